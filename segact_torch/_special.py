@@ -1,0 +1,194 @@
+"""The standard normal distribution's tail and quantile, to the last digits in either precision.
+
+Generic `erfc` cannot serve: the rounding of x / sqrt 2 alone costs it x^2 ulp in the tail, and the
+log of `erfc` is gone where it underflows. Everything here comes from one function of t >= 0,
+
+    T(t) = exp(t^2 / 2) Q(t),    Q the upper tail,
+
+a polynomial in t / (t + 4) over t + 5/4 (`scripts/fit_special.py` fits and prints the constants,
+highest power first):
+
+    Q(t) = exp(-t^2 / 2) T(t),    log Q(t) = -t^2 / 2 + log T(t),    hazard = pdf / Q = 1 / (sqrt(2 pi) T).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+SCALED_TAIL = {
+    "float32": (
+        0.0283247357754663,
+        -0.05460541208378212,
+        -0.04965036304160064,
+        0.1588576077921915,
+        -0.0166806916052337,
+        -0.31116256707109075,
+        0.5060506196009433,
+        -0.3917557367528137,
+        0.0853874137819784,
+        0.18037884252112035,
+        -0.2786058130573424,
+        -0.004344136795443492,
+    ),
+    "float64": (
+        0.0031936071685703077,
+        -0.005262257057783462,
+        -0.01132225929672826,
+        0.01038981709819347,
+        0.021312096180688193,
+        -0.007818406322021824,
+        -0.029391964550401453,
+        -0.0019009623827937188,
+        0.034816465596194744,
+        0.015016654729929978,
+        -0.040124402062649264,
+        -0.029825057490634518,
+        0.05141089312213305,
+        0.045892293807625446,
+        -0.08262780117453655,
+        -0.05417936143562559,
+        0.16591386970061883,
+        -0.016117711814550028,
+        -0.3120312367135439,
+        0.5060183554660269,
+        -0.3917061824231655,
+        0.08538809775315435,
+        0.18037779423696124,
+        -0.27860581542727986,
+        -0.004344133164663083,
+    ),
+}
+QUANTILE_CENTRE = {
+    "float32": (
+        7233.18883066299,
+        -539.1159911946802,
+        238.5499346171508,
+        43.02942554589542,
+        15.763304450892425,
+        5.771429527336967,
+        2.6249397841876485,
+        2.5066282712522097,
+    ),
+    "float64": (
+        5215906583.44984,
+        -2611016049.6977983,
+        702332849.5225688,
+        -107428493.14227174,
+        13200467.967352342,
+        -694725.3740273763,
+        129779.18702066832,
+        18375.7550608545,
+        5948.685812077626,
+        1688.145924223234,
+        496.3019346916677,
+        149.82947345651792,
+        47.035789906836264,
+        15.667608952276243,
+        5.77253353863795,
+        2.624934990953712,
+        2.5066282746310007,
+    ),
+}
+QUANTILE_TAIL = (
+    -2330680.5412670868,
+    3749655.69924669,
+    -2659630.0942479833,
+    1096216.7797103527,
+    -291528.2689721551,
+    52643.460641096346,
+    -6641.830381592846,
+    605.8950278955184,
+    -41.19497860464469,
+    5.201738456943376,
+    0.008416959094476777,
+)
+
+INV_SQRT_TWO_PI = 1 / math.sqrt(2 * math.pi)
+# The part of 1 / sqrt(2 pi) that float32 cannot hold in one number.
+INV_SQRT_TWO_PI_HIGH = 0.39892578125
+INV_SQRT_TWO_PI_LOW = INV_SQRT_TWO_PI - INV_SQRT_TWO_PI_HIGH
+
+# exp(-t^2 / 2) is 0 from here on, in float64 too.
+ZERO_FROM = 40.0
+
+
+def _name(x: Tensor) -> str:
+    return "float64" if x.dtype == torch.float64 else "float32"
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    total = torch.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        total = total * x + c
+    return total
+
+
+def _split(t: Tensor) -> tuple[Tensor, Tensor]:
+    """t = high + low, with high of few enough bits for an exact square while exp(-t^2 / 2) > 0."""
+    scale = 2.0**20 if t.dtype == torch.float64 else 2.0**8
+    high = torch.round(t * scale) / scale
+    return high, t - high
+
+
+def _exp_half_square(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+    """(E, e) with exp(-(high + low)^2 / 2) = E (1 + e), the square in E being exact."""
+    rest = low * (high + 0.5 * low)
+    return torch.exp(high * high * -0.5), rest * (rest * (0.5 - rest * (1 / 6 - rest / 24)) - 1)
+
+
+def _scaled_tail(t: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, d) with T(t) = (1/2 + n) / d and d = t + 5/4."""
+    finite = torch.clamp(t, max=1e30)
+    return _polynomial(finite / (finite + 4) - 0.5, SCALED_TAIL[_name(t)]), t + 1.25
+
+
+def normal_pdf(t: Tensor) -> Tensor:
+    """exp(-t^2 / 2) / sqrt(2 pi) for t >= 0."""
+    bulk, rest = _exp_half_square(*_split(torch.clamp(t, max=ZERO_FROM)))
+    return bulk * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * rest + INV_SQRT_TWO_PI_LOW))
+
+
+def normal_pdf_slope(t: Tensor) -> Tensor:
+    """-t exp(-t^2 / 2) / sqrt(2 pi) for t >= 0, also where the exponential underflows and this does not."""
+    t = torch.clamp(t, max=ZERO_FROM)
+    high, low = _split(t)
+    _, rest = _exp_half_square(high, low)
+    bulk = torch.exp(16 - high * high * 0.5)
+    return bulk * (1 + rest) * t * (-INV_SQRT_TWO_PI * math.exp(-16))
+
+
+def normal_tail(t: Tensor) -> Tensor:
+    """Q(t) for t >= 0."""
+    t = torch.clamp(t, max=ZERO_FROM)
+    high, low = _split(t)
+    bulk, rest = _exp_half_square(high, low)
+    n, d = _scaled_tail(t)
+    # Divided by high + 5/4, which is exact, instead of d: the quotient is off by 1 - low / d.
+    rest = rest - low / d * (1 + rest)
+    return bulk * ((0.5 + (n + (0.5 + n) * rest)) / (high + 1.25))
+
+
+def normal_log_tail(t: Tensor) -> Tensor:
+    """log Q(t) for t >= 0; -inf only where t^2 / 2 exceeds the largest float."""
+    n, d = _scaled_tail(t)
+    return torch.log((0.5 + n) / d) - (t * 0.5) * t
+
+
+def normal_hazard(t: Tensor) -> Tensor:
+    """pdf(t) / Q(t) for t >= 0, which tends to t."""
+    n, d = _scaled_tail(t)
+    return INV_SQRT_TWO_PI * d / (0.5 + n)
+
+
+def normal_lower_quantile(p: Tensor) -> Tensor:
+    """x with Q(-x) = p, for p in [0, 1/2]: x <= 0, and -inf at 0."""
+    q = p - 0.5
+    centre = q * _polynomial(q * q, QUANTILE_CENTRE[_name(p)])
+    positive = torch.clamp(p, min=torch.finfo(p.dtype).tiny)
+    log_p = torch.log(positive)
+    r = torch.sqrt(log_p * -2)
+    t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)
+    for _ in range(2 if p.dtype == torch.float64 else 1):
+        t = t + (normal_log_tail(t) - log_p) / normal_hazard(t)
+    return torch.where(p > 0.2, centre, torch.where(p > 0, -t, -math.inf))

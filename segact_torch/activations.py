@@ -1,0 +1,702 @@
+"""Output activations as cumulative distribution functions.
+
+Each activation F is the cdf of a distribution and has the methods of `scipy.stats`: `cdf` (calling
+the activation does the same), `sf` = 1 - F, `logcdf`, `logsf`, `pdf`, `ppf` and `effective_domain`.
+No method rounds a probability before its logarithm, and none subtracts from 1 what is close to 1.
+
+>>> import torch, segact_torch
+>>> x = torch.tensor([-100.0, 0.0, 100.0])
+>>> segact_torch.arctan(x)
+tensor([0.0032, 0.5000, 0.9968])
+>>> segact_torch.normal_cdf.logcdf(x)
+tensor([-5.0055e+03, -6.9315e-01, -0.0000e+00])
+>>> segact_torch.get_activation("arctan", epsilon=1e-7).ppf(torch.tensor(0.9))
+tensor(3.0777)
+
+Sources: L. Nieradzik, "Sigmoid activation is not optimal with binary segmentation" (2021), and the
+paper arXiv:2109.00903 for the seven activations, the squeeze by epsilon and the effective domain.
+
+float16 and bfloat16 are computed in float32 and returned in the input's dtype. The methods are
+differentiable twice, with analytic first derivatives.
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segact_torch import _special
+
+__all__ = [
+    "Activation",
+    "Arctan",
+    "HardTanh",
+    "InverseSquareRoot",
+    "Linear",
+    "NormalCDF",
+    "OutputActivation",
+    "Sigmoid",
+    "Softsign",
+    "arctan",
+    "get_activation",
+    "hardtanh",
+    "inverse_square_root",
+    "linear",
+    "normal_cdf",
+    "register_activation",
+    "sigmoid",
+    "softsign",
+]
+
+Function = Callable[[Tensor], Tensor]
+
+# From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
+FAR = 1e8
+
+
+class _Differentiable(torch.autograd.Function):
+    """f(x) elementwise, with the derivative that is given; where the upstream is 0, so is the result."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, f: Function, derivative: Function) -> Tensor:
+        return f(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, ctx.derivative = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (upstream,) = grads
+        (x,) = ctx.saved_tensors
+        # An infinite slope under a weight of zero is no slope: 0 * inf would be NaN.
+        return torch.where(upstream == 0, 0.0, upstream * ctx.derivative(x)), None, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    """x in the precision that it is computed in: float64 stays, all else is float32."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"input must be a torch.Tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"input must hold raw outputs in a floating dtype, got {x.dtype}")
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _elementwise(x: Tensor, f: Function, derivative: Function) -> Tensor:
+    """f(x), computed wide and returned in the dtype of x."""
+    return _Differentiable.apply(_wide(x), f, derivative).to(x.dtype)
+
+
+def _clamped_log(probability: Tensor) -> Tensor:
+    """log(max(probability, the smallest normal number)); the gradient is 0 where it clamps."""
+    return torch.log(torch.clamp(probability, min=torch.finfo(probability.dtype).tiny))
+
+
+class Activation:
+    """A cumulative distribution function as output activation.
+
+    Subclass it and define `cdf`, `sf`, `logcdf` and `logsf`, differentiable and elementwise, or let
+    `register_activation` build one from functions. Every method takes a floating tensor of any
+    shape and returns one of the same shape and dtype.
+
+    Args:
+        epsilon: the squeeze of the published code, in [0, 1/2): every method is that of
+            epsilon + (1 - 2 epsilon) F(x), without rounding it first. 0 is the exact F.
+    """
+
+    name = "activation"
+    default_epsilon = 0.0
+
+    def __init__(self, epsilon: float | None = None) -> None:
+        self.epsilon = self.default_epsilon if epsilon is None else float(epsilon)
+        if not 0 <= self.epsilon < 0.5:
+            raise ValueError(f"epsilon must lie in [0, 1/2), got {epsilon}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.cdf(x)
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """F(x), the probability of class 1."""
+        raise NotImplementedError(f"{self.name} defines no cdf")
+
+    def sf(self, x: Tensor) -> Tensor:
+        """1 - F(x), the probability of class 0, without the subtraction."""
+        raise NotImplementedError(f"{self.name} defines no sf")
+
+    def logcdf(self, x: Tensor) -> Tensor:
+        """log F(x)."""
+        raise NotImplementedError(f"{self.name} defines no logcdf")
+
+    def logsf(self, x: Tensor) -> Tensor:
+        """log(1 - F(x))."""
+        raise NotImplementedError(f"{self.name} defines no logsf")
+
+    def pdf(self, x: Tensor) -> Tensor:
+        """The density F'(x)."""
+        raise NotImplementedError(f"{self.name} has no pdf")
+
+    def ppf(self, p: Tensor) -> Tensor:
+        """The raw output at which F reaches p: the decision threshold for the probability p."""
+        raise NotImplementedError(f"{self.name} has no ppf")
+
+    def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
+        """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs over which F does its rising."""
+        if not 0 < epsilon < 0.5:
+            raise ValueError(f"epsilon must lie in (0, 1/2), got {epsilon}")
+        low, high = self.ppf(torch.tensor([epsilon, 1 - epsilon], dtype=torch.float64)).tolist()
+        return low, high
+
+    def _squeeze(self, probability: Tensor) -> Tensor:
+        if self.epsilon == 0:
+            return probability
+        return self.epsilon + (1 - 2 * self.epsilon) * probability
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this activation again."""
+        return {"epsilon": self.epsilon}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.epsilon))
+
+    def __repr__(self) -> str:
+        config = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({config})"
+
+
+class _Symmetric(Activation):
+    """F(-x) = 1 - F(x), so that all follows from the tail F(-t) at t = abs(x) >= 0.
+
+    A subclass defines, for t >= 0, `_tail`, `_log_tail`, `_density`, its derivative `_slope`, the
+    hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2.
+    """
+
+    def _tail(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _log_tail(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _density(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _slope(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _hazard(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _lower_quantile(self, p: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def cdf(self, x: Tensor) -> Tensor:
+        return _elementwise(x, self._cdf, self.pdf)
+
+    def sf(self, x: Tensor) -> Tensor:
+        return self.cdf(-x)
+
+    def logcdf(self, x: Tensor) -> Tensor:
+        return _elementwise(x, self._logcdf, self._logcdf_derivative)
+
+    def logsf(self, x: Tensor) -> Tensor:
+        return self.logcdf(-x)
+
+    def pdf(self, x: Tensor) -> Tensor:
+        return _elementwise(x, self._pdf, self._pdf_derivative)
+
+    def ppf(self, p: Tensor) -> Tensor:
+        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
+
+    def _cdf(self, x: Tensor) -> Tensor:
+        tail = self._squeeze(self._tail(x.abs()))
+        return torch.where(x < 0, tail, 1 - tail)
+
+    def _logcdf(self, x: Tensor) -> Tensor:
+        t = x.abs()
+        tail = self._squeeze(self._tail(t))
+        log_tail = self._log_tail(t) if self.epsilon == 0 else torch.log(tail)
+        return torch.where(x < 0, log_tail, torch.log1p(-tail))
+
+    def _logcdf_derivative(self, x: Tensor) -> Tensor:
+        """pdf / cdf; for x < 0 that is the hazard, which underflows nowhere."""
+        below = x < 0
+        t = torch.where(below, -x, x)  # abs, but with a derivative of 1 at 0
+        tail = self._hazard(t) if self.epsilon == 0 else self.pdf(t) / self.sf(t)
+        return torch.where(below, tail, self.pdf(t) / self.cdf(t))
+
+    def _pdf(self, x: Tensor) -> Tensor:
+        return (1 - 2 * self.epsilon) * self._density(x.abs())
+
+    def _pdf_derivative(self, x: Tensor) -> Tensor:
+        below = x < 0
+        slope = (1 - 2 * self.epsilon) * self._slope(torch.where(below, -x, x))
+        return torch.where(below, -slope, slope)
+
+    def _ppf(self, p: Tensor) -> Tensor:
+        if self.epsilon != 0:
+            p = (p - self.epsilon) / (1 - 2 * self.epsilon)
+        below = p <= 0.5
+        x = self._lower_quantile(torch.clamp(torch.where(below, p, 1 - p), min=0))
+        return torch.where((p >= 0) & (p <= 1), torch.where(below, x, -x), math.nan)
+
+
+class Sigmoid(_Symmetric):
+    """The logistic distribution: F(x) = 1 / (1 + exp(-x))."""
+
+    name = "sigmoid"
+
+    def _tail(self, t: Tensor) -> Tensor:
+        e = torch.exp(-t)
+        return e / (1 + e)
+
+    def _log_tail(self, t: Tensor) -> Tensor:
+        return -(t + torch.log1p(torch.exp(-t)))
+
+    def _density(self, t: Tensor) -> Tensor:
+        e = torch.exp(-t)
+        return e / (1 + e * (2 + e))
+
+    def _slope(self, t: Tensor) -> Tensor:
+        return -self._density(t) * torch.tanh(t / 2)
+
+    def _hazard(self, t: Tensor) -> Tensor:
+        return 1 / (1 + torch.exp(-t))
+
+    def _lower_quantile(self, p: Tensor) -> Tensor:
+        # From 1/3 on, 2 p - 1 is exact and log1p keeps the digits that log would lose at 1/2.
+        centre = torch.log1p((2 * p - 1) / (1 - p))
+        return torch.where(p < 1 / 3, torch.log(p / (1 - p)), centre)
+
+
+class NormalCDF(_Symmetric):
+    """The standard normal distribution: F(x) = (1 + erf(x / sqrt 2)) / 2."""
+
+    name = "normal_cdf"
+
+    def _tail(self, t: Tensor) -> Tensor:
+        return _special.normal_tail(t)
+
+    def _log_tail(self, t: Tensor) -> Tensor:
+        return _special.normal_log_tail(t)
+
+    def _density(self, t: Tensor) -> Tensor:
+        return _special.normal_pdf(t)
+
+    def _slope(self, t: Tensor) -> Tensor:
+        return _special.normal_pdf_slope(t)
+
+    def _hazard(self, t: Tensor) -> Tensor:
+        return _special.normal_hazard(t)
+
+    def _lower_quantile(self, p: Tensor) -> Tensor:
+        return _special.normal_lower_quantile(p)
+
+
+class Arctan(_Symmetric):
+    """The Cauchy distribution: F(x) = 1/2 + atan(x) / pi."""
+
+    name = "arctan"
+
+    def _tail(self, t: Tensor) -> Tensor:
+        return torch.atan2(torch.ones_like(t), t) / math.pi
+
+    def _log_tail(self, t: Tensor) -> Tensor:
+        # Past FAR the tail is 1 / (pi t), which underflows close to the largest float.
+        near = torch.log(self._tail(torch.clamp(t, max=FAR)))
+        return torch.where(t > FAR, -math.log(math.pi) - torch.log(t), near)
+
+    def _density(self, t: Tensor) -> Tensor:
+        return 1 / (math.pi * (1 + t * t))
+
+    def _slope(self, t: Tensor) -> Tensor:
+        t = torch.clamp(t, max=FAR**2)  # where it is 0 in float32, and far from overflow
+        return -2 * self._density(t) * (t / (1 + t * t))
+
+    def _hazard(self, t: Tensor) -> Tensor:
+        near = torch.clamp(t, max=FAR)
+        hazard = 1 / ((1 + near * near) * torch.atan2(torch.ones_like(near), near))
+        return torch.where(t > FAR, 1 / torch.clamp(t, min=1.0), hazard)
+
+    def _lower_quantile(self, p: Tensor) -> Tensor:
+        centre = torch.tan(math.pi * (p - 0.5))
+        return torch.where(p < 0.25, -1 / torch.tan(math.pi * p), centre)
+
+
+class Softsign(_Symmetric):
+    """F(x) = (1 + x / (1 + abs(x))) / 2."""
+
+    name = "softsign"
+
+    def _tail(self, t: Tensor) -> Tensor:
+        return 0.5 / (1 + t)
+
+    def _log_tail(self, t: Tensor) -> Tensor:
+        return -math.log(2) - torch.log1p(t)
+
+    def _density(self, t: Tensor) -> Tensor:
+        return 0.5 / (1 + t) / (1 + t)
+
+    def _slope(self, t: Tensor) -> Tensor:
+        return -1 / (1 + t) / (1 + t) / (1 + t)
+
+    def _hazard(self, t: Tensor) -> Tensor:
+        return 1 / (1 + t)
+
+    def _lower_quantile(self, p: Tensor) -> Tensor:
+        return (p - 0.5) / p
+
+
+class InverseSquareRoot(_Symmetric):
+    """Student's t with two degrees of freedom, scaled: F(x) = (1 + x / sqrt(1 + x^2)) / 2."""
+
+    name = "inverse_square_root"
+
+    def _tail(self, t: Tensor) -> Tensor:
+        # Past FAR the tail is 1 / (2 t)^2.
+        near = torch.clamp(t, max=FAR)
+        tail = 0.5 / (1 + near * near + near * self._secant(near))
+        return torch.where(t > FAR, 0.5 / t * (0.5 / t), tail)
+
+    def _log_tail(self, t: Tensor) -> Tensor:
+        near = torch.log(self._tail(torch.clamp(t, max=FAR)))
+        return torch.where(t > FAR, -2 * (math.log(2) + torch.log(t)), near)
+
+    def _density(self, t: Tensor) -> Tensor:
+        return 0.5 / ((1 + t * t) * self._secant(t))
+
+    def _slope(self, t: Tensor) -> Tensor:
+        t = torch.clamp(t, max=FAR**2)  # where it is 0 in float32, and far from overflow
+        square = 1 + t * t
+        return -1.5 * (t / square) / square / self._secant(t)
+
+    def _hazard(self, t: Tensor) -> Tensor:
+        near = torch.clamp(t, max=FAR)
+        secant = self._secant(near)
+        return torch.where(t > FAR, 2 / torch.clamp(t, min=1.0), (1 + near / secant) / secant)
+
+    @staticmethod
+    def _secant(t: Tensor) -> Tensor:
+        """sqrt(1 + t^2)."""
+        return torch.hypot(torch.ones_like(t), t)
+
+    def _lower_quantile(self, p: Tensor) -> Tensor:
+        return (p - 0.5) / torch.sqrt(p * (1 - p))
+
+
+class HardTanh(Activation):
+    """The uniform distribution on [0, 1], clipped: F(x) = clip(x, epsilon, 1 - epsilon).
+
+    As published, it is not centred: F(0) = epsilon and F(1/2) = 1/2. The derivative of every method
+    is 0 at both limits and beyond them.
+    """
+
+    name = "hardtanh"
+    default_epsilon = 1e-7
+
+    def cdf(self, x: Tensor) -> Tensor:
+        return _elementwise(x, self._cdf, self.pdf)
+
+    def sf(self, x: Tensor) -> Tensor:
+        return _elementwise(x, lambda x: self._cdf(1 - x), lambda x: -self.pdf(x))
+
+    def logcdf(self, x: Tensor) -> Tensor:
+        return _elementwise(x, self._logcdf, self._logcdf_derivative)
+
+    def logsf(self, x: Tensor) -> Tensor:
+        return _elementwise(x, self._logsf, self._logsf_derivative)
+
+    def pdf(self, x: Tensor) -> Tensor:
+        """1 between the limits, 0 at them and beyond."""
+        return _elementwise(x, lambda x: self._inside(x).to(x.dtype), torch.zeros_like)
+
+    def ppf(self, p: Tensor) -> Tensor:
+        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
+
+    def _inside(self, x: Tensor) -> Tensor:
+        # 1 - x is exact where it decides; 1 - epsilon is not.
+        return (x > self.epsilon) & (1 - x > self.epsilon)
+
+    def _cdf(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, self.epsilon, 1 - self.epsilon)
+
+    def _logcdf(self, x: Tensor) -> Tensor:
+        log = torch.log(torch.clamp(x, min=self.epsilon))
+        return torch.where(1 - x > self.epsilon, log, math.log1p(-self.epsilon))
+
+    def _logsf(self, x: Tensor) -> Tensor:
+        left = torch.log1p(-torch.clamp(x, max=0.5))
+        right = torch.log(torch.clamp(1 - x, min=self.epsilon))
+        inside = torch.where(x > 0.5, right, left)
+        return torch.where(x > self.epsilon, inside, math.log1p(-self.epsilon))
+
+    def _logcdf_derivative(self, x: Tensor) -> Tensor:
+        inside = self._inside(x)
+        return torch.where(inside, 1 / torch.where(inside, x, 1.0), 0.0)
+
+    def _logsf_derivative(self, x: Tensor) -> Tensor:
+        inside = self._inside(x)
+        return torch.where(inside, -1 / (1 - torch.where(inside, x, 0.0)), 0.0)
+
+    def _ppf(self, p: Tensor) -> Tensor:
+        x = torch.where(p <= self.epsilon, -math.inf, p)
+        x = torch.where(1 - p < self.epsilon, math.inf, x)
+        return torch.where((p >= 0) & (p <= 1), x, math.nan)
+
+
+class _Stretch(torch.autograd.Function):
+    """(x - min) / (max - min) and (max - x) / (max - min) over an axis; 1/2 for a constant input."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, axis: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        x, low, high, span = _Stretch.extremes(x, axis)
+        unit = torch.where(low == high, 0.5, (x - low) / span)
+        return unit, torch.where(low == high, 0.5, (high - x) / span)
+
+    @staticmethod
+    def extremes(x: Tensor, axis: int | tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x / 2 with its min and max and their distance, which unhalved could exceed the largest float."""
+        x = x / 2
+        low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
+        return x, low, high, torch.where(low == high, 1.0, high - low)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        x, ctx.axis = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,), axis = ctx.saved_tensors, ctx.axis
+        unit, rest = _Stretch.apply(x, axis)
+        x, low, high, span = _Stretch.extremes(x, axis)
+        grad = torch.where(low == high, 0.0, grads[0] - grads[1])
+        # An extreme's own slope and its share of all slopes cancel: subtract the two first.
+        at_low, at_high = x == low, x == high
+        grad_low = torch.where(at_low, 0.0, grad * rest).sum(axis, keepdim=True)
+        grad_high = torch.where(at_high, 0.0, grad * unit).sum(axis, keepdim=True)
+        for at, through in ((at_low, grad_low), (at_high, grad_high)):
+            count = at.to(x.dtype).sum(axis, keepdim=True)
+            own = torch.where(at, grad, 0.0).sum(axis, keepdim=True)
+            grad = torch.where(at, grad - own / count - through / count, grad)
+        return grad / span / 2, None
+
+
+class Linear(Activation):
+    """F(x) = epsilon + (1 - 2 epsilon) (x - min) / (max - min), the batch stretched onto (0, 1).
+
+    The minimum and maximum are of the whole input, or over `axis` (a dimension or several, such as
+    (1, 2, 3) for each image of NCHW). Gradients flow through both; elements that tie for one share
+    its gradient equally. A constant input gives 1/2 with a gradient of 0. There is no `pdf` and no
+    `ppf`: F(x) depends on the batch.
+    """
+
+    name = "linear"
+    default_epsilon = 1e-7
+
+    def __init__(
+        self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__(epsilon)
+        self.axis = tuple(axis) if isinstance(axis, (tuple, list)) else axis
+
+    def get_config(self) -> dict[str, Any]:
+        return {"epsilon": self.epsilon, "axis": self.axis}
+
+    def cdf(self, x: Tensor) -> Tensor:
+        return self._apply(x, lambda unit, rest: self._squeeze(unit))
+
+    def sf(self, x: Tensor) -> Tensor:
+        return self._apply(x, lambda unit, rest: self._squeeze(rest))
+
+    def logcdf(self, x: Tensor) -> Tensor:
+        return self._apply(x, self._log)
+
+    def logsf(self, x: Tensor) -> Tensor:
+        return self._apply(x, lambda unit, rest: self._log(rest, unit))
+
+    def _apply(self, x: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        wide = _wide(x)
+        axis = tuple(range(x.ndim)) if self.axis is None else self.axis
+        return f(*_Stretch.apply(wide, axis)).to(x.dtype)
+
+    def _log(self, unit: Tensor, rest: Tensor) -> Tensor:
+        """log of the squeezed unit; where that is 0 whatever the input, so is the gradient."""
+        p, q = self._squeeze(unit), self._squeeze(rest)
+        left = torch.log(torch.where(p > 0, p, 1.0))
+        right = torch.log1p(-torch.where(p > 0.5, q, 0.0))
+        return torch.where(p > 0.5, right, torch.where(p > 0, left, -math.inf))
+
+
+class _Custom(Activation):
+    """What `register_activation` makes of a user's functions."""
+
+    def __init__(
+        self,
+        epsilon: float | None = None,
+        *,
+        name: str,
+        cdf: Function,
+        logcdf: Function | None = None,
+        symmetric: bool = False,
+        pdf: Function | None = None,
+        ppf: Function | None = None,
+    ) -> None:
+        super().__init__(epsilon)
+        self.name = name
+        self.symmetric = symmetric
+        self._functions = {"cdf": cdf, "logcdf": logcdf, "pdf": pdf, "ppf": ppf}
+
+    def cdf(self, x: Tensor) -> Tensor:
+        wide = _wide(x)
+        return self._squeeze(self._functions["cdf"](wide)).to(x.dtype)
+
+    def sf(self, x: Tensor) -> Tensor:
+        return self.cdf(-x) if self.symmetric else 1 - self.cdf(x)
+
+    def logcdf(self, x: Tensor) -> Tensor:
+        wide = _wide(x)
+        logcdf = self._functions["logcdf"]
+        if logcdf is not None and self.epsilon == 0:
+            return logcdf(wide).to(x.dtype)
+        return _clamped_log(self.cdf(wide)).to(x.dtype)
+
+    def logsf(self, x: Tensor) -> Tensor:
+        if self.symmetric:
+            return self.logcdf(-x)
+        return _clamped_log(self.sf(_wide(x))).to(x.dtype)
+
+    def pdf(self, x: Tensor) -> Tensor:
+        if self._functions["pdf"] is None:
+            return super().pdf(x)
+        return ((1 - 2 * self.epsilon) * self._functions["pdf"](_wide(x))).to(x.dtype)
+
+    def ppf(self, p: Tensor) -> Tensor:
+        if self._functions["ppf"] is None:
+            return super().ppf(p)
+        inner = (_wide(p) - self.epsilon) / (1 - 2 * self.epsilon)
+        return self._functions["ppf"](inner).to(p.dtype)
+
+
+sigmoid = Sigmoid()
+normal_cdf = NormalCDF()
+arctan = Arctan()
+softsign = Softsign()
+inverse_square_root = InverseSquareRoot()
+hardtanh = HardTanh()
+linear = Linear()
+
+_REGISTRY: dict[str, Callable[..., Activation]] = {
+    kind.name: kind
+    for kind in (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot, HardTanh, Linear)
+}
+
+
+def get_activation(activation: str | Activation, **params: Any) -> Activation:
+    """The activation of that name, or the one given.
+
+    Args:
+        activation: "sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root",
+            "hardtanh", "linear", a registered name, or an `Activation`, which is returned as it is.
+        params: `epsilon`, and for "linear" `axis`.
+
+    Raises:
+        ValueError: an unknown name; the message has the nearest known one.
+        TypeError: neither a name nor an activation, or params together with an activation.
+
+    >>> get_activation("linear", axis=(1, 2, 3))
+    Linear(epsilon=1e-07, axis=(1, 2, 3))
+    """
+    if isinstance(activation, Activation):
+        if params:
+            raise TypeError(f"params go with a name, got {params} together with {activation!r}")
+        return activation
+    if not isinstance(activation, str):
+        raise TypeError(
+            f"activation must be a name or an Activation, got {activation!r}; "
+            "register_activation makes an Activation of a function"
+        )
+    if activation not in _REGISTRY:
+        near = difflib.get_close_matches(activation, _REGISTRY, n=1, cutoff=0.0)[0]
+        known = ", ".join(_REGISTRY)
+        raise ValueError(
+            f"unknown activation {activation!r}; did you mean {near!r}? Known: {known}"
+        )
+    return _REGISTRY[activation](**params)
+
+
+def register_activation(
+    name: str,
+    cdf: Function,
+    logcdf: Function | None = None,
+    *,
+    symmetric: bool = False,
+    pdf: Function | None = None,
+    ppf: Function | None = None,
+) -> Activation:
+    """Make an activation of your own known by name, and return it.
+
+    The functions are elementwise, on float32 or float64 tensors, and are differentiated by autograd.
+
+    Args:
+        name: how `get_activation` and the losses find it.
+        cdf: F(x), rising from 0 to 1.
+        logcdf: log F(x). Without it the logarithms are those of the rounded probability, clamped
+            to the smallest normal number (-87.3 in float32), with a gradient of 0 where they are.
+        symmetric: F(-x) = 1 - F(x). Then sf(x) = cdf(-x) and logsf(x) = logcdf(-x); otherwise
+            sf = 1 - cdf, and logsf is its clamped logarithm.
+        pdf: F'(x), and ppf: the inverse of F, for those who call them; no loss does.
+
+    Raises:
+        ValueError: the name is taken.
+        TypeError: cdf or logcdf cannot be called.
+
+    >>> gumbel = register_activation("gumbel", lambda x: torch.exp(-torch.exp(-x)),
+    ...                              lambda x: -torch.exp(-x))
+    >>> gumbel.logcdf(torch.tensor([-3.0]))
+    tensor([-20.0855])
+    """
+    if name in _REGISTRY:
+        raise ValueError(f"activation {name!r} is already registered")
+    for argument, function in (("cdf", cdf), ("logcdf", logcdf), ("pdf", pdf), ("ppf", ppf)):
+        if not callable(function) and (function is not None or argument == "cdf"):
+            raise TypeError(f"{argument} must be a function of a tensor, got {function!r}")
+    _REGISTRY[name] = partial(
+        _Custom, name=name, cdf=cdf, logcdf=logcdf, symmetric=symmetric, pdf=pdf, ppf=ppf
+    )
+    return get_activation(name)
+
+
+class OutputActivation(nn.Module):
+    """An output activation as the last module of a network.
+
+    Args:
+        activation: a name or an `Activation`.
+        params: as for `get_activation`.
+
+    >>> nn.Sequential(nn.Linear(8, 1), OutputActivation("arctan"))
+    Sequential(
+      (0): Linear(in_features=8, out_features=1, bias=True)
+      (1): OutputActivation(Arctan(epsilon=0.0))
+    )
+    """
+
+    def __init__(self, activation: str | Activation, **params: Any) -> None:
+        super().__init__()
+        self.activation = get_activation(activation, **params)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.activation(input)
+
+    def extra_repr(self) -> str:
+        return repr(self.activation)
