@@ -13,6 +13,7 @@ with its worst error. With Q the upper tail of the standard normal:
   double to 0.2: the start of a Newton iteration.
 - `LOG1P`: (atanh(s) / s - 1) / s^2 over s^2 <= 1/9, with s = x / (2 + x) for x in [-1/2, 1].
 - `ATAN`: (atan(s) / s - 1) / s^2 over s^2 <= 1.
+- `TAN`: (tan(s) / s - 1) / s^2 over s^2 <= (pi / 4)^2.
 """
 
 import mpmath as mp
@@ -78,6 +79,11 @@ def atan_of(square):
     return (mp.atan(s) / s - 1) / square
 
 
+def tan_of(square):
+    s = mp.sqrt(square)
+    return (mp.tan(s) / s - 1) / square
+
+
 R_LOW, R_HIGH = mp.sqrt(-2 * mp.log(mp.mpf("0.2"))), mp.mpf("38.7")
 FITS = {
     "SCALED_TAIL": (scaled_tail_of, -HALF, HALF, (11, 24)),
@@ -85,6 +91,7 @@ FITS = {
     "QUANTILE_TAIL": (quantile_tail_of, 1 / (R_HIGH + 2), 1 / (R_LOW + 2), (10,)),
     "LOG1P": (log1p_of, mp.mpf(0), mp.mpf(1) / 9, (4, 9)),
     "ATAN": (atan_of, mp.mpf(0), mp.mpf(1), (9, 21)),
+    "TAN": (tan_of, mp.mpf(0), (mp.pi / 4) ** 2, (6, 15)),
 }
 
 

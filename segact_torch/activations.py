@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 Function = Callable[[Tensor], Tensor]
+Axis = int | tuple[int, ...]
 
 # From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
 FAR = 1e8
@@ -363,7 +364,8 @@ class InverseSquareRoot(_Symmetric):
     def _tail(self, t: Tensor) -> Tensor:
         # Past FAR the tail is 1 / (2 t)^2.
         near = torch.clamp(t, max=FAR)
-        tail = 0.5 / (1 + near * near + near * self._secant(near))
+        square = 1 + near * near
+        tail = 0.5 / (square + near * torch.sqrt(square))
         return torch.where(t > FAR, 0.5 / t * (0.5 / t), tail)
 
     def _log_tail(self, t: Tensor) -> Tensor:
@@ -371,22 +373,17 @@ class InverseSquareRoot(_Symmetric):
         return torch.where(t > FAR, -2 * (math.log(2) + torch.log(t)), near)
 
     def _density(self, t: Tensor) -> Tensor:
-        return 0.5 / ((1 + t * t) * self._secant(t))
+        return 0.5 / ((1 + t * t) * torch.hypot(torch.ones_like(t), t))
 
     def _slope(self, t: Tensor) -> Tensor:
         t = torch.clamp(t, max=FAR**2)  # where it is 0 in float32, and far from overflow
         square = 1 + t * t
-        return -1.5 * (t / square) / square / self._secant(t)
+        return -1.5 * (t / square) / square / torch.sqrt(square)
 
     def _hazard(self, t: Tensor) -> Tensor:
         near = torch.clamp(t, max=FAR)
-        secant = self._secant(near)
-        return torch.where(t > FAR, 2 / torch.clamp(t, min=1.0), (1 + near / secant) / secant)
-
-    @staticmethod
-    def _secant(t: Tensor) -> Tensor:
-        """sqrt(1 + t^2)."""
-        return torch.hypot(torch.ones_like(t), t)
+        h = torch.sqrt(1 + near * near)
+        return torch.where(t > FAR, 2 / torch.clamp(t, min=1.0), (1 + near / h) / h)
 
     def _lower_quantile(self, p: Tensor) -> Tensor:
         return (p - 0.5) / torch.sqrt(p * (1 - p))
@@ -453,43 +450,42 @@ class HardTanh(Activation):
 
 
 class _Stretch(torch.autograd.Function):
-    """(x - min) / (max - min) and (max - x) / (max - min) over an axis; 1/2 for a constant input."""
+    """(x - min) / (max - min) over an axis; 1/2 for a constant input."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, axis: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        x, low, high, span = _Stretch.extremes(x, axis)
-        unit = torch.where(low == high, 0.5, (x - low) / span)
-        return unit, torch.where(low == high, 0.5, (high - x) / span)
+    def forward(x: Tensor, axis: Axis) -> Tensor:
+        x, low, high, span = _extremes(x, axis)
+        return torch.where(low == high, 0.5, (x - low) / span)
 
     @staticmethod
-    def extremes(x: Tensor, axis: int | tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x / 2 with its min and max and their distance, which unhalved could exceed the largest float."""
-        x = x / 2
-        low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
-        return x, low, high, torch.where(low == high, 1.0, high - low)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, ctx.axis = inputs
         ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,), axis = ctx.saved_tensors, ctx.axis
-        unit, rest = _Stretch.apply(x, axis)
-        x, low, high, span = _Stretch.extremes(x, axis)
-        grad = torch.where(low == high, 0.0, grads[0] - grads[1])
+        unit = _Stretch.apply(x, axis)
+        x, low, high, span = _extremes(x, axis)
+        grad = torch.where(low == high, 0.0, grads[0])
         # An extreme's own slope and its share of all slopes cancel: subtract the two first.
         at_low, at_high = x == low, x == high
-        grad_low = torch.where(at_low, 0.0, grad * rest).sum(axis, keepdim=True)
-        grad_high = torch.where(at_high, 0.0, grad * unit).sum(axis, keepdim=True)
-        for at, through in ((at_low, grad_low), (at_high, grad_high)):
-            count = at.to(x.dtype).sum(axis, keepdim=True)
+        through_low = torch.where(at_low, 0.0, grad * (1 - unit)).sum(axis, keepdim=True)
+        through_high = torch.where(at_high, 0.0, grad * unit).sum(axis, keepdim=True)
+        for at, through in ((at_low, through_low), (at_high, through_high)):
+            ties = at.to(x.dtype).sum(axis, keepdim=True)
             own = torch.where(at, grad, 0.0).sum(axis, keepdim=True)
-            grad = torch.where(at, grad - own / count - through / count, grad)
+            grad = torch.where(at, grad - own / ties - through / ties, grad)
         return grad / span / 2, None
+
+
+def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x / 2, its min and max, and their distance, which without the halving could overflow."""
+    x = x / 2
+    low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
+    return x, low, high, torch.where(low == high, 1.0, high - low)
 
 
 class Linear(Activation):
@@ -514,28 +510,25 @@ class Linear(Activation):
         return {"epsilon": self.epsilon, "axis": self.axis}
 
     def cdf(self, x: Tensor) -> Tensor:
-        return self._apply(x, lambda unit, rest: self._squeeze(unit))
+        return self._squeezed(_wide(x)).to(x.dtype)
 
     def sf(self, x: Tensor) -> Tensor:
-        return self._apply(x, lambda unit, rest: self._squeeze(rest))
+        return self.cdf(-x)
 
     def logcdf(self, x: Tensor) -> Tensor:
-        return self._apply(x, self._log)
-
-    def logsf(self, x: Tensor) -> Tensor:
-        return self._apply(x, lambda unit, rest: self._log(rest, unit))
-
-    def _apply(self, x: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        wide = _wide(x)
-        axis = tuple(range(x.ndim)) if self.axis is None else self.axis
-        return f(*_Stretch.apply(wide, axis)).to(x.dtype)
-
-    def _log(self, unit: Tensor, rest: Tensor) -> Tensor:
-        """log of the squeezed unit; where that is 0 whatever the input, so is the gradient."""
-        p, q = self._squeeze(unit), self._squeeze(rest)
+        p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
+        # Where p is 0 it is so whatever the input, and its logarithm has no slope.
         left = torch.log(torch.where(p > 0, p, 1.0))
         right = torch.log1p(-torch.where(p > 0.5, q, 0.0))
-        return torch.where(p > 0.5, right, torch.where(p > 0, left, -math.inf))
+        log = torch.where(p > 0.5, right, torch.where(p > 0, left, -math.inf))
+        return log.to(x.dtype)
+
+    def logsf(self, x: Tensor) -> Tensor:
+        return self.logcdf(-x)
+
+    def _squeezed(self, x: Tensor) -> Tensor:
+        axis = tuple(range(x.ndim)) if self.axis is None else self.axis
+        return self._squeeze(_Stretch.apply(x, axis))
 
 
 class _Custom(Activation):

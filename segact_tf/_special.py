@@ -1,0 +1,363 @@
+"""Special functions and sums to the last digits, in either precision and on every backend.
+
+Generic `erfc` cannot serve: the rounding of x / sqrt 2 alone costs it x^2 ulp in the tail, the log
+of `erfc` is gone where it underflows, and XLA's is off by 44 ulp before that. The normal functions
+come from one function of t >= 0,
+
+    T(t) = exp(t^2 / 2) Q(t),    Q the upper tail,
+
+a polynomial in t / (t + 4) over t + 5/4 (`scripts/fit_special.py` fits and prints the constants,
+highest power first):
+
+    Q(t) = exp(-t^2 / 2) T(t),    log Q(t) = -t^2 / 2 + log T(t),    hazard = pdf / Q = 1 / (sqrt(2 pi) T).
+
+`log1p`, `atan` and `tan` stand here too: the backends' own are off by up to 5 ulp in float32 and
+129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX whatever it
+is given. For a like reason nothing here calls `keras.ops.maximum`: on torch it returns float32.
+"""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+SCALED_TAIL = {
+    "float32": (
+        0.0283247357754663,
+        -0.05460541208378212,
+        -0.04965036304160064,
+        0.1588576077921915,
+        -0.0166806916052337,
+        -0.31116256707109075,
+        0.5060506196009433,
+        -0.3917557367528137,
+        0.0853874137819784,
+        0.18037884252112035,
+        -0.2786058130573424,
+        -0.004344136795443492,
+    ),
+    "float64": (
+        0.0031936071685703077,
+        -0.005262257057783462,
+        -0.01132225929672826,
+        0.01038981709819347,
+        0.021312096180688193,
+        -0.007818406322021824,
+        -0.029391964550401453,
+        -0.0019009623827937188,
+        0.034816465596194744,
+        0.015016654729929978,
+        -0.040124402062649264,
+        -0.029825057490634518,
+        0.05141089312213305,
+        0.045892293807625446,
+        -0.08262780117453655,
+        -0.05417936143562559,
+        0.16591386970061883,
+        -0.016117711814550028,
+        -0.3120312367135439,
+        0.5060183554660269,
+        -0.3917061824231655,
+        0.08538809775315435,
+        0.18037779423696124,
+        -0.27860581542727986,
+        -0.004344133164663083,
+    ),
+}
+QUANTILE_CENTRE = {
+    "float32": (
+        7233.18883066299,
+        -539.1159911946802,
+        238.5499346171508,
+        43.02942554589542,
+        15.763304450892425,
+        5.771429527336967,
+        2.6249397841876485,
+        2.5066282712522097,
+    ),
+    "float64": (
+        5215906583.44984,
+        -2611016049.6977983,
+        702332849.5225688,
+        -107428493.14227174,
+        13200467.967352342,
+        -694725.3740273763,
+        129779.18702066832,
+        18375.7550608545,
+        5948.685812077626,
+        1688.145924223234,
+        496.3019346916677,
+        149.82947345651792,
+        47.035789906836264,
+        15.667608952276243,
+        5.77253353863795,
+        2.624934990953712,
+        2.5066282746310007,
+    ),
+}
+QUANTILE_TAIL = (
+    -2330680.5412670868,
+    3749655.69924669,
+    -2659630.0942479833,
+    1096216.7797103527,
+    -291528.2689721551,
+    52643.460641096346,
+    -6641.830381592846,
+    605.8950278955184,
+    -41.19497860464469,
+    5.201738456943376,
+    0.008416959094476777,
+)
+LOG1P = {
+    "float32": (
+        0.11612164612011674,
+        0.10853287900440187,
+        0.14296178997151418,
+        0.1999985316596486,
+        0.3333333366026371,
+    ),
+    "float64": (
+        0.08082022805971766,
+        0.04400369243072337,
+        0.06000536404795356,
+        0.06657072104827468,
+        0.07692785032479312,
+        0.09090894718066429,
+        0.11111111358713932,
+        0.1428571428355438,
+        0.20000000000007292,
+        0.3333333333333333,
+    ),
+}
+ATAN = {
+    "float32": (
+        0.0014886919393047597,
+        -0.009144629760592396,
+        0.026305001110062377,
+        -0.04896051402709067,
+        0.07031914250029966,
+        -0.08931826777381315,
+        0.11088261628735159,
+        -0.1428400379473353,
+        0.19999949321141888,
+        -0.3333333308107325,
+    ),
+    "float64": (
+        7.767624330289919e-06,
+        -9.371186345052626e-05,
+        0.0005376839297396244,
+        -0.0019612554271685326,
+        0.005140912856746939,
+        -0.010412153260359241,
+        0.01718398172211335,
+        -0.024191345810140718,
+        0.030330719265790507,
+        -0.035271331066871296,
+        0.03938687540798632,
+        -0.043306538430670664,
+        0.04758080083637821,
+        -0.052624922290256754,
+        0.05882264416776449,
+        -0.06666657934573768,
+        0.07692307078827029,
+        -0.0909090906193528,
+        0.11111111110268297,
+        -0.14285714285701234,
+        0.1999999999999992,
+        -0.3333333333333333,
+    ),
+}
+TAN = {
+    "float32": (
+        0.003843139779255223,
+        0.0011853216520677635,
+        0.00996214699884352,
+        0.021621127411513202,
+        0.053994464722099254,
+        0.13333230944682223,
+        0.33333333979455765,
+    ),
+    "float64": (
+        3.949593305285971e-06,
+        -9.74523086709087e-06,
+        1.953688210814275e-05,
+        -1.0197280163552528e-05,
+        2.7108596383546008e-05,
+        3.392890384212224e-05,
+        9.876874636871174e-05,
+        0.00023866159900899438,
+        0.0005901127322555614,
+        0.0014558233340176158,
+        0.003592129022471812,
+        0.008863235472360148,
+        0.021869488538180618,
+        0.05396825396821662,
+        0.1333333333333336,
+        0.3333333333333333,
+    ),
+}
+
+INV_SQRT_TWO_PI = 1 / math.sqrt(2 * math.pi)
+# The part of 1 / sqrt(2 pi) that float32 cannot hold in one number.
+INV_SQRT_TWO_PI_HIGH = 0.39892578125
+INV_SQRT_TWO_PI_LOW = INV_SQRT_TWO_PI - INV_SQRT_TWO_PI_HIGH
+
+# exp(-t^2 / 2) is 0 from here on, in float64 too.
+ZERO_FROM = 40.0
+
+
+def _name(x: Any) -> str:
+    return keras.backend.standardize_dtype(x.dtype)
+
+
+def at_most(x: Any, limit: float) -> Any:
+    """min(x, limit), with a slope of 1 at the limit on every backend; NaN stays."""
+    return ops.where(x > limit, limit, x)
+
+
+def at_least(x: Any, limit: float) -> Any:
+    """max(x, limit), likewise."""
+    return ops.where(x < limit, limit, x)
+
+
+def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
+    total = ops.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        total = total * x + c
+    return total
+
+
+def _split(t: Any) -> tuple[Any, Any]:
+    """t = high + low, with high of few enough bits for an exact square while exp(-t^2 / 2) > 0."""
+    scale = 2.0**20 if _name(t) == "float64" else 2.0**8
+    high = ops.round(t * scale) / scale
+    return high, t - high
+
+
+def _exp_half_square(high: Any, low: Any) -> tuple[Any, Any]:
+    """(E, e) with exp(-(high + low)^2 / 2) = E (1 + e), the square in E being exact."""
+    rest = low * (high + 0.5 * low)
+    return ops.exp(high * high * -0.5), rest * (rest * (0.5 - rest * (1 / 6 - rest / 24)) - 1)
+
+
+def _scaled_tail(t: Any) -> tuple[Any, Any]:
+    """(n, d) with T(t) = (1/2 + n) / d and d = t + 5/4."""
+    finite = at_most(t, 1e30)
+    return _polynomial(finite / (finite + 4) - 0.5, SCALED_TAIL[_name(t)]), t + 1.25
+
+
+def normal_pdf(t: Any) -> Any:
+    """exp(-t^2 / 2) / sqrt(2 pi) for t >= 0."""
+    bulk, rest = _exp_half_square(*_split(at_most(t, ZERO_FROM)))
+    return bulk * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * rest + INV_SQRT_TWO_PI_LOW))
+
+
+def normal_pdf_slope(t: Any) -> Any:
+    """-t exp(-t^2 / 2) / sqrt(2 pi) for t >= 0, also where the exponential underflows and this does not."""
+    t = at_most(t, ZERO_FROM)
+    high, low = _split(t)
+    _, rest = _exp_half_square(high, low)
+    bulk = ops.exp(16 - high * high * 0.5)
+    return bulk * (1 + rest) * t * (-INV_SQRT_TWO_PI * math.exp(-16))
+
+
+def normal_tail(t: Any) -> Any:
+    """Q(t) for t >= 0."""
+    t = at_most(t, ZERO_FROM)
+    high, low = _split(t)
+    bulk, rest = _exp_half_square(high, low)
+    n, d = _scaled_tail(t)
+    # Divided by high + 5/4, which is exact, instead of d: the quotient is off by 1 - low / d.
+    rest = rest - low / d * (1 + rest)
+    return bulk * ((0.5 + (n + (0.5 + n) * rest)) / (high + 1.25))
+
+
+def normal_log_tail(t: Any) -> Any:
+    """log Q(t) for t >= 0; -inf only where t^2 / 2 exceeds the largest float."""
+    n, d = _scaled_tail(t)
+    return ops.log((0.5 + n) / d) - (t * 0.5) * t
+
+
+def normal_hazard(t: Any) -> Any:
+    """pdf(t) / Q(t) for t >= 0, which tends to t."""
+    n, d = _scaled_tail(t)
+    return INV_SQRT_TWO_PI * d / (0.5 + n)
+
+
+def normal_lower_quantile(p: Any) -> Any:
+    """x with Q(-x) = p, for p in [0, 1/2]: x <= 0, and -inf at 0."""
+    q = p - 0.5
+    centre = q * _polynomial(q * q, QUANTILE_CENTRE[_name(p)])
+    positive = at_least(p, float(np.finfo(_name(p)).tiny))
+    log_p = ops.log(positive)
+    r = ops.sqrt(log_p * -2)
+    t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)
+    for _ in range(2 if _name(p) == "float64" else 1):
+        t = t + (normal_log_tail(t) - log_p) / normal_hazard(t)
+    return ops.where(p > 0.2, centre, ops.where(p > 0, -t, -math.inf))
+
+
+def log1p(x: Any) -> Any:
+    """log(1 + x) for x in [-1/2, 1], as 2 atanh(x / (2 + x))."""
+    s = x / (2 + x)
+    square = s * s
+    return 2 * s + 2 * s * (square * _polynomial(square, LOG1P[_name(x)]))
+
+
+def atan_tail(t: Any) -> Any:
+    """atan(1 / t) / pi for t >= 0: the Cauchy distribution's tail."""
+    s = ops.where(t > 1, 1 / at_least(t, 1.0), t)
+    square = s * s
+    atan = s + s * (square * _polynomial(square, ATAN[_name(t)]))
+    return ops.where(t > 1, atan / math.pi, 0.5 - atan / math.pi)
+
+
+def tan(x: Any) -> Any:
+    """tan(x) for abs x <= pi / 4."""
+    square = x * x
+    return x + x * (square * _polynomial(square, TAN[_name(x)]))
+
+
+def axes(x: Any, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """An axis, several, or None for all, as a tuple of numbers from 0."""
+    if axis is None:
+        return tuple(range(len(x.shape)))
+    return tuple(a % len(x.shape) for a in ((axis,) if isinstance(axis, int) else axis))
+
+
+def sum(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
+    """The sum over `axis`, added in pairs.
+
+    XLA may add one element after the other, and 10 million equal float32 values then sum to
+    something off by 0.6 %; it also merges a sum of block sums into one such sum. Halves are added
+    along each axis whose length is known; what is left is summed by the backend.
+    """
+    if not axis:
+        return x
+
+    @ops.custom_gradient
+    def call(x: Any) -> tuple[Any, Any]:
+        def grad(*args: Any, upstream: Any = None) -> Any:
+            (upstream,) = args if upstream is None else (upstream,)
+            spread = upstream if keepdims else ops.expand_dims(upstream, axis)
+            return ops.broadcast_to(spread, ops.shape(x))
+
+        total = x
+        for a in axis:
+            total = _fold(total, a)
+        return ops.sum(total, axis=axis, keepdims=keepdims), grad
+
+    return call(x)
+
+
+def _fold(x: Any, axis: int) -> Any:
+    """Halves of x added along an axis until it is of length 4 or less, if the length is known."""
+    before = (slice(None),) * axis
+    while x.shape[axis] is not None and x.shape[axis] > 4:
+        if x.shape[axis] % 2:
+            x = ops.pad(x, [(0, int(a == axis)) for a in range(len(x.shape))])
+        half = x.shape[axis] // 2
+        x = x[(*before, slice(0, half))] + x[(*before, slice(half, None))]
+    return x

@@ -1,0 +1,734 @@
+"""Output activations as cumulative distribution functions.
+
+Each activation F is the cdf of a distribution and has the methods of `scipy.stats`: `cdf` (calling
+the activation does the same), `sf` = 1 - F, `logcdf`, `logsf`, `pdf`, `ppf` and `effective_domain`.
+No method rounds a probability before its logarithm, and none subtracts from 1 what is close to 1.
+
+>>> from keras.ops import convert_to_numpy
+>>> x = np.array([-100.0, 0.0, 100.0], "float32")
+>>> convert_to_numpy(arctan(x)).round(4)
+array([0.0032, 0.5   , 0.9968], dtype=float32)
+>>> convert_to_numpy(normal_cdf.logcdf(x)).round(4)
+array([-5.0055244e+03, -6.9309998e-01, -0.0000000e+00], dtype=float32)
+>>> float(get_activation("arctan", epsilon=1e-7).ppf(np.float32(0.9)))  # doctest: +ELLIPSIS
+3.0776...
+
+Sources: L. Nieradzik, "Sigmoid activation is not optimal with binary segmentation" (2021), and the
+paper arXiv:2109.00903 for the seven activations, the squeeze by epsilon and the effective domain.
+
+float16 and bfloat16 are computed in float32 and returned in the input's dtype. The methods are
+differentiable twice, with analytic first derivatives. All is written in `keras.ops` and runs on the
+TensorFlow, JAX and torch backends.
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from segact_tf import _special
+
+__all__ = [
+    "Activation",
+    "Arctan",
+    "HardTanh",
+    "InverseSquareRoot",
+    "Linear",
+    "NormalCDF",
+    "OutputActivation",
+    "Sigmoid",
+    "Softsign",
+    "arctan",
+    "get_activation",
+    "hardtanh",
+    "inverse_square_root",
+    "linear",
+    "normal_cdf",
+    "register_activation",
+    "sigmoid",
+    "softsign",
+]
+
+Function = Callable[[Any], Any]
+Axis = int | tuple[int, ...]
+
+# From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
+FAR = 1e8
+
+
+def _differentiable(f: Function, derivative: Function) -> Function:
+    """f elementwise, with the derivative that is given; where the upstream is 0, so is the result."""
+
+    @ops.custom_gradient
+    def call(x: Any) -> tuple[Any, Any]:
+        def grad(*args: Any, upstream: Any = None) -> Any:
+            (upstream,) = args if upstream is None else (upstream,)
+            # An infinite slope under a weight of zero is no slope: 0 * inf would be NaN.
+            return ops.where(upstream == 0, 0.0, upstream * derivative(x))
+
+        return f(x), grad
+
+    return call
+
+
+def _wide(x: Any) -> Any:
+    """x in the precision that it is computed in: float64 stays, all else is float32."""
+    x = ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        raise TypeError(f"y_pred must hold raw outputs in a floating dtype, got {dtype}")
+    return x if dtype == "float64" else ops.cast(x, "float32")
+
+
+def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
+    """f(x), computed wide and returned in the dtype of x."""
+    x = ops.convert_to_tensor(x)
+    return ops.cast(_differentiable(f, derivative)(_wide(x)), x.dtype)
+
+
+def _clamped_log(probability: Any) -> Any:
+    """log(max(probability, the smallest normal number)); the gradient is 0 where it clamps."""
+    dtype = keras.backend.standardize_dtype(probability.dtype)
+    return ops.log(_special.at_least(probability, float(np.finfo(dtype).tiny)))
+
+
+class Activation:
+    """A cumulative distribution function as output activation.
+
+    Subclass it and define `cdf`, `sf`, `logcdf` and `logsf`, differentiable and elementwise, or let
+    `register_activation` build one from functions. Every method takes a floating tensor of any
+    shape and returns one of the same shape and dtype.
+
+    Args:
+        epsilon: the squeeze of the published code, in [0, 1/2): every method is that of
+            epsilon + (1 - 2 epsilon) F(x), without rounding it first. 0 is the exact F.
+    """
+
+    name = "activation"
+    default_epsilon = 0.0
+
+    def __init__(self, epsilon: float | None = None) -> None:
+        self.epsilon = self.default_epsilon if epsilon is None else float(epsilon)
+        if not 0 <= self.epsilon < 0.5:
+            raise ValueError(f"epsilon must lie in [0, 1/2), got {epsilon}")
+
+    def __call__(self, x: Any) -> Any:
+        if isinstance(x, keras.KerasTensor):  # a symbolic input: a layer of the functional API
+            return OutputActivation(self)(x)
+        return self.cdf(x)
+
+    def cdf(self, x: Any) -> Any:
+        """F(x), the probability of class 1."""
+        raise NotImplementedError(f"{self.name} defines no cdf")
+
+    def sf(self, x: Any) -> Any:
+        """1 - F(x), the probability of class 0, without the subtraction."""
+        raise NotImplementedError(f"{self.name} defines no sf")
+
+    def logcdf(self, x: Any) -> Any:
+        """log F(x)."""
+        raise NotImplementedError(f"{self.name} defines no logcdf")
+
+    def logsf(self, x: Any) -> Any:
+        """log(1 - F(x))."""
+        raise NotImplementedError(f"{self.name} defines no logsf")
+
+    def pdf(self, x: Any) -> Any:
+        """The density F'(x)."""
+        raise NotImplementedError(f"{self.name} has no pdf")
+
+    def ppf(self, p: Any) -> Any:
+        """The raw output at which F reaches p: the decision threshold for the probability p."""
+        raise NotImplementedError(f"{self.name} has no ppf")
+
+    def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
+        """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs over which F does its rising."""
+        if not 0 < epsilon < 0.5:
+            raise ValueError(f"epsilon must lie in (0, 1/2), got {epsilon}")
+        low, high = ops.convert_to_numpy(self.ppf(np.array([epsilon, 1 - epsilon]))).tolist()
+        return low, high
+
+    def _squeeze(self, probability: Any) -> Any:
+        if self.epsilon == 0:
+            return probability
+        return self.epsilon + (1 - 2 * self.epsilon) * probability
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this activation again."""
+        return {"epsilon": self.epsilon}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Activation":
+        return cls(**config)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.epsilon))
+
+    def __repr__(self) -> str:
+        config = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({config})"
+
+
+class _Symmetric(Activation):
+    """F(-x) = 1 - F(x), so that all follows from the tail F(-t) at t = abs(x) >= 0.
+
+    A subclass defines, for t >= 0, `_tail`, `_log_tail`, `_density`, its derivative `_slope`, the
+    hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2.
+    """
+
+    def _tail(self, t: Any) -> Any:
+        raise NotImplementedError
+
+    def _log_tail(self, t: Any) -> Any:
+        raise NotImplementedError
+
+    def _density(self, t: Any) -> Any:
+        raise NotImplementedError
+
+    def _slope(self, t: Any) -> Any:
+        raise NotImplementedError
+
+    def _hazard(self, t: Any) -> Any:
+        raise NotImplementedError
+
+    def _lower_quantile(self, p: Any) -> Any:
+        raise NotImplementedError
+
+    def cdf(self, x: Any) -> Any:
+        return _elementwise(x, self._cdf, self.pdf)
+
+    def sf(self, x: Any) -> Any:
+        return self.cdf(-ops.convert_to_tensor(x))
+
+    def logcdf(self, x: Any) -> Any:
+        return _elementwise(x, self._logcdf, self._logcdf_derivative)
+
+    def logsf(self, x: Any) -> Any:
+        return self.logcdf(-ops.convert_to_tensor(x))
+
+    def pdf(self, x: Any) -> Any:
+        return _elementwise(x, self._pdf, self._pdf_derivative)
+
+    def ppf(self, p: Any) -> Any:
+        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
+
+    def _cdf(self, x: Any) -> Any:
+        tail = self._squeeze(self._tail(ops.abs(x)))
+        return ops.where(x < 0, tail, 1 - tail)
+
+    def _logcdf(self, x: Any) -> Any:
+        t = ops.abs(x)
+        tail = self._squeeze(self._tail(t))
+        log_tail = self._log_tail(t) if self.epsilon == 0 else ops.log(tail)
+        return ops.where(x < 0, log_tail, _special.log1p(-tail))
+
+    def _logcdf_derivative(self, x: Any) -> Any:
+        """pdf / cdf; for x < 0 that is the hazard, which underflows nowhere."""
+        below = x < 0
+        t = ops.where(below, -x, x)  # abs, but with a derivative of 1 at 0
+        tail = self._hazard(t) if self.epsilon == 0 else self.pdf(t) / self.sf(t)
+        return ops.where(below, tail, self.pdf(t) / self.cdf(t))
+
+    def _pdf(self, x: Any) -> Any:
+        return (1 - 2 * self.epsilon) * self._density(ops.abs(x))
+
+    def _pdf_derivative(self, x: Any) -> Any:
+        below = x < 0
+        slope = (1 - 2 * self.epsilon) * self._slope(ops.where(below, -x, x))
+        return ops.where(below, -slope, slope)
+
+    def _ppf(self, p: Any) -> Any:
+        if self.epsilon != 0:
+            p = (p - self.epsilon) / (1 - 2 * self.epsilon)
+        below = p <= 0.5
+        x = self._lower_quantile(_special.at_least(ops.where(below, p, 1 - p), 0.0))
+        return ops.where((p >= 0) & (p <= 1), ops.where(below, x, -x), math.nan)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class Sigmoid(_Symmetric):
+    """The logistic distribution: F(x) = 1 / (1 + exp(-x))."""
+
+    name = "sigmoid"
+
+    def _tail(self, t: Any) -> Any:
+        e = ops.exp(-t)
+        return e / (1 + e)
+
+    def _log_tail(self, t: Any) -> Any:
+        return -(t + _special.log1p(ops.exp(-t)))
+
+    def _density(self, t: Any) -> Any:
+        e = ops.exp(-t)
+        return e / (1 + e * (2 + e))
+
+    def _slope(self, t: Any) -> Any:
+        # expm1(-t) / (1 + exp(-t)) is -tanh(t / 2), which keras.ops has in float32 alone on JAX.
+        return self._density(t) * (ops.expm1(-t) / (1 + ops.exp(-t)))
+
+    def _hazard(self, t: Any) -> Any:
+        return 1 / (1 + ops.exp(-t))
+
+    def _lower_quantile(self, p: Any) -> Any:
+        # From 1/3 on, 2 p - 1 is exact and log1p keeps the digits that log would lose at 1/2.
+        centre = _special.log1p((2 * p - 1) / (1 - p))
+        return ops.where(p < 1 / 3, ops.log(p / (1 - p)), centre)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class NormalCDF(_Symmetric):
+    """The standard normal distribution: F(x) = (1 + erf(x / sqrt 2)) / 2."""
+
+    name = "normal_cdf"
+
+    def _tail(self, t: Any) -> Any:
+        return _special.normal_tail(t)
+
+    def _log_tail(self, t: Any) -> Any:
+        return _special.normal_log_tail(t)
+
+    def _density(self, t: Any) -> Any:
+        return _special.normal_pdf(t)
+
+    def _slope(self, t: Any) -> Any:
+        return _special.normal_pdf_slope(t)
+
+    def _hazard(self, t: Any) -> Any:
+        return _special.normal_hazard(t)
+
+    def _lower_quantile(self, p: Any) -> Any:
+        return _special.normal_lower_quantile(p)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class Arctan(_Symmetric):
+    """The Cauchy distribution: F(x) = 1/2 + atan(x) / pi."""
+
+    name = "arctan"
+
+    def _tail(self, t: Any) -> Any:
+        return _special.atan_tail(t)
+
+    def _log_tail(self, t: Any) -> Any:
+        # Past FAR the tail is 1 / (pi t), which underflows close to the largest float.
+        near = ops.log(self._tail(_special.at_most(t, FAR)))
+        return ops.where(t > FAR, -math.log(math.pi) - ops.log(t), near)
+
+    def _density(self, t: Any) -> Any:
+        return 1 / (math.pi * (1 + t * t))
+
+    def _slope(self, t: Any) -> Any:
+        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
+        return -2 * self._density(t) * (t / (1 + t * t))
+
+    def _hazard(self, t: Any) -> Any:
+        near = _special.at_most(t, FAR)
+        hazard = 1 / ((1 + near * near) * (math.pi * _special.atan_tail(near)))
+        return ops.where(t > FAR, 1 / _special.at_least(t, 1.0), hazard)
+
+    def _lower_quantile(self, p: Any) -> Any:
+        centre = _special.tan(math.pi * (p - 0.5))
+        return ops.where(p < 0.25, -1 / _special.tan(math.pi * p), centre)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class Softsign(_Symmetric):
+    """F(x) = (1 + x / (1 + abs(x))) / 2."""
+
+    name = "softsign"
+
+    def _tail(self, t: Any) -> Any:
+        return 0.5 / (1 + t)
+
+    def _log_tail(self, t: Any) -> Any:
+        return -math.log(2) - ops.log(1 + t)
+
+    def _density(self, t: Any) -> Any:
+        return 0.5 / (1 + t) / (1 + t)
+
+    def _slope(self, t: Any) -> Any:
+        return -1 / (1 + t) / (1 + t) / (1 + t)
+
+    def _hazard(self, t: Any) -> Any:
+        return 1 / (1 + t)
+
+    def _lower_quantile(self, p: Any) -> Any:
+        return (p - 0.5) / p
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class InverseSquareRoot(_Symmetric):
+    """Student's t with two degrees of freedom, scaled: F(x) = (1 + x / sqrt(1 + x^2)) / 2."""
+
+    name = "inverse_square_root"
+
+    def _tail(self, t: Any) -> Any:
+        # Past FAR the tail is 1 / (2 t)^2.
+        near = _special.at_most(t, FAR)
+        square = 1 + near * near
+        tail = 0.5 / (square + near * ops.sqrt(square))
+        return ops.where(t > FAR, 0.5 / t * (0.5 / t), tail)
+
+    def _log_tail(self, t: Any) -> Any:
+        near = ops.log(self._tail(_special.at_most(t, FAR)))
+        return ops.where(t > FAR, -2 * (math.log(2) + ops.log(t)), near)
+
+    def _density(self, t: Any) -> Any:
+        square = 1 + t * t
+        return 0.5 / (square * ops.sqrt(square))
+
+    def _slope(self, t: Any) -> Any:
+        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
+        square = 1 + t * t
+        return -1.5 * (t / square) / square / ops.sqrt(square)
+
+    def _hazard(self, t: Any) -> Any:
+        near = _special.at_most(t, FAR)
+        h = ops.sqrt(1 + near * near)
+        return ops.where(t > FAR, 2 / _special.at_least(t, 1.0), (1 + near / h) / h)
+
+    def _lower_quantile(self, p: Any) -> Any:
+        return (p - 0.5) / ops.sqrt(p * (1 - p))
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class HardTanh(Activation):
+    """The uniform distribution on [0, 1], clipped: F(x) = clip(x, epsilon, 1 - epsilon).
+
+    As published, it is not centred: F(0) = epsilon and F(1/2) = 1/2. The derivative of every method
+    is 0 at both limits and beyond them.
+    """
+
+    name = "hardtanh"
+    default_epsilon = 1e-7
+
+    def cdf(self, x: Any) -> Any:
+        return _elementwise(x, self._cdf, self.pdf)
+
+    def sf(self, x: Any) -> Any:
+        return _elementwise(x, lambda x: self._cdf(1 - x), lambda x: -self.pdf(x))
+
+    def logcdf(self, x: Any) -> Any:
+        return _elementwise(x, self._logcdf, self._logcdf_derivative)
+
+    def logsf(self, x: Any) -> Any:
+        return _elementwise(x, self._logsf, self._logsf_derivative)
+
+    def pdf(self, x: Any) -> Any:
+        """1 between the limits, 0 at them and beyond."""
+        return _elementwise(x, lambda x: ops.cast(self._inside(x), x.dtype), ops.zeros_like)
+
+    def ppf(self, p: Any) -> Any:
+        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
+
+    def _inside(self, x: Any) -> Any:
+        # 1 - x is exact where it decides; 1 - epsilon is not.
+        return (x > self.epsilon) & (1 - x > self.epsilon)
+
+    def _cdf(self, x: Any) -> Any:
+        return _special.at_least(_special.at_most(x, 1 - self.epsilon), self.epsilon)
+
+    def _logcdf(self, x: Any) -> Any:
+        log = ops.log(_special.at_least(x, self.epsilon))
+        return ops.where(1 - x > self.epsilon, log, math.log1p(-self.epsilon))
+
+    def _logsf(self, x: Any) -> Any:
+        left = _special.log1p(-_special.at_most(x, 0.5))
+        right = ops.log(_special.at_least(1 - x, self.epsilon))
+        inside = ops.where(x > 0.5, right, left)
+        return ops.where(x > self.epsilon, inside, math.log1p(-self.epsilon))
+
+    def _logcdf_derivative(self, x: Any) -> Any:
+        inside = self._inside(x)
+        return ops.where(inside, 1 / ops.where(inside, x, 1.0), 0.0)
+
+    def _logsf_derivative(self, x: Any) -> Any:
+        inside = self._inside(x)
+        return ops.where(inside, -1 / (1 - ops.where(inside, x, 0.0)), 0.0)
+
+    def _ppf(self, p: Any) -> Any:
+        x = ops.where(p <= self.epsilon, -math.inf, p)
+        x = ops.where(1 - p < self.epsilon, math.inf, x)
+        return ops.where((p >= 0) & (p <= 1), x, math.nan)
+
+
+def _stretch(x: Any, axis: tuple[int, ...]) -> Any:
+    """(x - min) / (max - min) over an axis; 1/2 for a constant input."""
+
+    @ops.custom_gradient
+    def call(x: Any) -> tuple[Any, Any]:
+        def backward(*args: Any, upstream: Any = None) -> Any:
+            (upstream,) = args if upstream is None else (upstream,)
+            return _stretch_gradient(x, axis, upstream)
+
+        half, low, high, span = _extremes(x, axis)
+        return ops.where(low == high, 0.5, (half - low) / span), backward
+
+    return call(x)
+
+
+def _stretch_gradient(x: Any, axis: tuple[int, ...], upstream: Any) -> Any:
+    unit = _stretch(x, axis)
+    x, low, high, span = _extremes(x, axis)
+    grad = ops.where(low == high, 0.0, upstream)
+    # An extreme's own slope and its share of all slopes cancel: subtract the two first.
+    at_low, at_high = x == low, x == high
+    through_low = _special.sum(ops.where(at_low, 0.0, grad * (1 - unit)), axis, keepdims=True)
+    through_high = _special.sum(ops.where(at_high, 0.0, grad * unit), axis, keepdims=True)
+    for at, through in ((at_low, through_low), (at_high, through_high)):
+        ties = _special.sum(ops.cast(at, x.dtype), axis, keepdims=True)
+        own = _special.sum(ops.where(at, grad, 0.0), axis, keepdims=True)
+        grad = ops.where(at, grad - own / ties - through / ties, grad)
+    return grad / span / 2
+
+
+def _extremes(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+    """x / 2, its min and max, and their distance, which without the halving could overflow."""
+    x = x / 2
+    low, high = ops.min(x, axis, keepdims=True), ops.max(x, axis, keepdims=True)
+    return x, low, high, ops.where(low == high, 1.0, high - low)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class Linear(Activation):
+    """F(x) = epsilon + (1 - 2 epsilon) (x - min) / (max - min), the batch stretched onto (0, 1).
+
+    The minimum and maximum are of the whole input, or over `axis` (a dimension or several, such as
+    (1, 2, 3) for each image of NCHW). Gradients flow through both; elements that tie for one share
+    its gradient equally. A constant input gives 1/2 with a gradient of 0. There is no `pdf` and no
+    `ppf`: F(x) depends on the batch.
+    """
+
+    name = "linear"
+    default_epsilon = 1e-7
+
+    def __init__(
+        self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__(epsilon)
+        self.axis = tuple(axis) if isinstance(axis, (tuple, list)) else axis
+
+    def get_config(self) -> dict[str, Any]:
+        return {"epsilon": self.epsilon, "axis": self.axis}
+
+    def cdf(self, x: Any) -> Any:
+        x = ops.convert_to_tensor(x)
+        return ops.cast(self._squeezed(_wide(x)), x.dtype)
+
+    def sf(self, x: Any) -> Any:
+        return self.cdf(-ops.convert_to_tensor(x))
+
+    def logcdf(self, x: Any) -> Any:
+        x = ops.convert_to_tensor(x)
+        p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
+        # Where p is 0 it is so whatever the input, and its logarithm has no slope.
+        left = ops.log(ops.where(p > 0, p, 1.0))
+        right = _special.log1p(-ops.where(p > 0.5, q, 0.0))
+        log = ops.where(p > 0.5, right, ops.where(p > 0, left, -math.inf))
+        return ops.cast(log, x.dtype)
+
+    def logsf(self, x: Any) -> Any:
+        return self.logcdf(-ops.convert_to_tensor(x))
+
+    def _squeezed(self, x: Any) -> Any:
+        return self._squeeze(_stretch(x, _special.axes(x, self.axis)))
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class _Custom(Activation):
+    """What `register_activation` makes of a user's functions."""
+
+    def __init__(
+        self,
+        epsilon: float | None = None,
+        *,
+        name: str,
+        cdf: Function,
+        logcdf: Function | None = None,
+        symmetric: bool = False,
+        pdf: Function | None = None,
+        ppf: Function | None = None,
+    ) -> None:
+        super().__init__(epsilon)
+        self.name = name
+        self.symmetric = symmetric
+        self._functions = {"cdf": cdf, "logcdf": logcdf, "pdf": pdf, "ppf": ppf}
+
+    def cdf(self, x: Any) -> Any:
+        x = ops.convert_to_tensor(x)
+        return ops.cast(self._squeeze(self._functions["cdf"](_wide(x))), x.dtype)
+
+    def sf(self, x: Any) -> Any:
+        return self.cdf(-ops.convert_to_tensor(x)) if self.symmetric else 1 - self.cdf(x)
+
+    def logcdf(self, x: Any) -> Any:
+        x = ops.convert_to_tensor(x)
+        logcdf = self._functions["logcdf"]
+        if logcdf is not None and self.epsilon == 0:
+            return ops.cast(logcdf(_wide(x)), x.dtype)
+        return ops.cast(_clamped_log(self.cdf(_wide(x))), x.dtype)
+
+    def logsf(self, x: Any) -> Any:
+        x = ops.convert_to_tensor(x)
+        if self.symmetric:
+            return self.logcdf(-x)
+        return ops.cast(_clamped_log(self.sf(_wide(x))), x.dtype)
+
+    def pdf(self, x: Any) -> Any:
+        if self._functions["pdf"] is None:
+            return super().pdf(x)
+        x = ops.convert_to_tensor(x)
+        return ops.cast((1 - 2 * self.epsilon) * self._functions["pdf"](_wide(x)), x.dtype)
+
+    def ppf(self, p: Any) -> Any:
+        if self._functions["ppf"] is None:
+            return super().ppf(p)
+        p = ops.convert_to_tensor(p)
+        inner = (_wide(p) - self.epsilon) / (1 - 2 * self.epsilon)
+        return ops.cast(self._functions["ppf"](inner), p.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"epsilon": self.epsilon, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Activation:
+        # The functions are not saved: whoever loads has registered them under the same name.
+        return get_activation(config["name"], epsilon=config["epsilon"])
+
+
+sigmoid = Sigmoid()
+normal_cdf = NormalCDF()
+arctan = Arctan()
+softsign = Softsign()
+inverse_square_root = InverseSquareRoot()
+hardtanh = HardTanh()
+linear = Linear()
+
+_REGISTRY: dict[str, Callable[..., Activation]] = {
+    kind.name: kind
+    for kind in (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot, HardTanh, Linear)
+}
+
+
+def get_activation(activation: str | Activation, **params: Any) -> Activation:
+    """The activation of that name, or the one given.
+
+    Args:
+        activation: "sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root",
+            "hardtanh", "linear", a registered name, or an `Activation`, which is returned as it is.
+        params: `epsilon`, and for "linear" `axis`.
+
+    Raises:
+        ValueError: an unknown name; the message has the nearest known one.
+        TypeError: neither a name nor an activation, or params together with an activation.
+
+    >>> get_activation("linear", axis=(1, 2, 3))
+    Linear(epsilon=1e-07, axis=(1, 2, 3))
+    """
+    if isinstance(activation, Activation):
+        if params:
+            raise TypeError(f"params go with a name, got {params} together with {activation!r}")
+        return activation
+    if not isinstance(activation, str):
+        raise TypeError(
+            f"activation must be a name or an Activation, got {activation!r}; "
+            "register_activation makes an Activation of a function"
+        )
+    if activation not in _REGISTRY:
+        near = difflib.get_close_matches(activation, _REGISTRY, n=1, cutoff=0.0)[0]
+        known = ", ".join(_REGISTRY)
+        raise ValueError(
+            f"unknown activation {activation!r}; did you mean {near!r}? Known: {known}"
+        )
+    return _REGISTRY[activation](**params)
+
+
+def register_activation(
+    name: str,
+    cdf: Function,
+    logcdf: Function | None = None,
+    *,
+    symmetric: bool = False,
+    pdf: Function | None = None,
+    ppf: Function | None = None,
+) -> Activation:
+    """Make an activation of your own known by name, and return it.
+
+    The functions are elementwise, on float32 or float64 tensors, and are differentiated by autograd.
+
+    Args:
+        name: how `get_activation` and the losses find it.
+        cdf: F(x), rising from 0 to 1.
+        logcdf: log F(x). Without it the logarithms are those of the rounded probability, clamped
+            to the smallest normal number (-87.3 in float32), with a gradient of 0 where they are.
+        symmetric: F(-x) = 1 - F(x). Then sf(x) = cdf(-x) and logsf(x) = logcdf(-x); otherwise
+            sf = 1 - cdf, and logsf is its clamped logarithm.
+        pdf: F'(x), and ppf: the inverse of F, for those who call them; no loss does.
+
+    Raises:
+        ValueError: the name is taken.
+        TypeError: cdf or logcdf cannot be called.
+
+    >>> gumbel = register_activation("gumbel", lambda x: ops.exp(-ops.exp(-x)),
+    ...                              lambda x: -ops.exp(-x))
+    >>> ops.convert_to_numpy(gumbel.logcdf([-3.0])).round(4)
+    array([-20.0855], dtype=float32)
+    """
+    if name in _REGISTRY:
+        raise ValueError(f"activation {name!r} is already registered")
+    for argument, function in (("cdf", cdf), ("logcdf", logcdf), ("pdf", pdf), ("ppf", ppf)):
+        if not callable(function) and (function is not None or argument == "cdf"):
+            raise TypeError(f"{argument} must be a function of a tensor, got {function!r}")
+    _REGISTRY[name] = partial(
+        _Custom, name=name, cdf=cdf, logcdf=logcdf, symmetric=symmetric, pdf=pdf, ppf=ppf
+    )
+    return get_activation(name)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class OutputActivation(keras.layers.Layer):
+    """An output activation as the last layer of a network.
+
+    Args:
+        activation: a name or an `Activation`.
+        params: as for `get_activation`, and what `keras.layers.Layer` takes.
+
+    >>> OutputActivation("arctan", epsilon=1e-7, name="head").get_config()["activation"]["config"]
+    {'epsilon': 1e-07}
+    """
+
+    def __init__(
+        self,
+        activation: str | Activation,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        **params: Any,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        self.activation = get_activation(activation, **params)
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        return self.activation(inputs)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        activation = keras.saving.serialize_keras_object(self.activation)
+        return {**super().get_config(), "activation": activation}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "OutputActivation":
+        activation = keras.saving.deserialize_keras_object(config["activation"])
+        return cls(**{**config, "activation": activation})

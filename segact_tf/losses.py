@@ -1,0 +1,412 @@
+"""Losses for binary classification and segmentation, each written once for every activation.
+
+A function and a `keras.losses.Loss` over it, in pairs. `y_pred` holds raw outputs and the loss
+applies the activation: `from_logits=True` is the default here and False in Keras. A network whose
+last layer applies the activation already must say `from_logits=False`; under the default it would
+be squashed twice, and nothing can notice.
+
+>>> import numpy as np, segact_tf
+>>> y_true = np.array([[0.0], [1.0], [0.0]], "float32")
+>>> logits = np.array([[-2.0], [0.0], [30.0]], "float32")
+>>> round(float(BinaryCrossentropy("arctan")(y_true, logits)), 4)  # head: Dense(1)
+1.7997
+>>> probabilities = segact_tf.arctan(logits)  # head: Dense(1, activation=segact_tf.arctan)
+>>> round(float(BinaryCrossentropy(from_logits=False)(y_true, probabilities)), 4)
+1.7997
+
+Every function takes `y_true` and `y_pred` of one shape, any number of dimensions. float16 and
+bfloat16 are computed in float32; the result is float32, or float64 for float64 `y_pred`. Targets
+lie in [0, 1], in any dtype, and are differentiable where they are floating. The classes convert
+both to their own dtype, as every Keras loss does, and align one trailing axis of size 1.
+
+What raises, in every loss: TypeError for integer `y_pred`; ValueError for shapes that differ, for
+an empty input, for an unknown activation, for an activation together with `from_logits=False`, and
+for targets outside [0, 1], which are checked (`validate=None`) where that does not make a device
+wait: on a CPU, outside of compiled code. `validate=True` checks always (and so runs eagerly only),
+`False` never.
+"""
+
+import copy
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from segact_tf import _special
+from segact_tf.activations import Activation, _wide, get_activation
+
+__all__ = [
+    "BinaryCrossentropy",
+    "Dice",
+    "MeanSquaredError",
+    "binary_cross_entropy",
+    "dice",
+    "mean_squared_error",
+]
+
+Axis = int | tuple[int, ...] | None
+
+
+def binary_cross_entropy(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    axis: Axis = -1,
+    validate: bool | None = None,
+) -> Any:
+    """-(y log F(x) + (1 - y) log(1 - F(x))), from the logarithms of the tails: nothing is clipped.
+
+    A term of weight zero adds exactly zero to value and gradient.
+
+    Args:
+        y_true: y in [0, 1], of the shape of `y_pred`.
+        y_pred: raw outputs x, or probabilities with `from_logits=False`; then the loss is Keras's
+            own on probabilities, which clips them to [1e-7, 1 - 1e-7] (`keras.config.epsilon`), on
+            every backend: on TensorFlow, too, where the stock loss finds the logits behind a
+            sigmoid and quietly takes those.
+        activation: F, by name or as an `Activation`; None is "sigmoid".
+        axis: the axis, or several, over which the mean is taken; None is all, () is none.
+
+    Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
+    perfect match?" (2019), for what the clipped form loses.
+    """
+    y, x = _check(y_true, y_pred, validate)
+    if from_logits:
+        f = _resolve(activation)
+        loss = _weigh(y, -f.logcdf(x)) + _weigh(1 - y, -f.logsf(x))
+    else:
+        _refuse_activation(activation)
+        epsilon = keras.config.epsilon()
+        p = ops.clip(x, epsilon, 1 - epsilon)
+        loss = -(y * ops.log(p) + (1 - y) * ops.log(1 - p))
+    return _mean(loss, axis)
+
+
+def dice(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    per_sample: bool = False,
+    validate: bool | None = None,
+) -> Any:
+    """1 - 2 sum(F(x) y) / sum(F(x) + y), the soft Dice loss, without its cancellation.
+
+    Computed as sum(y (1 - F(x)) + (1 - y) F(x)) / sum(F(x) + y); 0 where that denominator is 0.
+
+    Args:
+        y_true: y in [0, 1], of the shape of `y_pred`.
+        y_pred: raw outputs x, or probabilities with `from_logits=False`.
+        activation: F, by name or as an `Activation`; None is "sigmoid".
+        per_sample: sum over each sample, all axes but the first, for a loss of shape (N,); by
+            default the sums run over the whole batch, as published, and the loss is one number.
+
+    Source: arXiv:2109.00903.
+    """
+    y, x = _check(y_true, y_pred, validate)
+    p, q = _probabilities(x, activation, from_logits)
+    axis = tuple(range(1 if per_sample else 0, len(x.shape)))
+    error = _special.sum(y * q + (1 - y) * p, axis)
+    total = _special.sum(p + y, axis)
+    return _ratio(error, total)
+
+
+def mean_squared_error(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    axis: Axis = -1,
+    validate: bool | None = None,
+) -> Any:
+    """(F(x) - y)^2, the squared error of the probability, as ((1 - y) F(x) - y (1 - F(x)))^2.
+
+    Args:
+        y_true: y in [0, 1], of the shape of `y_pred`.
+        y_pred: raw outputs x, or probabilities with `from_logits=False`.
+        activation: F, by name or as an `Activation`; None is "sigmoid".
+        axis: the axis, or several, over which the mean is taken; None is all, () is none.
+
+    Source: arXiv:2109.00903.
+    """
+    y, x = _check(y_true, y_pred, validate)
+    p, q = _probabilities(x, activation, from_logits)
+    return _mean(((1 - y) * p - y * q) ** 2, axis)
+
+
+@ops.custom_gradient
+def _weigh(weight: Any, loss: Any) -> tuple[Any, Any]:
+    """weight * loss, where a weight of 0 makes exactly 0 of an infinite loss."""
+
+    def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
+        (upstream,) = args if upstream is None else (upstream,)
+        return upstream * loss, upstream * weight
+
+    return ops.where(weight == 0, 0.0, weight * loss), grad
+
+
+def _check(y_true: Any, y_pred: Any, validate: bool | None) -> tuple[Any, Any]:
+    """Both in the precision that they are computed in, or an error that says what is wrong."""
+    x = _wide(y_pred)
+    readable = _is_readable(y_true)
+    y = ops.cast(ops.convert_to_tensor(y_true), x.dtype)
+    true_shape, pred_shape = tuple(y.shape), tuple(x.shape)
+    known = [a == b for a, b in zip(true_shape, pred_shape) if a is not None and b is not None]
+    if len(true_shape) != len(pred_shape) or not all(known):
+        raise ValueError(
+            "y_true and y_pred must have the same shape, "
+            f"got y_true {true_shape} and y_pred {pred_shape}"
+        )
+    if 0 in pred_shape:
+        raise ValueError(f"y_pred is empty: its shape is {pred_shape}")
+    if validate or (validate is None and readable):
+        _check_range(y)
+    return y, x
+
+
+def _is_readable(x: Any) -> bool:
+    """Whether the values of x can be looked at without a device sync: on a CPU, and not traced."""
+    if not hasattr(x, "device") or isinstance(x, np.ndarray):
+        return isinstance(x, (np.ndarray, float, int, list, tuple))
+    return not _is_traced(x) and "cpu" in str(x.device).lower()
+
+
+def _is_traced(x: Any) -> bool:
+    """Whether x stands for values that are not there yet, in a `tf.function` or a `jax.jit`."""
+    return isinstance(x, keras.KerasTensor) or type(x).__name__ in ("SymbolicTensor", "Tracer")
+
+
+def _check_range(y: Any) -> None:
+    low, high = float(ops.min(y)), float(ops.max(y))
+    if not (low >= 0 and high <= 1):  # so that NaN is refused
+        raise ValueError(f"y_true must lie in [0, 1], got values from {low} to {high}")
+
+
+def _resolve(activation: str | Activation | None) -> Activation:
+    return get_activation("sigmoid" if activation is None else activation)
+
+
+def _refuse_activation(activation: str | Activation | None) -> None:
+    if activation is not None:
+        raise ValueError(
+            f"activation={activation!r} goes with raw outputs, got from_logits=False, "
+            "which says that y_pred is activated already; leave out one of the two"
+        )
+
+
+def _probabilities(
+    x: Any, activation: str | Activation | None, from_logits: bool
+) -> tuple[Any, Any]:
+    """F(x) and 1 - F(x)."""
+    if from_logits:
+        f = _resolve(activation)
+        return f.cdf(x), f.sf(x)
+    _refuse_activation(activation)
+    return x, 1 - x
+
+
+def _mean(loss: Any, axis: Axis) -> Any:
+    axes = _special.axes(loss, axis)
+    total = _special.sum(loss, axes)
+    count = ops.cast(ops.size(loss), loss.dtype) / ops.cast(ops.size(total), loss.dtype)
+    return total / count
+
+
+def _ratio(numerator: Any, denominator: Any) -> Any:
+    """0 where the denominator is 0."""
+    empty = denominator == 0
+    return ops.where(empty, 0.0, numerator / ops.where(empty, 1.0, denominator))
+
+
+class _Loss(keras.losses.Loss):
+    """A loss function with its options as a Keras loss."""
+
+    def __init__(
+        self,
+        activation: str | Activation | None = None,
+        from_logits: bool = True,
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Any = None,
+        validate: bool | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if from_logits:
+            activation = _resolve(activation)
+        else:
+            _refuse_activation(activation)
+        self.options = {
+            "activation": activation,
+            "from_logits": from_logits,
+            "validate": validate,
+            **options,
+        }
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Keras's own, but for the sum over the batch, which XLA may add one after the other."""
+        masked = getattr(y_pred, "_keras_mask", None) is not None
+        if masked or self.reduction not in ("sum_over_batch_size", "mean", "sum"):
+            return super().__call__(y_true, y_pred, sample_weight)
+        each = copy.copy(self)
+        each.reduction = "none"
+        losses = keras.losses.Loss.__call__(each, y_true, y_pred, sample_weight)
+        axes = _special.axes(losses, None)
+        total = _special.sum(losses, axes) if self.reduction == "sum" else _mean(losses, None)
+        # Keras divides by the replicas of a TensorFlow strategy, and does so to this one value.
+        return _Value(self.reduction, self.dtype)(total, ops.reshape(total, (1,)))
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        activation = self.options["activation"]
+        return {
+            **super().get_config(),
+            "dtype": keras.saving.serialize_keras_object(self._dtype_policy),
+            **self.options,
+            "activation": activation and keras.saving.serialize_keras_object(activation),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "_Loss":
+        parts = ("activation", "dtype")
+        loaded = {k: keras.saving.deserialize_keras_object(config[k]) for k in parts if k in config}
+        return cls(**{**config, **loaded})
+
+
+class _Value(keras.losses.Loss):
+    """y_pred itself, reduced."""
+
+    def __init__(self, reduction: str, dtype: Any) -> None:
+        super().__init__(name="value", reduction=reduction, dtype=dtype)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return y_pred
+
+
+def _align(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    """(N,) and (N, 1), which `fit` hands over, and the like: one trailing axis of size 1."""
+    true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
+    if pred_rank == true_rank + 1 and y_pred.shape[-1] == 1:
+        return ops.expand_dims(y_true, -1), y_pred
+    if true_rank == pred_rank + 1 and y_true.shape[-1] == 1:
+        return y_true, ops.expand_dims(y_pred, -1)
+    return y_true, y_pred
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class BinaryCrossentropy(_Loss):
+    """`binary_cross_entropy` as a Keras loss, for `model.compile(loss=...)`.
+
+    Args:
+        activation, from_logits, axis, validate: as in `binary_cross_entropy`. The default
+            `from_logits=True` is the opposite of Keras's own and goes with a head of raw outputs.
+        reduction, name, dtype: as in `keras.losses.Loss`.
+
+    >>> loss = BinaryCrossentropy("normal_cdf")
+    >>> round(float(loss(np.array([[1.0]]), np.array([[-100.0]]))), 3)
+    5005.524
+    """
+
+    def __init__(
+        self,
+        activation: str | Activation | None = None,
+        from_logits: bool = True,
+        axis: Axis = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "binary_crossentropy",
+        dtype: Any = None,
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__(
+            activation,
+            from_logits,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+            validate=validate,
+            axis=tuple(axis) if isinstance(axis, list) else axis,
+        )
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return binary_cross_entropy(*_align(y_true, y_pred), **self.options)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class Dice(_Loss):
+    """`dice` as a Keras loss, for `model.compile(loss=...)`.
+
+    Args:
+        activation, from_logits, per_sample, validate: as in `dice`. The default `from_logits=True`
+            is the opposite of Keras's own and goes with a head of raw outputs.
+        reduction, name, dtype: as in `keras.losses.Loss`.
+
+    >>> loss = Dice("arctan")
+    >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
+    0.0396
+    """
+
+    def __init__(
+        self,
+        activation: str | Activation | None = None,
+        from_logits: bool = True,
+        per_sample: bool = False,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "dice",
+        dtype: Any = None,
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__(
+            activation,
+            from_logits,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+            validate=validate,
+            per_sample=per_sample,
+        )
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return dice(*_align(y_true, y_pred), **self.options)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class MeanSquaredError(_Loss):
+    """`mean_squared_error` as a Keras loss, for `model.compile(loss=...)`.
+
+    Args:
+        activation, from_logits, axis, validate: as in `mean_squared_error`. The default
+            `from_logits=True` goes with a head of raw outputs.
+        reduction, name, dtype: as in `keras.losses.Loss`.
+
+    >>> loss = MeanSquaredError("softsign")
+    >>> float(loss(np.array([[0.0]]), np.array([[3.0]])))
+    0.765625
+    """
+
+    def __init__(
+        self,
+        activation: str | Activation | None = None,
+        from_logits: bool = True,
+        axis: Axis = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_squared_error",
+        dtype: Any = None,
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__(
+            activation,
+            from_logits,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+            validate=validate,
+            axis=tuple(axis) if isinstance(axis, list) else axis,
+        )
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return mean_squared_error(*_align(y_true, y_pred), **self.options)
