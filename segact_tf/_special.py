@@ -212,14 +212,19 @@ def _name(x: Any) -> str:
     return keras.backend.standardize_dtype(x.dtype)
 
 
+def where(condition: Any, number: float, x: Any) -> Any:
+    """number where the condition holds, else x; keras.ops on torch would round it to float32."""
+    return ops.where(condition, ops.full_like(x, number), x)
+
+
 def at_most(x: Any, limit: float) -> Any:
     """min(x, limit), with a slope of 1 at the limit on every backend; NaN stays."""
-    return ops.where(x > limit, limit, x)
+    return where(x > limit, limit, x)
 
 
 def at_least(x: Any, limit: float) -> Any:
     """max(x, limit), likewise."""
-    return ops.where(x < limit, limit, x)
+    return where(x < limit, limit, x)
 
 
 def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
@@ -300,10 +305,10 @@ def normal_lower_quantile(p: Any) -> Any:
 
 
 def log1p(x: Any) -> Any:
-    """log(1 + x) for x in [-1/2, 1], as 2 atanh(x / (2 + x))."""
-    s = x / (2 + x)
-    square = s * s
-    return 2 * s + 2 * s * (square * _polynomial(square, LOG1P[_name(x)]))
+    """log(1 + x) for x in [-1/2, 1], as 2 atanh(s) with s = x / (2 + x)."""
+    twice = x / (1 + 0.5 * x)  # 2 s, for s itself may underflow
+    square = 0.25 * (twice * twice)
+    return twice + twice * (square * _polynomial(square, LOG1P[_name(x)]))
 
 
 def atan_tail(t: Any) -> Any:

@@ -246,11 +246,11 @@ class _Symmetric(Activation):
         return ops.where(below, -slope, slope)
 
     def _ppf(self, p: Any) -> Any:
-        if self.epsilon != 0:
-            p = (p - self.epsilon) / (1 - 2 * self.epsilon)
         below = p <= 0.5
-        x = self._lower_quantile(_special.at_least(ops.where(below, p, 1 - p), 0.0))
-        return ops.where((p >= 0) & (p <= 1), ops.where(below, x, -x), math.nan)
+        nearer = ops.where(below, p, 1 - p)
+        squeezed = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
+        x = self._lower_quantile(_special.at_least(squeezed, 0.0))
+        return ops.where(nearer < 0, math.nan, ops.where(below, x, -x))
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -438,13 +438,13 @@ class HardTanh(Activation):
 
     def _logcdf(self, x: Any) -> Any:
         log = ops.log(_special.at_least(x, self.epsilon))
-        return ops.where(1 - x > self.epsilon, log, math.log1p(-self.epsilon))
+        return _special.where(1 - x <= self.epsilon, math.log1p(-self.epsilon), log)
 
     def _logsf(self, x: Any) -> Any:
         left = _special.log1p(-_special.at_most(x, 0.5))
         right = ops.log(_special.at_least(1 - x, self.epsilon))
         inside = ops.where(x > 0.5, right, left)
-        return ops.where(x > self.epsilon, inside, math.log1p(-self.epsilon))
+        return _special.where(x <= self.epsilon, math.log1p(-self.epsilon), inside)
 
     def _logcdf_derivative(self, x: Any) -> Any:
         inside = self._inside(x)
@@ -487,12 +487,12 @@ def _stretch_gradient(x: Any, axis: tuple[int, ...], upstream: Any) -> Any:
         ties = _special.sum(ops.cast(at, x.dtype), axis, keepdims=True)
         own = _special.sum(ops.where(at, grad, 0.0), axis, keepdims=True)
         grad = ops.where(at, grad - own / ties - through / ties, grad)
-    return grad / span / 2
+    return grad / span / 8
 
 
 def _extremes(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
-    """x / 2, its min and max, and their distance, which without the halving could overflow."""
-    x = x / 2
+    """x / 8, its min and max, and their distance: neither that nor its reciprocal leaves the range."""
+    x = x / 8
     low, high = ops.min(x, axis, keepdims=True), ops.max(x, axis, keepdims=True)
     return x, low, high, ops.where(low == high, 1.0, high - low)
 
@@ -530,9 +530,9 @@ class Linear(Activation):
         x = ops.convert_to_tensor(x)
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
         # Where p is 0 it is so whatever the input, and its logarithm has no slope.
-        left = ops.log(ops.where(p > 0, p, 1.0))
+        left = ops.log(ops.where(p == 0, 1.0, p))
         right = _special.log1p(-ops.where(p > 0.5, q, 0.0))
-        log = ops.where(p > 0.5, right, ops.where(p > 0, left, -math.inf))
+        log = ops.where(p > 0.5, right, ops.where(p == 0, -math.inf, left))
         return ops.cast(log, x.dtype)
 
     def logsf(self, x: Any) -> Any:

@@ -217,7 +217,18 @@ def _mean(loss: Any, axis: Axis) -> Any:
 def _ratio(numerator: Any, denominator: Any) -> Any:
     """0 where the denominator is 0."""
     empty = denominator == 0
-    return ops.where(empty, 0.0, numerator / ops.where(empty, 1.0, denominator))
+    return ops.where(empty, 0.0, _divide(numerator, ops.where(empty, 1.0, denominator)))
+
+
+@ops.custom_gradient
+def _divide(numerator: Any, denominator: Any) -> tuple[Any, Any]:
+    """Their quotient; JAX's own gradient squares the denominator, and loses it below 1e-19."""
+
+    def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
+        (upstream,) = args if upstream is None else (upstream,)
+        return upstream / denominator, -upstream * (numerator / denominator) / denominator
+
+    return numerator / denominator, grad
 
 
 class _Loss(keras.losses.Loss):

@@ -243,11 +243,11 @@ class _Symmetric(Activation):
         return torch.where(below, -slope, slope)
 
     def _ppf(self, p: Tensor) -> Tensor:
-        if self.epsilon != 0:
-            p = (p - self.epsilon) / (1 - 2 * self.epsilon)
         below = p <= 0.5
-        x = self._lower_quantile(torch.clamp(torch.where(below, p, 1 - p), min=0))
-        return torch.where((p >= 0) & (p <= 1), torch.where(below, x, -x), math.nan)
+        nearer = torch.where(below, p, 1 - p)
+        squeezed = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
+        x = self._lower_quantile(torch.clamp(squeezed, min=0))
+        return torch.where(nearer < 0, math.nan, torch.where(below, x, -x))
 
 
 class Sigmoid(_Symmetric):
@@ -427,13 +427,13 @@ class HardTanh(Activation):
 
     def _logcdf(self, x: Tensor) -> Tensor:
         log = torch.log(torch.clamp(x, min=self.epsilon))
-        return torch.where(1 - x > self.epsilon, log, math.log1p(-self.epsilon))
+        return torch.where(1 - x <= self.epsilon, math.log1p(-self.epsilon), log)
 
     def _logsf(self, x: Tensor) -> Tensor:
         left = torch.log1p(-torch.clamp(x, max=0.5))
         right = torch.log(torch.clamp(1 - x, min=self.epsilon))
         inside = torch.where(x > 0.5, right, left)
-        return torch.where(x > self.epsilon, inside, math.log1p(-self.epsilon))
+        return torch.where(x <= self.epsilon, math.log1p(-self.epsilon), inside)
 
     def _logcdf_derivative(self, x: Tensor) -> Tensor:
         inside = self._inside(x)
@@ -478,12 +478,12 @@ class _Stretch(torch.autograd.Function):
             ties = at.to(x.dtype).sum(axis, keepdim=True)
             own = torch.where(at, grad, 0.0).sum(axis, keepdim=True)
             grad = torch.where(at, grad - own / ties - through / ties, grad)
-        return grad / span / 2, None
+        return grad / span / 8, None
 
 
 def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x / 2, its min and max, and their distance, which without the halving could overflow."""
-    x = x / 2
+    """x / 8, its min and max, and their distance: neither that nor its reciprocal leaves the range."""
+    x = x / 8
     low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
     return x, low, high, torch.where(low == high, 1.0, high - low)
 
@@ -518,9 +518,9 @@ class Linear(Activation):
     def logcdf(self, x: Tensor) -> Tensor:
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
         # Where p is 0 it is so whatever the input, and its logarithm has no slope.
-        left = torch.log(torch.where(p > 0, p, 1.0))
+        left = torch.log(torch.where(p == 0, 1.0, p))
         right = torch.log1p(-torch.where(p > 0.5, q, 0.0))
-        log = torch.where(p > 0.5, right, torch.where(p > 0, left, -math.inf))
+        log = torch.where(p > 0.5, right, torch.where(p == 0, -math.inf, left))
         return log.to(x.dtype)
 
     def logsf(self, x: Tensor) -> Tensor:

@@ -1,0 +1,284 @@
+"""What every implementation's activations have in common."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+METHODS = ["cdf", "sf", "logcdf", "logsf", "pdf"]
+
+finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+arrays = hnp.arrays(np.float32, 16, elements=finite32)
+ULP = float(np.finfo(np.float32).eps)
+
+
+def call(ns, name, method, x, **params):
+    return ns.numpy(getattr(ns.package.get_activation(name, **params), method)(ns.array(x)))
+
+
+@given(x=arrays)
+def test_cdf_is_monotone_and_within_0_and_1(ns, activation, x):
+    x = np.sort(x)
+    p = call(ns, activation, "cdf", x)
+    assert np.all((p >= 0) & (p <= 1))
+    # the last digit may wobble between neighbours
+    assert np.all(np.diff(p) >= -4 * ULP * p[1:])
+
+
+@given(x=arrays)
+def test_symmetry(ns, smooth, x):
+    np.testing.assert_array_equal(call(ns, smooth, "sf", x), call(ns, smooth, "cdf", -x))
+    np.testing.assert_array_equal(call(ns, smooth, "logsf", x), call(ns, smooth, "logcdf", -x))
+    np.testing.assert_array_equal(call(ns, smooth, "pdf", x), call(ns, smooth, "pdf", -x))
+    np.testing.assert_allclose(
+        call(ns, smooth, "cdf", x) + call(ns, smooth, "sf", x), 1, rtol=2 * ULP
+    )
+
+
+@given(x=arrays)
+def test_finite_or_the_true_infinity_on_every_finite_float(ns, activation, x):
+    for method in METHODS:
+        if (activation, method) == ("linear", "pdf"):
+            continue
+        f = getattr(ns.package.get_activation(activation), method)
+        value, (grad,) = ns.gradients(f, x)
+        assert not np.isnan(value).any(), method
+        assert not np.isnan(grad).any(), method
+        # only -x^2 / 2 leaves the range of float32
+        overflows = (activation == "normal_cdf") & (np.abs(x) > 2e19)
+        assert np.all(np.isfinite(value) | overflows), method
+
+
+@given(x=hnp.arrays(np.float32, 16, elements=st.floats(-8, 0, width=32)))
+def test_ppf_inverts_cdf_on_the_left_half(ns, smooth, x):
+    p = call(ns, smooth, "cdf", x)
+    back = call(ns, smooth, "ppf", p)
+    density = call(ns, smooth, "pdf", x)
+    # what the rounding of p, 4 ulp of it, comes to in x, and 8 ulp of x for ppf itself
+    allowed = 4 * ULP * p / density + 8 * ULP * np.abs(x) + 1e-7
+    assert np.all(np.abs(back - x) <= allowed)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_limits(ns, smooth, dtype):
+    x = np.array([-np.inf, np.inf], dtype)
+    inf = np.inf
+    expected = {"cdf": [0, 1], "sf": [1, 0], "pdf": [0, 0], "logcdf": [-inf, 0], "logsf": [0, -inf]}
+    for method, limits in expected.items():
+        value, (grad,) = ns.gradients(getattr(ns.package.get_activation(smooth), method), x)
+        np.testing.assert_array_equal(value, np.array(limits, dtype), err_msg=method)
+        assert not np.isnan(grad).any(), method
+    assert np.isnan(call(ns, smooth, "ppf", np.array([-0.1, 1.1], dtype))).all()
+    np.testing.assert_array_equal(
+        call(ns, smooth, "ppf", np.array([0, 0.5, 1], dtype)), [-inf, 0, inf]
+    )
+
+
+def test_nan_stays_nan(ns, activation):
+    x = np.array([np.nan, 1.0, 2.0], "float32")
+    for method in METHODS[:4]:
+        assert np.isnan(call(ns, activation, method, x)[0]), method
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "logcdf"),
+    [
+        # 50-digit values by mpmath, at inputs where the published formula gives -16.118
+        ("normal_cdf", -100.0, -5005.5242086942050886),
+        ("sigmoid", -100.0, -100.0),
+        ("arctan", -1e30, -70.222282675670770715),
+        ("softsign", -1e30, -69.77069997038131585),
+        ("inverse_square_root", -1e15, -70.463847150941261139),
+    ],
+)
+def test_log_tails_that_the_published_formulas_clip(ns, name, x, logcdf):
+    value, (grad,) = ns.gradients(ns.package.get_activation(name).logcdf, np.array([x]))
+    assert value[0] == pytest.approx(logcdf, rel=1e-14)
+    hazard = {"normal_cdf": 100.00999800099926, "sigmoid": 1.0, "inverse_square_root": 2 / 1e15}
+    assert grad[0] == pytest.approx(hazard.get(name, 1 / abs(x)), rel=1e-13)
+
+
+def test_epsilon_is_the_published_squeeze(ns, activation, rng):
+    """Within 1.2e-7 of the published formulas, evaluated in float32 as published."""
+    x = rng.normal(0, 4, 1000).astype("float32")
+    eps, one = np.float32(1e-7), np.float32(1)
+    published = {
+        "sigmoid": lambda x: np.float32(1e-7 + (1 - 2e-7) / (1 + np.exp(-x))),
+        "arctan": lambda x: np.float32(1e-7 + (1 - 2e-7) * (0.5 + np.arctan(x) / np.pi)),
+        "normal_cdf": lambda x: np.float32(
+            [1e-7 + (1 - 2e-7) * 0.5 * (1 + math.erf(v / 2**0.5)) for v in x]
+        ),
+        "softsign": lambda x: np.float32(1e-7 + (1 - 2e-7) * (x / (1 + np.abs(x)) / 2 + 0.5)),
+        "inverse_square_root": lambda x: np.float32(
+            1e-7 + (1 - 2e-7) * (x / np.sqrt(1 + x * x) / 2 + 0.5)
+        ),
+        "hardtanh": lambda x: np.clip(x, eps, one - eps),
+        "linear": lambda x: np.float32(1e-7 + (1 - 2e-7) * (x - x.min()) / (x.max() - x.min())),
+    }[activation](x)
+    ours = call(ns, activation, "cdf", x, epsilon=1e-7)
+    np.testing.assert_allclose(ours, published, rtol=0, atol=1.2e-7)
+
+
+def test_epsilon_bounds_the_logs(ns, smooth):
+    x = np.array([-1e30, -50.0, 0.0, 50.0, 1e30])
+    assert np.all(call(ns, smooth, "logcdf", x, epsilon=1e-3) >= math.log(1e-3) * (1 + 1e-15))
+    far = call(ns, smooth, "cdf", np.array([-1e30, 1e30]), epsilon=1e-3)
+    np.testing.assert_allclose(far, [1e-3, 1 - 1e-3], rtol=1e-12)
+    middle = call(ns, smooth, "ppf", np.array([1e-3, 0.5, 1 - 1e-3]), epsilon=1e-3)
+    assert np.isneginf(middle[0])
+    assert abs(middle[1]) < 1e-15
+    assert middle[2] > 5
+
+
+def test_effective_domain(ns):
+    """The paper's 0.0025, with closed forms."""
+    eps = 0.0025
+    expected = {
+        "sigmoid": math.log((1 - eps) / eps),
+        "normal_cdf": 2.8070337683438042,
+        "arctan": math.tan(math.pi * (0.5 - eps)),
+        "softsign": (1 - 2 * eps) / (2 * eps),
+        "inverse_square_root": (1 - 2 * eps) / (2 * math.sqrt(eps * (1 - eps))),
+    }
+    for name, bound in expected.items():
+        low, high = ns.package.get_activation(name).effective_domain()
+        assert (low, high) == pytest.approx((-bound, bound), rel=1e-12), name
+    assert ns.package.hardtanh.effective_domain() == pytest.approx((eps, 1 - eps))
+    with pytest.raises(ValueError, match=r"epsilon must lie in \(0, 1/2\), got 0.5"):
+        ns.package.sigmoid.effective_domain(0.5)
+
+
+def test_hardtanh_is_the_published_clip(ns):
+    x = np.array([-3.0, 0.0, 1e-7, 0.25, 0.5, 1 - 1e-7, 1.0, 3.0])
+    eps = 1e-7
+    inside = np.array([0, 0, 0, 1, 1, 0, 0, 0])
+    value, (grad,) = ns.gradients(ns.package.hardtanh.cdf, x)
+    np.testing.assert_array_equal(value, np.clip(x, eps, 1 - eps))
+    np.testing.assert_array_equal(grad, inside)
+    log, (grad,) = ns.gradients(ns.package.hardtanh.logcdf, x)
+    np.testing.assert_allclose(log, np.log(np.clip(x, eps, 1 - eps)), rtol=1e-9)
+    assert log[-1] == math.log1p(-eps)
+    np.testing.assert_allclose(grad, inside / np.clip(x, eps, 1), rtol=1e-14)
+    log, (grad,) = ns.gradients(ns.package.hardtanh.logsf, x)
+    assert log[0] == math.log1p(-eps)
+    np.testing.assert_allclose(grad, -inside / np.clip(1 - x, eps, 1), rtol=1e-14)
+    # the decision threshold for a probability of 1/2
+    assert call(ns, "hardtanh", "ppf", np.array([0.5]))[0] == 0.5
+
+
+def test_linear_differentiates_through_its_extremes(ns):
+    """Ties share equally, a constant input gives 1/2, and nothing overflows."""
+    weights = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+
+    def weighted(x):
+        return ns.package.linear.cdf(x) * ns.array(weights)
+
+    x = np.array([0.0, 0.0, 1.0, 3.0, 4.0])
+    _, (grad,) = ns.gradients(weighted, x)
+    # d(x_i - m) / (M - m), by hand: the two minima tie
+    scale = (1 - 2e-7) / 4
+    through_min = -(1 + 2 + 4 * 0.75 + 8 * 0.25) / 2
+    through_max = -(4 * 0.25 + 8 * 0.75 + 16)
+    by_hand = scale * np.array([1 + through_min, 2 + through_min, 4, 8, 16 + through_max])
+    np.testing.assert_allclose(grad, by_hand, rtol=1e-13, atol=1e-15)
+    value, (grad,) = ns.gradients(weighted, np.full(5, 7.0))
+    np.testing.assert_array_equal(value, weights / 2)
+    np.testing.assert_array_equal(grad, 0)
+    largest = float(np.finfo("float32").max)
+    far = call(ns, "linear", "cdf", np.array([-largest, 0, largest], "float32"), epsilon=0.0)
+    np.testing.assert_array_equal(far, np.array([0, 0.5, 1], "float32"))
+
+
+def test_linear_per_image(ns, rng):
+    x = rng.normal(size=(3, 2, 4, 4))
+    together = call(ns, "linear", "cdf", x, axis=(1, 2, 3))
+    for image, alone in zip(x, together, strict=True):
+        np.testing.assert_array_equal(call(ns, "linear", "cdf", image), alone)
+
+
+def test_linear_has_no_density(ns):
+    for method in ("pdf", "ppf"):
+        with pytest.raises(NotImplementedError, match=f"linear has no {method}"):
+            call(ns, "linear", method, np.array([0.5]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_is_computed_in_float32(ns, smooth, method):
+    x = np.array([-12.0, -3.0, 0.5, 9.0], "float16")
+    half = call(ns, smooth, method, x)
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(
+        half, call(ns, smooth, method, x.astype("float32")).astype("float16")
+    )
+
+
+def test_calling_is_cdf(ns, activation, rng):
+    x = ns.array(rng.normal(size=7))
+    f = ns.package.get_activation(activation)
+    np.testing.assert_array_equal(ns.numpy(f(x)), ns.numpy(f.cdf(x)))
+    layer = ns.package.OutputActivation(activation)
+    np.testing.assert_allclose(ns.numpy(layer(x)), ns.numpy(f(x)), rtol=1e-6)
+
+
+def test_registered_by_cdf_alone_has_clamped_logs(ns):
+    name = "logistic_by_cdf"
+    mine = ns.package.register_activation(name, lambda x: 1 / (1 + ns.exp(-x)))
+    assert ns.package.get_activation(name) is not None
+    log, (grad,) = ns.gradients(mine.logcdf, np.array([-1.0, 0.0, -88.0], "float32"))
+    np.testing.assert_allclose(log, [-1.3132617, -0.6931472, -87.33655], rtol=1e-6)
+    np.testing.assert_allclose(grad, [0.7310586, 0.5, 0], rtol=1e-6)
+    with pytest.raises(ValueError, match="already registered"):
+        ns.package.register_activation(name, lambda x: x)
+    with pytest.raises(NotImplementedError, match=f"{name} has no pdf"):
+        mine.pdf(ns.array([0.0]))
+
+
+def test_registered_with_logcdf_is_exact(ns):
+    """Gumbel's distribution, whose log is -exp(-x), in every loss."""
+    gumbel = ns.package.register_activation(
+        "gumbel_for_test", lambda x: ns.exp(-ns.exp(-x)), lambda x: -ns.exp(-x)
+    )
+    x, y = np.array([-5.0, 0.3]), np.ones(2)
+    loss, (grad,) = ns.gradients(
+        lambda x: ns.elementwise("binary_cross_entropy", ns.array(y), x, "gumbel_for_test"), x
+    )
+    np.testing.assert_allclose(loss, np.exp(-x), rtol=1e-14)
+    np.testing.assert_allclose(grad, -np.exp(-x), rtol=1e-14)
+    squeezed = ns.package.get_activation("gumbel_for_test", epsilon=1e-3)
+    assert ns.numpy(squeezed.logcdf(ns.array([-5.0])))[0] == pytest.approx(math.log(1e-3))
+    assert gumbel.name == "gumbel_for_test"
+
+
+def test_registered_symmetric(ns):
+    mine = ns.package.register_activation(
+        "logistic_symmetric", lambda x: 1 / (1 + ns.exp(-x)), symmetric=True
+    )
+    assert ns.numpy(mine.sf(ns.array([40.0])))[0] == pytest.approx(math.exp(-40), rel=1e-12)
+
+
+def test_bad_names_and_parameters(ns):
+    get = ns.package.get_activation
+    with pytest.raises(ValueError, match=r"unknown activation 'arctn'; did you mean 'arctan'\?"):
+        get("arctn")
+    with pytest.raises(TypeError, match="activation must be a name or an Activation"):
+        get(abs)
+    with pytest.raises(TypeError, match="params go with a name"):
+        get(ns.package.arctan, epsilon=0.1)
+    for epsilon in (-0.1, 0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"epsilon must lie in \[0, 1/2\)"):
+            get("arctan", epsilon=epsilon)
+    with pytest.raises(TypeError, match="cdf must be a function"):
+        ns.package.register_activation("not_callable", 3)
+    with pytest.raises(TypeError, match="floating dtype, got .*int"):
+        ns.package.arctan(ns.array(np.array([1, 2])))
+
+
+def test_equal_by_kind_and_parameters(ns):
+    get = ns.package.get_activation
+    assert get("arctan") == ns.package.arctan
+    assert get("arctan", epsilon=1e-7) != ns.package.arctan
+    assert repr(get("linear", axis=[1, 2])) == "Linear(epsilon=1e-07, axis=(1, 2))"
+    assert len({get("arctan"), ns.package.arctan, get("sigmoid")}) == 2

@@ -1,0 +1,240 @@
+"""What every implementation's losses have in common."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+LOSSES = ["binary_cross_entropy", "dice", "mean_squared_error"]
+finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+
+
+def batch(rng, dtype="float64", shape=(3, 1, 4, 5), scale=4.0):
+    x = rng.normal(0, scale, shape).astype(dtype)
+    return x, (rng.random(shape) < 0.3).astype(dtype)
+
+
+@pytest.fixture(scope="session", params=LOSSES)
+def loss(request):
+    return request.param
+
+
+def test_against_the_textbook_formulas(ns, loss, activation, rng):
+    """Where nothing cancels, the published forms are good to many digits in float64.
+
+    Linear's 1 - p is as small as 1e-7, so that the textbook's log1p(-p) has lost 9 of 16 digits.
+    """
+    x, y = batch(rng, scale=1.0)
+    if activation == "hardtanh":
+        x = rng.uniform(0.01, 0.99, x.shape)
+    p = ns.numpy(ns.package.get_activation(activation)(ns.array(x)))
+    expected = {
+        "binary_cross_entropy": np.mean(-(y * np.log(p) + (1 - y) * np.log1p(-p))),
+        "dice": 1 - 2 * np.sum(p * y) / np.sum(p + y),
+        "mean_squared_error": np.mean((p - y) ** 2),
+    }[loss]
+    value = float(ns.mean(loss, ns.array(y), ns.array(x), activation))
+    assert value == pytest.approx(expected, rel=1e-9 if activation == "linear" else 1e-12)
+
+
+def test_gradients_by_central_differences(ns, loss, activation, rng):
+    x, y = batch(rng, shape=(2, 1, 2, 3), scale=1.0)
+    y = rng.uniform(0.1, 0.9, y.shape)
+    if activation == "hardtanh":
+        x = rng.uniform(0.1, 0.9, x.shape)
+    f = lambda y, x: ns.mean(loss, y, x, activation)  # noqa: E731
+    _, grads = ns.gradients(f, y, x)
+    h = 1e-6
+    for which, grad in enumerate(grads):
+        numeric = np.zeros_like(x)
+        for i in np.ndindex(x.shape):
+            moved = []
+            for sign in (1, -1):
+                arrays = [y.copy(), x.copy()]
+                arrays[which][i] += sign * h
+                moved.append(float(f(*map(ns.array, arrays))))
+            numeric[i] = (moved[0] - moved[1]) / (2 * h)
+        np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-9)
+
+
+@given(
+    x=hnp.arrays(np.float32, 8, elements=finite32),
+    y=hnp.arrays(np.float32, 8, elements=st.floats(0, 1, width=32, allow_subnormal=False)),
+)
+def test_no_nan_on_any_finite_float(ns, loss, activation, x, y):
+    value, (gx,) = ns.gradients(lambda x: ns.mean(loss, ns.array(y), x, activation), x)
+    assert not np.isnan(value)
+    assert not np.isnan(gx).any()
+    if activation != "normal_cdf":
+        assert np.isfinite(value)
+        assert np.isfinite(gx).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_term_of_weight_zero_adds_exactly_zero(ns, smooth, dtype):
+    """At infinite raw outputs, where 0 * inf would be NaN."""
+    x = np.array([np.inf, -np.inf], dtype)
+    y = np.array([1, 0], dtype)
+    value, (gx,) = ns.gradients(
+        lambda x: ns.elementwise("binary_cross_entropy", ns.array(y), x, smooth), x
+    )
+    np.testing.assert_array_equal(value, 0)
+    np.testing.assert_array_equal(gx, 0)
+    wrong, _ = ns.gradients(
+        lambda x: ns.elementwise("binary_cross_entropy", ns.array(1 - y), x, smooth), x
+    )
+    np.testing.assert_array_equal(wrong, np.inf)
+
+
+def test_target_gradient_at_hard_targets(ns, smooth):
+    """One-sided, it is logsf - logcdf, also where the weight is 0."""
+    x, y = np.array([-2.0, 3.0]), np.array([0.0, 1.0])
+    _, (gy,) = ns.gradients(
+        lambda y: ns.elementwise("binary_cross_entropy", y, ns.array(x), smooth), y
+    )
+    f = ns.package.get_activation(smooth)
+    np.testing.assert_allclose(
+        gy, ns.numpy(f.logsf(ns.array(x)) - f.logcdf(ns.array(x))), rtol=1e-13
+    )
+
+
+def test_dice_keeps_its_digits_near_zero(ns):
+    """At a loss of 2e-6 the published form in float32 is off by percents, and at 1e-4 by 4e-5."""
+    for logit, bound in ((9.2, 4e-5), (13.1, 3e-2)):
+        y = np.array([1.0, 0.0] * 500, "float32")
+        x = np.where(y > 0, logit, -logit).astype("float32")
+        tail = 1 / (1 + math.exp(float(np.float32(logit))))
+        exact = tail  # sum(y s + (1 - y) p) / sum(p + y) = 1000 tail / 1000
+        ours = float(ns.mean("dice", ns.array(y), ns.array(x), "sigmoid"))
+        assert ours == pytest.approx(exact, rel=1e-6)
+        p = (1 / (1 + np.exp(-x))).astype("float32")
+        published = float(
+            np.float32(1) - 2 * np.sum(p * y, dtype="float32") / np.sum(p + y, dtype="float32")
+        )
+        assert abs(published / exact - 1) > bound / 100  # what the other form loses
+
+
+def test_dice_per_sample(ns, activation, rng):
+    x, y = batch(rng)
+    f = ns.package.get_activation(
+        activation, **({"axis": (1, 2, 3)} if activation == "linear" else {})
+    )
+    whole = float(ns.mean("dice", ns.array(y), ns.array(x), f, per_sample=True))
+    each = [
+        float(ns.mean("dice", ns.array(b[None]), ns.array(a[None]), f))
+        for a, b in zip(x, y, strict=True)
+    ]
+    assert whole == pytest.approx(np.mean(each), rel=1e-13)
+
+
+def test_dice_of_nothing_is_zero(ns):
+    x, y = np.full((2, 3), -np.inf, "float32"), np.zeros((2, 3), "float32")
+    value, (grad,) = ns.gradients(lambda x: ns.mean("dice", ns.array(y), x, "sigmoid"), x)
+    assert value == 0
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_dice_of_an_empty_mask_is_one(ns):
+    x, y = np.array([[-3.0, 1.0]]), np.zeros((1, 2))
+    assert float(ns.mean("dice", ns.array(y), ns.array(x), "arctan")) == 1
+
+
+def test_half_precision_input_is_computed_in_float32(ns, loss, activation, rng):
+    x, y = batch(rng, "float16")
+    value = ns.numpy(ns.mean(loss, ns.array(y), ns.array(x), activation))
+    assert value.dtype == np.float32
+    wide = ns.mean(loss, ns.array(y.astype("float32")), ns.array(x.astype("float32")), activation)
+    assert value == ns.numpy(wide)
+
+
+def test_dice_over_a_large_float16_mask(ns):
+    """A million foreground pixels exceed float16's largest number, 65504."""
+    x, y = np.full((1024, 1024), 2.0, "float16"), np.ones((1024, 1024), "float16")
+    p = 1 / (1 + math.exp(-2))
+    assert float(ns.mean("dice", ns.array(y), ns.array(x))) == pytest.approx(
+        (1 - p) / (1 + p), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "float64"])
+def test_targets_of_any_dtype(ns, loss, dtype, rng):
+    x, y = batch(rng, "float32")
+    value = ns.numpy(ns.mean(loss, ns.array(y.astype(dtype)), ns.array(x)))
+    assert value.dtype == np.float32
+    assert value == ns.numpy(ns.mean(loss, ns.array(y), ns.array(x)))
+
+
+def test_float64_stays(ns, loss, rng):
+    x, y = batch(rng)
+    assert ns.numpy(ns.mean(loss, ns.array(y), ns.array(x))).dtype == np.float64
+
+
+def test_class_is_the_function(ns, loss, activation, rng):
+    x, y = batch(rng, "float32")
+    value = float(ns.loss_class(ns.classes[loss], activation)(ns.array(y), ns.array(x)))
+    assert value == pytest.approx(
+        float(ns.mean(loss, ns.array(y), ns.array(x), activation)), rel=2e-7
+    )
+
+
+def test_from_probabilities_equals_from_logits(ns, loss, smooth, rng):
+    x, y = batch(rng, scale=1.0)
+    p = ns.package.get_activation(smooth)(ns.array(x))
+    head = float(ns.mean(loss, ns.array(y), p, from_logits=False))
+    assert head == pytest.approx(float(ns.mean(loss, ns.array(y), ns.array(x), smooth)), rel=1e-12)
+
+
+def test_ten_million_elements(ns):
+    """Sums of equal numbers are where adding one after the other goes astray."""
+    n = 10_000_000
+    x, y = np.full(n, -2.0, "float32"), np.zeros(n, "float32")
+    p = 1 / (1 + math.exp(2))
+    y[: n // 2] = 1
+    expected = {
+        "binary_cross_entropy": (math.log1p(math.exp(2)) + math.log1p(math.exp(-2))) / 2,
+        "dice": 0.5 / (p + 0.5),
+        "mean_squared_error": ((1 - p) ** 2 + p**2) / 2,
+    }
+    bound = 1e-6 if ns.name == "torch" else 2e-6
+    for loss, value in expected.items():
+        assert float(ns.mean(loss, ns.array(y), ns.array(x))) == pytest.approx(value, rel=bound), (
+            loss
+        )
+
+
+def test_bad_shapes(ns, loss):
+    n = ns.argument
+    flat, column = np.zeros(4, "float32"), np.zeros((4, 1), "float32")
+    with pytest.raises(
+        ValueError, match=r"same shape, got .*\(4,\).*\(4, 1\)|same shape, got .*\(4, 1\).*\(4,\)"
+    ):
+        ns.mean(loss, ns.array(flat), ns.array(column))
+    with pytest.raises(ValueError, match=rf"{n['prediction']} is empty: its shape is \(0, 3\)"):
+        ns.mean(loss, ns.array(np.zeros((0, 3))), ns.array(np.zeros((0, 3))))
+
+
+def test_bad_dtypes_and_ranges(ns, loss):
+    n = ns.argument
+    x, y = np.zeros(4, "float32"), np.zeros(4, "float32")
+    with pytest.raises(TypeError, match="floating dtype, got .*int64"):
+        ns.mean(loss, ns.array(y), ns.array(x.astype("int64")))
+    for bad in (np.array([0, 1, 2, 0]), np.array([0, -0.1, 0.5, 1]), np.array([0, np.nan, 0.5, 1])):
+        for validate in (None, True):
+            with pytest.raises(ValueError, match=rf"{n['target']} must lie in \[0, 1\]"):
+                ns.mean(loss, ns.array(bad.astype("float32")), ns.array(x), validate=validate)
+    assert np.isfinite(float(ns.mean(loss, ns.array(y + 2), ns.array(x), validate=False)))
+
+
+def test_bad_options(ns, loss):
+    x, y = ns.array(np.zeros(4, "float32")), ns.array(np.zeros(4, "float32"))
+    with pytest.raises(ValueError, match="did you mean 'softsign'"):
+        ns.mean(loss, y, x, "soft_sign")
+    with pytest.raises(ValueError, match="from_logits=False"):
+        ns.mean(loss, y, x, "arctan", from_logits=False)
+    with pytest.raises(ValueError, match="from_logits=False"):
+        ns.loss_class(ns.classes[loss], "arctan", from_logits=False)
+    with pytest.raises(ValueError, match=r"(?i)reduction"):
+        ns.loss_class(ns.classes[loss], reduction="average")
