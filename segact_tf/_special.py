@@ -264,8 +264,8 @@ def normal_pdf_slope(t: Any) -> Any:
     t = at_most(t, ZERO_FROM)
     high, low = _split(t)
     _, rest = _exp_half_square(high, low)
-    bulk = ops.exp(16 - high * high * 0.5)
-    return bulk * (1 + rest) * t * (-INV_SQRT_TWO_PI * math.exp(-16))
+    root = ops.exp(high * high * -0.25)
+    return -(t * root) * (root * (INV_SQRT_TWO_PI * (1 + rest)))
 
 
 def normal_tail(t: Any) -> Any:

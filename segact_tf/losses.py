@@ -267,8 +267,9 @@ class _Loss(keras.losses.Loss):
         losses = keras.losses.Loss.__call__(each, y_true, y_pred, sample_weight)
         axes = _special.axes(losses, None)
         total = _special.sum(losses, axes) if self.reduction == "sum" else _mean(losses, None)
-        # Keras divides by the replicas of a TensorFlow strategy, and does so to this one value.
-        return _Value(self.reduction, self.dtype)(total, ops.reshape(total, (1,)))
+        # Keras divides by the replicas of a TensorFlow strategy: what it makes of a 1 is its share.
+        share = _Value(self.reduction)(0.0, ops.ones((1,)))
+        return total * ops.cast(share, total.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         raise NotImplementedError
@@ -292,8 +293,8 @@ class _Loss(keras.losses.Loss):
 class _Value(keras.losses.Loss):
     """y_pred itself, reduced."""
 
-    def __init__(self, reduction: str, dtype: Any) -> None:
-        super().__init__(name="value", reduction=reduction, dtype=dtype)
+    def __init__(self, reduction: str) -> None:
+        super().__init__(name="value", reduction=reduction)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return y_pred

@@ -1,0 +1,331 @@
+"""What is Keras's own: compiled modes, `fit`, the contract of its losses, saving."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+import segact_tf  # noqa: E402
+
+BACKEND = keras.backend.backend()
+LOSSES = {
+    "binary_cross_entropy": segact_tf.losses.BinaryCrossentropy,
+    "dice": segact_tf.losses.Dice,
+    "mean_squared_error": segact_tf.losses.MeanSquaredError,
+}
+MODES = {"tensorflow": ["graph", "xla"], "jax": ["jit"], "torch": []}[BACKEND]
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request):
+    return request.param
+
+
+@pytest.fixture
+def table(rng):
+    """(N, 8) inputs and (N,) labels, as `fit` gets them."""
+    x = rng.normal(size=(64, 8)).astype("float32")
+    return x, (x.sum(1) > 0).astype("float32")
+
+
+def compiled(f, mode):
+    """f of arrays in that mode of the active backend, with the gradient of its sum in the last one."""
+    framework = importlib.import_module(BACKEND)
+    if BACKEND == "jax":
+
+        def value_and_grad(*arrays):
+            value, pull = framework.vjp(lambda x: f(*arrays[:-1], x), arrays[-1])
+            return value, pull(framework.numpy.ones_like(value))[0]
+
+        g = framework.jit(value_and_grad)
+    else:
+
+        def value_and_grad(*arrays):
+            with framework.GradientTape() as tape:
+                tape.watch(arrays[-1])
+                value = f(*arrays)
+            return value, tape.gradient(value, arrays[-1])
+
+        g = framework.function(value_and_grad, jit_compile=mode == "xla")
+    return lambda *arrays: [np.asarray(a) for a in g(*map(keras.ops.convert_to_tensor, arrays))]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("method", ["cdf", "logcdf", "pdf"])
+def test_compiled_activations_keep_the_bounds(smooth, method, mode, dense_error):
+    """8 ulp for values and 16 for gradients: XLA has its own exp and log, and fuses."""
+    f = getattr(segact_tf.get_activation(smooth), method)
+    value, grad = dense_error(compiled(f, mode), smooth, method)
+    assert value <= 8
+    assert grad <= 16
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_losses(loss, activation, mode, rng):
+    x = rng.normal(0, 4, (4, 6, 6, 1)).astype("float32")
+    y = (rng.random(x.shape) < 0.4).astype("float32")
+    f = LOSSES[loss](activation)
+    eager, (grad,) = (
+        importlib.import_module("namespaces").load("keras").gradients(lambda x: f(y, x), x)
+    )
+    value, compiled_grad = compiled(f, mode)(y, x)
+    assert value == pytest.approx(eager, rel=4e-6)
+    np.testing.assert_allclose(compiled_grad, grad, rtol=0, atol=2e-5 * np.abs(grad).max())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_sums_of_ten_million(loss, mode):
+    """Equal numbers added one after the other, as XLA would on a CPU, are off by 0.6 %."""
+    x = np.full(10_000_000, -2.0, "float32")
+    y = np.zeros_like(x)
+    y[::2] = 1
+    f = LOSSES[loss]()
+    p = 1 / (1 + np.exp(2.0))
+    expected = {
+        "binary_cross_entropy": -(np.log(p) + np.log1p(-p)) / 2,
+        "dice": 0.5 / (p + 0.5),
+        "mean_squared_error": ((1 - p) ** 2 + p**2) / 2,
+    }[loss]
+    assert float(compiled(f, mode)(y[:, None], x[:, None])[0]) == pytest.approx(expected, rel=2e-6)
+
+
+def test_second_derivative(smooth):
+    """Reverse over reverse, on every backend: against differences of the first derivative."""
+    f = segact_tf.get_activation(smooth).logcdf
+    points = np.array([-9.0, -1.5, 0.75, 3.0])
+    load = importlib.import_module("namespaces").load("keras")
+    if BACKEND == "jax":
+        jax = importlib.import_module("jax")
+        second = jax.vmap(jax.grad(jax.grad(f)))(points)
+    elif BACKEND == "tensorflow":
+        tf = importlib.import_module("tensorflow")
+        x = tf.constant(points)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = f(x)
+            first = inner.gradient(value, x)
+        second = outer.gradient(first, x)
+    else:
+        torch = importlib.import_module("torch")
+        x = torch.tensor(points, requires_grad=True)
+        (first,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x)
+        second = second.detach()
+    h = 1e-5
+    differences = [load.gradients(f, points + s * h)[1][0] for s in (1, -1)]
+    np.testing.assert_allclose(
+        np.asarray(second), (differences[0] - differences[1]) / (2 * h), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit(loss, activation, table, jit_compile):
+    if jit_compile and BACKEND == "torch":
+        pytest.skip("Keras on torch has no jit_compile")
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss=LOSSES[loss](activation), jit_compile=jit_compile)
+    history = model.fit(*table, epochs=2, verbose=0, sample_weight=np.ones(64, "float32"))
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_fit_with_an_activated_head(smooth, table):
+    """Dense(1, activation=F) under from_logits=False trains as Dense(1) under the loss with F."""
+    losses = []
+    for head, loss in (
+        (None, segact_tf.losses.Dice(activation=smooth)),
+        (segact_tf.get_activation(smooth), segact_tf.losses.Dice(from_logits=False)),
+    ):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, activation=head)])
+        model.compile(optimizer="sgd", loss=loss)
+        losses.append(model.fit(*table, epochs=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight", None]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sample_weight_and_reduction_are_those_of_keras(reduction, weighted, rng):
+    x = rng.normal(0, 2, (5, 3)).astype("float32")
+    y = (rng.random((5, 3)) < 0.5).astype("float32")
+    weight = rng.uniform(0, 2, 5).astype("float32") if weighted else None
+    ours = segact_tf.losses.BinaryCrossentropy(reduction=reduction)
+    stock = keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(ours(y, x, sample_weight=weight)),
+        keras.ops.convert_to_numpy(stock(y, x, sample_weight=weight)),
+        rtol=2e-6,
+    )
+
+
+def test_keras_mask(rng):
+    """A mask on y_pred, as an Embedding or Masking layer leaves it, counts as in Keras."""
+    x = rng.normal(0, 2, (4, 3)).astype("float32")
+    y = (rng.random((4, 3)) < 0.5).astype("float32")
+    values = []
+    for loss in (
+        segact_tf.losses.BinaryCrossentropy(),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    ):
+        tensor = keras.ops.convert_to_tensor(x)
+        if BACKEND == "jax":
+            pytest.skip("JAX arrays carry no attributes; Keras keeps its masks by id")
+        tensor._keras_mask = keras.ops.convert_to_tensor(np.array([True, False, True, True]))
+        values.append(float(loss(y, tensor)))
+    assert values[0] == pytest.approx(values[1], rel=2e-6)
+
+
+def test_stock_mean_squared_error_of_the_probability(rng):
+    x = rng.normal(0, 2, (5, 3)).astype("float32")
+    y = rng.random((5, 3)).astype("float32")
+    ours = segact_tf.losses.MeanSquaredError("arctan")(y, x)
+    stock = keras.losses.MeanSquaredError()(y, segact_tf.arctan(x))
+    assert float(ours) == pytest.approx(float(stock), rel=1e-5)
+
+
+def test_column_of_predictions_beside_a_row_of_labels(loss, rng):
+    x, y = rng.normal(size=(6, 1)).astype("float32"), np.array([0, 1, 1, 0, 1, 0], "float32")
+    f = LOSSES[loss]("arctan")
+    assert float(f(y, x)) == float(f(y[:, None], x)) == float(f(y[:, None], x[:, 0]))
+    with pytest.raises(ValueError, match=r"same shape, got y_true \(6,\) and y_pred \(6, 2\)"):
+        f(y, np.repeat(x, 2, 1))
+
+
+def test_from_probabilities_clips_on_every_backend():
+    """A raw 200 through keras.ops.sigmoid: 15.94, also on TensorFlow, whose stock loss says 200."""
+    p = keras.ops.sigmoid(keras.ops.convert_to_tensor(np.array([[200.0]], "float32")))
+    ours = segact_tf.losses.BinaryCrossentropy(from_logits=False)
+    assert float(ours(np.zeros((1, 1)), p)) == pytest.approx(15.9424, abs=1e-4)
+    assert float(ours(np.ones((1, 1)), p)) == pytest.approx(1.19e-7, rel=1e-2)
+    p = np.linspace(0, 1, 101, dtype="float32")[:, None]
+    for y in (np.zeros_like(p), np.ones_like(p)):
+        stock = keras.losses.binary_crossentropy(y, p)
+        mine = segact_tf.losses.binary_cross_entropy(y, p, from_logits=False)
+        np.testing.assert_allclose(
+            # stock on torch takes log1p(-p) where 1 - p has been rounded on the other two
+            keras.ops.convert_to_numpy(mine),
+            keras.ops.convert_to_numpy(stock),
+            rtol=1e-6,
+            atol=6e-8,
+        )
+
+
+def test_dtype_of_the_class():
+    y, x = np.array([[1.0]]), np.array([[-100.0]])
+    wide = segact_tf.losses.BinaryCrossentropy("normal_cdf", dtype="float64")
+    assert keras.backend.standardize_dtype(wide(y, x).dtype) == "float64"
+    assert float(wide(y, x)) == pytest.approx(5005.5242086942050886, rel=1e-14)
+    narrow = segact_tf.losses.BinaryCrossentropy("normal_cdf")
+    assert keras.backend.standardize_dtype(narrow(y, x).dtype) == "float32"
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(loss, policy, table):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = keras.Sequential([keras.layers.Dense(1), segact_tf.OutputActivation("arctan")])
+        model.compile(optimizer="sgd", loss=LOSSES[loss](from_logits=False))
+        history = model.fit(*table, verbose=0)
+        assert keras.backend.standardize_dtype(model(table[0]).dtype) == policy.split("_")[1]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_configs_round_trip(loss, activation):
+    f = LOSSES[loss](segact_tf.get_activation(activation, epsilon=1e-3), reduction="sum", name="x")
+    twin = keras.losses.deserialize(keras.losses.serialize(f))
+    assert type(twin) is type(f)
+    assert twin.get_config() == f.get_config()
+    layer = segact_tf.OutputActivation(activation, epsilon=1e-3, name="head")
+    twin = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert twin.get_config() == layer.get_config()
+    assert twin.activation == segact_tf.get_activation(activation, epsilon=1e-3)
+
+
+def test_a_saved_model_loads_in_a_fresh_process(tmp_path, table):
+    """Sequential with an activation and a layer, and functional with an activation on a tensor."""
+    x, y = table
+    inputs = keras.Input((8,))
+    hidden = keras.layers.Dense(4, activation=segact_tf.softsign)(inputs)
+    raw = keras.layers.Dense(1)(hidden)
+    squeezed = segact_tf.get_activation("normal_cdf", epsilon=1e-7)(raw)
+    model = keras.Model(inputs, segact_tf.OutputActivation("linear", axis=0)(squeezed))
+    model.compile(optimizer="sgd", loss=segact_tf.losses.Dice(from_logits=False, per_sample=True))
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    code = (
+        "import keras, numpy as np, segact_tf; x, y = np.load('x.npy'), np.load('y.npy')\n"
+        "m = keras.saving.load_model('model.keras')\n"
+        "np.save('out.npy', m.predict(x, verbose=0, batch_size=64))\n"
+        "print(repr(m.evaluate(x, y, verbose=0, batch_size=64)))"
+    )
+    root = str(Path(segact_tf.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env={**importlib.import_module("os").environ, "PYTHONPATH": root},
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(
+        np.load(tmp_path / "out.npy"), model.predict(x, verbose=0, batch_size=64), rtol=1e-6
+    )
+    loss = float(done.stdout.strip().splitlines()[-1])
+    assert loss == pytest.approx(model.evaluate(x, y, verbose=0, batch_size=64), rel=1e-6)
+
+
+def test_registered_activation_saves_by_name(rng):
+    ops = keras.ops
+    mine = segact_tf.register_activation("saved_gumbel", lambda x: ops.exp(-ops.exp(-x)))
+    f = segact_tf.losses.Dice(mine)
+    twin = keras.losses.deserialize(keras.losses.serialize(f))
+    assert twin.options["activation"].name == "saved_gumbel"
+
+
+def test_symbolic_inputs(activation):
+    inputs = keras.Input((6, 6, 1))
+    model = keras.Model(inputs, segact_tf.get_activation(activation)(inputs))
+    assert model.output_shape == (None, 6, 6, 1)
+    x = np.linspace(-3, 3, 36, dtype="float32").reshape(1, 6, 6, 1)
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0),
+        keras.ops.convert_to_numpy(segact_tf.get_activation(activation)(x)),
+        rtol=1e-6,
+    )
+
+
+def test_unknown_batch_size_keeps_the_mean(loss):
+    """Under `fit` the batch dimension is not known when the graph is made."""
+    if BACKEND != "tensorflow":
+        pytest.skip("only TensorFlow traces with unknown dimensions")
+    tf = importlib.import_module("tensorflow")
+    y, x = np.eye(7, 5, dtype="float32"), np.linspace(-3, 3, 35, dtype="float32").reshape(7, 5)
+    f = LOSSES[loss]("arctan")
+    spec = tf.TensorSpec((None, None), "float32")
+    traced = tf.function(f, input_signature=[spec, spec])
+    assert float(traced(y, x)) == pytest.approx(float(f(y, x)), rel=1e-6)
+
+
+def test_lists_and_bad_validate():
+    loss = segact_tf.losses.binary_cross_entropy([[0.0, 1.0]], [[-1.0, 2.0]])
+    assert float(loss[0]) == pytest.approx((np.log1p(np.exp(-1)) + np.log1p(np.exp(-2))) / 2)
+
+
+def test_import_loads_no_torch():
+    if BACKEND == "torch":
+        pytest.skip("torch is the backend")
+    code = "import sys, segact_tf; print([m for m in ('torch', 'parity', 'segact_torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"

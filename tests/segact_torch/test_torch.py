@@ -1,0 +1,212 @@
+"""What is PyTorch's own: compiling, transforms, export, modules, precision under the compiler."""
+
+import copy
+import math
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import segact_torch  # noqa: E402
+
+LOSSES = {
+    "binary_cross_entropy": segact_torch.BinaryCrossEntropyLoss,
+    "dice": segact_torch.DiceLoss,
+    "mean_squared_error": segact_torch.MeanSquaredErrorLoss,
+}
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request):
+    return request.param
+
+
+@pytest.fixture
+def batch(rng):
+    x = torch.tensor(rng.normal(0, 4, (2, 3, 4, 4)), dtype=torch.float32)
+    return x, torch.tensor(rng.random((2, 3, 4, 4)) < 0.4).float()
+
+
+def gradient(f, x, y):
+    x = x.detach().clone().requires_grad_()
+    value = f(x, y)
+    return value.detach(), torch.autograd.grad(value, x)[0]
+
+
+def assert_same(left, right, rel=1e-5):
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=rel, atol=rel * b.abs().max().item())
+
+
+@pytest.mark.parametrize("method", ["cdf", "sf", "logcdf", "logsf", "pdf"])
+def test_gradcheck_of_activations(smooth, method):
+    f = getattr(segact_torch.get_activation(smooth), method)
+    x = torch.tensor([-30.0, -3.0, -0.5, 0.25, 2.0, 7.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(f, x)
+    assert torch.autograd.gradgradcheck(f, x)
+
+
+def test_gradcheck_of_ppf(smooth):
+    p = torch.tensor([0.01, 0.2, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
+    ppf = segact_torch.get_activation(smooth).ppf
+    assert torch.autograd.gradcheck(ppf, p)
+    assert torch.autograd.gradgradcheck(ppf, p)
+
+
+def test_gradcheck_of_losses(loss, activation, rng):
+    x = torch.tensor(rng.uniform(0.05, 0.95, (2, 1, 2, 2)), requires_grad=True)
+    y = torch.tensor(rng.uniform(0.05, 0.95, (2, 1, 2, 2)), requires_grad=True)
+    f = LOSSES[loss](activation)
+    assert torch.autograd.gradcheck(f, (x, y))
+    assert torch.autograd.gradgradcheck(f, (x, y))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_second_derivative_far_out(mirrored):
+    """d^2/dx^2 log F tends to -1 for the normal cdf, where the naive r (x + r) has lost all digits."""
+    x = torch.tensor([-3e3], requires_grad=True)
+    f = segact_torch.normal_cdf.logsf if mirrored else segact_torch.normal_cdf.logcdf
+    (first,) = torch.autograd.grad(f(-x if mirrored else x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    assert second.item() == pytest.approx(-1, rel=1e-3)
+
+
+def test_second_derivative_at_zero(smooth):
+    """Where abs(x) has no derivative: F''(0) = 0 for all but softsign, whose density has a kink."""
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    f = segact_torch.get_activation(smooth)
+    (first,) = torch.autograd.grad(f.logcdf(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    slope = -1.0 if smooth == "softsign" else 0.0
+    assert second.item() == pytest.approx(2 * slope - (2 * f.pdf(x).item()) ** 2, rel=1e-12)
+
+
+def test_compiles_into_one_graph(loss, activation, batch):
+    torch._dynamo.reset()
+    f = LOSSES[loss](activation)
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    assert_same(gradient(compiled, *batch), gradient(f, *batch))
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="the compiler needs a C++ compiler")
+@pytest.mark.parametrize("method", ["cdf", "logcdf", "pdf"])
+def test_inductor_keeps_the_bounds(smooth, method, dense_error):
+    """The compiler has its own exp and log: 4 ulp for values and 8 for gradients hold there too."""
+    torch._dynamo.reset()
+    compiled = torch.compile(getattr(segact_torch.get_activation(smooth), method), fullgraph=True)
+
+    def evaluate(x):
+        x = torch.tensor(x, requires_grad=True)
+        value = compiled(x)
+        value.sum().backward()
+        return value.detach().numpy(), x.grad.numpy()
+
+    value, grad = dense_error(evaluate, smooth, method)
+    assert value <= 4
+    assert grad <= 8
+
+
+def test_func_transforms(loss, activation, batch):
+    x, y = batch
+    f = LOSSES[loss](activation)
+    _, expected = gradient(f, x, y)
+    torch.testing.assert_close(torch.func.grad(f)(x, y), expected)
+    each = torch.func.vmap(torch.func.grad(f))(x, y)
+    for a, b, c in zip(each, x, y, strict=True):
+        torch.testing.assert_close(a, gradient(f, b, c)[1], rtol=1e-5, atol=1e-9)
+
+
+def test_layouts(loss, smooth, batch):
+    x, y = batch
+    f = LOSSES[loss](smooth)
+    expected = gradient(f, x, y)
+    last = x.to(memory_format=torch.channels_last), y.to(memory_format=torch.channels_last)
+    assert_same(gradient(f, *last), expected)
+    strided = torch.empty(2, 3, 4, 8)[..., ::2].copy_(x), torch.empty(2, 3, 4, 8)[..., ::2].copy_(y)
+    assert not strided[0].is_contiguous()
+    assert_same(gradient(f, *strided), expected)
+
+
+def test_copies_and_state(loss, activation, batch):
+    f = LOSSES[loss](activation)
+    for twin in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
+        assert twin.load_state_dict(f.state_dict()) == torch.nn.Module().load_state_dict({})
+        assert twin(*batch) == f(*batch)
+    assert repr(f).startswith(type(f).__name__)
+    head = segact_torch.OutputActivation(activation)
+    assert copy.deepcopy(head).activation == head.activation
+
+
+def test_export(loss, activation, batch):
+    f = LOSSES[loss](activation)
+    program = torch.export.export(f, batch)
+    torch.testing.assert_close(program.module()(*batch), f(*batch))
+
+
+def test_export_to_onnx(activation, tmp_path, rng):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    head = torch.nn.Sequential(
+        torch.nn.Linear(4, 1), segact_torch.OutputActivation(activation)
+    ).eval()
+    x = torch.tensor(rng.normal(0, 3, (8, 4)), dtype=torch.float32)
+    path = tmp_path / "head.onnx"
+    torch.onnx.export(head, (x,), path, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(str(path))
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(got, head(x).detach().numpy(), rtol=2e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_reductions(loss, reduction, batch):
+    per_sample = {"per_sample": True} if loss == "dice" else {}
+    each = LOSSES[loss]("arctan", reduction="none", **per_sample)(*batch)
+    value = LOSSES[loss]("arctan", reduction=reduction, **per_sample)(*batch)
+    assert each.shape == ((2,) if loss == "dice" else batch[0].shape)
+    expected = {"mean": each.mean(), "sum": each.sum(), "none": each}[reduction]
+    torch.testing.assert_close(value, expected)
+
+
+def test_from_probabilities_clamps_the_log_as_pytorch_does():
+    p = torch.tensor([0.0, 1.0, 0.25], requires_grad=True)
+    y = torch.tensor([1.0, 0.0, 1.0])
+    ours = segact_torch.binary_cross_entropy(p, y, from_logits=False, reduction="none")
+    stock = torch.nn.functional.binary_cross_entropy(p, y, reduction="none")
+    assert ours[:2].tolist() == [100, 100]
+    torch.testing.assert_close(ours, stock, rtol=0, atol=0)
+    gradients = [torch.autograd.grad(loss.sum(), p, retain_graph=True)[0] for loss in (ours, stock)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_not_a_tensor():
+    with pytest.raises(TypeError, match="input must be a torch.Tensor, got ndarray"):
+        segact_torch.dice(np.zeros(3), torch.zeros(3))
+    with pytest.raises(TypeError, match="target must be a torch.Tensor, got list"):
+        segact_torch.dice(torch.zeros(3), [0, 1, 0])
+
+
+def test_targets_are_not_read_back_from_a_device():
+    """On "meta", any look at a value would raise."""
+    x, y = torch.zeros(3, device="meta"), torch.zeros(3, device="meta")
+    assert segact_torch.dice(x, y).shape == ()
+
+
+def test_bfloat16_sums_in_float32():
+    x = torch.full((1024, 1024), 2.0, dtype=torch.bfloat16)
+    p = 1 / (1 + math.exp(-2))
+    loss = segact_torch.dice(x, torch.ones_like(x))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx((1 - p) / (1 + p), rel=1e-6)
+
+
+def test_import_loads_no_other_framework():
+    code = (
+        "import sys, segact_torch; "
+        "print([m for m in ('keras', 'tensorflow', 'jax', 'parity', 'segact_tf') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
