@@ -288,12 +288,12 @@ def normal_log_tail(t: Any) -> Any:
 def normal_hazard(t: Any) -> Any:
     """pdf(t) / Q(t) for t >= 0, which tends to t."""
     n, d = _scaled_tail(t)
-    return INV_SQRT_TWO_PI * d / (0.5 + n)
+    # The factor tends to 1 from below: rounded beyond it, the largest floats would overflow.
+    return d * at_most(INV_SQRT_TWO_PI / (0.5 + n), 1.0)
 
 
-def normal_lower_quantile(p: Any) -> Any:
-    """x with Q(-x) = p, for p in [0, 1/2]: x <= 0, and -inf at 0."""
-    q = p - 0.5
+def normal_lower_quantile(p: Any, q: Any) -> Any:
+    """x with Q(-x) = p, for p in [0, 1/2] and q = p - 1/2: x <= 0, and -inf at 0."""
     centre = q * _polynomial(q * q, QUANTILE_CENTRE[_name(p)])
     positive = at_least(p, float(np.finfo(_name(p)).tiny))
     log_p = ops.log(positive)

@@ -181,7 +181,7 @@ class _Symmetric(Activation):
     """F(-x) = 1 - F(x), so that all follows from the tail F(-t) at t = abs(x) >= 0.
 
     A subclass defines, for t >= 0, `_tail`, `_log_tail`, `_density`, its derivative `_slope`, the
-    hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2.
+    hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2 with q = p - 1/2.
     """
 
     def _tail(self, t: Any) -> Any:
@@ -199,7 +199,7 @@ class _Symmetric(Activation):
     def _hazard(self, t: Any) -> Any:
         raise NotImplementedError
 
-    def _lower_quantile(self, p: Any) -> Any:
+    def _lower_quantile(self, p: Any, q: Any) -> Any:
         raise NotImplementedError
 
     def cdf(self, x: Any) -> Any:
@@ -248,8 +248,10 @@ class _Symmetric(Activation):
     def _ppf(self, p: Any) -> Any:
         below = p <= 0.5
         nearer = ops.where(below, p, 1 - p)
-        squeezed = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
-        x = self._lower_quantile(_special.at_least(squeezed, 0.0))
+        # p - 1/2 before anything is rounded: it is what counts close to the middle.
+        q = (nearer - 0.5) / (1 - 2 * self.epsilon)
+        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
+        x = self._lower_quantile(_special.at_least(p, 0.0), q)
         return ops.where(nearer < 0, math.nan, ops.where(below, x, -x))
 
 
@@ -277,9 +279,9 @@ class Sigmoid(_Symmetric):
     def _hazard(self, t: Any) -> Any:
         return 1 / (1 + ops.exp(-t))
 
-    def _lower_quantile(self, p: Any) -> Any:
-        # From 1/3 on, 2 p - 1 is exact and log1p keeps the digits that log would lose at 1/2.
-        centre = _special.log1p((2 * p - 1) / (1 - p))
+    def _lower_quantile(self, p: Any, q: Any) -> Any:
+        # From 1/3 on, log1p keeps the digits that log would lose at 1/2.
+        centre = _special.log1p(2 * q / (1 - p))
         return ops.where(p < 1 / 3, ops.log(p / (1 - p)), centre)
 
 
@@ -304,8 +306,8 @@ class NormalCDF(_Symmetric):
     def _hazard(self, t: Any) -> Any:
         return _special.normal_hazard(t)
 
-    def _lower_quantile(self, p: Any) -> Any:
-        return _special.normal_lower_quantile(p)
+    def _lower_quantile(self, p: Any, q: Any) -> Any:
+        return _special.normal_lower_quantile(p, q)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -334,8 +336,8 @@ class Arctan(_Symmetric):
         hazard = 1 / ((1 + near * near) * (math.pi * _special.atan_tail(near)))
         return ops.where(t > FAR, 1 / _special.at_least(t, 1.0), hazard)
 
-    def _lower_quantile(self, p: Any) -> Any:
-        centre = _special.tan(math.pi * (p - 0.5))
+    def _lower_quantile(self, p: Any, q: Any) -> Any:
+        centre = _special.tan(math.pi * q)
         return ops.where(p < 0.25, -1 / _special.tan(math.pi * p), centre)
 
 
@@ -360,8 +362,8 @@ class Softsign(_Symmetric):
     def _hazard(self, t: Any) -> Any:
         return 1 / (1 + t)
 
-    def _lower_quantile(self, p: Any) -> Any:
-        return (p - 0.5) / p
+    def _lower_quantile(self, p: Any, q: Any) -> Any:
+        return q / p
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -395,8 +397,8 @@ class InverseSquareRoot(_Symmetric):
         h = ops.sqrt(1 + near * near)
         return ops.where(t > FAR, 2 / _special.at_least(t, 1.0), (1 + near / h) / h)
 
-    def _lower_quantile(self, p: Any) -> Any:
-        return (p - 0.5) / ops.sqrt(p * (1 - p))
+    def _lower_quantile(self, p: Any, q: Any) -> Any:
+        return q / ops.sqrt(p * (1 - p))
 
 
 @keras.saving.register_keras_serializable(package="segact")

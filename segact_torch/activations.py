@@ -58,6 +58,9 @@ Axis = int | tuple[int, ...]
 # From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
 FAR = 1e8
 
+# Devices without double precision.
+NO_FLOAT64 = ("mps",)
+
 
 class _Differentiable(torch.autograd.Function):
     """f(x) elementwise, with the derivative that is given; where the upstream is 0, so is the result."""
@@ -154,6 +157,10 @@ class Activation:
         low, high = self.ppf(torch.tensor([epsilon, 1 - epsilon], dtype=torch.float64)).tolist()
         return low, high
 
+    def _widen(self, x: Tensor) -> Tensor:
+        """x in the precision in which even the square of F(x) keeps the digits of float32."""
+        return x if x.device.type in NO_FLOAT64 else x.double()
+
     def _squeeze(self, probability: Tensor) -> Tensor:
         if self.epsilon == 0:
             return probability
@@ -178,7 +185,7 @@ class _Symmetric(Activation):
     """F(-x) = 1 - F(x), so that all follows from the tail F(-t) at t = abs(x) >= 0.
 
     A subclass defines, for t >= 0, `_tail`, `_log_tail`, `_density`, its derivative `_slope`, the
-    hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2.
+    hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2 with q = p - 1/2.
     """
 
     def _tail(self, t: Tensor) -> Tensor:
@@ -196,7 +203,7 @@ class _Symmetric(Activation):
     def _hazard(self, t: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _lower_quantile(self, p: Tensor) -> Tensor:
+    def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
         raise NotImplementedError
 
     def cdf(self, x: Tensor) -> Tensor:
@@ -245,8 +252,10 @@ class _Symmetric(Activation):
     def _ppf(self, p: Tensor) -> Tensor:
         below = p <= 0.5
         nearer = torch.where(below, p, 1 - p)
-        squeezed = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
-        x = self._lower_quantile(torch.clamp(squeezed, min=0))
+        # p - 1/2 before anything is rounded: it is what counts close to the middle.
+        q = (nearer - 0.5) / (1 - 2 * self.epsilon)
+        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
+        x = self._lower_quantile(torch.clamp(p, min=0), q)
         return torch.where(nearer < 0, math.nan, torch.where(below, x, -x))
 
 
@@ -272,9 +281,9 @@ class Sigmoid(_Symmetric):
     def _hazard(self, t: Tensor) -> Tensor:
         return 1 / (1 + torch.exp(-t))
 
-    def _lower_quantile(self, p: Tensor) -> Tensor:
-        # From 1/3 on, 2 p - 1 is exact and log1p keeps the digits that log would lose at 1/2.
-        centre = torch.log1p((2 * p - 1) / (1 - p))
+    def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
+        # From 1/3 on, log1p keeps the digits that log would lose at 1/2.
+        centre = torch.log1p(2 * q / (1 - p))
         return torch.where(p < 1 / 3, torch.log(p / (1 - p)), centre)
 
 
@@ -298,8 +307,8 @@ class NormalCDF(_Symmetric):
     def _hazard(self, t: Tensor) -> Tensor:
         return _special.normal_hazard(t)
 
-    def _lower_quantile(self, p: Tensor) -> Tensor:
-        return _special.normal_lower_quantile(p)
+    def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
+        return _special.normal_lower_quantile(p, q)
 
 
 class Arctan(_Symmetric):
@@ -327,8 +336,8 @@ class Arctan(_Symmetric):
         hazard = 1 / ((1 + near * near) * torch.atan2(torch.ones_like(near), near))
         return torch.where(t > FAR, 1 / torch.clamp(t, min=1.0), hazard)
 
-    def _lower_quantile(self, p: Tensor) -> Tensor:
-        centre = torch.tan(math.pi * (p - 0.5))
+    def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
+        centre = torch.tan(math.pi * q)
         return torch.where(p < 0.25, -1 / torch.tan(math.pi * p), centre)
 
 
@@ -352,8 +361,8 @@ class Softsign(_Symmetric):
     def _hazard(self, t: Tensor) -> Tensor:
         return 1 / (1 + t)
 
-    def _lower_quantile(self, p: Tensor) -> Tensor:
-        return (p - 0.5) / p
+    def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
+        return q / p
 
 
 class InverseSquareRoot(_Symmetric):
@@ -385,8 +394,8 @@ class InverseSquareRoot(_Symmetric):
         h = torch.sqrt(1 + near * near)
         return torch.where(t > FAR, 2 / torch.clamp(t, min=1.0), (1 + near / h) / h)
 
-    def _lower_quantile(self, p: Tensor) -> Tensor:
-        return (p - 0.5) / torch.sqrt(p * (1 - p))
+    def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
+        return q / torch.sqrt(p * (1 - p))
 
 
 class HardTanh(Activation):
@@ -417,6 +426,9 @@ class HardTanh(Activation):
 
     def ppf(self, p: Tensor) -> Tensor:
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
+
+    def _widen(self, x: Tensor) -> Tensor:
+        return x  # exact as it is, and its limits are those of the dtype
 
     def _inside(self, x: Tensor) -> Tensor:
         # 1 - x is exact where it decides; 1 - epsilon is not.

@@ -41,9 +41,6 @@ __all__ = [
     "mean_squared_error",
 ]
 
-# Devices without double precision, where the squared error is off by a few ulp more.
-NO_FLOAT64 = ("mps",)
-
 
 def binary_cross_entropy(
     input: Tensor,
@@ -130,9 +127,8 @@ def mean_squared_error(
     Source: arXiv:2109.00903.
     """
     x, y = _check(input, target, validate)
-    # A square has twice the relative error of its root, which float32 cannot halve.
-    exact = x if x.device.type in NO_FLOAT64 else x.double()
-    p, q = _probabilities(exact, activation, from_logits)
+    # A square has twice the relative error of its root, and float32 has no digits to spare.
+    p, q = _probabilities(x, activation, from_logits, widen=True)
     return _reduce(((1 - y) * p - y * q) ** 2, reduction).to(x.dtype)
 
 
@@ -200,11 +196,12 @@ def _refuse_activation(activation: str | Activation | None) -> None:
 
 
 def _probabilities(
-    x: Tensor, activation: str | Activation | None, from_logits: bool
+    x: Tensor, activation: str | Activation | None, from_logits: bool, widen: bool = False
 ) -> tuple[Tensor, Tensor]:
     """F(x) and 1 - F(x)."""
     if from_logits:
         f = _resolve(activation)
+        x = f._widen(x) if widen else x
         return f.cdf(x), f.sf(x)
     _refuse_activation(activation)
     return x, 1 - x

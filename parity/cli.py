@@ -1,0 +1,215 @@
+"""`segact-parity`: do the implementations give the same numbers, and the right ones?
+
+Exit code 0: something was judged and all of it is within bounds. 1: something is out of bounds, or
+nothing could be judged. 2: wrong usage, or a file that cannot be used.
+"""
+
+import json
+import math
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from parity import __version__, reference, report
+from parity.cases import input_sets, standard_cases
+from parity.compare import compare
+from parity.implementations import IMPLEMENTATIONS, missing
+from parity.judgement import Judgement, judge
+from parity.records import Record, RecordError, RecordWriter, write_atomically
+from parity.runner import Job, Outcome, progress_display
+from parity.runner import run as run_workers
+from parity.userfile import InputError, judge_file, load_file
+
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+class Device(StrEnum):
+    """Where the implementations compute."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def _refuse(message: str) -> NoReturn:
+    """One plain line and exit code 2."""
+    print(f"segact-parity: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _known(name: str, more: tuple[str, ...] = ()) -> str:
+    if name not in (*IMPLEMENTATIONS, *more):
+        _refuse(
+            f"unknown implementation {name}; wanted one of {', '.join((*IMPLEMENTATIONS, *more))}"
+        )
+    return name
+
+
+def _writable(path: Path) -> Path:
+    if path.is_dir() or not path.parent.is_dir():
+        _refuse(f"{path}: cannot write there; wanted a file in a folder that exists")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NaN: those become strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _write_json(judgement: Judgement, path: Path) -> None:
+    text = json.dumps(_plain(judgement.as_dict()), indent=1, allow_nan=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+    else:
+        write_atomically(path, text.encode())
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"segact-parity {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _judge_workers(names: list[str], device: str, inputs: Path | None, dense: bool) -> Judgement:
+    """Run the workers in a temporary folder and judge their records while it is there."""
+    content = load_file(inputs) if inputs else None
+    with tempfile.TemporaryDirectory(prefix="segact-parity-") as folder:
+        job = Job(Path(folder), device, inputs.resolve() if inputs else None, dense and not inputs)
+        with progress_display(report.console(stderr=True)) as progress:
+            outcomes = run_workers(names, job, progress)
+            if content is None:
+                task = progress.add_task("judge", message="comparing", total=None)
+                return judge(outcomes, swept=job.sweep)
+            judgement = Judgement(outcomes)
+            records = [outcome.record for outcome in outcomes if outcome.record]
+            task = progress.add_task("judge", message="comparing", total=None)
+            for found, row in judge_file(content, records) if records else ():
+                judgement.measurements += found
+                judgement.losses += [row] if row else []
+                progress.update(task, message=found[0].case)
+            return judgement
+
+
+@app.command()
+def run(
+    inputs: Annotated[
+        Path | None, typer.Option(help="An .npz with your own logits and targets to judge.")
+    ] = None,
+    implementation: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be repeated.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+    ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense/--no-dense", help="Sweep a million inputs per quantity.")
+    ] = True,
+    verbose: Annotated[bool, typer.Option(help="Show every pair.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the summary as Markdown instead.")] = False,
+) -> None:
+    """Judge every implementation that is installed against the reference and each other."""
+    names = [_known(name) for name in implementation or IMPLEMENTATIONS]
+    if json_file and str(json_file) != "-":
+        _writable(json_file)
+    try:
+        judgement = _judge_workers(list(dict.fromkeys(names)), device.value, inputs, dense)
+    except (InputError, RecordError) as error:
+        _refuse(str(error))
+    if json_file:
+        _write_json(judgement, json_file)
+    out = report.console(stderr=str(json_file) == "-")
+    if markdown:
+        print(report.markdown(judgement))
+        report.print_verdict(report.console(stderr=True), judgement)
+    else:
+        report.print_report(out, judgement, verbose)
+    raise typer.Exit(0 if judgement.passed else 1)
+
+
+def _write_reference(path: Path) -> None:
+    writer = RecordWriter("reference", "cpu")
+    for name, inputs in input_sets().items():
+        writer.add_inputs(name, inputs)
+    for case in standard_cases():
+        writer.add(case, reference.evaluate(case, input_sets()[case.input_set]))
+    writer.write(path)
+
+
+@app.command()
+def record(
+    implementation: Annotated[str, typer.Argument(help="An implementation, or `reference`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The record to write.")],
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
+) -> None:
+    """Write the record of one implementation, to compare with another machine's or next year's."""
+    _writable(output)
+    if _known(implementation, ("reference",)) == "reference":
+        _write_reference(output)
+        return
+    if missing(implementation):
+        _refuse(f"{implementation}: {missing(implementation)}")
+    with tempfile.TemporaryDirectory(prefix="segact-parity-") as folder:
+        job = Job(Path(folder), device.value)
+        with progress_display(report.console(stderr=True)) as progress:
+            (outcome,) = run_workers([implementation], job, progress)
+        if outcome.record is None:
+            print(
+                f"segact-parity: {implementation}: {outcome.skipped or outcome.error}",
+                file=sys.stderr,
+            )
+            raise typer.Exit(1)
+        write_atomically(output, outcome.record.path.read_bytes())
+
+
+@app.command(name="compare")
+def compare_records(
+    left: Annotated[Path, typer.Argument(help="A record.")],
+    right: Annotated[Path, typer.Argument(help="Another, or the shipped reference.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+    ] = None,
+) -> None:
+    """Compare two records: within the sum of their bounds, or not."""
+    if json_file and str(json_file) != "-":
+        _writable(json_file)
+    try:
+        one, two = Record.load(left), Record.load(right)
+        found = compare(one, two)
+    except RecordError as error:
+        _refuse(str(error))
+    judgement = Judgement(
+        [Outcome(one.implementation, one), Outcome(two.implementation, two)], found
+    )
+    if json_file:
+        _write_json(judgement, json_file)
+    out = report.console(stderr=str(json_file) == "-")
+    for item in (one, two):
+        made = ", ".join(f"{key} {value}" for key, value in item.versions.items())
+        out.print(f"{item.path}: {item.implementation} on {item.device}; {made}", soft_wrap=True)
+    report.print_table(out, report.comparison_table(found))
+    report.print_verdict(out, judgement)
+    raise typer.Exit(0 if judgement.passed else 1)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,60 @@
+"""One adapter per implementation, each imported only in the process that runs it."""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
+from parity.cases import Array, Case, Inputs
+
+Evaluate = Callable[[Case, Inputs], dict[str, Array]]
+
+# slowest start first: the parent starts them in this order
+_NEEDS = {
+    "keras-jax": ("keras", "jax", "segact_tf"),
+    "keras-tensorflow": ("keras", "tensorflow", "segact_tf"),
+    "keras-torch": ("keras", "torch", "segact_tf"),
+    "torch": ("torch", "segact_torch"),
+}
+IMPLEMENTATIONS = tuple(_NEEDS)
+
+
+class NoDevice(RuntimeError):
+    """The framework sees no device of the kind asked for."""
+
+
+def missing(name: str) -> str:
+    """Why an implementation cannot run here, in plain words; empty if it can. Imports nothing."""
+    absent = [module for module in _NEEDS[name] if find_spec(module) is None]
+    verb = "are" if len(absent) > 1 else "is"
+    return f"{' and '.join(absent)} {verb} not installed" if absent else ""
+
+
+def environment(name: str, device: str, threads: int) -> dict[str, str]:
+    """The environment variables of the process of an implementation."""
+    settings = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    }
+    if name == "keras-jax":
+        settings["JAX_ENABLE_X64"] = "1"
+        settings["JAX_PLATFORMS"] = device
+    if name.startswith("keras-"):
+        settings["KERAS_BACKEND"] = name.removeprefix("keras-")
+    if device == "cpu":
+        settings["CUDA_VISIBLE_DEVICES"] = ""
+    return settings
+
+
+def load(name: str, device: str) -> Evaluate:
+    """Import the framework and give the function that evaluates a case.
+
+    Raises `NoDevice` if the framework sees no such device.
+    """
+    module = import_module("parity.implementations." + ("torch" if name == "torch" else "keras"))
+    evaluate: Evaluate = module.load(device)
+    return evaluate

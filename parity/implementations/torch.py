@@ -1,0 +1,57 @@
+"""The adapter of `segact_torch`: values and gradients by autograd, as in a training loop."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import segact_torch
+from parity.cases import Case
+from parity.implementations import Evaluate
+from parity.implementations.autograd import Function, check_device, evaluate_on
+
+# the formulas as published, in the input's own precision
+_PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "normal_cdf": lambda x: 0.5 * (1 + torch.erf(x / math.sqrt(2))),
+    "arctan": lambda x: 0.5 + torch.atan(x) / math.pi,
+    "softsign": lambda x: 0.5 * (1 + x / (1 + torch.abs(x))),
+    "inverse_square_root": lambda x: 0.5 * (1 + x / torch.sqrt(1 + x * x)),
+}
+
+
+def _published(case: Case) -> Function:
+    squeeze, F0 = case.epsilon, _PUBLISHED[case.activation]
+    return lambda x, y: -torch.log(squeeze + (1 - 2 * squeeze) * F0(x))
+
+
+def _function(case: Case) -> Function:
+    """The case's quantity as a function of x and y."""
+    if case.quantity == "published":
+        return _published(case)
+    if case.quantity == "stock_from_logits":
+        return lambda x, y: F.binary_cross_entropy_with_logits(x, y, reduction="none")
+    if case.quantity == "stock_from_probabilities":
+        return lambda x, y: F.binary_cross_entropy(torch.sigmoid(x), y, reduction="none")
+    activation = segact_torch.get_activation(case.activation, epsilon=case.epsilon)
+    if not case.is_loss:
+        method = getattr(activation, case.quantity)
+        return lambda x, y: method(x)
+    if case.quantity == "dice":
+        per_sample = case.option == "per_sample"
+        return lambda x, y: segact_torch.dice(x, y, activation, per_sample=per_sample)
+    losses = {
+        "binary_cross_entropy": segact_torch.binary_cross_entropy,
+        "squared_error": segact_torch.mean_squared_error,
+        "mean_squared_error": segact_torch.mean_squared_error,
+    }
+    loss, reduction = losses[case.quantity], "mean" if case.reduced else "none"
+    return lambda x, y: loss(x, y, activation, reduction=reduction)
+
+
+def load(device: str) -> Evaluate:
+    """The function that evaluates a case with `segact_torch`."""
+    check_device(device)
+    return lambda case, inputs: evaluate_on(_function(case), device, case, inputs)

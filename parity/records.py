@@ -1,0 +1,179 @@
+"""Records: what one implementation gave for every case, in a safetensors file.
+
+Tensors: `inputs/<input set>/<array>` once per set, `<case name>/<part>` per case. The header says
+who made the record, with which versions, where, and from which seed.
+"""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from parity.cases import SEED, Array, Case, Inputs
+
+FORMAT = "1"
+_PACKAGES = ("segact", "numpy", "torch", "keras", "tensorflow", "jax", "mpmath")
+_REQUIRED = ("implementation", "device", "seed", "platform", "versions")
+
+REFERENCE_PATH = Path(__file__).with_name("reference.safetensors")
+"""The shipped record of the 50-digit reference."""
+
+
+class RecordError(ValueError):
+    """A record that cannot be read or compared; the message is one plain line."""
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of every installed package that may have had a part."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside, then rename: `path` holds the whole content or what it held before."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@dataclass
+class RecordWriter:
+    """Collects the results of one implementation and writes them in one go."""
+
+    implementation: str
+    device: str
+    tensors: dict[str, Array] = field(default_factory=dict)
+
+    def add_inputs(self, name: str, inputs: Inputs) -> None:
+        """Keep an input set under its name."""
+        for key, array in inputs.items():
+            self.tensors[f"inputs/{name}/{key}"] = np.array(array, order="C")
+
+    def add(self, case: Case, result: dict[str, Array]) -> None:
+        """Keep what an evaluation of the case gave."""
+        for part in case.parts:
+            self.tensors[f"{case.name}/{part}"] = np.array(result[part], order="C")
+
+    def write(self, path: Path) -> None:
+        """Write the record, whole or not at all."""
+        header = {
+            "format": f"segact-parity {FORMAT}",
+            "implementation": self.implementation,
+            "device": self.device,
+            "seed": str(SEED),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "versions": json.dumps(versions()),
+        }
+        write_atomically(path, save(self.tensors, metadata=header))
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record on disk, opened and checked; arrays are read when they are asked for."""
+
+    path: Path
+    implementation: str
+    device: str
+    seed: str
+    platform: str
+    versions: dict[str, str]
+    _file: Any = field(repr=False, compare=False)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Record":
+        """Open a record.
+
+        Raises `RecordError`: a missing file, one that is truncated or no safetensors file, one that
+        is not a parity record, one of another format.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise RecordError(f"{path}: no such record")
+        try:
+            file = safe_open(path, framework="numpy")
+        except (SafetensorError, OSError) as error:
+            raise RecordError(f"{path}: truncated or not a safetensors file ({error})") from error
+        header: dict[str, str] = file.metadata() or {}
+        made_by, _, number = header.get("format", "").partition(" ")
+        if made_by != "segact-parity":
+            raise RecordError(f"{path}: a safetensors file, but not a record of segact-parity")
+        if number != FORMAT:
+            raise RecordError(
+                f"{path}: record format {number or 'unknown'}, this is format {FORMAT}"
+            )
+        missing = [key for key in _REQUIRED if key not in header]
+        if missing:
+            raise RecordError(f"{path}: the record's header lacks {', '.join(missing)}")
+        try:
+            found = dict(json.loads(header["versions"]))
+        except (ValueError, TypeError) as error:
+            raise RecordError(f"{path}: the versions in the record's header are no JSON") from error
+        fields = {key: header[key] for key in _REQUIRED if key != "versions"}
+        return cls(path=path, versions=found, _file=file, **fields)
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The names of all tensors."""
+        return frozenset(self._file.keys())
+
+    def _tensor(self, key: str) -> Array:
+        if key not in self.keys:
+            raise RecordError(f"{self.path}: holds no {key}")
+        array: Array = self._file.get_tensor(key)
+        return array
+
+    def inputs(self, name: str) -> Inputs:
+        """The arrays of an input set."""
+        prefix = f"inputs/{name}/"
+        found = sorted(key for key in self.keys if key.startswith(prefix))
+        if not found:
+            raise RecordError(f"{self.path}: holds no input set {name}")
+        return {key.removeprefix(prefix): self._tensor(key) for key in found}
+
+    def result(self, case: Case) -> dict[str, Array]:
+        """The parts of a case: `value` and its gradients."""
+        return {part: self._tensor(f"{case.name}/{part}") for part in case.parts}
+
+    def has(self, case: Case) -> bool:
+        """Whether the record holds every part of the case."""
+        return all(f"{case.name}/{part}" in self.keys for part in case.parts)
+
+    def check_comparable(self, other: "Record", cases: Iterable[Case]) -> None:
+        """Raises `RecordError` unless both records hold all `cases`, on equal inputs."""
+        cases = list(cases)
+        for record in (self, other):
+            absent = [case.name for case in cases if not record.has(case)]
+            if absent:
+                raise RecordError(
+                    f"{record.path}: other cases; {len(absent)} are missing, first {absent[0]}"
+                )
+        for name in dict.fromkeys(case.input_set for case in cases):
+            mine, theirs = self.inputs(name), other.inputs(name)
+            same = mine.keys() == theirs.keys() and all(
+                mine[key].dtype == theirs[key].dtype
+                and np.array_equal(mine[key], theirs[key], equal_nan=True)
+                for key in mine
+            )
+            if not same:
+                raise RecordError(f"{self.path} and {other.path}: the inputs of {name} differ")

@@ -1,0 +1,90 @@
+"""The process of one implementation: evaluate cases, write a record, sweep.
+
+Keras fixes its backend when it is imported, so every implementation has a process of its own. The
+parent (`parity.runner`) sets the environment and reads one line per step from standard output.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from parity import dense
+from parity.cases import (
+    ACTIVATIONS,
+    Case,
+    Inputs,
+    file_cases,
+    input_sets,
+    shown_cases,
+    standard_cases,
+)
+from parity.implementations import Evaluate, NoDevice, load
+from parity.records import RecordWriter
+from parity.userfile import load_file
+
+NO_DEVICE = 3
+"""Exit code: the framework is there and the device is not."""
+
+
+def _say(message: str, done: int, total: int) -> None:
+    print(f"{done} {total} {message}", flush=True)
+
+
+def _evaluate_all(
+    name: str, device: str, evaluate: Evaluate, cases: list[Case], sets: dict[str, Inputs]
+) -> RecordWriter:
+    writer = RecordWriter(name, device)
+    for input_set in dict.fromkeys(case.input_set for case in cases):
+        writer.add_inputs(input_set, sets[input_set])
+    last = 0.0
+    for done, case in enumerate(cases):
+        if time.monotonic() - last > 0.2:
+            last = time.monotonic()
+            _say(case.name, done, len(cases))
+        writer.add(case, evaluate(case, sets[case.input_set]))
+    return writer
+
+
+def _sweep(name: str, evaluate: Evaluate, path: Path) -> None:
+    found = []
+    total = len(ACTIVATIONS)
+    _say("dense sweep", 0, total)
+    for done, (activation, measurements) in enumerate(dense.sweep(name, evaluate), 1):
+        found += [asdict(m) for m in measurements]
+        _say(f"dense sweep, {activation}", done, total)
+    path.write_text(json.dumps(found))
+
+
+def main() -> None:
+    """Run one implementation; see the options."""
+    parser = argparse.ArgumentParser(prog="python -m parity.worker", description=__doc__)
+    parser.add_argument("implementation")
+    parser.add_argument("--output", type=Path, required=True, help="the record to write")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--inputs", type=Path, help="a user's file, instead of the standard cases")
+    parser.add_argument("--sweep", type=Path, help="sweep too, and write the result here as JSON")
+    arguments = parser.parse_args()
+    name, device = arguments.implementation, arguments.device
+    _say("importing", 0, 1)
+    try:
+        evaluate = load(name, device)
+    except NoDevice as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_DEVICE)
+    if arguments.inputs:
+        inputs = load_file(arguments.inputs)
+        cases = file_cases(inputs)
+        sets = {cases[0].input_set: inputs}
+    else:
+        cases = [*standard_cases(), *shown_cases(name)]
+        sets = input_sets()
+    _evaluate_all(name, device, evaluate, cases, sets).write(arguments.output)
+    if arguments.sweep:
+        _sweep(name, evaluate, arguments.sweep)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the tests of the judge share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity.cases import input_sets, standard_cases
+from parity.records import REFERENCE_PATH, Record, RecordWriter
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def segact_parity(tmp_path: Path) -> Run:
+    """Runs `python -m parity` in an empty folder, with the packages in `ahead` first."""
+
+    def run(*arguments: object, ahead: Path | None = None) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(ahead), str(ROOT)] if ahead else [str(ROOT)])
+        command = [sys.executable, "-m", "parity", *map(str, arguments)]
+        env = {**os.environ, "PYTHONPATH": path}
+        return subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def copy_of_package(tmp_path: Path) -> Callable[[str], Path]:
+    """Copies a package into a folder of its own; returns the copy."""
+
+    def copy(name: str) -> Path:
+        target = tmp_path / "planted" / name
+        shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        return target
+
+    return copy
+
+
+@pytest.fixture
+def perfect_record(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the reference, rounded to each case's dtype, as the record of an implementation.
+
+    `change` may alter the results before they are written.
+    """
+
+    def write(
+        name: str = "torch",
+        file: str = "",
+        change: Callable[[Any, dict[str, Any]], None] | None = None,
+    ) -> Path:
+        reference = Record.load(REFERENCE_PATH)
+        writer = RecordWriter(name, "cpu")
+        for input_set, inputs in input_sets().items():
+            writer.add_inputs(input_set, inputs)
+        for case in standard_cases():
+            with np.errstate(all="ignore"):
+                found = {k: v.astype(case.dtype) for k, v in reference.result(case).items()}
+            found = {
+                k: np.nan_to_num(v, nan=0.0, posinf=np.inf, neginf=-np.inf)
+                for k, v in found.items()
+            }
+            if change:
+                change(case, found)
+            writer.add(case, found)
+        path = tmp_path / (file or f"{name}.safetensors")
+        writer.write(path)
+        return path
+
+    return write
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker `needs`."""
+    config.addinivalue_line("markers", "needs(*modules): skip where a module is not installed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test, saying why, where a module it needs is not installed."""
+    for mark in item.iter_markers("needs"):
+        absent = [module for module in mark.args if find_spec(module) is None]
+        if absent:
+            pytest.skip(f"not installed: {', '.join(absent)}")

@@ -1,0 +1,72 @@
+"""The float64 oracle against the 50-digit reference."""
+
+import numpy as np
+import pytest
+
+from parity import bounds, dense, oracle, reference
+from parity.cases import ACTIVATIONS, SMOOTH, Case, default_epsilon, input_sets, standard_cases
+from parity.compare import elementwise_error, reduced_error
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_oracle_keeps_its_bound_on_every_case(activation: str) -> None:
+    for case in standard_cases():
+        if case.activation != activation:
+            continue
+        inputs = input_sets()[case.input_set]
+        exact, found = reference.evaluate(case, inputs), oracle.evaluate(case, inputs)
+        scale = oracle.scales(case, inputs)
+        for part in case.parts:
+            if bounds.kind(case, part).startswith("reduced"):
+                error = reduced_error(found[part], exact[part], case.dtype, both=False)
+            else:
+                got = np.where(np.isnan(exact[part]), 0, found[part])  # no derivative: NaN in both
+                magnitude = np.fmax(np.abs(exact[part]), scale.get(part, 0))
+                error = elementwise_error(got, exact[part], magnitude, "float64")
+                x = inputs.get("x", np.zeros_like(exact[part]))
+                error = np.where(np.abs(x) > bounds.FAR, 0, error)
+            assert np.max(error) <= bounds.ORACLE, (case.name, part, np.max(error))
+
+
+@pytest.mark.parametrize("activation", [*SMOOTH, "hardtanh"])
+def test_oracle_keeps_its_bound_on_the_dense_inputs(activation: str) -> None:
+    """A seeded sample of the inputs that only the oracle judges."""
+    chosen = np.random.default_rng(3).choice(dense.COUNT, 400, replace=False)
+    inputs = {"x": dense.near_inputs()[chosen]}
+    cases = dense.cases_of(activation, "dense")
+    cases.append(Case("dense", "float32", activation, "ppf", "", default_epsilon(activation)))
+    inputs["p"] = dense.probabilities()[chosen]
+    for case in cases:
+        exact, found = reference.evaluate(case, inputs), oracle.evaluate(case, inputs)
+        for part in case.parts:
+            error = elementwise_error(found[part], exact[part], np.abs(exact[part]), "float64")
+            assert np.max(error) <= bounds.ORACLE, (case.name, part)
+
+
+def test_dense_inputs_are_a_million_and_in_range() -> None:
+    near, far, p = dense.near_inputs(), dense.far_inputs(), dense.probabilities()
+    assert near.dtype == far.dtype == p.dtype == np.float32
+    assert len(near) == len(p) == 1_048_576
+    assert np.abs(near).max() == 1e4
+    assert np.mean(np.abs(near) < 20) > 0.5
+    assert np.abs(far).min() > 1e4
+    assert np.abs(far).max() == np.finfo(np.float32).max
+    assert float(p.min()) > 1e-6
+    assert float(p.max()) < 1 - 1e-6
+
+
+def test_scales_are_the_magnitudes_of_the_cancelling_terms() -> None:
+    x = np.array([-1.5, 0.2, 3.0])
+    y = np.array([0.25, 0.5, 0.9])
+    inputs = {"x": x, "y": y}
+    F, f = 1 / (1 + np.exp(-x)), np.exp(-x) / (1 + np.exp(-x)) ** 2
+    case = Case("t", "float64", "sigmoid", "binary_cross_entropy", "y=soft")
+    scale = oracle.scales(case, inputs)
+    np.testing.assert_allclose(scale["grad_x"], y * f / F + (1 - y) * f / (1 - F))
+    np.testing.assert_allclose(scale["grad_y"], -np.log(F) - np.log(1 - F))
+    squared = Case("t", "float64", "sigmoid", "squared_error", "y=soft")
+    both, d = (1 - y) * F + y * (1 - F), F - y
+    scale = oracle.scales(squared, inputs)
+    np.testing.assert_allclose(scale["value"], 2 * np.abs(d) * both, rtol=1e-12)
+    np.testing.assert_allclose(scale["grad_x"], 2 * f * both)
+    assert oracle.scales(Case("t", "float64", "sigmoid", "squared_error", "y=0"), inputs) == {}

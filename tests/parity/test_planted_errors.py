@@ -1,0 +1,171 @@
+"""An error planted in a copy of an implementation turns the exit code to 1, and is named."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity.cases import grid
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+Copy = Callable[[str], Path]
+
+
+def failed(result: subprocess.CompletedProcess[str], json_path: Path) -> list[dict[str, Any]]:
+    """The measurements that failed, of a run that ended with code 1 as it should."""
+    assert result.returncode == 1, result.stdout + result.stderr
+    found = json.loads(json_path.read_text())
+    assert found["passed"] is False
+    return [m for m in found["measurements"] if not m["passed"]]
+
+
+def append(package: Path, lines: str) -> None:
+    """Adds lines to the end of the activations of a copy."""
+    path = package / "activations.py"
+    path.write_text(f"{path.read_text()}\n\n{lines}\n")
+
+
+def replace_pi(package: Path) -> None:
+    """In the class of arctan, and nowhere else, pi becomes 3.1416."""
+    path = package / "activations.py"
+    source = path.read_text()
+    (body,) = re.findall(r"^class Arctan\(.*?(?=^class )", source, re.DOTALL | re.MULTILINE)
+    assert "math.pi" in body
+    path.write_text(source.replace(body, body.replace("math.pi", "3.1416")))
+
+
+# activation, what is appended to the activations of segact_torch, what must be named with it
+PLANTED = {
+    "float32 cast in float64": (
+        "softsign",
+        "_right = Softsign.logcdf\n"
+        "Softsign.logcdf = lambda self, x: _right(self, x.float()).to(x.dtype)",
+        {("float64", "logcdf")},
+    ),
+    "sign": (
+        "normal_cdf",
+        "_right = NormalCDF.sf\nNormalCDF.sf = lambda self, x: _right(self, -x)",
+        {("float32", "sf"), ("float64", "sf"), ("float32", "dice"), ("float64", "dice")},
+    ),
+    "constant in the last digits": (
+        "sigmoid",
+        "_right = Sigmoid.logsf\nSigmoid.logsf = lambda self, x: 1.000002 * _right(self, x)",
+        {("float32", "logsf"), ("float32", "binary_cross_entropy,y=0"), ("float64", "logsf")},
+    ),
+    "gradient alone": (
+        "inverse_square_root",
+        "_right = InverseSquareRoot.pdf\n"
+        "InverseSquareRoot.pdf = lambda self, x: _right(self, x.detach()) + 0 * x",
+        {("float32", "pdf"), ("float64", "pdf")},
+    ),
+    "not a number far out": (
+        "arctan",
+        "_right = Arctan.logcdf\n"
+        "Arctan.logcdf = lambda self, x: _right(self, x) + 0 * (x * x - x * x)",
+        {("float32", "logcdf"), ("float64", "logcdf")},
+    ),
+    "quantile": (
+        "hardtanh",
+        "_right = HardTanh.ppf\nHardTanh.ppf = lambda self, p: _right(self, p) + 1e-6",
+        {("float32", "ppf"), ("float64", "ppf")},
+    ),
+    "minimum of the batch": (
+        "linear",
+        "_right = Linear.cdf\nLinear.cdf = lambda self, x: _right(self, x) + 1e-5 * (x == x.min())",
+        {("float32", "cdf"), ("float64", "cdf"), ("float64", "dice")},
+    ),
+}
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("plant", PLANTED)
+def test_error_is_found_and_named(
+    segact_parity: Run, copy_of_package: Copy, tmp_path: Path, plant: str
+) -> None:
+    activation, lines, named = PLANTED[plant]
+    package = copy_of_package("segact_torch")
+    append(package, lines)
+    result = segact_parity(
+        *("run", "--implementation", "torch", "--no-dense", "--json", "all.json"),
+        ahead=package.parent,
+    )
+    found = failed(result, tmp_path / "all.json")
+    assert {m["activation"] for m in found} == {activation}
+    assert named <= {(m["dtype"], m["quantity"]) for m in found}
+    assert f"torch against reference: {activation} " in result.stdout
+
+
+NEEDS = {
+    "torch": ("torch",),
+    "keras-torch": ("keras", "torch"),
+    "keras-tensorflow": ("keras", "tensorflow"),
+    "keras-jax": ("keras", "jax"),
+}
+
+
+@pytest.mark.parametrize(
+    "implementation",
+    [pytest.param(name, marks=pytest.mark.needs(*modules)) for name, modules in NEEDS.items()],
+)
+def test_wrong_pi_is_found_on_a_users_file(
+    segact_parity: Run, copy_of_package: Copy, tmp_path: Path, implementation: str
+) -> None:
+    """In any one implementation; the others are not needed to see it."""
+    copy = copy_of_package("segact_torch" if implementation == "torch" else "segact_tf")
+    replace_pi(copy)
+    x = np.random.default_rng(6).normal(0, 4, (8, 5)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", logits=x, targets=x > 1)
+    result = segact_parity(
+        *("run", "--implementation", implementation, "--inputs", "mine.npz", "--json", "all.json"),
+        ahead=copy.parent,
+    )
+    found = failed(result, tmp_path / "all.json")
+    assert {m["activation"] for m in found} == {"arctan"}
+    assert {m["left"] for m in found} == {implementation}
+    assert f"{implementation} against reference: arctan " in result.stdout
+
+
+@pytest.mark.needs("torch", "keras")
+def test_two_implementations_are_held_against_each_other(
+    segact_parity: Run, copy_of_package: Copy, tmp_path: Path
+) -> None:
+    package = copy_of_package("segact_torch")
+    replace_pi(package)
+    names = ("--implementation", "torch", "--implementation", "keras-torch")
+    result = segact_parity(
+        *("run", *names, "--no-dense", "--json", "all.json"), ahead=package.parent
+    )
+    found = failed(result, tmp_path / "all.json")
+    assert {m["activation"] for m in found} == {"arctan"}
+    assert {(m["left"], m["right"]) for m in found} == {
+        ("torch", "reference"),
+        ("torch", "keras-torch"),
+    }
+    assert "torch against keras-torch: arctan " in result.stdout
+
+
+@pytest.mark.needs("torch")
+def test_dense_sweep_finds_what_lies_between_the_points_of_the_grid(
+    segact_parity: Run, copy_of_package: Copy, tmp_path: Path
+) -> None:
+    low, high = 3.001, 3.002
+    assert not np.any((grid("float32") > low) & (grid("float32") < high))
+    package = copy_of_package("segact_torch")
+    append(
+        package,
+        "_right = Arctan.pdf\n"
+        "Arctan.pdf = lambda self, x: "
+        f"_right(self, x) * (1 + 2e-6 * ((x > {low}) & (x < {high})))",
+    )
+    command = ("run", "--implementation", "torch", "--json", "all.json")
+    assert segact_parity(*command, "--no-dense", ahead=package.parent).returncode == 0
+    found = failed(segact_parity(*command, ahead=package.parent), tmp_path / "all.json")
+    assert {(m["activation"], m["right"]) for m in found} == {("arctan", "oracle")}
+    assert ("pdf", "value") in {(m["quantity"], m["part"]) for m in found}
+    assert all(low < abs(m["x"]) < high for m in found)
