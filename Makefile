@@ -2,6 +2,8 @@
 # make test:   build .venv if it is not there, run the tests.
 PYTHON ?= python3
 INSTALLED := .venv/installed
+# Keras takes its backend when it is imported: one run of its tests for each.
+KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/segact_tf
 
 .PHONY: parity test lint figures
 
@@ -9,7 +11,9 @@ parity: $(INSTALLED)
 	.venv/bin/segact-parity run
 
 test: $(INSTALLED)
-	.venv/bin/python -m pytest
+	KERAS_BACKEND=jax SEGACT_ONLY=keras .venv/bin/python -m pytest -q $(KERAS_TESTS)
+	KERAS_BACKEND=torch SEGACT_ONLY=keras .venv/bin/python -m pytest -q $(KERAS_TESTS)
+	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

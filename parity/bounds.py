@@ -70,6 +70,22 @@ def unit(case: Case, part: str) -> str:
     return "ulp" if case.dtype == "float32" and not reduced else "relative"
 
 
+def underflow(case: Case, part: str) -> float:
+    """How many smallest normal numbers a factor that was flushed to zero may cost the result.
+
+    A result below the smallest normal number may be flushed to zero (`compare.elementwise_error`),
+    and so may the density f where it is a factor: in the gradient 2 (F - y) f of a squared error,
+    and in f / (epsilon + (1 - 2 epsilon) F), the slope of a squeezed logarithm.
+    """
+    if part != "grad_x":
+        return 0.0
+    if case.quantity == "squared_error":
+        return 2.0
+    if case.epsilon and case.quantity in ("logcdf", "logsf", "binary_cross_entropy"):
+        return 1 / case.exact_epsilon
+    return 0.0
+
+
 def find_exception(implementation: str, case: Case, part: str) -> Exceedance | None:
     """The entry of `EXCEPTIONS` that covers this part of the case, if there is one."""
     key = (implementation, case.dtype, case.activation, case.label, part)

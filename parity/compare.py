@@ -90,20 +90,29 @@ def _overflowed(got: Array, expected: Array, dtype: str) -> Array:
     return np.isinf(got) & reached & (np.sign(got) == np.sign(expected))
 
 
-def elementwise_error(got: Array, expected: Array, magnitude: Array, dtype: str) -> Array:
+def elementwise_error(
+    got: Array, expected: Array, magnitude: Array, dtype: str, underflow: float = 0.0
+) -> Array:
     """The error of each element in ulp (float32) or relative (float64) of the magnitude.
 
     0 where both are the same infinity, or `got` is an infinity that the expected value reaches in
-    the dtype; 0 where a value below the smallest normal number was flushed to zero; infinite where
-    `got` is NaN or a wrong infinity. An expected NaN marks an undefined value: only NaN is wrong.
+    the dtype; 0 where a value below the smallest normal number was flushed to zero, or a factor of
+    it was (`bounds.underflow`); infinite where `got` is NaN or a wrong infinity. An expected NaN
+    marks an undefined value: only NaN is wrong.
     """
-    got = got.astype(np.float64)
+    got, tiny = got.astype(np.float64), float(np.finfo(dtype).tiny)
     with np.errstate(all="ignore"):
         if dtype == "float32":
             error = np.abs(got - expected) / ulp(magnitude, dtype)
         else:
-            error = np.abs(got - expected) / np.maximum(magnitude, float(np.finfo(dtype).tiny))
-    right = (got == expected) | _flushed(got, expected, dtype) | _overflowed(got, expected, dtype)
+            error = np.abs(got - expected) / np.maximum(magnitude, tiny)
+        lost = np.abs(got - expected) <= underflow * tiny
+    right = (
+        lost
+        | (got == expected)
+        | _flushed(got, expected, dtype)
+        | _overflowed(got, expected, dtype)
+    )
     error = np.where(right | np.isnan(expected), 0.0, error)
     return np.where(np.isnan(got) | np.isnan(error), np.inf, error)
 
@@ -155,7 +164,8 @@ def errors(
             magnitude = np.fmax(magnitude, scale)
         if pair:
             expected = np.where(_flushed(expected, got, case.dtype), got, expected)
-        error = elementwise_error(got, expected, magnitude, case.dtype)
+        underflow = bounds.underflow(case, part)
+        error = elementwise_error(got, expected, magnitude, case.dtype, underflow)
     x = inputs.get("x")
     if x is None or case.reduced:
         return error

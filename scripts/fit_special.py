@@ -23,7 +23,7 @@ HALF = mp.mpf(1) / 2
 
 
 def interpolate(f, degree, low, high):
-    """Coefficients, highest first, of the polynomial in x through f at the Chebyshev nodes of [low, high]."""
+    """The polynomial through f at the Chebyshev nodes of [low, high], highest power first."""
     n = degree + 1
     middle, radius = (low + high) / 2, (high - low) / 2
     nodes = [middle + radius * mp.cos(mp.pi * (2 * j + 1) / (2 * n)) for j in range(n)]

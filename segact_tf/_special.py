@@ -9,7 +9,8 @@ come from one function of t >= 0,
 a polynomial in t / (t + 4) over t + 5/4 (`scripts/fit_special.py` fits and prints the constants,
 highest power first):
 
-    Q(t) = exp(-t^2 / 2) T(t),    log Q(t) = -t^2 / 2 + log T(t),    hazard = pdf / Q = 1 / (sqrt(2 pi) T).
+    Q(t) = exp(-t^2 / 2) T(t),    log Q(t) = -t^2 / 2 + log T(t),
+    hazard = pdf / Q = 1 / (sqrt(2 pi) T).
 
 `log1p`, `atan` and `tan` stand here too: the backends' own are off by up to 5 ulp in float32 and
 129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX whatever it
@@ -260,7 +261,7 @@ def normal_pdf(t: Any) -> Any:
 
 
 def normal_pdf_slope(t: Any) -> Any:
-    """-t exp(-t^2 / 2) / sqrt(2 pi) for t >= 0, also where the exponential underflows and this does not."""
+    """-t exp(-t^2 / 2) / sqrt(2 pi) for t >= 0, also where only the exponential underflows."""
     t = at_most(t, ZERO_FROM)
     high, low = _split(t)
     _, rest = _exp_half_square(high, low)

@@ -62,7 +62,7 @@ FAR = 1e8
 
 
 def _differentiable(f: Function, derivative: Function) -> Function:
-    """f elementwise, with the derivative that is given; where the upstream is 0, so is the result."""
+    """f elementwise, with a given derivative; where the upstream is 0, so is the result."""
 
     @ops.custom_gradient
     def call(x: Any) -> tuple[Any, Any]:
@@ -493,7 +493,7 @@ def _stretch_gradient(x: Any, axis: tuple[int, ...], upstream: Any) -> Any:
 
 
 def _extremes(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
-    """x / 8, its min and max, and their distance: neither that nor its reciprocal leaves the range."""
+    """x / 8, its min and max, and their distance: it cannot overflow, its inverse not underflow."""
     x = x / 8
     low, high = ops.min(x, axis, keepdims=True), ops.max(x, axis, keepdims=True)
     return x, low, high, ops.where(low == high, 1.0, high - low)
@@ -562,20 +562,19 @@ class _Custom(Activation):
         super().__init__(epsilon)
         self.name = name
         self.symmetric = symmetric
-        self._functions = {"cdf": cdf, "logcdf": logcdf, "pdf": pdf, "ppf": ppf}
+        self._cdf, self._logcdf, self._pdf, self._ppf = cdf, logcdf, pdf, ppf
 
     def cdf(self, x: Any) -> Any:
         x = ops.convert_to_tensor(x)
-        return ops.cast(self._squeeze(self._functions["cdf"](_wide(x))), x.dtype)
+        return ops.cast(self._squeeze(self._cdf(_wide(x))), x.dtype)
 
     def sf(self, x: Any) -> Any:
         return self.cdf(-ops.convert_to_tensor(x)) if self.symmetric else 1 - self.cdf(x)
 
     def logcdf(self, x: Any) -> Any:
         x = ops.convert_to_tensor(x)
-        logcdf = self._functions["logcdf"]
-        if logcdf is not None and self.epsilon == 0:
-            return ops.cast(logcdf(_wide(x)), x.dtype)
+        if self._logcdf is not None and self.epsilon == 0:
+            return ops.cast(self._logcdf(_wide(x)), x.dtype)
         return ops.cast(_clamped_log(self.cdf(_wide(x))), x.dtype)
 
     def logsf(self, x: Any) -> Any:
@@ -585,17 +584,17 @@ class _Custom(Activation):
         return ops.cast(_clamped_log(self.sf(_wide(x))), x.dtype)
 
     def pdf(self, x: Any) -> Any:
-        if self._functions["pdf"] is None:
+        if self._pdf is None:
             return super().pdf(x)
         x = ops.convert_to_tensor(x)
-        return ops.cast((1 - 2 * self.epsilon) * self._functions["pdf"](_wide(x)), x.dtype)
+        return ops.cast((1 - 2 * self.epsilon) * self._pdf(_wide(x)), x.dtype)
 
     def ppf(self, p: Any) -> Any:
-        if self._functions["ppf"] is None:
+        if self._ppf is None:
             return super().ppf(p)
         p = ops.convert_to_tensor(p)
         inner = (_wide(p) - self.epsilon) / (1 - 2 * self.epsilon)
-        return ops.cast(self._functions["ppf"](inner), p.dtype)
+        return ops.cast(self._ppf(inner), p.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon, "name": self.name}
@@ -664,7 +663,7 @@ def register_activation(
 ) -> Activation:
     """Make an activation of your own known by name, and return it.
 
-    The functions are elementwise, on float32 or float64 tensors, and are differentiated by autograd.
+    The functions are elementwise, on float32 or float64 tensors, and differentiated as they are.
 
     Args:
         name: how `get_activation` and the losses find it.

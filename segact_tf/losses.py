@@ -153,8 +153,9 @@ def _check(y_true: Any, y_pred: Any, validate: bool | None) -> tuple[Any, Any]:
     readable = _is_readable(y_true)
     y = ops.cast(ops.convert_to_tensor(y_true), x.dtype)
     true_shape, pred_shape = tuple(y.shape), tuple(x.shape)
-    known = [a == b for a, b in zip(true_shape, pred_shape) if a is not None and b is not None]
-    if len(true_shape) != len(pred_shape) or not all(known):
+    pairs = zip(true_shape, pred_shape, strict=False)
+    differ = any(a != b for a, b in pairs if a is not None and b is not None)
+    if differ or len(true_shape) != len(pred_shape):
         raise ValueError(
             "y_true and y_pred must have the same shape, "
             f"got y_true {true_shape} and y_pred {pred_shape}"

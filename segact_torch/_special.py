@@ -8,7 +8,8 @@ log of `erfc` is gone where it underflows. Everything here comes from one functi
 a polynomial in t / (t + 4) over t + 5/4 (`scripts/fit_special.py` fits and prints the constants,
 highest power first):
 
-    Q(t) = exp(-t^2 / 2) T(t),    log Q(t) = -t^2 / 2 + log T(t),    hazard = pdf / Q = 1 / (sqrt(2 pi) T).
+    Q(t) = exp(-t^2 / 2) T(t),    log Q(t) = -t^2 / 2 + log T(t),
+    hazard = pdf / Q = 1 / (sqrt(2 pi) T).
 """
 
 import math
@@ -150,7 +151,7 @@ def normal_pdf(t: Tensor) -> Tensor:
 
 
 def normal_pdf_slope(t: Tensor) -> Tensor:
-    """-t exp(-t^2 / 2) / sqrt(2 pi) for t >= 0, also where the exponential underflows and this does not."""
+    """-t exp(-t^2 / 2) / sqrt(2 pi) for t >= 0, also where only the exponential underflows."""
     t = torch.clamp(t, max=ZERO_FROM)
     high, low = _split(t)
     _, rest = _exp_half_square(high, low)

@@ -63,7 +63,7 @@ NO_FLOAT64 = ("mps",)
 
 
 class _Differentiable(torch.autograd.Function):
-    """f(x) elementwise, with the derivative that is given; where the upstream is 0, so is the result."""
+    """f(x) elementwise, with a given derivative; where the upstream is 0, so is the result."""
 
     generate_vmap_rule = True
 
@@ -494,7 +494,7 @@ class _Stretch(torch.autograd.Function):
 
 
 def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x / 8, its min and max, and their distance: neither that nor its reciprocal leaves the range."""
+    """x / 8, its min and max, and their distance: it cannot overflow, its inverse not underflow."""
     x = x / 8
     low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
     return x, low, high, torch.where(low == high, 1.0, high - low)
@@ -560,21 +560,18 @@ class _Custom(Activation):
         super().__init__(epsilon)
         self.name = name
         self.symmetric = symmetric
-        self._functions = {"cdf": cdf, "logcdf": logcdf, "pdf": pdf, "ppf": ppf}
+        self._cdf, self._logcdf, self._pdf, self._ppf = cdf, logcdf, pdf, ppf
 
     def cdf(self, x: Tensor) -> Tensor:
-        wide = _wide(x)
-        return self._squeeze(self._functions["cdf"](wide)).to(x.dtype)
+        return self._squeeze(self._cdf(_wide(x))).to(x.dtype)
 
     def sf(self, x: Tensor) -> Tensor:
         return self.cdf(-x) if self.symmetric else 1 - self.cdf(x)
 
     def logcdf(self, x: Tensor) -> Tensor:
-        wide = _wide(x)
-        logcdf = self._functions["logcdf"]
-        if logcdf is not None and self.epsilon == 0:
-            return logcdf(wide).to(x.dtype)
-        return _clamped_log(self.cdf(wide)).to(x.dtype)
+        if self._logcdf is not None and self.epsilon == 0:
+            return self._logcdf(_wide(x)).to(x.dtype)
+        return _clamped_log(self.cdf(_wide(x))).to(x.dtype)
 
     def logsf(self, x: Tensor) -> Tensor:
         if self.symmetric:
@@ -582,15 +579,15 @@ class _Custom(Activation):
         return _clamped_log(self.sf(_wide(x))).to(x.dtype)
 
     def pdf(self, x: Tensor) -> Tensor:
-        if self._functions["pdf"] is None:
+        if self._pdf is None:
             return super().pdf(x)
-        return ((1 - 2 * self.epsilon) * self._functions["pdf"](_wide(x))).to(x.dtype)
+        return ((1 - 2 * self.epsilon) * self._pdf(_wide(x))).to(x.dtype)
 
     def ppf(self, p: Tensor) -> Tensor:
-        if self._functions["ppf"] is None:
+        if self._ppf is None:
             return super().ppf(p)
         inner = (_wide(p) - self.epsilon) / (1 - 2 * self.epsilon)
-        return self._functions["ppf"](inner).to(p.dtype)
+        return self._ppf(inner).to(p.dtype)
 
 
 sigmoid = Sigmoid()
@@ -651,7 +648,7 @@ def register_activation(
 ) -> Activation:
     """Make an activation of your own known by name, and return it.
 
-    The functions are elementwise, on float32 or float64 tensors, and are differentiated by autograd.
+    The functions are elementwise, on float32 or float64 tensors, and differentiated as they are.
 
     Args:
         name: how `get_activation` and the losses find it.

@@ -9,13 +9,13 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import hypothesis  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import hypothesis
+import numpy as np
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `namespaces`
 
-import namespaces  # noqa: E402
+import namespaces
 
 hypothesis.settings.register_profile(
     "segact", deadline=None, derandomize=True, max_examples=60, database=None

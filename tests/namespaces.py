@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,11 +17,12 @@ class TorchNamespace:
     """segact_torch, with NumPy in and out."""
 
     name = "torch"
-    argument = {"prediction": "input", "target": "target"}
+    argument: ClassVar = {"prediction": "input", "target": "target"}
 
     def __init__(self) -> None:
-        import segact_torch
         import torch
+
+        import segact_torch
 
         self.torch, self.package = torch, segact_torch
 
@@ -52,7 +53,7 @@ class TorchNamespace:
         module = getattr(self.package, name + "Loss")(*args, **options)
         return lambda y, x: module(x, y)
 
-    classes = {
+    classes: ClassVar = {
         "binary_cross_entropy": "BinaryCrossEntropy",
         "dice": "Dice",
         "mean_squared_error": "MeanSquaredError",
@@ -62,10 +63,11 @@ class TorchNamespace:
 class KerasNamespace:
     """segact_tf on the active Keras backend, with NumPy in and out."""
 
-    argument = {"prediction": "y_pred", "target": "y_true"}
+    argument: ClassVar = {"prediction": "y_pred", "target": "y_true"}
 
     def __init__(self) -> None:
         import keras
+
         import segact_tf
 
         self.keras, self.package = keras, segact_tf
@@ -116,7 +118,7 @@ class KerasNamespace:
         """The class of that loss as a function of (y, x)."""
         return getattr(self.package, name)(*args, **options)
 
-    classes = {
+    classes: ClassVar = {
         "binary_cross_entropy": "BinaryCrossentropy",
         "dice": "Dice",
         "mean_squared_error": "MeanSquaredError",

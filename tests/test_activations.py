@@ -272,7 +272,7 @@ def test_bad_names_and_parameters(ns):
             get("arctan", epsilon=epsilon)
     with pytest.raises(TypeError, match="cdf must be a function"):
         ns.package.register_activation("not_callable", 3)
-    with pytest.raises(TypeError, match="floating dtype, got .*int"):
+    with pytest.raises(TypeError, match=r"floating dtype, got .*int"):
         ns.package.arctan(ns.array(np.array([1, 2])))
 
 

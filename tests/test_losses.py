@@ -219,7 +219,7 @@ def test_bad_shapes(ns, loss):
 def test_bad_dtypes_and_ranges(ns, loss):
     n = ns.argument
     x, y = np.zeros(4, "float32"), np.zeros(4, "float32")
-    with pytest.raises(TypeError, match="floating dtype, got .*int64"):
+    with pytest.raises(TypeError, match=r"floating dtype, got .*int64"):
         ns.mean(loss, ns.array(y), ns.array(x.astype("int64")))
     for bad in (np.array([0, 1, 2, 0]), np.array([0, -0.1, 0.5, 1]), np.array([0, np.nan, 0.5, 1])):
         for validate in (None, True):

@@ -147,7 +147,6 @@ def test_two_implementations_are_held_against_each_other(
         ("torch", "reference"),
         ("torch", "keras-torch"),
     }
-    assert "torch against keras-torch: arctan " in result.stdout
 
 
 @pytest.mark.needs("torch")

@@ -33,7 +33,7 @@ def table(rng):
 
 
 def compiled(f, mode):
-    """f of arrays in that mode of the active backend, with the gradient of its sum in the last one."""
+    """f of arrays in that mode of the backend, with the gradient of its sum in the last one."""
     framework = importlib.import_module(BACKEND)
     if BACKEND == "jax":
 
@@ -326,6 +326,7 @@ def test_lists_and_bad_validate():
 def test_import_loads_no_torch():
     if BACKEND == "torch":
         pytest.skip("torch is the backend")
-    code = "import sys, segact_tf; print([m for m in ('torch', 'parity', 'segact_torch') if m in sys.modules])"
+    others = ("torch", "parity", "segact_torch")
+    code = f"import sys, segact_tf; print([m for m in {others} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -67,7 +67,7 @@ def test_gradcheck_of_losses(loss, activation, rng):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_second_derivative_far_out(mirrored):
-    """d^2/dx^2 log F tends to -1 for the normal cdf, where the naive r (x + r) has lost all digits."""
+    """(log F)'' tends to -1 for the normal cdf, where the naive r (x + r) has no digit left."""
     x = torch.tensor([-3e3], requires_grad=True)
     f = segact_torch.normal_cdf.logsf if mirrored else segact_torch.normal_cdf.logcdf
     (first,) = torch.autograd.grad(f(-x if mirrored else x).sum(), x, create_graph=True)
@@ -183,9 +183,9 @@ def test_from_probabilities_clamps_the_log_as_pytorch_does():
 
 
 def test_not_a_tensor():
-    with pytest.raises(TypeError, match="input must be a torch.Tensor, got ndarray"):
+    with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got ndarray"):
         segact_torch.dice(np.zeros(3), torch.zeros(3))
-    with pytest.raises(TypeError, match="target must be a torch.Tensor, got list"):
+    with pytest.raises(TypeError, match=r"target must be a torch\.Tensor, got list"):
         segact_torch.dice(torch.zeros(3), [0, 1, 0])
 
 
@@ -204,9 +204,7 @@ def test_bfloat16_sums_in_float32():
 
 
 def test_import_loads_no_other_framework():
-    code = (
-        "import sys, segact_torch; "
-        "print([m for m in ('keras', 'tensorflow', 'jax', 'parity', 'segact_tf') if m in sys.modules])"
-    )
+    others = ("keras", "tensorflow", "jax", "parity", "segact_tf")
+    code = f"import sys, segact_torch; print([m for m in {others} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
