@@ -50,9 +50,10 @@ def test_console_script_and_module_are_the_same():
 
 def test_importing_the_judge_loads_no_framework():
     pytest.importorskip("typer")
+    others = ("torch", "keras", "tensorflow", "jax")
     code = (
         "import sys, json, parity.cli; "
-        "print(json.dumps([m for m in ('torch', 'keras', 'tensorflow', 'jax') if m in sys.modules]))"
+        f"print(json.dumps([m for m in {others} if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
