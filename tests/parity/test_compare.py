@@ -61,6 +61,23 @@ def test_float64_errors_are_relative() -> None:
     assert error_of(2e-300, 1e-300, "float64") == pytest.approx(1)
 
 
+def test_a_flushed_factor_may_cost_its_multiple_of_the_smallest_normal_number() -> None:
+    """2 (F - y) f with f flushed, f / epsilon with f flushed, and nothing else."""
+    x, zero = np.array([-88.0]), np.array([0.0])
+    squared = Case("grid", "float32", "sigmoid", "squared_error", "y=1")
+    squeezed = Case("grid", "float32", "sigmoid", "logcdf", epsilon=1e-7)
+    for case, part, expected, right in (
+        (squared, "grad_x", 1.9 * TINY, True),
+        (squared, "grad_x", 2.1 * TINY, False),
+        (squared, "value", 1.9 * TINY, False),
+        (squeezed, "grad_x", 0.9 * TINY / 1e-7, True),
+        (squeezed, "grad_x", 1.1 * TINY / 1e-7, False),
+        (CDF, "grad_x", 1.9 * TINY, False),
+    ):
+        error = compare.errors(case, part, zero, np.array([expected]), {"x": x})
+        assert (error[0] == 0) == right, (case.name, part, expected)
+
+
 def test_far_out_only_nan_and_false_infinities_are_wrong() -> None:
     got = np.array([5.0, np.nan, np.inf, -np.inf, np.inf])
     expected = np.array([1.0, 1.0, 1e30, -1e40, -1e40])
