@@ -340,22 +340,44 @@ def sum(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
     something off by 0.6 %; it also merges a sum of block sums into one such sum. Halves are added
     along each axis whose length is known; what is left is summed by the backend.
     """
-    if not axis:
-        return x
 
     @ops.custom_gradient
     def call(x: Any) -> tuple[Any, Any]:
         def grad(*args: Any, upstream: Any = None) -> Any:
             (upstream,) = args if upstream is None else (upstream,)
-            spread = upstream if keepdims else ops.expand_dims(upstream, axis)
-            return ops.broadcast_to(spread, ops.shape(x))
+            return ops.broadcast_to(_restore(upstream, axis, keepdims), ops.shape(x))
 
-        total = x
-        for a in axis:
-            total = _fold(total, a)
-        return ops.sum(total, axis=axis, keepdims=keepdims), grad
+        return _add(x, axis, keepdims), grad
 
-    return call(x)
+    return call(x) if axis else x
+
+
+def mean(x: Any, axis: tuple[int, ...]) -> Any:
+    """The mean over `axis`, added in pairs, also where the sum overflows and the mean does not."""
+
+    @ops.custom_gradient
+    def call(x: Any) -> tuple[Any, Any]:
+        total = _add(x, axis)
+        n = ops.cast(ops.size(x), x.dtype) / ops.cast(ops.size(total), x.dtype)
+
+        def grad(*args: Any, upstream: Any = None) -> Any:
+            (upstream,) = args if upstream is None else (upstream,)
+            return ops.broadcast_to(_restore(upstream / n, axis), ops.shape(x))
+
+        return ops.where(ops.isinf(total), _add(x / n, axis), total / n), grad
+
+    return call(x) if axis else x
+
+
+def _restore(reduced: Any, axis: tuple[int, ...], kept: bool = False) -> Any:
+    """The reduced axes again, of length 1."""
+    return reduced if kept else ops.expand_dims(reduced, axis)
+
+
+def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
+    for a in axis:
+        x = _fold(x, a)
+    return ops.sum(x, axis=axis, keepdims=keepdims)
 
 
 def _fold(x: Any, axis: int) -> Any:

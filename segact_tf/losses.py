@@ -81,7 +81,7 @@ def binary_cross_entropy(
         epsilon = keras.config.epsilon()
         p = ops.clip(x, epsilon, 1 - epsilon)
         loss = -(y * ops.log(p) + (1 - y) * ops.log(1 - p))
-    return _mean(loss, axis)
+    return _special.mean(loss, _special.axes(loss, axis))
 
 
 def dice(
@@ -133,7 +133,8 @@ def mean_squared_error(
     """
     y, x = _check(y_true, y_pred, validate)
     p, q = _probabilities(x, activation, from_logits)
-    return _mean(((1 - y) * p - y * q) ** 2, axis)
+    loss = ((1 - y) * p - y * q) ** 2
+    return _special.mean(loss, _special.axes(loss, axis))
 
 
 @ops.custom_gradient
@@ -208,13 +209,6 @@ def _probabilities(
     return x, 1 - x
 
 
-def _mean(loss: Any, axis: Axis) -> Any:
-    axes = _special.axes(loss, axis)
-    total = _special.sum(loss, axes)
-    count = ops.cast(ops.size(loss), loss.dtype) / ops.cast(ops.size(total), loss.dtype)
-    return total / count
-
-
 def _ratio(numerator: Any, denominator: Any) -> Any:
     """0 where the denominator is 0."""
     empty = denominator == 0
@@ -266,8 +260,8 @@ class _Loss(keras.losses.Loss):
         each = copy.copy(self)
         each.reduction = "none"
         losses = keras.losses.Loss.__call__(each, y_true, y_pred, sample_weight)
-        axes = _special.axes(losses, None)
-        total = _special.sum(losses, axes) if self.reduction == "sum" else _mean(losses, None)
+        reduce = _special.sum if self.reduction == "sum" else _special.mean
+        total = reduce(losses, _special.axes(losses, None))
         # Keras divides by the replicas of a TensorFlow strategy: what it makes of a 1 is its share.
         share = _Value(self.reduction)(0.0, ops.ones((1,)))
         return total * ops.cast(share, total.dtype)

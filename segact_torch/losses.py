@@ -152,6 +152,25 @@ class _Weigh(torch.autograd.Function):
         return upstream * loss, upstream * weight
 
 
+class _Mean(torch.autograd.Function):
+    """The mean, also where the sum overflows and it does not."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(loss: Tensor) -> Tensor:
+        mean = loss.mean()
+        return torch.where(mean.isinf(), (loss / loss.numel()).sum(), mean)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return (grads[0] / ctx.shape.numel()).expand(ctx.shape)
+
+
 def _check(input: Tensor, target: Tensor, validate: bool | None) -> tuple[Tensor, Tensor]:
     """Both in the precision that they are computed in, or an error that says what is wrong."""
     x = _wide(input)
@@ -219,7 +238,7 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
-        return loss.mean()
+        return _Mean.apply(loss)
     if reduction == "sum":
         return loss.sum()
     if reduction == "none":

@@ -74,6 +74,16 @@ def test_no_nan_on_any_finite_float(ns, loss, activation, x, y):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_mean_whose_sum_overflows(ns, dtype):
+    x = np.full(64, np.finfo(dtype).max / 8, dtype)
+    value, (gx,) = ns.gradients(
+        lambda a: ns.mean("binary_cross_entropy", ns.array(np.zeros_like(x)), a), x
+    )
+    assert value == pytest.approx(x[0], rel=1e-6)
+    np.testing.assert_allclose(gx, 1 / 64, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_term_of_weight_zero_adds_exactly_zero(ns, smooth, dtype):
     """At infinite raw outputs, where 0 * inf would be NaN."""
     x = np.array([np.inf, -np.inf], dtype)

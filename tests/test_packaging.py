@@ -22,7 +22,7 @@ def test_one_version():
     version = importlib.metadata.version("segact")
     for package in ("segact_torch", "segact_tf", "parity"):
         text = Path(importlib.util.find_spec(package).origin).read_text()
-        if "__version__ = " in text:
+        if '__version__ = "' in text:
             assert f'__version__ = "{version}"' in text, package
 
 
