@@ -328,9 +328,13 @@ def tan(x: Any) -> Any:
 
 def axes(x: Any, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
     """An axis, several, or None for all, as a tuple of numbers from 0."""
+    rank = len(x.shape)
     if axis is None:
-        return tuple(range(len(x.shape)))
-    return tuple(a % len(x.shape) for a in ((axis,) if isinstance(axis, int) else axis))
+        return tuple(range(rank))
+    wanted = (axis,) if isinstance(axis, int) else tuple(axis)
+    if any(not -rank <= a < rank for a in wanted):
+        raise ValueError(f"axis {axis} is out of range for an input of shape {tuple(x.shape)}")
+    return tuple(a % rank for a in wanted)
 
 
 def sum(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:

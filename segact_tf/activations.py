@@ -2,7 +2,8 @@
 
 Each activation F is the cdf of a distribution and has the methods of `scipy.stats`: `cdf` (calling
 the activation does the same), `sf` = 1 - F, `logcdf`, `logsf`, `pdf`, `ppf` and `effective_domain`.
-No method rounds a probability before its logarithm, and none subtracts from 1 what is close to 1.
+No method of the seven rounds a probability before its logarithm, and none subtracts from 1 what is
+close to 1.
 
 >>> from keras.ops import convert_to_numpy
 >>> x = np.array([-100.0, 0.0, 100.0], "float32")
@@ -62,26 +63,37 @@ FAR = 1e8
 
 
 def _differentiable(f: Function, derivative: Function) -> Function:
-    """f elementwise, with a given derivative; where the upstream is 0, so is the result."""
+    """f elementwise, with a derivative that is given and differentiable in turn."""
 
     @ops.custom_gradient
     def call(x: Any) -> tuple[Any, Any]:
         def grad(*args: Any, upstream: Any = None) -> Any:
             (upstream,) = args if upstream is None else (upstream,)
-            # An infinite slope under a weight of zero is no slope: 0 * inf would be NaN.
-            return ops.where(upstream == 0, 0.0, upstream * derivative(x))
+            # An infinite slope under an upstream of zero is no slope.
+            return _weigh(upstream, derivative(x))
 
         return f(x), grad
 
     return call
 
 
-def _wide(x: Any) -> Any:
+@ops.custom_gradient
+def _weigh(weight: Any, value: Any) -> tuple[Any, Any]:
+    """weight * value, where a weight of 0 makes exactly 0 of an infinite value."""
+
+    def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
+        (upstream,) = args if upstream is None else (upstream,)
+        return _weigh(upstream, value), _weigh(upstream, weight)
+
+    return ops.where(weight == 0, 0.0, weight * value), grad
+
+
+def _wide(x: Any, name: str = "x") -> Any:
     """x in the precision that it is computed in: float64 stays, all else is float32."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
-        raise TypeError(f"y_pred must hold raw outputs in a floating dtype, got {dtype}")
+        raise TypeError(f"{name} must be of a floating dtype, got {dtype}")
     return x if dtype == "float64" else ops.cast(x, "float32")
 
 
@@ -569,7 +581,8 @@ class _Custom(Activation):
         return ops.cast(self._squeeze(self._cdf(_wide(x))), x.dtype)
 
     def sf(self, x: Any) -> Any:
-        return self.cdf(-ops.convert_to_tensor(x)) if self.symmetric else 1 - self.cdf(x)
+        x = ops.convert_to_tensor(x)
+        return self.cdf(-x) if self.symmetric else ops.cast(1 - self.cdf(_wide(x)), x.dtype)
 
     def logcdf(self, x: Any) -> Any:
         x = ops.convert_to_tensor(x)
@@ -680,8 +693,8 @@ def register_activation(
 
     >>> gumbel = register_activation("gumbel", lambda x: ops.exp(-ops.exp(-x)),
     ...                              lambda x: -ops.exp(-x))
-    >>> ops.convert_to_numpy(gumbel.logcdf([-3.0])).round(4)
-    array([-20.0855], dtype=float32)
+    >>> round(float(gumbel.logcdf(-3.0)), 4)
+    -20.0855
     """
     if name in _REGISTRY:
         raise ValueError(f"activation {name!r} is already registered")
@@ -700,7 +713,7 @@ class OutputActivation(keras.layers.Layer):
 
     Args:
         activation: a name or an `Activation`.
-        params: as for `get_activation`, and what `keras.layers.Layer` takes.
+        kwargs: `epsilon` and `axis` as for `get_activation`, and what `keras.layers.Layer` takes.
 
     >>> OutputActivation("arctan", epsilon=1e-7, name="head").get_config()["activation"]["config"]
     {'epsilon': 1e-07}
@@ -709,13 +722,10 @@ class OutputActivation(keras.layers.Layer):
     def __init__(
         self,
         activation: str | Activation,
-        *,
-        name: str | None = None,
-        dtype: Any = None,
-        trainable: bool = True,
-        **params: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        params = {key: kwargs.pop(key) for key in ("epsilon", "axis") if key in kwargs}
+        super().__init__(**kwargs)
         self.activation = get_activation(activation, **params)
         self.supports_masking = True
 

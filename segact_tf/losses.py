@@ -19,22 +19,21 @@ bfloat16 are computed in float32; the result is float32, or float64 for float64 
 lie in [0, 1], in any dtype, and are differentiable where they are floating. The classes convert
 both to their own dtype, as every Keras loss does, and align one trailing axis of size 1.
 
-What raises, in every loss: TypeError for integer `y_pred`; ValueError for shapes that differ, for
+What raises: TypeError for integer `y_pred` in the functions; ValueError for shapes that differ, for
 an empty input, for an unknown activation, for an activation together with `from_logits=False`, and
-for targets outside [0, 1], which are checked (`validate=None`) where that does not make a device
-wait: on a CPU, outside of compiled code. `validate=True` checks always (and so runs eagerly only),
-`False` never.
+for targets (and probabilities) outside [0, 1], which are checked (`validate=None`) where that does
+not make a device wait: on a CPU, outside of compiled code. `validate=True` checks always, and
+raises in compiled code, `False` never.
 """
 
-import copy
+import sys
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from segact_tf import _special
-from segact_tf.activations import Activation, _wide, get_activation
+from segact_tf.activations import Activation, _weigh, _wide, get_activation
 
 __all__ = [
     "BinaryCrossentropy",
@@ -48,6 +47,7 @@ __all__ = [
 Axis = int | tuple[int, ...] | None
 
 
+@keras.saving.register_keras_serializable(package="segact")
 def binary_cross_entropy(
     y_true: Any,
     y_pred: Any,
@@ -72,7 +72,7 @@ def binary_cross_entropy(
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
     """
-    y, x = _check(y_true, y_pred, validate)
+    y, x = _check(y_true, y_pred, validate, from_logits)
     if from_logits:
         f = _resolve(activation)
         loss = _weigh(y, -f.logcdf(x)) + _weigh(1 - y, -f.logsf(x))
@@ -84,6 +84,7 @@ def binary_cross_entropy(
     return _special.mean(loss, _special.axes(loss, axis))
 
 
+@keras.saving.register_keras_serializable(package="segact")
 def dice(
     y_true: Any,
     y_pred: Any,
@@ -105,7 +106,7 @@ def dice(
 
     Source: arXiv:2109.00903.
     """
-    y, x = _check(y_true, y_pred, validate)
+    y, x = _check(y_true, y_pred, validate, from_logits)
     p, q = _probabilities(x, activation, from_logits)
     axis = tuple(range(1 if per_sample else 0, len(x.shape)))
     error = _special.sum(y * q + (1 - y) * p, axis)
@@ -113,6 +114,7 @@ def dice(
     return _ratio(error, total)
 
 
+@keras.saving.register_keras_serializable(package="segact")
 def mean_squared_error(
     y_true: Any,
     y_pred: Any,
@@ -131,28 +133,16 @@ def mean_squared_error(
 
     Source: arXiv:2109.00903.
     """
-    y, x = _check(y_true, y_pred, validate)
+    y, x = _check(y_true, y_pred, validate, from_logits)
     p, q = _probabilities(x, activation, from_logits)
     loss = ((1 - y) * p - y * q) ** 2
     return _special.mean(loss, _special.axes(loss, axis))
 
 
-@ops.custom_gradient
-def _weigh(weight: Any, loss: Any) -> tuple[Any, Any]:
-    """weight * loss, where a weight of 0 makes exactly 0 of an infinite loss."""
-
-    def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
-        (upstream,) = args if upstream is None else (upstream,)
-        return upstream * loss, upstream * weight
-
-    return ops.where(weight == 0, 0.0, weight * loss), grad
-
-
-def _check(y_true: Any, y_pred: Any, validate: bool | None) -> tuple[Any, Any]:
+def _check(y_true: Any, y_pred: Any, validate: bool | None, from_logits: bool) -> tuple[Any, Any]:
     """Both in the precision that they are computed in, or an error that says what is wrong."""
-    x = _wide(y_pred)
-    readable = _is_readable(y_true)
-    y = ops.cast(ops.convert_to_tensor(y_true), x.dtype)
+    x = _wide(y_pred, "y_pred")
+    y = ops.convert_to_tensor(y_true)
     true_shape, pred_shape = tuple(y.shape), tuple(x.shape)
     pairs = zip(true_shape, pred_shape, strict=False)
     differ = any(a != b for a, b in pairs if a is not None and b is not None)
@@ -163,27 +153,39 @@ def _check(y_true: Any, y_pred: Any, validate: bool | None) -> tuple[Any, Any]:
         )
     if 0 in pred_shape:
         raise ValueError(f"y_pred is empty: its shape is {pred_shape}")
-    if validate or (validate is None and readable):
-        _check_range(y)
-    return y, x
+    if validate or (validate is None and _is_readable(y)):
+        _check_range(y, "y_true")
+        if not from_logits:
+            _check_range(x, "y_pred")
+    if None in true_shape + pred_shape:
+        y = ops.reshape(y, ops.shape(x))  # or else sizes that are known late might broadcast
+    return ops.cast(y, x.dtype), x
 
 
 def _is_readable(x: Any) -> bool:
     """Whether the values of x can be looked at without a device sync: on a CPU, and not traced."""
-    if not hasattr(x, "device") or isinstance(x, np.ndarray):
-        return isinstance(x, (np.ndarray, float, int, list, tuple))
     return not _is_traced(x) and "cpu" in str(x.device).lower()
 
 
 def _is_traced(x: Any) -> bool:
-    """Whether x stands for values that are not there yet, in a `tf.function` or a `jax.jit`."""
-    return isinstance(x, keras.KerasTensor) or type(x).__name__ in ("SymbolicTensor", "Tracer")
+    """Whether x stands for values that are not there yet, in compiled or transformed code."""
+    kinds = {kind.__name__ for kind in type(x).__mro__}
+    if kinds & {"KerasTensor", "SymbolicTensor", "Tracer", "FakeTensor"}:
+        return True
+    torch = sys.modules["torch"] if keras.backend.backend() == "torch" else None
+    return torch is not None and torch.compiler.is_compiling()
 
 
-def _check_range(y: Any) -> None:
-    low, high = float(ops.min(y)), float(ops.max(y))
+def _check_range(x: Any, name: str) -> None:
+    if _is_traced(x):
+        raise ValueError(
+            f"validate=True reads {name}, which has no values in compiled code; "
+            "call the loss eagerly, or use validate=None"
+        )
+    x = ops.cast(x, "float32")
+    low, high = float(ops.min(x)), float(ops.max(x))
     if not (low >= 0 and high <= 1):  # so that NaN is refused
-        raise ValueError(f"y_true must lie in [0, 1], got values from {low} to {high}")
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low} to {high}")
 
 
 def _resolve(activation: str | Activation | None) -> Activation:
@@ -254,16 +256,18 @@ class _Loss(keras.losses.Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's own, but for the sum over the batch, which XLA may add one after the other."""
-        masked = getattr(y_pred, "_keras_mask", None) is not None
-        if masked or self.reduction not in ("sum_over_batch_size", "mean", "sum"):
+        if self.reduction not in ("sum_over_batch_size", "mean", "sum"):
             return super().__call__(y_true, y_pred, sample_weight)
-        each = copy.copy(self)
-        each.reduction = "none"
-        losses = keras.losses.Loss.__call__(each, y_true, y_pred, sample_weight)
-        reduce = _special.sum if self.reduction == "sum" else _special.mean
-        total = reduce(losses, _special.axes(losses, None))
+        losses = _Apply(self.call, "none", self.dtype)(y_true, y_pred, sample_weight)
+        axes = _special.axes(losses, None)
+        if self.reduction == "sum":
+            total = _special.sum(losses, axes)
+        else:
+            # Keras masks what it reduces: the mean of ones is the part that is left.
+            ones = _Apply(lambda y, x: ops.ones_like(y), "none", self.dtype)(losses, y_pred)
+            total = _ratio(_special.mean(losses, axes), _special.mean(ones, axes))
         # Keras divides by the replicas of a TensorFlow strategy: what it makes of a 1 is its share.
-        share = _Value(self.reduction)(0.0, ops.ones((1,)))
+        share = _Apply(lambda y, x: x, self.reduction)(0.0, ops.ones((1,)))
         return total * ops.cast(share, total.dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -285,14 +289,15 @@ class _Loss(keras.losses.Loss):
         return cls(**{**config, **loaded})
 
 
-class _Value(keras.losses.Loss):
-    """y_pred itself, reduced."""
+class _Apply(keras.losses.Loss):
+    """A function of (y_true, y_pred) as a Keras loss."""
 
-    def __init__(self, reduction: str) -> None:
-        super().__init__(name="value", reduction=reduction)
+    def __init__(self, function: Any, reduction: str, dtype: Any = None) -> None:
+        super().__init__(name="apply", reduction=reduction, dtype=dtype)
+        self.function = function
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return y_pred
+        return self.function(y_true, y_pred)
 
 
 def _align(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
@@ -314,6 +319,7 @@ class BinaryCrossentropy(_Loss):
             `from_logits=True` is the opposite of Keras's own and goes with a head of raw outputs.
         reduction, name, dtype: as in `keras.losses.Loss`.
 
+    >>> import numpy as np
     >>> loss = BinaryCrossentropy("normal_cdf")
     >>> round(float(loss(np.array([[1.0]]), np.array([[-100.0]]))), 3)
     5005.524
@@ -352,6 +358,7 @@ class Dice(_Loss):
             is the opposite of Keras's own and goes with a head of raw outputs.
         reduction, name, dtype: as in `keras.losses.Loss`.
 
+    >>> import numpy as np
     >>> loss = Dice("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
     0.0396
@@ -390,6 +397,7 @@ class MeanSquaredError(_Loss):
             `from_logits=True` goes with a head of raw outputs.
         reduction, name, dtype: as in `keras.losses.Loss`.
 
+    >>> import numpy as np
     >>> loss = MeanSquaredError("softsign")
     >>> float(loss(np.array([[0.0]]), np.array([[3.0]])))
     0.765625

@@ -2,7 +2,8 @@
 
 Each activation F is the cdf of a distribution and has the methods of `scipy.stats`: `cdf` (calling
 the activation does the same), `sf` = 1 - F, `logcdf`, `logsf`, `pdf`, `ppf` and `effective_domain`.
-No method rounds a probability before its logarithm, and none subtracts from 1 what is close to 1.
+No method of the seven rounds a probability before its logarithm, and none subtracts from 1 what is
+close to 1.
 
 >>> import torch, segact_torch
 >>> x = torch.tensor([-100.0, 0.0, 100.0])
@@ -63,7 +64,7 @@ NO_FLOAT64 = ("mps",)
 
 
 class _Differentiable(torch.autograd.Function):
-    """f(x) elementwise, with a given derivative; where the upstream is 0, so is the result."""
+    """f(x) elementwise, with a derivative that is given and differentiable in turn."""
 
     generate_vmap_rule = True
 
@@ -78,18 +79,36 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (upstream,) = grads
         (x,) = ctx.saved_tensors
-        # An infinite slope under a weight of zero is no slope: 0 * inf would be NaN.
-        return torch.where(upstream == 0, 0.0, upstream * ctx.derivative(x)), None, None
+        # An infinite slope under an upstream of zero is no slope.
+        return _Weigh.apply(grads[0], ctx.derivative(x)), None, None
 
 
-def _wide(x: Tensor) -> Tensor:
+class _Weigh(torch.autograd.Function):
+    """weight * value, where a weight of 0 makes exactly 0 of an infinite value."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, value: Tensor) -> Tensor:
+        return torch.where(weight == 0, 0.0, weight * value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        weight, value = ctx.saved_tensors
+        return _Weigh.apply(grads[0], value), _Weigh.apply(grads[0], weight)
+
+
+def _wide(x: Tensor, name: str = "x") -> Tensor:
     """x in the precision that it is computed in: float64 stays, all else is float32."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"input must be a torch.Tensor, got {type(x).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
-        raise TypeError(f"input must hold raw outputs in a floating dtype, got {x.dtype}")
+        raise TypeError(f"{name} must be of a floating dtype, got {x.dtype}")
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -158,7 +177,10 @@ class Activation:
         return low, high
 
     def _widen(self, x: Tensor) -> Tensor:
-        """x in the precision in which even the square of F(x) keeps the digits of float32."""
+        """x in the precision in which even the square of F(x) keeps the digits of float32.
+
+        PyTorch's bound is half of Keras's, whose squares keep theirs in float32.
+        """
         return x if x.device.type in NO_FLOAT64 else x.double()
 
     def _squeeze(self, probability: Tensor) -> Tensor:
@@ -566,7 +588,7 @@ class _Custom(Activation):
         return self._squeeze(self._cdf(_wide(x))).to(x.dtype)
 
     def sf(self, x: Tensor) -> Tensor:
-        return self.cdf(-x) if self.symmetric else 1 - self.cdf(x)
+        return self.cdf(-x) if self.symmetric else (1 - self.cdf(_wide(x))).to(x.dtype)
 
     def logcdf(self, x: Tensor) -> Tensor:
         if self._logcdf is not None and self.epsilon == 0:

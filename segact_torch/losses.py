@@ -19,18 +19,19 @@ in any dtype, and are differentiable where they are floating.
 
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
 empty input, for an unknown activation or reduction, for an activation together with
-`from_logits=False`, and for targets outside [0, 1], which are checked (`validate=None`) where that
-does not make a device wait: on a CPU, outside of compiled code. `validate=True` checks always,
-`False` never.
+`from_logits=False`, and for targets (and probabilities) outside [0, 1], which are checked
+(`validate=None`) where that does not make a device wait: on a CPU, outside of compiled code.
+`validate=True` checks always, `False` never.
 """
 
+import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segact_torch.activations import Activation, _wide, get_activation
+from segact_torch.activations import Activation, _Weigh, _wide, get_activation
 
 __all__ = [
     "BinaryCrossEntropyLoss",
@@ -65,13 +66,14 @@ def binary_cross_entropy(
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
     """
-    x, y = _check(input, target, validate)
+    x, y = _check(input, target, validate, from_logits)
     if from_logits:
         f = _resolve(activation)
         loss = _Weigh.apply(y, -f.logcdf(x)) + _Weigh.apply(1 - y, -f.logsf(x))
     else:
         _refuse_activation(activation)
-        loss = F.binary_cross_entropy(x, y, reduction="none")
+        with torch.autocast(x.device.type, enabled=False):  # which refuses it even in float32
+            loss = F.binary_cross_entropy(x, y, reduction="none")
     return _reduce(loss, reduction)
 
 
@@ -99,7 +101,7 @@ def dice(
 
     Source: arXiv:2109.00903.
     """
-    x, y = _check(input, target, validate)
+    x, y = _check(input, target, validate, from_logits)
     p, q = _probabilities(x, activation, from_logits)
     axis = tuple(range(1 if per_sample else 0, x.ndim))
     error = _sum(y * q + (1 - y) * p, axis)
@@ -126,30 +128,10 @@ def mean_squared_error(
 
     Source: arXiv:2109.00903.
     """
-    x, y = _check(input, target, validate)
+    x, y = _check(input, target, validate, from_logits)
     # A square has twice the relative error of its root, and float32 has no digits to spare.
     p, q = _probabilities(x, activation, from_logits, widen=True)
     return _reduce(((1 - y) * p - y * q) ** 2, reduction).to(x.dtype)
-
-
-class _Weigh(torch.autograd.Function):
-    """weight * loss, where a weight of 0 makes exactly 0 of an infinite loss."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, loss: Tensor) -> Tensor:
-        return torch.where(weight == 0, 0.0, weight * loss)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (upstream,) = grads
-        weight, loss = ctx.saved_tensors
-        return upstream * loss, upstream * weight
 
 
 class _Mean(torch.autograd.Function):
@@ -171,9 +153,11 @@ class _Mean(torch.autograd.Function):
         return (grads[0] / ctx.shape.numel()).expand(ctx.shape)
 
 
-def _check(input: Tensor, target: Tensor, validate: bool | None) -> tuple[Tensor, Tensor]:
+def _check(
+    input: Tensor, target: Tensor, validate: bool | None, from_logits: bool
+) -> tuple[Tensor, Tensor]:
     """Both in the precision that they are computed in, or an error that says what is wrong."""
-    x = _wide(input)
+    x = _wide(input, "input")
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
     if input.shape != target.shape:
@@ -183,22 +167,26 @@ def _check(input: Tensor, target: Tensor, validate: bool | None) -> tuple[Tensor
         )
     if input.numel() == 0:
         raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")
-    if validate or (validate is None and _is_readable(target)):
-        _check_range(target)
+    checked = {"target": target} if from_logits else {"target": target, "input": input}
+    for name, values in checked.items():
+        if validate:
+            _check_range(values, name)
+        elif validate is None and values.device.type == "cpu" and not torch.compiler.is_compiling():
+            with contextlib.suppress(RuntimeError):  # no values under vmap, or of a fake tensor
+                _check_range(values, name)
     return x, target.to(x.dtype)
 
 
-def _is_readable(x: Tensor) -> bool:
-    """Whether the values of x can be looked at without a device sync: on a CPU, and not traced."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return x.device.type == "cpu" and not traced
-
-
-def _check_range(target: Tensor) -> None:
-    low, high = torch.aminmax(target.detach())
+def _check_range(x: Tensor, name: str) -> None:
+    if torch.compiler.is_compiling():
+        raise ValueError(
+            f"validate=True reads {name}, which has no values in compiled code; "
+            "call the loss uncompiled, or use validate=None"
+        )
+    low, high = torch.aminmax(x.detach())
     if not (low >= 0 and high <= 1):  # so that NaN is refused
         raise ValueError(
-            f"target must lie in [0, 1], got values from {low.item()} to {high.item()}"
+            f"{name} must lie in [0, 1], got values from {low.item()} to {high.item()}"
         )
 
 
@@ -237,13 +225,15 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return _Mean.apply(loss)
-    if reduction == "sum":
-        return loss.sum()
+    _check_reduction(reduction)
     if reduction == "none":
         return loss
-    raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    return loss.sum() if reduction == "sum" else _Mean.apply(loss)
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 class _Loss(nn.Module):
@@ -262,7 +252,7 @@ class _Loss(nn.Module):
             activation = _resolve(activation)
         else:
             _refuse_activation(activation)
-        _reduce(torch.zeros(1), reduction)
+        _check_reduction(reduction)
         self.options: dict[str, Any] = {
             "activation": activation,
             "from_logits": from_logits,

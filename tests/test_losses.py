@@ -229,13 +229,21 @@ def test_bad_shapes(ns, loss):
 def test_bad_dtypes_and_ranges(ns, loss):
     n = ns.argument
     x, y = np.zeros(4, "float32"), np.zeros(4, "float32")
-    with pytest.raises(TypeError, match=r"floating dtype, got .*int64"):
+    with pytest.raises(TypeError, match=r"must be of a floating dtype, got .*int64"):
         ns.mean(loss, ns.array(y), ns.array(x.astype("int64")))
     for bad in (np.array([0, 1, 2, 0]), np.array([0, -0.1, 0.5, 1]), np.array([0, np.nan, 0.5, 1])):
         for validate in (None, True):
             with pytest.raises(ValueError, match=rf"{n['target']} must lie in \[0, 1\]"):
                 ns.mean(loss, ns.array(bad.astype("float32")), ns.array(x), validate=validate)
     assert np.isfinite(float(ns.mean(loss, ns.array(y + 2), ns.array(x), validate=False)))
+
+
+def test_probabilities_outside_0_and_1(ns, loss):
+    """Raw outputs under from_logits=False: an activation was forgotten."""
+    n = ns.argument
+    x, y = np.array([5.0, -3.0], "float32"), np.array([1.0, 0.0], "float32")
+    with pytest.raises(ValueError, match=rf"{n['prediction']} must lie in \[0, 1\]"):
+        ns.mean(loss, ns.array(y), ns.array(x), from_logits=False)
 
 
 def test_bad_options(ns, loss):

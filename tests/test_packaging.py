@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -20,10 +21,23 @@ def installed(module):
 
 def test_one_version():
     version = importlib.metadata.version("segact")
-    for package in ("segact_torch", "segact_tf", "parity"):
+    for package in ("segact_torch", "segact_tf"):
         text = Path(importlib.util.find_spec(package).origin).read_text()
-        if '__version__ = "' in text:
-            assert f'__version__ = "{version}"' in text, package
+        assert f'__version__ = "{version}"' in text, package
+
+
+def readme_snippets():
+    if not (ROOT / "README.md").is_file():
+        return []
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(readme_snippets())))
+def test_readme_snippets_run(number):
+    snippet = readme_snippets()[number]
+    if not all(installed(m) for m in ("torch", "keras") if f"import {m}" in snippet):
+        pytest.skip("its framework is not installed")
+    subprocess.run([sys.executable, "-c", snippet], check=True, capture_output=True)
 
 
 def test_types_are_shipped():

@@ -85,6 +85,33 @@ def test_second_derivative_at_zero(smooth):
     assert second.item() == pytest.approx(2 * slope - (2 * f.pdf(x).item()) ** 2, rel=1e-12)
 
 
+def test_second_derivatives_where_the_first_is_zero():
+    """At F(x) = y the squared error is flat, and not straight: an upstream of 0 is no constant."""
+    x = torch.zeros(1, dtype=torch.float64)
+    y = torch.full_like(x, 0.5)
+
+    def loss(x):
+        return segact_torch.mean_squared_error(x, y)
+
+    hessian = torch.autograd.functional.hessian(loss, x)
+    assert hessian.item() == pytest.approx(2 * 0.25**2, rel=1e-14)
+    _, slope = torch.autograd.functional.jvp(segact_torch.sigmoid, x, torch.ones_like(x))
+    assert slope.item() == 0.25
+
+
+@pytest.mark.parametrize("y", [0.0, 0.5, 1.0])
+def test_mixed_derivative_at_hard_targets(smooth, y):
+    """d^2 loss / dx dy = -(log F - log(1 - F))', also where a weight is 0."""
+    x = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([y], dtype=torch.float64, requires_grad=True)
+    loss = segact_torch.binary_cross_entropy(x, y, smooth)
+    (in_x,) = torch.autograd.grad(loss, x, create_graph=True)
+    (mixed,) = torch.autograd.grad(in_x, y)
+    f = segact_torch.get_activation(smooth)
+    p, q, density = (g(x).item() for g in (f.cdf, f.sf, f.pdf))
+    assert mixed.item() == pytest.approx(-density / p - density / q, rel=1e-13)
+
+
 def test_compiles_into_one_graph(loss, activation, batch):
     torch._dynamo.reset()
     f = LOSSES[loss](activation)
@@ -134,7 +161,7 @@ def test_layouts(loss, smooth, batch):
 def test_copies_and_state(loss, activation, batch):
     f = LOSSES[loss](activation)
     for twin in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
-        assert twin.load_state_dict(f.state_dict()) == torch.nn.Module().load_state_dict({})
+        twin.load_state_dict(f.state_dict(), strict=True)
         assert twin(*batch) == f(*batch)
     assert repr(f).startswith(type(f).__name__)
     head = segact_torch.OutputActivation(activation)
@@ -180,6 +207,32 @@ def test_from_probabilities_clamps_the_log_as_pytorch_does():
     torch.testing.assert_close(ours, stock, rtol=0, atol=0)
     gradients = [torch.autograd.grad(loss.sum(), p, retain_graph=True)[0] for loss in (ours, stock)]
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_values_are_not_asked_of_fakes_and_traces():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    x, y = torch.zeros(3), torch.ones(3)
+    traced = make_fx(lambda x, y: segact_torch.dice(x, y, "arctan"), tracing_mode="fake")(x, y)
+    assert traced(x, y) == segact_torch.dice(x, y, "arctan")
+
+
+def test_validate_in_compiled_code_says_why_it_cannot():
+    torch._dynamo.reset()
+    f = segact_torch.DiceLoss(validate=True)
+    f = torch.compile(f, backend="aot_eager", fullgraph=True)
+    with pytest.raises(Exception, match="validate=True reads target, which has no values"):
+        f(torch.zeros(3), torch.zeros(3))
+
+
+def test_probabilities_under_autocast():
+    x, y = torch.rand(4, 4), torch.rand(4, 4).round()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        head = torch.sigmoid(torch.nn.Linear(4, 4)(x))
+        assert head.dtype == torch.bfloat16
+        loss = segact_torch.binary_cross_entropy(head, y, from_logits=False)
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
 
 
 def test_not_a_tensor():
