@@ -2,6 +2,11 @@
 
 A `Case` is one quantity of one activation on one input set. Elementwise quantities are evaluated on
 a grid over every regime, reduced losses on small batches in the shapes that users train with.
+
+What is not judged, and which tests cover it: `linear` along an axis, `reduction="sum"`, activations
+and losses as classes (layers, modules, Keras losses), labels of several classes, lower precisions,
+graph mode and compilation. Those are the same formulas called in another way: see
+tests/test_activations.py, tests/test_losses.py, tests/segact_torch and tests/segact_tf.
 """
 
 from dataclasses import dataclass
@@ -183,7 +188,7 @@ def _linear_sets(dtype: str) -> dict[str, Inputs]:
     huge[[0, -1]] = np.array([-1, 1]) * np.finfo(dtype).max
     return {
         "linear": {"x": x, "y": y},
-        "linear-constant": {"x": np.full_like(x, 3.7)},
+        "linear-constant": {"x": np.full_like(x, 3.7), "y": y},
         "linear-huge": {"x": huge},
     }
 
@@ -236,6 +241,8 @@ def _linear_cases(dtype: str) -> list[Case]:
     cases += [Case("linear", dtype, "linear", method, "", 0.0) for method in ("cdf", "sf")]
     for name in ("linear-constant", "linear-huge"):
         cases += [Case(name, dtype, "linear", *q, eps) for q in methods]
+    soft = elementwise_losses(("y=soft",))
+    cases += [Case("linear-constant", dtype, "linear", *q, eps) for q in [*soft, ("dice", "")]]
     return cases
 
 

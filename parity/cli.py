@@ -6,8 +6,12 @@ nothing could be judged. 2: wrong usage, or a file that cannot be used.
 
 import json
 import math
+import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -19,7 +23,7 @@ from parity.cases import input_sets, standard_cases
 from parity.compare import compare
 from parity.implementations import IMPLEMENTATIONS, missing
 from parity.judgement import Judgement, judge
-from parity.records import Record, RecordError, RecordWriter, write_atomically
+from parity.records import REFERENCE_PATH, Record, RecordError, RecordWriter, write_atomically
 from parity.runner import Job, Outcome, progress_display
 from parity.runner import run as run_workers
 from parity.userfile import InputError, judge_file, load_file
@@ -43,17 +47,51 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _known(name: str, more: tuple[str, ...] = ()) -> str:
-    if name not in (*IMPLEMENTATIONS, *more):
-        _refuse(
-            f"unknown implementation {name}; wanted one of {', '.join((*IMPLEMENTATIONS, *more))}"
-        )
+    known = (*IMPLEMENTATIONS, *more)
+    if name not in known:
+        near = get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean {near[0]}? One" if near else "wanted one"
+        _refuse(f"unknown implementation {name}; {hint} of {', '.join(known)}")
     return name
 
 
-def _writable(path: Path) -> Path:
-    if path.is_dir() or not path.parent.is_dir():
-        _refuse(f"{path}: cannot write there; wanted a file in a folder that exists")
-    return path
+def _check_writable(path: Path | None) -> None:
+    """Refuse, before any work is done, what could not be written to afterwards."""
+    if path is None or str(path) == "-":
+        return
+    try:
+        target = path.resolve()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            reason = "" if os.access(path, os.W_OK) else "no permission"
+        elif path.is_dir() or not target.parent.is_dir():
+            reason = "wanted a file in a folder that exists"
+        else:
+            tempfile.TemporaryFile(dir=target.parent).close()
+            reason = ""
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason:
+        _refuse(f"{path}: cannot write there; {reason}")
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn what a user can cause into one plain line and an exit code."""
+    try:
+        yield
+    except (InputError, RecordError) as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        print("segact-parity: interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _refuse(f"{path}: cannot write there; {error.strerror or error}")
 
 
 def _plain(value: Any) -> Any:
@@ -69,7 +107,8 @@ def _write_json(judgement: Judgement, path: Path) -> None:
     text = json.dumps(_plain(judgement.as_dict()), indent=1, allow_nan=False) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
-    else:
+        return
+    with _writing(path):
         write_atomically(path, text.encode())
 
 
@@ -108,8 +147,9 @@ def _judge_workers(names: list[str], device: str, inputs: Path | None, dense: bo
             return judgement
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def run(
+    context: typer.Context,
     inputs: Annotated[
         Path | None, typer.Option(help="An .npz with your own logits and targets to judge.")
     ] = None,
@@ -125,15 +165,24 @@ def run(
     ] = True,
     verbose: Annotated[bool, typer.Option(help="Show every pair.")] = False,
     markdown: Annotated[bool, typer.Option(help="Print the summary as Markdown instead.")] = False,
+    require_all: Annotated[
+        bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
+    ] = False,
 ) -> None:
     """Judge every implementation that is installed against the reference and each other."""
+    if context.args:
+        extra = context.args[0]
+        _refuse(f"run takes no argument {extra}; for a file of your own: --inputs {extra}")
     names = [_known(name) for name in implementation or IMPLEMENTATIONS]
-    if json_file and str(json_file) != "-":
-        _writable(json_file)
-    try:
+    if markdown and str(json_file) == "-":
+        _refuse("--markdown and --json - both write to standard output; choose one")
+    if markdown and inputs:
+        _refuse("--markdown is the summary of the standard cases; it does not go with --inputs")
+    _check_writable(json_file)
+    with _plain_errors():
         judgement = _judge_workers(list(dict.fromkeys(names)), device.value, inputs, dense)
-    except (InputError, RecordError) as error:
-        _refuse(str(error))
+    # what was asked for by name must have run
+    judgement.required = frozenset(names if require_all or implementation else ())
     if json_file:
         _write_json(judgement, json_file)
     out = report.console(stderr=str(json_file) == "-")
@@ -151,7 +200,8 @@ def _write_reference(path: Path) -> None:
         writer.add_inputs(name, inputs)
     for case in standard_cases():
         writer.add(case, reference.evaluate(case, input_sets()[case.input_set]))
-    writer.write(path)
+    with _writing(path):
+        writer.write(path)
 
 
 @app.command()
@@ -161,14 +211,20 @@ def record(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
 ) -> None:
     """Write the record of one implementation, to compare with another machine's or next year's."""
-    _writable(output)
-    if _known(implementation, ("reference",)) == "reference":
+    _known(implementation, ("reference",))
+    _check_writable(output)
+    with _plain_errors():
+        _record(implementation, output, device.value)
+
+
+def _record(implementation: str, output: Path, device: str) -> None:
+    if implementation == "reference":
         _write_reference(output)
         return
     if missing(implementation):
         _refuse(f"{implementation}: {missing(implementation)}")
     with tempfile.TemporaryDirectory(prefix="segact-parity-") as folder:
-        job = Job(Path(folder), device.value)
+        job = Job(Path(folder), device)
         with progress_display(report.console(stderr=True)) as progress:
             (outcome,) = run_workers([implementation], job, progress)
         if outcome.record is None:
@@ -177,25 +233,32 @@ def record(
                 file=sys.stderr,
             )
             raise typer.Exit(1)
-        write_atomically(output, outcome.record.path.read_bytes())
+        content = outcome.record.path.read_bytes()
+    with _writing(output):
+        write_atomically(output, content)
+
+
+def _load_record(path: Path) -> Record:
+    """The record at the path; the word `reference` is the shipped one."""
+    shipped = str(path) == "reference" and not path.exists()
+    return Record.load(REFERENCE_PATH if shipped else path)
 
 
 @app.command(name="compare")
 def compare_records(
     left: Annotated[Path, typer.Argument(help="A record.")],
-    right: Annotated[Path, typer.Argument(help="Another, or the shipped reference.")],
+    right: Annotated[Path, typer.Argument(help="Another, or `reference` for the shipped one.")],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
     ] = None,
 ) -> None:
     """Compare two records: within the sum of their bounds, or not."""
-    if json_file and str(json_file) != "-":
-        _writable(json_file)
-    try:
-        one, two = Record.load(left), Record.load(right)
+    _check_writable(json_file)
+    with _plain_errors():
+        one, two = _load_record(left), _load_record(right)
+        if one.implementation == "reference":  # the truth belongs on the right
+            one, two = two, one
         found = compare(one, two)
-    except RecordError as error:
-        _refuse(str(error))
     judgement = Judgement(
         [Outcome(one.implementation, one), Outcome(two.implementation, two)], found
     )

@@ -4,7 +4,7 @@ It runs in the process of the implementation, in chunks, and gives one `Measurem
 quantity, part and region.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -98,6 +98,22 @@ def _quantiles(name: str, evaluate: Evaluate, activation: str, p: Array) -> Meas
     inputs = {"p": p}
     got, expected = evaluate(case, inputs), oracle.evaluate(case, inputs)
     return measure(name, "oracle", case, "value", got["value"], expected["value"], inputs)
+
+
+def swept(measurements: Iterable[Measurement]) -> set[tuple[str, str, str]]:
+    """What measurements cover: activation, quantity and part."""
+    return {(m.activation, m.quantity, m.part) for m in measurements}
+
+
+def wanted() -> set[tuple[str, str, str]]:
+    """What a whole sweep covers: activation, quantity and part."""
+    found = {
+        (activation, case.label, part)
+        for activation in ACTIVATIONS
+        for case in cases_of(activation, "dense")
+        for part in case.parts
+    }
+    return found | {(activation, "ppf", "value") for activation in ACTIVATIONS[:-1]}
 
 
 def sweep(name: str, evaluate: Evaluate) -> Iterator[tuple[str, list[Measurement]]]:

@@ -44,13 +44,14 @@ class ShownRow:
 
 @dataclass
 class Judgement:
-    """Everything a run found."""
+    """Everything a run found; `required` are the implementations that must not be skipped."""
 
     outcomes: list[Outcome]
     measurements: list[Measurement] = field(default_factory=list)
     shown: list[ShownRow] = field(default_factory=list)
     losses: list[LossRow] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    required: frozenset[str] = frozenset()
 
     @property
     def implementations(self) -> list[str]:
@@ -60,6 +61,11 @@ class Judgement:
     def failures(self) -> list[str]:
         """One line for everything that is wrong; empty if the run passes."""
         lines = [f"{o.name} failed: {o.error}" for o in self.outcomes if o.error]
+        lines += [
+            f"{o.name} was asked for and skipped: {o.skipped}"
+            for o in self.outcomes
+            if o.skipped and o.name in self.required
+        ]
         if not self.measurements:
             return [*lines, "nothing was judged: no implementation could run"]
         figures = worst(self.measurements).values()
@@ -75,9 +81,14 @@ class Judgement:
         return lines + self.stale
 
     @property
+    def skipped(self) -> list[str]:
+        """The implementations that did not run because something is not there."""
+        return [outcome.name for outcome in self.outcomes if outcome.skipped]
+
+    @property
     def passed(self) -> bool:
         """Something was judged, and all of it is within bounds."""
-        return not self.failures()
+        return not self.failures() and all(m.passed for m in self.measurements)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""

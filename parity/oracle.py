@@ -208,9 +208,9 @@ def _squared_error(a: Curve, y: Array) -> Terms:
     return d * d, 2 * d * a.p, -2 * d
 
 
-def _dice(a: Curve, y: Array, axes: tuple[int, ...]) -> Terms:
-    """The loss over `axes`, averaged over the rest, with its derivatives."""
-    bottom = np.sum(a.c + y, axes, keepdims=True)
+def _dice(a: Curve, y: Array, axes: tuple[int, ...], smallest: float) -> Terms:
+    """The loss over `axes`, averaged over the rest, with its derivatives; see `evaluate`."""
+    bottom = np.sum(np.where(a.c < smallest, 0, a.c) + y, axes, keepdims=True)
     top = np.sum(y * a.s + (1 - y) * a.c, axes, keepdims=True)
     inverse = np.divide(1, bottom, out=np.zeros_like(bottom), where=bottom > 0)
     loss = top * inverse
@@ -218,10 +218,14 @@ def _dice(a: Curve, y: Array, axes: tuple[int, ...]) -> Terms:
     return np.asarray(np.mean(loss)), a.p * (1 - 2 * y - loss) * share, (a.s - a.c - loss) * share
 
 
-def _loss(case: Case, a: Curve, y: Array) -> Terms:
+def _axes(case: Case, y: Array) -> tuple[int, ...]:
+    """What one Dice loss covers."""
+    return tuple(range(1 if case.option == "per_sample" else 0, y.ndim))
+
+
+def _loss(case: Case, a: Curve, y: Array, smallest: float) -> Terms:
     if case.quantity == "dice":
-        first = 1 if case.option == "per_sample" else 0
-        return _dice(a, y, tuple(range(first, y.ndim)))
+        return _dice(a, y, _axes(case, y), smallest)
     terms = _cross_entropy if case.quantity == "binary_cross_entropy" else _squared_error
     value, in_x, in_y = terms(a, y)
     if not case.reduced:
@@ -229,11 +233,17 @@ def _loss(case: Case, a: Curve, y: Array) -> Terms:
     return np.asarray(np.mean(value)), in_x / y.size, in_y / y.size
 
 
-def evaluate(case: Case, inputs: Inputs, at: Curve | None = None) -> dict[str, Array]:
+def evaluate(
+    case: Case, inputs: Inputs, at: Curve | None = None, smallest: float | None = None
+) -> dict[str, Array]:
     """`value`, `grad_x` and, for soft targets, `grad_y` of a case in float64.
 
-    `at` is `curve(case, x)` where the caller has it already.
+    `at` is `curve(case, x)` where the caller has it already. An output below `smallest` (if not
+    given, what the dtype of the case rounds to 0) is 0 in the denominator of Dice: it decides
+    whether a sample without any target is right, a loss of 0, or all wrong, a loss of 1.
     """
+    if smallest is None:
+        smallest = float(np.finfo(case.dtype).smallest_subnormal) / 2
     with np.errstate(all="ignore"):
         if case.quantity == "ppf":
             return {"value": quantile(case, inputs["p"].astype(np.float64))}
@@ -250,29 +260,72 @@ def evaluate(case: Case, inputs: Inputs, at: Curve | None = None) -> dict[str, A
             value, in_x = methods[case.quantity]
             in_y = value
         else:
-            value, in_x, in_y = _loss(case, a, case.targets(inputs).astype(np.float64))
+            value, in_x, in_y = _loss(case, a, case.targets(inputs).astype(np.float64), smallest)
         if case.activation == "linear":
             in_x = _through_ends(case, x, in_x)
         result = {"value": value, "grad_x": in_x, "grad_y": in_y}
         return {part: result[part] for part in case.parts}
 
 
-def scales(case: Case, inputs: Inputs) -> dict[str, Array]:
-    """For soft targets, the magnitudes against which errors of elementwise losses are counted.
+def _loss_scales(case: Case, a: Curve, y: Array) -> dict[str, Array]:
+    """The sum of the terms' magnitudes for every element of a loss; see `scales`."""
+    if case.quantity == "dice":
+        axes = _axes(case, y)
+        bottom = np.sum(a.c + y, axes, keepdims=True)
+        share = np.divide(1, bottom, out=np.zeros_like(bottom), where=bottom > 0)
+        loss = np.sum(y * a.s + (1 - y) * a.c, axes, keepdims=True) * share
+        share = share / loss.size
+        in_x = a.p * (np.abs(1 - 2 * y) + loss) * share
+        return {"grad_x": in_x, "grad_y": (np.abs(a.s - a.c) + loss) * share}
+    if case.quantity == "binary_cross_entropy":
+        in_x = _weighted(y, a.hc) + _weighted(1 - y, a.hs)
+        return {"grad_x": in_x, "grad_y": -a.logs - a.logc}
+    both = (1 - y) * a.c + y * a.s
+    d = (1 - y) * a.c - y * a.s
+    value = both * (2 * np.abs(d) + float(np.finfo(case.dtype).eps) * both)
+    return {"value": value, "grad_x": 2 * a.p * both, "grad_y": 2 * both}
 
-    A difference a - b is counted against |a| + |b|. For the square of d = a - b that is
-    2 |d| (|a| + |b|) to first order, and u (|a| + |b|)^2, u the rounding unit, where d vanishes.
-    Empty for other cases: there an error is counted against the value itself.
+
+def _scale_through_ends(case: Case, x: Array, weight: Array) -> Array:
+    """The magnitude of the terms of `_through_ends`.
+
+    The ends' own weights, which cancel exactly, count only where there is nothing but ends.
     """
-    if not case.soft or case.reduced:
+    u, v, half = _position(x)
+    if half == 0:
+        return np.zeros_like(x)
+    scale = weight.copy()
+    inside = (x > x.min()) & (x < x.max())
+    for end, towards in ((x == x.min(), v), (x == x.max(), u)):
+        if inside.any():
+            scale[end] = np.sum(weight * towards, where=inside) / np.count_nonzero(end)
+    return (0.5 - case.exact_epsilon) / half * scale
+
+
+def scales(case: Case, inputs: Inputs) -> dict[str, Array]:
+    """The magnitudes of the terms that may cancel, against which errors are then counted.
+
+    For soft targets of elementwise losses: a difference a - b is counted against |a| + |b|. For the
+    square of d = a - b that is 2 |d| (|a| + |b|) to first order, and u (|a| + |b|)^2, u the
+    rounding unit, where d vanishes. For reduced gradients see `compare.reduced_error`. Empty for
+    other cases: there an error is counted against the value itself.
+    """
+    linear = case.activation == "linear"
+    if not case.reduced and not case.soft and not linear:
         return {}
     with np.errstate(all="ignore"):
-        a = curve(case, inputs["x"].astype(np.float64))
-        y = case.targets(inputs).astype(np.float64)
-        if case.quantity == "binary_cross_entropy":
-            return {"grad_x": y * a.hc + (1 - y) * a.hs, "grad_y": -a.logs - a.logc}
-        both = (1 - y) * a.c + y * a.s
-        d = (1 - y) * a.c - y * a.s
-        unit = float(np.finfo(case.dtype).eps)
-        value = both * (2 * np.abs(d) + unit * both)
-        return {"value": value, "grad_x": 2 * a.p * both, "grad_y": 2 * both}
+        x = inputs["x"].astype(np.float64)
+        a = curve(case, x)
+        if not case.is_loss:
+            weights = {"cdf": a.p, "sf": a.p, "logcdf": a.hc, "logsf": a.hs}
+            found = {"grad_x": weights[case.quantity]}
+        else:
+            found = _loss_scales(case, a, case.targets(inputs).astype(np.float64))
+        if linear:
+            found["grad_x"] = _scale_through_ends(case, x, found["grad_x"])
+    if case.reduced:
+        size = 1 if case.quantity == "dice" else x.size
+        found = {part: array / size for part, array in found.items() if part != "value"}
+    elif not case.soft:
+        found = {"grad_x": found["grad_x"]}
+    return {part: array for part, array in found.items() if part in case.parts}

@@ -45,7 +45,14 @@ def versions() -> dict[str, str]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, then rename: `path` holds the whole content or what it held before."""
+    """Write beside, then rename: `path` holds the whole content or what it held before.
+
+    A link stays and the file it points to is replaced; a pipe or a device is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

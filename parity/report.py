@@ -1,10 +1,13 @@
 """What a person reads: tables of the worst errors, and one line for everything that failed."""
 
+import os
+from collections import Counter
 from collections.abc import Iterable
 from itertools import combinations
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement as Extent
 from rich.table import Table
 from rich.text import Text
 
@@ -12,36 +15,56 @@ from parity import bounds
 from parity.cases import ACTIVATIONS, METHODS, REDUCED, Case
 from parity.compare import Measurement, worst
 from parity.judgement import Judgement, ShownRow
-from parity.userfile import LossRow
+from parity.userfile import Beside, LossRow
 
 WIDTH = 100
 _MOST_LINES = 60
 _SHORT = {"keras-tensorflow": "k-tf", "keras-jax": "k-jax", "keras-torch": "k-torch"}
 _QUANTITIES = (*METHODS, "ppf", "binary_cross_entropy", "squared_error")
 _TITLES = {"binary_cross_entropy": "cross entropy", "squared_error": "squared error"}
+_OPTIONAL = ("* at x", "worst pair", "at x")
+"""Columns at the right that a narrow terminal goes without."""
+_STAR = "*: nearest to its bound"
 _REDUCED_LABELS = tuple(f"{q},{option}" if option else q for q, option in REDUCED)
 
 
 def console(stderr: bool = False) -> Console:
-    """A console of at most 100 columns, and of exactly 100 where there is no terminal."""
+    """As wide as the terminal or `COLUMNS` say, 100 columns at most; 100 where neither says."""
     found = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    found.width = min(found.width, WIDTH) if found.is_terminal else WIDTH
+    told = found.is_terminal or "COLUMNS" in os.environ
+    found.width = min(found.width, WIDTH) if told else WIDTH
     return found
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     return table
 
 
 def print_table(out: Console, table: Table) -> None:
-    """The title on a line of its own, wider than the table if need be, then the table."""
+    """The title on lines of its own, then the table, without optional columns if they do not fit.
+
+    Nothing is cut: a table that is still too wide is printed as wide as it is.
+    """
     title, table.title = str(table.title), None
-    out.print(f"\n[bold]{title}[/]")
-    out.print(table)
+    head, _, note = title.partition("\n")
+    out.print(f"\n[bold]{escape(head)}[/]", soft_wrap=True)
+    if note:
+        out.print(escape(note), soft_wrap=True)
+    endless = out.options.update(width=10_000)
+    while table.columns[-1].header in _OPTIONAL:
+        if Extent.get(out, endless, table).maximum <= out.width:
+            break
+        table.columns.pop()
+    width = out.width
+    out.width = max(width, Extent.get(out, endless, table).maximum)
+    try:
+        out.print(table)
+    finally:
+        out.width = width
 
 
 def _base(m: Measurement) -> str:
@@ -54,55 +77,99 @@ def _number(m: Measurement) -> str:
     return f"{m.error:.1f}" if m.unit == "ulp" and m.error < 1000 else f"{m.error:.0e}"
 
 
+def _nearness(m: Measurement) -> float:
+    return m.error / m.bound if m.bound else m.error
+
+
 def _worst_of(found: Iterable[Measurement]) -> Measurement | None:
     """The one nearest to its bound, or furthest beyond it."""
-    return max(found, key=lambda m: m.error / m.bound if m.bound else m.error, default=None)
+    return max(found, key=_nearness, default=None)
 
 
-def _cell(found: list[Measurement]) -> Text:
-    """`value/gradient`, red where over the bound."""
+def _cell(found: list[Measurement], star: Measurement | None = None) -> Text:
+    """`value/gradient`, red where over the bound, a star at one of them."""
     cell = Text()
     value = _worst_of(m for m in found if m.part == "value")
     gradient = _worst_of(m for m in found if m.part != "value")
     for m in (value, gradient):
         if m is not None:
             cell.append("/" if cell else "").append(_number(m), "" if m.passed else "bold red")
+            cell.append("*" if m is star else "")
     return cell
 
 
+def _pair(found: list[Measurement]) -> str:
+    """The worst pair of implementations and its error."""
+    pair = _worst_of(m for m in found if not m.judged_alone)
+    if pair is None:
+        return ""
+    sides = " ".join(_SHORT.get(name, name) for name in (pair.left, pair.right))
+    return f"{sides} {_number(pair)}"
+
+
 def _row(names: list[str], found: list[Measurement]) -> list[Text | str]:
-    """A cell for every implementation, the worst pair, where the worst error is, the verdict."""
-    alone = [m for m in found if m.judged_alone]
-    cells: list[Text | str] = [_cell([m for m in alone if m.left == name]) for name in names]
-    if len(names) > 1:
-        pair = _worst_of(m for m in found if not m.judged_alone)
-        sides = " ".join(_SHORT.get(name, name) for name in (pair.left, pair.right)) if pair else ""
-        cells.append(f"{sides} {_number(pair)}" if pair else "")
-    at = _worst_of(alone) or _worst_of(found)
-    cells.append("" if at is None or at.x is None else f"{at.x:.3g}")
-    return [*cells, _verdict(all(m.passed for m in found))]
+    """The verdict, a cell for every implementation, where the starred error is, the worst pair."""
+    alone = [m for m in found if m.judged_alone and m.left in names]
+    at = _worst_of(alone)
+    star = at if at is not None and at.error > 0 and at.x is not None else None
+    cells: list[Text | str] = [_cell([m for m in alone if m.left == name], star) for name in names]
+    where = "" if star is None else f"{star.x:.3g}"
+    pairs = [_pair(found)] if len(names) > 1 else []
+    return [_verdict(found), *cells, where, *pairs]
 
 
-def _verdict(passed: bool) -> Text:
+def _verdict(found: Iterable[Measurement | LossRow]) -> Text:
+    passed = all(m.passed for m in found)
     return Text("ok", "green") if passed else Text("FAIL", "bold red")
 
 
-def _columns(names: list[str]) -> list[str]:
-    pairs = ["worst pair"] if len(names) > 1 else []
-    return [_SHORT.get(name, name) for name in names] + [*pairs, "at x", ""]
+def _heads(names: list[str]) -> list[str]:
+    return [_SHORT.get(name, name) for name in names]
 
 
-def _elementwise(figures: list[Measurement]) -> list[Measurement]:
-    return [m for m in figures if m.quantity not in _REDUCED_LABELS]
+def _pair_head(names: list[str]) -> list[str]:
+    return ["worst pair"] if len(names) > 1 else []
+
+
+def _is_sum(m: Measurement) -> bool:
+    """Whether every element had a part in it: a reduced loss, or the gradient of `linear` in x."""
+    return m.quantity in _REDUCED_LABELS or (m.activation == "linear" and m.part == "grad_x")
+
+
+def _elementwise(figures: list[Measurement], dtype: str) -> list[Measurement]:
+    return [m for m in figures if m.dtype == dtype and not _is_sum(m)]
+
+
+def _usual(found: Iterable[Measurement]) -> str:
+    """The bound that most of them have (an exception has its own)."""
+    counted = Counter(m.bound for m in found)
+    return f"{counted.most_common(1)[0][0]:g}" if counted else ""
+
+
+def _bound_cells(names: list[str], found: list[Measurement]) -> list[str]:
+    cells = []
+    for name in names:
+        mine = [m for m in found if m.left == name and m.judged_alone]
+        value = _usual(m for m in mine if m.part == "value")
+        gradient = _usual(m for m in mine if m.part != "value")
+        cells.append("/".join(filter(None, (value, gradient))))
+    return cells
+
+
+def _add_bounds(table: Table, names: list[str], found: list[Measurement]) -> None:
+    """The last rows: the bounds of what is in the table, the quantile's apart."""
+    for word, quantile in (("bound", False), ("bound of ppf", True)):
+        cells = _bound_cells(names, [m for m in found if (m.quantity == "ppf") is quantile])
+        if any(cells):
+            table.add_row(Text(word, "bold"), "", *cells)
 
 
 def float32_table(names: list[str], figures: list[Measurement]) -> Table:
-    """Rows: activation and quantity, elementwise, in ulp (the gradients of linear: relative)."""
-    title = (
-        "float32, elementwise: worst error of the value / of the gradient, in ulp (1e-07: relative)"
-    )
-    table = _table(title, "", *_columns(names))
-    chosen = [m for m in _elementwise(figures) if m.dtype == "float32"]
+    """Rows: activation and quantity, elementwise, in ulp."""
+    title = "float32, element by element: worst error in ulp, of the value/of the gradient"
+    heads = [*_heads(names), "* at x", *_pair_head(names)]
+    table = _table(f"{title}\n{_STAR}", "", "", *heads)
+    chosen = _elementwise(figures, "float32")
     for activation in ACTIVATIONS:
         rows = {
             q: [m for m in chosen if (m.activation, _base(m)) == (activation, q)]
@@ -113,39 +180,53 @@ def float32_table(names: list[str], figures: list[Measurement]) -> Table:
         for quantity, found in rows.items():
             if found:
                 table.add_row("  " + _TITLES.get(quantity, quantity), *_row(names, found))
+    _add_bounds(table, names, chosen)
     return table
 
 
 def activation_table(names: list[str], figures: list[Measurement], dtype: str) -> Table:
     """Rows: activations, the worst over all elementwise quantities."""
     unit = "error in ulp" if dtype == "float32" else "relative error"
-    title = f"{dtype}, elementwise: worst {unit} of all values / of all gradients"
-    table = _table(title, "", *_columns(names))
+    title = f"{dtype}, element by element: worst {unit}, of all values/of all gradients"
+    heads = [*_heads(names), "* at x", *_pair_head(names)]
+    table = _table(f"{title}\n{_STAR}", "", "", *heads)
+    chosen = [m for m in _elementwise(figures, dtype) if m.left in names]
     for activation in ACTIVATIONS:
-        chosen = [m for m in _elementwise(figures) if m.dtype == dtype]
-        found = [m for m in chosen if m.activation == activation and m.left in names]
+        found = [m for m in chosen if m.activation == activation]
         if found:
             table.add_row(activation, *_row(names, found))
+    _add_bounds(table, names, chosen)
     return table
 
 
+def _sums(figures: list[Measurement]) -> dict[str, list[Measurement]]:
+    """What `reduced_table` shows, by the title of its rows."""
+    groups = {
+        _loss_name(label): [m for m in figures if m.quantity == label] for label in _REDUCED_LABELS
+    }
+    linear = [m for m in figures if _is_sum(m) and m.quantity not in _REDUCED_LABELS]
+    groups["gradient of linear"] = linear
+    return {name: found for name, found in groups.items() if found}
+
+
 def reduced_table(names: list[str], figures: list[Measurement]) -> Table:
-    """Rows: reduced losses and dtypes; the worst over activations, and whose it is."""
-    title = "reduced losses: worst relative error / of the gradient, against its largest entry"
-    heads = [_SHORT.get(name, name) for name in names]
-    table = _table(title, "", *heads, *(["worst pair"] if len(names) > 1 else []), "of", "")
-    for label in _REDUCED_LABELS:
-        table.add_row(Text(_loss_name(label), "bold"))
+    """Rows: reduced losses and the gradients of linear, by dtype; the worst over activations."""
+    title = "sums over all elements: worst relative error, of the loss/of the gradient"
+    note = "gradients: relative to the largest entry"
+    table = _table(f"{title}\n{note}", "", "", *_heads(names), *_pair_head(names))
+    for name, group in _sums(figures).items():
+        table.add_row(Text(name, "bold"))
         for dtype in ("float32", "float64"):
-            found = [m for m in figures if (m.quantity, m.dtype) == (label, dtype)]
+            found = [m for m in group if m.dtype == dtype and m.left in names]
             alone = [m for m in found if m.judged_alone]
-            pair = _worst_of(m for m in found if not m.judged_alone)
-            at = _worst_of(alone)
-            if at is not None:
+            if alone:
                 cells = [_cell([m for m in alone if m.left == name]) for name in names]
-                pairs = [_number(pair)] if pair else []
-                verdict = _verdict(all(m.passed for m in found))
-                table.add_row(f"  {dtype}", *cells, *pairs, at.activation, verdict)
+                pairs = [_pair(found)] if len(names) > 1 else []
+                table.add_row(f"  {dtype}", _verdict(found), *cells, *pairs)
+    for dtype in ("float32", "float64"):
+        chosen = [m for m in figures if m.dtype == dtype and m.quantity in _REDUCED_LABELS]
+        if chosen:
+            table.add_row(Text(f"bound, {dtype}", "bold"), "", *_bound_cells(names, chosen))
     return table
 
 
@@ -158,9 +239,9 @@ def _loss_name(label: str) -> str:
 def pair_table(names: list[str], figures: list[Measurement]) -> Table:
     """Every pair of implementations: activation and quantity, float32, value / gradient."""
     pairs = list(combinations(names, 2))
-    heads = [" ".join(_SHORT.get(name, name) for name in pair) for pair in pairs]
-    table = _table("float32, every pair: worst value / gradient, in ulp", "", *heads)
-    chosen = [m for m in _elementwise(figures) if m.dtype == "float32" and not m.judged_alone]
+    heads = ["\n".join(_heads(list(pair))) for pair in pairs]
+    table = _table("float32, every pair: worst value/gradient, in ulp", "", *heads)
+    chosen = [m for m in _elementwise(figures, "float32") if not m.judged_alone]
     for activation in ACTIVATIONS:
         table.add_row(Text(activation, "bold"))
         for q in _QUANTITIES:
@@ -173,30 +254,30 @@ def pair_table(names: list[str], figures: list[Measurement]) -> Table:
 
 def comparison_table(found: list[Measurement]) -> Table:
     """Two records: the worst of every activation, float32 and float64."""
-    table = _table("worst error by activation", "", "error", "bound", "quantity", "at x", "")
+    title = "worst error of every activation: the one nearest to its bound"
+    table = _table(title, "", "", "error", "bound", "quantity", "at x")
     for dtype in ("float32", "float64"):
+        table.add_row(Text(dtype, "bold"))
         for activation in ACTIVATIONS:
             chosen = [m for m in found if (m.dtype, m.activation) == (dtype, activation)]
             m = _worst_of(chosen)
             if m is not None:
-                x = "" if m.x is None else f"{m.x:.4g}"
-                verdict = _verdict(m.passed)
-                what = f"{m.quantity} {m.part}"
-                table.add_row(
-                    f"{activation}, {dtype}",
-                    f"{_number(m)} {m.unit}",
-                    f"{m.bound:g}",
-                    what,
-                    x,
-                    verdict,
-                )
+                what = f"{_loss_name(m.quantity)} {m.part.replace('grad_', 'gradient in ')}"
+                error, bound = f"{_number(m)} {m.unit}", f"{m.bound:g}"
+                x = "" if m.x is None else f"{m.x:.3g}"
+                table.add_row(f"  {activation}", _verdict(chosen), error, bound, what, x)
     return table
+
+
+def _short(x: float) -> str:
+    """Two digits, without an exponent where there is no need."""
+    return f"{float(f'{x:.2g}'):g}"
 
 
 def _from(value: float, since: float) -> str:
     """The loss at the end of the range and, if it sticks there, the x from which it does."""
     sticks = 0 < abs(since) < bounds.FAR and value != 0
-    return f"{abs(value):.3g}" + (f" from {since:.2g}" if sticks else "")
+    return f"{abs(value):.3g}" + (f" from {_short(since)}" if sticks else "")
 
 
 def _percent(error: float) -> str:
@@ -205,16 +286,17 @@ def _percent(error: float) -> str:
 
 def shown_table(rows: list[ShownRow]) -> Table:
     """What is shown and not judged: where other formulas of -log F(x) lose digits and stick."""
-    title = "shown, not judged: -log F(x) by other formulas (target 1, float32, |x| up to 1e4)"
-    columns = ("off by, x <= 0", "at x = -1e4", "exact", "at x = 1e4", "exact")
-    table = _table(title, "", *columns)
+    title = "shown, not judged: -log F(x) by other formulas (float32, |x| up to 1e4)"
+    note = '"from": the x from which on it no longer moves'
+    columns = ("off by\nx <= 0", "at\nx = -1e4", "\nexact", "at\nx = 1e4", "\nexact")
+    table = _table(f"{title}\n{note}", "", *columns)
     for formula in dict.fromkeys(row.formula for row in rows):
         table.add_row(Text(formula, "bold"))
         for row in (r for r in rows if r.formula == formula):
             who = row.activation if formula.startswith("published") else row.implementation
             table.add_row(
                 f"  {who}",
-                f"{_percent(row.error)} at {row.x:.2g}",
+                _percent(row.error),
                 _from(row.largest, row.largest_from),
                 f"{row.exact_largest:.3g}",
                 _from(row.smallest, row.smallest_from),
@@ -226,63 +308,86 @@ def shown_table(rows: list[ShownRow]) -> Table:
 def loss_table(names: list[str], rows: list[LossRow]) -> Table:
     """A user's file: every reduced loss of every implementation, and how far they are apart."""
     title = "losses on the file, from each implementation"
-    table = _table(title, "", *(_SHORT.get(name, name) for name in names), "difference", "")
+    note = f"apart: the largest relative difference, at most {bounds.FILE_AGREEMENT:g}"
+    table = _table(f"{title}\n{note}", "", "", *_heads(names), "apart")
     for activation in dict.fromkeys(row.activation for row in rows):
         table.add_row(Text(activation, "bold"))
         for row in (r for r in rows if r.activation == activation):
             values = [f"{row.values[name]:.9g}" for name in names]
-            spread = f"{row.spread:.1e}"
-            table.add_row(f"  {_loss_name(row.loss)}", *values, spread, _verdict(row.passed))
+            spread = f"{row.spread:.1e}" if row.spread else "0"
+            table.add_row(f"  {_loss_name(row.loss)}", _verdict([row]), *values, spread)
     return table
 
 
-def _bounds_line(names: list[str]) -> str:
-    """The bounds of the first table in words, from the table of bounds."""
-    case = Case("grid", "float32", "sigmoid", "cdf")
-    ppf = Case("probabilities", "float32", "sigmoid", "ppf")
-    parts = []
-    for name in names:
-        value, gradient = (bounds.table_bound(name, case, p) for p in ("value", "grad_x"))
-        quantile = bounds.table_bound(name, ppf, "value")
-        parts.append(f"{_SHORT.get(name, name)} {value:g}/{gradient:g} (ppf {quantile:g})")
-    return "bounds in ulp: " + ", ".join(parts)
+def beside_table(name: str, ours: float, beside: Beside) -> Table:
+    """A user's file: the sigmoid's cross entropy by other formulas, beside ours."""
+    title = "shown, not judged: the sigmoid's cross entropy on the file by other formulas"
+    share = beside.past_16 / beside.outputs
+    note = (
+        f"{beside.past_16:,} of {beside.outputs:,} raw outputs ({share:.2%}) pass 16 in magnitude"
+    )
+    table = _table(f"{title}\n{note}", "", "loss", "off by", "wrong, but\nno gradient")
+    table.add_row(f"ours, {name}", f"{ours:.9g}", _percent(beside.off(ours)), f"{beside.stuck:,}")
+    for formula in beside.formulas:
+        table.add_row(
+            formula.name,
+            f"{formula.loss:.9g}",
+            _percent(beside.off(formula.loss)),
+            f"{formula.stuck:,}",
+        )
+    return table
 
 
-def print_report(out: Console, judgement: Judgement, verbose: bool = False) -> None:
-    """Everything: who ran, the tables, the verdict."""
+def _print_outcomes(out: Console, judgement: Judgement) -> None:
     for outcome in judgement.outcomes:
         words = (
             f"skipped: {outcome.skipped}" if outcome.skipped else "failed" if outcome.error else ""
         )
         if outcome.record:
             words = f"{outcome.record.device}, {outcome.seconds:.0f} s"
-        out.print(f"{outcome.name:>16}  {escape(words)}")
+        short = _SHORT.get(outcome.name, "")
+        out.print(f"{short:>7}  {outcome.name:16}  {escape(words)}", soft_wrap=True)
+
+
+def _tables(judgement: Judgement, verbose: bool) -> list[Table]:
     names = judgement.implementations
     figures = list(worst(judgement.measurements).values())
-    tables = []
     if judgement.losses:
         dtype = figures[0].dtype
         tables = [loss_table(names, judgement.losses), activation_table(names, figures, dtype)]
-    elif figures:
-        tables = [float32_table(names, figures), activation_table(names, figures, "float64")]
-        tables += [reduced_table(names, figures)]
-        tables += [pair_table(names, figures)] if verbose and len(names) > 1 else []
-        tables += [shown_table(judgement.shown)] if judgement.shown else []
-    for table in tables:
+        tables.append(reduced_table(names, figures))
+        for row in judgement.losses:
+            if row.beside and names:
+                tables.append(beside_table(names[0], row.values[names[0]], row.beside))
+        return tables
+    if not figures:
+        return []
+    tables = [float32_table(names, figures), activation_table(names, figures, "float64")]
+    tables.append(reduced_table(names, figures))
+    tables += [pair_table(names, figures)] if verbose and len(names) > 1 else []
+    return tables + ([shown_table(judgement.shown)] if judgement.shown else [])
+
+
+def print_report(out: Console, judgement: Judgement, verbose: bool = False) -> None:
+    """Everything: who ran, the tables, the verdict."""
+    _print_outcomes(out, judgement)
+    for table in _tables(judgement, verbose):
         print_table(out, table)
-    if figures:
-        out.print(f"\n{_bounds_line(names)}")
+    out.print()
     print_verdict(out, judgement)
 
 
 def print_verdict(out: Console, judgement: Judgement) -> None:
     """Pass, or who fails in what, and then a line for every failure."""
     failures = judgement.failures()
+    skipped = sum(bool(outcome.skipped) for outcome in judgement.outcomes)
+    tail = f", {skipped} skipped" if skipped else ""
     if not failures:
         counted = sum(m.count for m in judgement.measurements)
-        out.print(f"[green]passed[/]: {counted:,} comparisons, all within bounds")
+        out.print(f"[green]passed[/]: {counted:,} comparisons, all within bounds{tail}")
         return
-    out.print(f"[bold red]FAILED[/]: {len(failures)} quantities out of bounds or not judged")
+    many = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
+    out.print(f"[bold red]FAILED[/]: {many}{tail}")
     failed = [m for m in judgement.measurements if m.judged_alone and not m.passed]
     for name in dict.fromkeys(m.left for m in failed):
         activations = dict.fromkeys(m.activation for m in failed if m.left == name)
@@ -301,8 +406,8 @@ def markdown(judgement: Judgement) -> str:
     names = judgement.implementations
     figures = [
         m
-        for m in _elementwise(list(worst(judgement.measurements).values()))
-        if m.judged_alone and m.unit == "ulp" and not m.quantity.startswith("ppf")
+        for m in _elementwise(list(worst(judgement.measurements).values()), "float32")
+        if m.judged_alone and m.quantity != "ppf"
     ]
     lines = ["| float32, ulp | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for activation in ACTIVATIONS:

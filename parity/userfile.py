@@ -1,6 +1,5 @@
 """A user's own raw outputs and targets: reading the file, and judging what was made of it."""
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from parity import bounds, oracle, reference
-from parity.cases import SEED, Array, Case, Inputs, file_cases
+from parity.cases import PUBLISHED_EPSILON, SEED, Array, Case, Inputs, file_cases
 from parity.compare import Measurement, measure, measure_case
 from parity.records import Record
 
@@ -34,19 +33,31 @@ def _read(path: Path) -> tuple[Array, Array]:
             return file["logits"], file["targets"]
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = "object arrays" if "Object arrays" in str(error) else "not a readable .npz file"
+    except Exception as error:  # a damaged file makes numpy, zipfile and zlib raise almost anything
+        reason = _unreadable(error)
         raise InputError(f"{path}: {reason}; wanted plain logits and targets") from error
+
+
+def _unreadable(error: Exception) -> str:
+    if "Object arrays" in str(error):
+        return "object arrays"
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
+    if isinstance(error, RuntimeError) and "encrypted" in str(error):
+        return "encrypted"
+    return "not a readable .npz file"
 
 
 def load_file(path: Path) -> Inputs:
     """Read `logits` (float32 or float64, any shape) and `targets` (same shape, in [0, 1]).
 
+    Arrays of the other byte order are converted.
+
     Returns x and y, both in the dtype of the logits. Raises `InputError` for a file that is no
     .npz, lacks an array, holds objects, integers as logits, no elements, differing shapes, logits
     that are not finite, or targets outside [0, 1].
     """
-    logits, targets = _read(path)
+    logits, targets = (array.astype(array.dtype.newbyteorder("=")) for array in _read(path))
     if logits.dtype not in (np.float32, np.float64):
         raise InputError(f"{path}: logits are {logits.dtype}; wanted float32 or float64")
     if targets.dtype.kind not in "biuf":
@@ -60,7 +71,10 @@ def load_file(path: Path) -> Inputs:
     if not np.all(np.isfinite(logits)):
         raise InputError(f"{path}: logits hold NaN or infinity; wanted finite raw outputs")
     if not np.all((targets >= 0) & (targets <= 1)):
-        raise InputError(f"{path}: targets lie outside [0, 1]")
+        if np.any(np.isnan(targets)):
+            raise InputError(f"{path}: targets hold NaN; wanted numbers in [0, 1]")
+        found = f"{targets.min():g} to {targets.max():g}"
+        raise InputError(f"{path}: targets lie outside [0, 1]: they go from {found}")
     return {"x": logits, "y": targets.astype(logits.dtype)}
 
 
@@ -74,6 +88,66 @@ def sample(inputs: Inputs) -> Array:
 
 
 @dataclass(frozen=True)
+class Formula:
+    """What another formula of the sigmoid's cross entropy gives on the file.
+
+    `stuck` elements have an output on the wrong side of 1/2 and a gradient of exactly zero.
+    """
+
+    name: str
+    loss: float
+    stuck: int
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is shown beside the sigmoid's cross entropy on the user's file, and not judged.
+
+    `stuck` is of the first implementation, as in `Formula`.
+    """
+
+    outputs: int
+    past_16: int
+    exact: float
+    stuck: int
+    formulas: tuple[Formula, ...]
+
+    def off(self, loss: float) -> float:
+        """The relative error of a loss."""
+        return abs(loss - self.exact) / self.exact if self.exact else abs(loss)
+
+
+def beside(inputs: Inputs, exact: float, gradient: Array) -> Beside:
+    """Stock and published formulas on the file, in its own dtype; `gradient` is one of ours."""
+    x, y = inputs["x"], inputs["y"]
+    eps = x.dtype.type(PUBLISHED_EPSILON)
+    with np.errstate(all="ignore"):
+        t = np.exp(-np.abs(x))
+        F = np.where(x < 0, t / (1 + t), 1 / (1 + t))
+        slope, wrong = F * (1 - F), np.abs(F - y) > 0.5
+        squeezed = eps + (1 - 2 * eps) * F
+        clipped = np.clip(F, eps, 1 - eps)
+        moves = slope != 0
+
+        def logs(p: Array, least: float = -np.inf) -> Array:
+            on, off = np.maximum(np.log(p), least), np.maximum(np.log1p(-p), least)
+            return -np.where(y > 0, y * on, 0) - np.where(y < 1, (1 - y) * off, 0)
+
+        found = {
+            "stock, from raw outputs": (np.maximum(x, 0) - x * y + np.log1p(t), F - y != 0),
+            "stock PyTorch, from probabilities": (logs(F, -100.0), moves),
+            "clipped at 1e-7, as stock Keras": (logs(clipped), moves & (clipped == F)),
+            "published, epsilon 1e-7": (logs(squeezed), moves),
+        }
+    formulas = [
+        Formula(name, float(np.mean(loss, dtype=np.float64)), int(np.sum(wrong & ~moving)))
+        for name, (loss, moving) in found.items()
+    ]
+    past, stuck = int(np.sum(np.abs(x) > 16)), int(np.sum(wrong & (gradient == 0)))
+    return Beside(x.size, past, exact, stuck, tuple(formulas))
+
+
+@dataclass(frozen=True)
 class LossRow:
     """A reduced loss of every implementation on the user's file."""
 
@@ -81,6 +155,7 @@ class LossRow:
     loss: str
     expected: float
     values: dict[str, float]
+    beside: Beside | None = None
 
     @property
     def spread(self) -> float:
@@ -144,5 +219,9 @@ def judge_file(
         row = None
         if case.reduced:
             values = {name: float(result["value"]) for name, result in results.items()}
-            row = LossRow(case.activation, case.label, float(exact["value"]), values)
+            others = None
+            if (case.activation, case.label) == ("sigmoid", "binary_cross_entropy,mean"):
+                first = results[records[0].implementation]
+                others = beside(inputs, float(exact["value"]), first["grad_x"])
+            row = LossRow(case.activation, case.label, float(exact["value"]), values, others)
         yield found, row

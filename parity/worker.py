@@ -1,12 +1,12 @@
 """The process of one implementation: evaluate cases, write a record, sweep.
 
 Keras fixes its backend when it is imported, so every implementation has a process of its own. The
-parent (`parity.runner`) sets the environment and reads one line per step from standard output.
+parent (`parity.runner`) sets the environment and reads standard output: one line per step, or one
+that says that there is no such device.
 """
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -25,8 +25,8 @@ from parity.implementations import Evaluate, NoDevice, load
 from parity.records import RecordWriter
 from parity.userfile import load_file
 
-NO_DEVICE = 3
-"""Exit code: the framework is there and the device is not."""
+NO_DEVICE = "no device: "
+"""Starts the line that says that the framework is there and the device is not."""
 
 
 def _say(message: str, done: int, total: int) -> None:
@@ -72,8 +72,8 @@ def main() -> None:
     try:
         evaluate = load(name, device)
     except NoDevice as error:
-        print(error, file=sys.stderr)
-        sys.exit(NO_DEVICE)
+        print(f"{NO_DEVICE}{error}", flush=True)
+        return
     if arguments.inputs:
         inputs = load_file(arguments.inputs)
         cases = file_cases(inputs)

@@ -17,6 +17,10 @@ Every loss takes `input` and `target` of one shape, any number of dimensions. fl
 are computed in float32; the result is float32, or float64 for float64 input. Targets lie in [0, 1],
 in any dtype, and are differentiable where they are floating.
 
+All compile into one graph. With `torch.compile(..., dynamic=True)`, PyTorch 2.13 trips over Python
+floats inside of custom gradients; `torch._dynamo.config.specialize_float = True` mends that. (The
+default, which makes a dimension dynamic when it changes, needs nothing.)
+
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
 empty input, for an unknown activation or reduction, for an activation together with
 `from_logits=False`, and for targets (and probabilities) outside [0, 1], which are checked

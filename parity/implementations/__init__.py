@@ -1,6 +1,6 @@
 """One adapter per implementation, each imported only in the process that runs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -22,11 +22,20 @@ class NoDevice(RuntimeError):
     """The framework sees no device of the kind asked for."""
 
 
-def missing(name: str) -> str:
-    """Why an implementation cannot run here, in plain words; empty if it can. Imports nothing."""
-    absent = [module for module in _NEEDS[name] if find_spec(module) is None]
+def _absent(modules: Iterable[str]) -> str:
+    absent = [module for module in modules if find_spec(module) is None]
     verb = "are" if len(absent) > 1 else "is"
     return f"{' and '.join(absent)} {verb} not installed" if absent else ""
+
+
+def missing(name: str) -> str:
+    """Why an implementation cannot run here, in plain words; empty if it can. Imports nothing."""
+    return _absent(module for module in _NEEDS[name] if not module.startswith("segact"))
+
+
+def broken(name: str) -> str:
+    """What is wrong if our own package, which is installed with this one, is absent; else empty."""
+    return _absent(module for module in _NEEDS[name] if module.startswith("segact"))
 
 
 def environment(name: str, device: str, threads: int) -> dict[str, str]:

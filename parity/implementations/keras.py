@@ -82,8 +82,11 @@ def _tensorflow(device: str) -> Evaluate:
 def _jax(device: str) -> Evaluate:
     import jax
 
-    if device == "cuda" and jax.default_backend() != "gpu":
-        raise NoDevice("jax sees no CUDA device")
+    if device == "cuda":
+        try:
+            jax.devices("gpu")
+        except (RuntimeError, AssertionError) as error:  # by version: no backend, or none at all
+            raise NoDevice("jax sees no CUDA device") from error
     compiled: dict[Case, Callable[..., Any]] = {}
 
     def value_and_gradients(case: Case, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -67,3 +67,8 @@ def test_shown_cases_are_not_judged() -> None:
     judged = {case.name for case in standard_cases()}
     assert shown_cases("torch")
     assert not judged & {case.name for case in shown_cases("torch")}
+
+
+def test_a_constant_is_judged_with_targets() -> None:
+    labels = {case.label for case in standard_cases() if case.inputs == "linear-constant"}
+    assert {"cdf", "binary_cross_entropy,y=soft", "squared_error,y=soft", "dice"} <= labels

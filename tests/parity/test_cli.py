@@ -1,7 +1,11 @@
 """The command line: exit codes, messages of one plain line, JSON that is whole or not there."""
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from parity import cli
 from parity.cases import standard_cases
 from parity.records import REFERENCE_PATH, Record
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -46,6 +51,53 @@ def test_bad_arguments_are_named(segact_parity: Run, tmp_path: Path) -> None:
     (tmp_path / "r").write_bytes(b"no record")
     assert "r: truncated or not" in refused(segact_parity("compare", "r", REFERENCE_PATH))
     assert "gone: no such record" in refused(segact_parity("compare", REFERENCE_PATH, "gone"))
+
+
+def test_messages_help(segact_parity: Run) -> None:
+    near = refused(segact_parity("run", "--implementation", "pytorch"))
+    assert "did you mean torch?" in near
+    assert "--inputs nuclei.npz" in refused(segact_parity("run", "nuclei.npz"))
+    both = segact_parity("run", "--markdown", "--json", "-")
+    assert "--markdown and --json -" in refused(both)
+    assert "--markdown" in refused(segact_parity("run", "--markdown", "--inputs", "a.npz"))
+
+
+def test_unwritable_output_is_refused_before_the_work(segact_parity: Run, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in ("/proc/x.json", ".", "nowhere/x", "loop/x"):
+        assert "cannot write there" in refused(segact_parity("run", "--json", path))
+        assert "cannot write there" in refused(segact_parity("record", "torch", "-o", path))
+
+
+def test_reference_is_the_shipped_record_on_either_side(
+    segact_parity: Run, perfect_record: Callable[..., Path]
+) -> None:
+    good = perfect_record("torch")
+    for sides in ((good, "reference"), ("reference", good), (REFERENCE_PATH, good)):
+        result = segact_parity("compare", *sides)
+        assert result.returncode == 0, result.stdout
+        assert result.stdout.startswith(str(good))
+
+
+@pytest.mark.needs("torch")
+def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C: one plain line, code 130, and no worker goes on or starts."""
+    command = [sys.executable, "-m", "parity", "run", "--no-dense"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("segact-parity-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert error.split("\n")[-2] == "segact-parity: interrupted"
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("segact-parity-*"))
 
 
 def test_compare_passes_and_fails(
@@ -136,6 +188,7 @@ def test_record_then_compare(segact_parity: Run, tmp_path: Path) -> None:
 def test_markdown_is_a_table(segact_parity: Run) -> None:
     result = segact_parity("run", "--implementation", "torch", "--no-dense", "--markdown")
     assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("torch: done, ")
     lines = result.stdout.splitlines()
     assert lines[0] == "| float32, ulp | torch |"
     assert lines[-1] == "| bound | 4 / 8 |"

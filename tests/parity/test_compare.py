@@ -1,15 +1,17 @@
 """Errors on values made by hand, and the verdict on whole records."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from parity import bounds, compare
+from parity import bounds, compare, oracle
 from parity.bounds import Exceedance
-from parity.cases import Case
+from parity.cases import Case, standard_cases
+from parity.compare import Measurement
 from parity.records import REFERENCE_PATH, Record
 
 CDF = Case("grid", "float32", "arctan", "cdf")
@@ -78,13 +80,28 @@ def test_a_flushed_factor_may_cost_its_multiple_of_the_smallest_normal_number() 
         assert (error[0] == 0) == right, (case.name, part, expected)
 
 
-def test_far_out_only_nan_and_false_infinities_are_wrong() -> None:
-    got = np.array([5.0, np.nan, np.inf, -np.inf, np.inf])
-    expected = np.array([1.0, 1.0, 1e30, -1e40, -1e40])
-    wrong = compare.far_error(got, expected, "float32")
-    assert wrong.tolist() == [0, np.inf, np.inf, 0, np.inf]
-    errors = compare.errors(CDF, "value", got, expected, {"x": np.full(5, 2e4)})
-    assert errors.tolist() == wrong.tolist()
+def test_the_bounds_hold_at_every_x() -> None:
+    got = np.array([5.0, np.nan, np.inf, -np.inf, np.inf, 0.25])
+    expected = np.array([1.0, 1.0, 1e30, -1e40, -1e40, 1.0])
+    for x in (1.0, 2e4, 1e30, np.inf):
+        errors = compare.errors(CDF, "value", got, expected, {"x": np.full(6, x)})
+        assert errors.tolist() == [2.0**25, np.inf, np.inf, 0, np.inf, 0.75 * 2**23]
+        pairs = compare.errors(CDF, "value", got, expected, {"x": np.full(6, x)}, pair=True)
+        assert np.all((pairs > 12) == (errors > 0)), x
+
+
+def test_far_out_the_slope_of_a_density_may_be_zero_where_it_is_next_to_nothing() -> None:
+    pdf = Case("grid", "float64", "arctan", "pdf")
+    got, expected = np.array([-6e-49, 0.0, 0.0, 1e-30]), np.array([-1e-57, -1e-60, 1e-39, 0.0])
+    far, near = {"x": np.full(4, 1e20)}, {"x": np.full(4, 1e4)}
+    for pair in (False, True):
+        wrong = compare.errors(pdf, "grad_x", got, expected, far, pair=pair) > 0
+        assert wrong.tolist() == [False, False, True, True]
+        assert np.all(compare.errors(pdf, "grad_x", got, expected, near, pair=pair) > 0)
+        assert np.all(compare.errors(pdf, "value", got, expected, far, pair=pair) > 0)
+    narrow = Case("grid", "float32", "arctan", "pdf")
+    assert bounds.FAR_FLOOR < TINY / 50
+    assert compare.errors(narrow, "grad_x", -2 * np.full(1, TINY), np.full(1, TINY), far)[0] > 8
 
 
 def test_reduced_gradients_count_against_the_largest_entry() -> None:
@@ -98,8 +115,54 @@ def test_reduced_gradients_count_against_the_largest_entry() -> None:
     small = np.array([1e-40, 5e-39])
     assert compare.errors(case, "grad_x", zeros, small, {"x": got}).tolist() == [0, 0]
     assert compare.errors(case, "grad_x", -small, small, {"x": got})[1] > 0.5
-    nan = np.array([np.nan, 1e-3])
-    assert compare.errors(case, "grad_x", nan, expected, {"x": nan})[0] == np.inf
+    for wrong in (np.nan, np.inf):
+        bad = np.array([wrong, 1e-3])
+        assert compare.errors(case, "grad_x", bad, expected, {"x": bad}).tolist() == [np.inf, 0]
+
+
+def test_a_reduced_loss_may_be_the_true_infinity_and_no_other_number() -> None:
+    case = Case("segmentation-hard", "float32", "arctan", "binary_cross_entropy", "mean")
+    for got, expected, right in (
+        (np.inf, 1.67e39, True),
+        (np.inf, np.inf, True),
+        (-np.inf, 1.67e39, False),
+        (np.inf, 1e38, False),
+        (1.0, np.inf, False),
+        (np.nan, np.inf, False),
+    ):
+        error = compare.errors(case, "value", np.array(got), np.array(expected), {})
+        assert error == (0 if right else np.inf), (got, expected)
+
+
+def test_where_all_entries_cancel_the_largest_term_counts() -> None:
+    """Dice of a batch without targets has no gradient: every entry is a difference of equals."""
+    case = Case("file", "float32", "sigmoid", "dice")
+    inputs = {"x": np.linspace(-3, 3, 32).astype(np.float32)}
+    inputs["y"] = np.zeros_like(inputs["x"])
+    exact, scale = oracle.evaluate(case, inputs), oracle.scales(case, inputs)
+    assert np.abs(exact["grad_x"]).max() < 1e-17
+    term = scale["grad_x"].max()
+    assert 1e-3 < term < 0.1
+    for size, right in ((1e-7, True), (1e-6, False)):
+        got = exact | {"grad_x": np.full(32, size * term)}
+        got = {part: np.float32(array) for part, array in got.items()}
+        found = compare.measure_case("torch", "oracle", case, got, exact, inputs)
+        assert [m.passed for m in found] == [True, right]
+
+
+def test_an_output_that_underflows_decides_dice_of_a_sample_without_targets() -> None:
+    case = Case("file", "float32", "normal_cdf", "dice", "per_sample")
+    inputs = {"x": np.array([[-30.0, -28.0], [1.0, 2.0]], np.float32)}
+    inputs["y"] = np.zeros_like(inputs["x"])
+    assert oracle.evaluate(case, inputs)["value"] == pytest.approx(0.5)
+    inputs["x"][0] = -13.5  # subnormal: flushed or not, both are right, and nothing else is
+    exact = oracle.evaluate(case, inputs)
+    assert exact["value"] == pytest.approx(1)
+    slope = np.zeros((2, 2), np.float32)
+    for value, right in ((1.0, True), (0.5, True), (0.75, False)):
+        got = {"value": np.float32(value).reshape(()), "grad_x": slope}
+        found = compare.measure_case("torch", "oracle", case, got, exact, inputs)
+        assert all(m.passed for m in found) == right, value
 
 
 def test_a_scale_counts_where_terms_cancel() -> None:
@@ -125,6 +188,29 @@ def test_another_shape_or_dtype_is_an_infinite_error() -> None:
         assert m.over == 3
     m = compare.measure("torch", "reference", CDF, "value", zeros, zeros, {"x": zeros})
     assert m.error == 0
+    wide = zeros.astype(np.float64)
+    for right, error in (("keras-jax", np.inf), ("reference", 0), ("oracle", 0)):
+        assert (
+            compare.measure("torch", right, CDF, "value", zeros, wide, {"x": zeros}).error == error
+        )
+    assert compare.measure("oracle", "reference", CDF, "value", wide, wide, {"x": zeros}).error == 0
+
+
+def measurement(error: float, case: str = "one") -> Measurement:
+    """A measurement of a bound of 4 with that error."""
+    exact = np.ones(1)
+    m = compare.measure("torch", "reference", CDF, "value", np.float32(exact), exact, {"x": exact})
+    return replace(m, error=error, case=case, over=int(not error <= 4))
+
+
+@pytest.mark.parametrize("bad", [5.0, np.inf, np.nan])
+def test_the_worst_is_never_one_that_passes(bad: float) -> None:
+    chosen = [measurement(1.0), measurement(bad, "two"), measurement(3.0, "three")]
+    for order in (chosen, chosen[::-1], [chosen[1], chosen[0], chosen[2]]):
+        (found,) = compare.worst(order).values()
+        assert (found.case, found.passed, found.over, found.count) == ("two", False, 1, 3)
+    (found,) = compare.worst([measurement(6.0), measurement(np.nan, "two")]).values()
+    assert found.case == "two"
 
 
 def test_the_reference_passes_and_one_wrong_number_fails(
@@ -145,6 +231,40 @@ def test_the_reference_passes_and_one_wrong_number_fails(
     assert failed.x == float(reference.inputs("grid-float32")["x"][60])
     for word in ("torch", "arctan", "logsf", "gradient in x", "got", "expected", "ulp, bound 8"):
         assert word in failed.line()
+
+
+DESIGN = {
+    ("cdf", "value"): (4, 8, 1e-14, 1e-13),
+    ("squared_error,y=1", "value"): (4, 8, 1e-14, 1e-13),
+    ("logsf", "grad_x"): (8, 16, 1e-13, 1e-12),
+    ("binary_cross_entropy,y=soft", "grad_y"): (8, 16, 1e-13, 1e-12),
+    ("ppf", "value"): (8, 16, 1e-13, 1e-12),
+    ("dice,per_sample", "value"): (1e-6, 2e-6, 1e-13, 1e-12),
+    ("mean_squared_error,mean", "grad_x"): (1e-5, 1e-5, 1e-12, 1e-12),
+}
+
+
+@pytest.mark.parametrize(("label", "part"), DESIGN)
+def test_bounds_are_those_of_the_design(label: str, part: str) -> None:
+    """The whole table, and nothing that widens it."""
+    quantity, _, option = label.partition(",")
+    columns = [(n, d) for d in ("float32", "float64") for n in ("torch", "keras-jax")]
+    found = tuple(
+        bounds.bound(name, "reference", Case("grid", dtype, "arctan", quantity, option), part)
+        for name, dtype in columns
+    )
+    assert found == DESIGN[label, part]
+    assert bounds.EXCEPTIONS == ()
+    assert (bounds.FILE_AGREEMENT, bounds.ORACLE, bounds.FAR) == (1e-6, 1e-13, 1e4)
+
+
+def test_every_bound_is_in_the_table() -> None:
+    table = set(DESIGN.values())
+    for case in standard_cases():
+        column = 2 * (case.dtype == "float64")
+        for part in case.parts:
+            both = tuple(bounds.bound(name, "oracle", case, part) for name in ("torch", "keras-tf"))
+            assert both in {row[column : column + 2] for row in table}, case.name
 
 
 def test_bounds_of_a_pair_add_up() -> None:
@@ -180,3 +300,4 @@ def test_exceptions_are_strict(
     assert not passed
     assert len(stale) == 1
     assert "sigmoid sf" in stale[0]
+    assert "exception for no case: torch float32 sigmoid cfd value" in judged(30, "cfd")[1]

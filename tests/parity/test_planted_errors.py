@@ -70,6 +70,33 @@ PLANTED = {
         "Arctan.logcdf = lambda self, x: _right(self, x) + 0 * (x * x - x * x)",
         {("float32", "logcdf"), ("float64", "logcdf")},
     ),
+    "wrong number far out": (
+        "normal_cdf",
+        "_right = NormalCDF.cdf\n"
+        "NormalCDF.cdf = lambda self, x: torch.where(x > 1e4, 7 + 0 * x, _right(self, x))",
+        {("float32", "cdf"), ("float64", "cdf")},
+    ),
+    "wrong number at infinity": (
+        "softsign",
+        "_right = Softsign.cdf\n"
+        "Softsign.cdf = lambda self, x: torch.where(x.isinf(), 0.25, _right(self, x))",
+        {("float32", "cdf"), ("float64", "cdf")},
+    ),
+    "gradient negated far out": (
+        "arctan",
+        "_right = Arctan.logcdf\n"
+        "def _negated(self, x):\n"
+        "    value = _right(self, x)\n"
+        "    return torch.where(x < -1e4, 2 * value.detach() - value, value)\n"
+        "Arctan.logcdf = _negated",
+        {("float32", "logcdf"), ("float64", "logcdf")},
+    ),
+    "constant batch": (
+        "linear",
+        "_right = Linear.cdf\n"
+        "Linear.cdf = lambda self, x: _right(self, x) + 1e-3 * (x.min() == x.max())",
+        {("float32", "cdf"), ("float64", "cdf"), ("float32", "dice"), ("float64", "dice")},
+    ),
     "quantile": (
         "hardtanh",
         "_right = HardTanh.ppf\nHardTanh.ppf = lambda self, p: _right(self, p) + 1e-6",

@@ -145,3 +145,21 @@ def test_perfect_records_compare_with_each_other(perfect_record: Callable[..., P
     found = compare(one, two)
     assert found
     assert all(m.error == 0 for m in found)
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / "target"
+    target.write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    records.write_atomically(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def test_a_device_is_written_to() -> None:
+    null = Path("/dev/null")
+    records.write_atomically(null, b"gone")
+    assert null.is_char_device()

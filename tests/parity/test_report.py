@@ -1,4 +1,4 @@
-"""The tables: everything is there, and it fits in 100 columns."""
+"""The tables: everything is there, nothing is cut, and it fits in 80 columns and in 100."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,18 +29,19 @@ def judged(write: Write, change: Any = None) -> Judgement:
     return judge(outcomes, swept=False)
 
 
-def printed(judgement: Judgement, verbose: bool = False) -> list[str]:
+def printed(judgement: Judgement, verbose: bool = False, width: int = report.WIDTH) -> list[str]:
     """The lines of the report."""
-    out = Console(width=report.WIDTH, highlight=False, no_color=True)
+    out = Console(width=width, highlight=False, no_color=True)
     with out.capture() as text:
         report.print_report(out, judgement, verbose)
     return [line.rstrip() for line in text.get().splitlines()]
 
 
-@pytest.mark.parametrize("verbose", [False, True])
-def test_the_tables_are_whole_and_fit(perfect_record: Write, verbose: bool) -> None:
-    lines = printed(judged(perfect_record), verbose)
-    assert max(map(len, lines)) <= report.WIDTH
+@pytest.mark.parametrize(("verbose", "width"), [(False, 100), (True, 100), (True, 80)])
+def test_the_tables_are_whole_and_fit(perfect_record: Write, verbose: bool, width: int) -> None:
+    lines = printed(judged(perfect_record), verbose, width)
+    assert len(IMPLEMENTATIONS) == 4
+    assert max(map(len, lines)) <= width
     text = "\n".join(lines)
     assert "…" not in text
     assert "passed: " in text
@@ -62,11 +63,54 @@ def test_a_failure_is_named_at_the_end(perfect_record: Write) -> None:
             found["value"][100] = np.nan
 
     lines = printed(judged(perfect_record, change))
-    assert any(line.startswith("  sf") and line.endswith("FAIL") for line in lines)
+    assert any(line.split()[:2] == ["sf", "FAIL"] and "inf" in line for line in lines)
+    narrow = printed(judged(perfect_record, change), width=40)
+    assert "…" not in "\n".join(narrow)
+    assert any(line.split()[:2] == ["sf", "FAIL"] and "inf" in line for line in narrow)
     end = lines[next(i for i, line in enumerate(lines) if line.startswith("FAILED")) :]
     assert end[1] == f"{IMPLEMENTATIONS[-1]} is out of bounds in softsign"
     assert "softsign sf value at x=" in end[2]
     assert "got nan" in end[2]
+
+
+def rows(lines: list[str], title: str) -> list[str]:
+    """The lines of the table under a title."""
+    start = next(i for i, line in enumerate(lines) if line.startswith(title))
+    return lines[start : lines.index("", start)]
+
+
+def test_every_table_ends_with_its_own_bounds(perfect_record: Write) -> None:
+    lines = printed(judged(perfect_record), width=80)
+    keras, torch = ["8/16"] * 3, "4/8"
+    single = rows(lines, "float32, element by element")
+    assert single[-2].split() == ["bound", *keras, torch]
+    assert single[-1].split() == ["bound", "of", "ppf", "16", "16", "16", "8"]
+    double = rows(lines, "float64, element by element")
+    assert double[-2].split() == ["bound", *["1e-13/1e-12"] * 3, "1e-14/1e-13"]
+    sums = rows(lines, "sums over all elements")
+    assert sums[-2].split()[2:] == [*["2e-06/1e-05"] * 3, "1e-06/1e-05"]
+    assert sums[-1].split()[2:] == [*["1e-12/1e-12"] * 3, "1e-13/1e-12"]
+    assert not any("e-" in line.partition("*")[0] for line in single[2:])  # ulp only
+
+
+def test_the_star_marks_what_stands_at_x(perfect_record: Write) -> None:
+    def change(case: Case, found: dict[str, Any]) -> None:
+        if case.name == "grid-float32/softsign/sf":
+            found["grad_x"][100] *= np.float32(1 + 1e-6)
+
+    found = judged(perfect_record, change)
+    x = found.outcomes[0].record.inputs("grid-float32")["x"][100]  # type: ignore[union-attr]
+    (line,) = [
+        row for row in rows(printed(found), "float32") if "*" in row and f"{x:.3g}" in row.split()
+    ]
+    assert line.split()[0] == "sf"
+    assert line.split()[5].endswith("*")
+
+
+def test_skipped_ones_are_counted_in_the_verdict(perfect_record: Write) -> None:
+    found = judged(perfect_record)
+    found.outcomes.append(Outcome("another", skipped="it is not installed"))
+    assert printed(found)[-1].endswith(", all within bounds, 1 skipped")
 
 
 def test_losses_are_printed_with_nine_digits() -> None:
@@ -75,4 +119,4 @@ def test_losses_are_printed_with_nine_digits() -> None:
     out = Console(width=report.WIDTH, no_color=True)
     with out.capture() as text:
         report.print_table(out, table)
-    assert text.get().split()[-5:] == ["dice", "0.123456789", "0.123456788", "8.1e-09", "ok"]
+    assert text.get().split()[-5:] == ["dice", "ok", "0.123456789", "0.123456788", "8.1e-09"]

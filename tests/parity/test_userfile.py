@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from parity import oracle
+from parity import oracle, report
 from parity.cases import Inputs, file_cases
 from parity.judgement import Judgement
 from parity.records import Record, RecordWriter
 from parity.runner import Outcome
-from parity.userfile import InputError, LossRow, judge_file, load_file, sample
+from parity.userfile import InputError, LossRow, beside, judge_file, load_file, sample
 
 X = np.linspace(-5, 5, 12, dtype=np.float32).reshape(3, 4)
 Y = (X > 1).astype(np.uint8)
@@ -50,9 +51,9 @@ def with_one(array: Any, value: float) -> Any:
         ({"logits": X.astype(np.float16), "targets": Y}, "logits are float16"),
         ({"logits": with_one(X, np.nan), "targets": Y}, "NaN or infinity"),
         ({"logits": with_one(X, np.inf), "targets": Y}, "NaN or infinity"),
-        ({"logits": X, "targets": with_one(Y, 1.5)}, r"outside \[0, 1\]"),
-        ({"logits": X, "targets": with_one(Y, -0.1)}, r"outside \[0, 1\]"),
-        ({"logits": X, "targets": with_one(Y, np.nan)}, r"outside \[0, 1\]"),
+        ({"logits": X, "targets": Y * 255}, r"outside \[0, 1\]: they go from 0 to 255"),
+        ({"logits": X, "targets": with_one(Y, -0.1)}, r"outside \[0, 1\]: they go from -0.1 to 1"),
+        ({"logits": X, "targets": with_one(Y, np.nan)}, "targets hold NaN"),
         ({"logits": X, "targets": Y.astype(str)}, "targets are <U"),
         ({"logits": X[:0], "targets": Y[:0]}, "empty"),
         ({"logits": X.astype(object), "targets": Y}, "object arrays"),
@@ -88,6 +89,83 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(broken)
     with pytest.raises(InputError, match=r"broken\.npz"):
         load_file(tmp_path / "broken.npz")
+
+
+def test_big_endian_arrays_are_converted(tmp_path: Path) -> None:
+    inputs = load_file(saved(tmp_path, logits=X.astype(">f4"), targets=Y.astype(">f8")))
+    assert inputs["x"].dtype.isnative
+    assert np.array_equal(inputs["x"], X)
+    assert np.array_equal(inputs["y"], Y)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_files_are_refused_or_read(tmp_path: Path, save: Any) -> None:
+    """Whatever byte is flipped, there is one plain line or a file that can be used."""
+    path = tmp_path / "mine.npz"
+    save(path, logits=X, targets=Y)
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(len(whole)):
+        broken = bytearray(whole)
+        broken[at] ^= 0xFF
+        path.write_bytes(broken)
+        try:
+            load_file(path)
+        except InputError as error:
+            refused += "\n" not in str(error)
+    assert refused > len(whole) / 4
+
+
+def test_encrypted_files_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, logits=X, targets=Y)
+    content = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(mark)
+        while at >= 0:
+            content[at + offset] |= 1
+            at = content.find(mark, at + 1)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="encrypted"):
+        load_file(path)
+
+
+def test_the_report_of_a_file_fits_80_columns(tmp_path: Path) -> None:
+    out = Console(width=80, no_color=True, highlight=False)
+    with out.capture() as text:
+        report.print_report(out, judged(tmp_path))
+    lines = [line.rstrip() for line in text.get().splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "\n".join(lines)
+    for words in (
+        "losses on the file",
+        "float32, element by element",
+        "sums over all elements",
+        "shown, not judged",
+        "0 of 120 raw outputs (0.00%) pass 16",
+        "published, epsilon 1e-7",
+    ):
+        assert any(line.startswith(words) for line in lines), words
+
+
+def test_other_formulas_are_shown_beside_the_sigmoid(tmp_path: Path) -> None:
+    x = np.array([[-40, -1, 0, 2, 30, 200]], np.float32)
+    y = np.array([[1, 0, 1, 1, 0, 0]], np.float32)
+    found = beside({"x": x, "y": y}, 270 / 6, x)
+    assert (found.outputs, found.past_16) == (6, 3)
+    assert found.stuck == 0
+    by_name = {formula.name: formula for formula in found.formulas}
+    raw, torch, keras, published = by_name.values()
+    assert found.off(raw.loss) < 0.01
+    assert raw.stuck == 0
+    assert found.off(torch.loss) > 0.1
+    assert torch.stuck == 2
+    assert keras.stuck == 3
+    assert published.stuck == 2
+    judgement = judged(tmp_path)
+    (row,) = [row for row in judgement.losses if row.beside]
+    assert (row.activation, row.loss) == ("sigmoid", "binary_cross_entropy,mean")
+    shown = judgement.as_dict()["losses"][0]["beside"]
+    assert len(shown["formulas"]) == 4
 
 
 def test_sample_holds_2000_seeded_elements_and_the_extremes() -> None:

@@ -119,6 +119,16 @@ def test_compiles_into_one_graph(loss, activation, batch):
     assert_same(gradient(compiled, *batch), gradient(f, *batch))
 
 
+def test_compiles_with_dynamic_shapes(loss, batch):
+    torch._dynamo.reset()
+    f = LOSSES[loss]("normal_cdf")
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager", dynamic=True)
+    with torch._dynamo.config.patch(specialize_float=True):
+        for n in (2, 1):
+            part = [t[:n] for t in batch]
+            assert_same(gradient(compiled, *part), gradient(f, *part))
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="the compiler needs a C++ compiler")
 @pytest.mark.parametrize("method", ["cdf", "logcdf", "pdf"])
 def test_inductor_keeps_the_bounds(smooth, method, dense_error):
