@@ -8,7 +8,7 @@ KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/segact_tf se
 .PHONY: parity test lint figures
 
 parity: $(INSTALLED)
-	.venv/bin/segact-parity run
+	.venv/bin/segact-parity run --require-all
 
 test: $(INSTALLED)
 	KERAS_BACKEND=jax SEGACT_ONLY=keras .venv/bin/python -m pytest -q $(KERAS_TESTS)

@@ -269,6 +269,7 @@ def compare_records(
         made = ", ".join(f"{key} {value}" for key, value in item.versions.items())
         out.print(f"{item.path}: {item.implementation} on {item.device}; {made}", soft_wrap=True)
     report.print_table(out, report.comparison_table(found))
+    out.print()
     report.print_verdict(out, judgement)
     raise typer.Exit(0 if judgement.passed else 1)
 

@@ -2,7 +2,8 @@
 
 Elementwise float32 errors are counted in ulp of the expected value, float64 ones relative to it,
 either against a given scale where terms cancel. A reduced loss is judged relatively, its gradient
-against the largest entry, or against the largest term where all entries cancel. See `parity.bounds` for the figures.
+against the largest entry, or against the largest term where all entries cancel. See `parity.bounds`
+for the figures.
 """
 
 from collections.abc import Iterable, Mapping

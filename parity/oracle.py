@@ -53,8 +53,9 @@ def _sigmoid(a: Array) -> _Tail:
 
 def _normal_cdf(a: Array) -> _Tail:
     """With the scaled erfcx, and a^2 split in two so that exp(-a^2/2) keeps its digits."""
-    high = a.astype(np.float32).astype(np.float64)
-    gauss = np.exp(-high * high / 2) * np.exp(-(a - high) * (a + high) / 2)
+    near = np.minimum(a, 1e4)  # 0 from 39 on; far out the second factor would be 0 or infinite
+    high = near.astype(np.float32).astype(np.float64)
+    gauss = np.exp(-high * high / 2) * np.exp(-(near - high) * (near + high) / 2)
     mills = special.erfcx(a * _SQRT_HALF) / 2
     f = gauss / np.sqrt(2 * np.pi)
     return _Tail(

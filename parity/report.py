@@ -22,7 +22,7 @@ _MOST_LINES = 60
 _SHORT = {"keras-tensorflow": "k-tf", "keras-jax": "k-jax", "keras-torch": "k-torch"}
 _QUANTITIES = (*METHODS, "ppf", "binary_cross_entropy", "squared_error")
 _TITLES = {"binary_cross_entropy": "cross entropy", "squared_error": "squared error"}
-_OPTIONAL = ("* at x", "worst pair", "at x")
+_OPTIONAL = ("* at x", "worst pair", "at x", "difference")
 """Columns at the right that a narrow terminal goes without."""
 _STAR = "*: nearest to its bound"
 _REDUCED_LABELS = tuple(f"{q},{option}" if option else q for q, option in REDUCED)
@@ -187,7 +187,7 @@ def float32_table(names: list[str], figures: list[Measurement]) -> Table:
 def activation_table(names: list[str], figures: list[Measurement], dtype: str) -> Table:
     """Rows: activations, the worst over all elementwise quantities."""
     unit = "error in ulp" if dtype == "float32" else "relative error"
-    title = f"{dtype}, element by element: worst {unit}, of all values/of all gradients"
+    title = f"{dtype}, element by element: worst {unit} of all values/all gradients"
     heads = [*_heads(names), "* at x", *_pair_head(names)]
     table = _table(f"{title}\n{_STAR}", "", "", *heads)
     chosen = [m for m in _elementwise(figures, dtype) if m.left in names]
@@ -264,7 +264,7 @@ def comparison_table(found: list[Measurement]) -> Table:
             if m is not None:
                 what = f"{_loss_name(m.quantity)} {m.part.replace('grad_', 'gradient in ')}"
                 error, bound = f"{_number(m)} {m.unit}", f"{m.bound:g}"
-                x = "" if m.x is None else f"{m.x:.3g}"
+                x = "" if m.x is None or not m.error else f"{m.x:.3g}"
                 table.add_row(f"  {activation}", _verdict(chosen), error, bound, what, x)
     return table
 
@@ -291,7 +291,7 @@ def shown_table(rows: list[ShownRow]) -> Table:
     columns = ("off by\nx <= 0", "at\nx = -1e4", "\nexact", "at\nx = 1e4", "\nexact")
     table = _table(f"{title}\n{note}", "", *columns)
     for formula in dict.fromkeys(row.formula for row in rows):
-        table.add_row(Text(formula, "bold"))
+        table.add_row(Text(formula.replace(", from", " on"), "bold"))
         for row in (r for r in rows if r.formula == formula):
             who = row.activation if formula.startswith("published") else row.implementation
             table.add_row(
@@ -308,8 +308,8 @@ def shown_table(rows: list[ShownRow]) -> Table:
 def loss_table(names: list[str], rows: list[LossRow]) -> Table:
     """A user's file: every reduced loss of every implementation, and how far they are apart."""
     title = "losses on the file, from each implementation"
-    note = f"apart: the largest relative difference, at most {bounds.FILE_AGREEMENT:g}"
-    table = _table(f"{title}\n{note}", "", "", *_heads(names), "apart")
+    note = f"ok: the largest relative difference is at most {bounds.FILE_AGREEMENT:g}"
+    table = _table(f"{title}\n{note}", "", "", *_heads(names), "difference")
     for activation in dict.fromkeys(row.activation for row in rows):
         table.add_row(Text(activation, "bold"))
         for row in (r for r in rows if r.activation == activation):

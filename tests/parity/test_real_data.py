@@ -26,6 +26,7 @@ def test_all_implementations_agree(
     ran = [i["name"] for i in found["implementations"] if not i["skipped"]]
     assert ran
     assert len(found["losses"]) == losses
+    assert sum(row["beside"] is not None for row in found["losses"]) == 1
     for row in found["losses"]:
         assert sorted(row["values"]) == sorted(ran)
         assert row["spread"] <= 1e-6, row

@@ -11,7 +11,7 @@ from rich.console import Console
 from parity import report
 from parity.cases import ACTIVATIONS, METHODS, Case
 from parity.implementations import IMPLEMENTATIONS
-from parity.judgement import Judgement, judge
+from parity.judgement import SHOWN_NAMES, Judgement, ShownRow, judge
 from parity.records import Record
 from parity.runner import Outcome
 from parity.userfile import LossRow
@@ -71,6 +71,32 @@ def test_a_failure_is_named_at_the_end(perfect_record: Write) -> None:
     assert end[1] == f"{IMPLEMENTATIONS[-1]} is out of bounds in softsign"
     assert "softsign sf value at x=" in end[2]
     assert "got nan" in end[2]
+
+
+def test_losses_of_four_fit_80_columns_with_all_their_digits() -> None:
+    values = dict.fromkeys(IMPLEMENTATIONS, 0.00576562621)
+    loss = LossRow("inverse_square_root", "mean_squared_error,mean", 0.00576, values)
+    for width, columns in ((80, 0), (100, 1)):
+        out = Console(width=width, no_color=True)
+        with out.capture() as text:
+            report.print_table(out, report.loss_table(list(values), [loss]))
+        lines = text.get().splitlines()
+        assert max(map(len, lines)) <= width
+        assert lines[-1].count("0.00576562621") == 4
+        assert lines[3].count("difference") == columns
+
+
+def test_what_is_shown_fits_80_columns() -> None:
+    figures = (1.0, -1e4, 16.1, -4600, 1e4, 5.96e-08, 4600, 2.5e-09)
+    found = [
+        ShownRow(formula, "keras-tensorflow", "inverse_square_root", *figures)
+        for formula in SHOWN_NAMES.values()
+    ]
+    out = Console(width=80, no_color=True)
+    with out.capture() as text:
+        report.print_table(out, report.shown_table(found))
+    assert max(map(len, text.get().splitlines())) <= 80
+    assert "16.1 from -4600" in text.get()
 
 
 def rows(lines: list[str], title: str) -> list[str]:
