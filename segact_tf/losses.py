@@ -153,10 +153,10 @@ def _check(y_true: Any, y_pred: Any, validate: bool | None, from_logits: bool) -
         )
     if 0 in pred_shape:
         raise ValueError(f"y_pred is empty: its shape is {pred_shape}")
-    if validate or (validate is None and _is_readable(y)):
-        _check_range(y, "y_true")
-        if not from_logits:
-            _check_range(x, "y_pred")
+    checked = {"y_true": y} if from_logits else {"y_true": y, "y_pred": x}
+    for name, values in checked.items():
+        if validate or (validate is None and _is_readable(values)):
+            _check_range(values, name)
     if None in true_shape + pred_shape:
         y = ops.reshape(y, ops.shape(x))  # or else sizes that are known late might broadcast
     return ops.cast(y, x.dtype), x

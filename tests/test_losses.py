@@ -197,6 +197,16 @@ def test_from_probabilities_equals_from_logits(ns, loss, smooth, rng):
     assert head == pytest.approx(float(ns.mean(loss, ns.array(y), ns.array(x), smooth)), rel=1e-12)
 
 
+def test_gradients_from_probabilities(ns, loss, rng):
+    """Of which the chain through the activation makes the gradients from raw outputs."""
+    x, y = batch(rng, scale=1.0)
+    _, (direct,) = ns.gradients(lambda x: ns.mean(loss, ns.array(y), x, "arctan"), x)
+    p = ns.numpy(ns.package.arctan(ns.array(x)))
+    _, (in_p,) = ns.gradients(lambda p: ns.mean(loss, ns.array(y), p, from_logits=False), p)
+    density = ns.numpy(ns.package.arctan.pdf(ns.array(x)))
+    np.testing.assert_allclose(in_p * density, direct, rtol=1e-11)
+
+
 def test_ten_million_elements(ns):
     """Sums of equal numbers are where adding one after the other goes astray."""
     n = 10_000_000
