@@ -37,7 +37,8 @@ def test_readme_snippets_run(number):
     snippet = readme_snippets()[number]
     if not all(installed(m) for m in ("torch", "keras") if f"import {m}" in snippet):
         pytest.skip("its framework is not installed")
-    subprocess.run([sys.executable, "-c", snippet], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_types_are_shipped():
