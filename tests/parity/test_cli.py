@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,15 +85,16 @@ def test_interrupted(tmp_path: Path) -> None:
     """Ctrl-C: one plain line, code 130, and no worker goes on or starts."""
     command = [sys.executable, "-m", "parity", "run", "--no-dense"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell starts its background jobs deaf to Ctrl-C, and a test inherits that.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, preexec_fn=heed, **pipes)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("segact-parity-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=30)
+    out, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert out == ""
     assert error.split("\n")[-2] == "segact-parity: interrupted"

@@ -187,6 +187,7 @@ def test_export(loss, activation, batch):
 def test_export_to_onnx(activation, tmp_path, rng):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
     head = torch.nn.Sequential(
         torch.nn.Linear(4, 1), segact_torch.OutputActivation(activation)
     ).eval()
@@ -195,7 +196,8 @@ def test_export_to_onnx(activation, tmp_path, rng):
     torch.onnx.export(head, (x,), path, dynamo=True, verbose=False)
     session = runtime.InferenceSession(str(path))
     (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    np.testing.assert_allclose(got, head(x).detach().numpy(), rtol=2e-6)
+    # the runtime's own matrix product differs in the last digit, near 0 of x in all of F(x)
+    np.testing.assert_allclose(got, head(x).detach().numpy(), rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
