@@ -3,7 +3,8 @@
 PYTHON ?= python3
 INSTALLED := .venv/installed
 # Keras takes its backend when it is imported: one run of its tests for each.
-KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/segact_tf segact_tf
+KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/test_options.py \
+	tests/test_conventions.py tests/segact_tf segact_tf
 
 .PHONY: parity test lint figures
 

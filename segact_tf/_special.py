@@ -18,6 +18,7 @@ is given. For a like reason nothing here calls `keras.ops.maximum`: on torch it 
 """
 
 import math
+import sys
 from typing import Any
 
 import keras
@@ -213,6 +214,13 @@ def _name(x: Any) -> str:
     return keras.backend.standardize_dtype(x.dtype)
 
 
+def has_float64(x: Any) -> bool:
+    """Whether the backend can compute in double precision where x is."""
+    if keras.backend.backend() == "jax":
+        return sys.modules["jax"].config.jax_enable_x64
+    return "mps" not in str(x.device).lower()
+
+
 def where(condition: Any, number: float, x: Any) -> Any:
     """number where the condition holds, else x; keras.ops on torch would round it to float32."""
     return ops.where(condition, ops.full_like(x, number), x)
@@ -326,6 +334,11 @@ def tan(x: Any) -> Any:
     return x + x * (square * _polynomial(square, TAN[_name(x)]))
 
 
+def power(x: Any, exponent: float) -> Any:
+    """x^exponent for x >= 0."""
+    return ops.power(x, ops.full_like(x, exponent))
+
+
 def axes(x: Any, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
     """An axis, several, or None for all, as a tuple of numbers from 0."""
     rank = len(x.shape)
@@ -356,21 +369,34 @@ def sum(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
     return call(x) if axis else x
 
 
-def mean(x: Any, axis: tuple[int, ...]) -> Any:
-    """The mean over `axis`, added in pairs, also where the sum overflows and the mean does not."""
+def mean(x: Any, axis: tuple[int, ...], valid: Any = None) -> Any:
+    """The mean over `axis`, added in pairs, also where the sum overflows and the mean does not.
+
+    Where only some elements are `valid`, the others must be 0; 0 where none is.
+    """
 
     @ops.custom_gradient
     def call(x: Any) -> tuple[Any, Any]:
-        total = _add(x, axis)
-        n = ops.cast(ops.size(x), x.dtype) / ops.cast(ops.size(total), x.dtype)
+        total = _add(x, axis, keepdims=True)
+        n = _count(x, total, axis, valid)
 
         def grad(*args: Any, upstream: Any = None) -> Any:
             (upstream,) = args if upstream is None else (upstream,)
-            return ops.broadcast_to(_restore(upstream / n, axis), ops.shape(x))
+            return ops.broadcast_to(_restore(upstream, axis) / n, ops.shape(x))
 
-        return ops.where(ops.isinf(total), _add(x / n, axis), total / n), grad
+        average = ops.where(ops.isinf(total), _add(x / n, axis, keepdims=True), total / n)
+        return ops.squeeze(average, axis), grad
 
     return call(x) if axis else x
+
+
+def _count(x: Any, total: Any, axis: tuple[int, ...], valid: Any) -> Any:
+    """How many elements, or valid ones but at least one, went into each total."""
+    if valid is None:
+        return ops.cast(ops.size(x), x.dtype) / ops.cast(ops.size(total), x.dtype)
+    # Counted in integers, which no sum rounds.
+    n = ops.sum(ops.cast(valid, "int32"), axis=axis, keepdims=True)
+    return ops.cast(ops.where(n > 0, n, ops.ones_like(n)), x.dtype)
 
 
 def _restore(reduced: Any, axis: tuple[int, ...], kept: bool = False) -> Any:

@@ -69,7 +69,7 @@ def _differentiable(f: Function, derivative: Function) -> Function:
     def call(x: Any) -> tuple[Any, Any]:
         def grad(*args: Any, upstream: Any = None) -> Any:
             (upstream,) = args if upstream is None else (upstream,)
-            # An infinite slope under an upstream of zero is no slope.
+            # An infinite slope under an upstream of zero is no slope, nor the other way round.
             return _weigh(upstream, derivative(x))
 
         return f(x), grad
@@ -79,13 +79,14 @@ def _differentiable(f: Function, derivative: Function) -> Function:
 
 @ops.custom_gradient
 def _weigh(weight: Any, value: Any) -> tuple[Any, Any]:
-    """weight * value, where a weight of 0 makes exactly 0 of an infinite value."""
+    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
 
     def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
         (upstream,) = args if upstream is None else (upstream,)
         return _weigh(upstream, value), _weigh(upstream, weight)
 
-    return ops.where(weight == 0, 0.0, weight * value), grad
+    zero = ops.logical_or(weight == 0, value == 0)
+    return ops.where(zero, 0.0, weight * value), grad
 
 
 def _wide(x: Any, name: str = "x") -> Any:
@@ -164,6 +165,14 @@ class Activation:
             raise ValueError(f"epsilon must lie in (0, 1/2), got {epsilon}")
         low, high = ops.convert_to_numpy(self.ppf(np.array([epsilon, 1 - epsilon]))).tolist()
         return low, high
+
+    def _without(self, x: Any, valid: Any) -> Any:
+        """x, but where it is not valid something else, which no other element's F(x) depends on."""
+        return ops.where(valid, x, 0.0)
+
+    def _widen(self, x: Any) -> Any:
+        """x in the precision in which even a power of F(x) keeps the digits of float32."""
+        return ops.cast(x, "float64") if _special.has_float64(x) else x
 
     def _squeeze(self, probability: Any) -> Any:
         if self.epsilon == 0:
@@ -443,6 +452,9 @@ class HardTanh(Activation):
     def ppf(self, p: Any) -> Any:
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
 
+    def _widen(self, x: Any) -> Any:
+        return x  # exact as it is, and its limits are those of the dtype
+
     def _inside(self, x: Any) -> Any:
         # 1 - x is exact where it decides; 1 - epsilon is not.
         return (x > self.epsilon) & (1 - x > self.epsilon)
@@ -551,6 +563,13 @@ class Linear(Activation):
 
     def logsf(self, x: Any) -> Any:
         return self.logcdf(-ops.convert_to_tensor(x))
+
+    def _without(self, x: Any, valid: Any) -> Any:
+        axis = _special.axes(x, self.axis)
+        low = ops.min(ops.where(valid, x, math.inf), axis=axis, keepdims=True)
+        high = ops.max(ops.where(valid, x, -math.inf), axis=axis, keepdims=True)
+        middle = ops.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
+        return ops.where(valid, x, ops.stop_gradient(middle))
 
     def _squeezed(self, x: Any) -> Any:
         return self._squeeze(_stretch(x, _special.axes(x, self.axis)))

@@ -80,18 +80,18 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        # An infinite slope under an upstream of zero is no slope.
+        # An infinite slope under an upstream of zero is no slope, nor the other way round.
         return _Weigh.apply(grads[0], ctx.derivative(x)), None, None
 
 
 class _Weigh(torch.autograd.Function):
-    """weight * value, where a weight of 0 makes exactly 0 of an infinite value."""
+    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(weight: Tensor, value: Tensor) -> Tensor:
-        return torch.where(weight == 0, 0.0, weight * value)
+        return torch.where((weight == 0) | (value == 0), 0.0, weight * value)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -177,11 +177,12 @@ class Activation:
         return low, high
 
     def _widen(self, x: Tensor) -> Tensor:
-        """x in the precision in which even the square of F(x) keeps the digits of float32.
-
-        PyTorch's bound is half of Keras's, whose squares keep theirs in float32.
-        """
+        """x in the precision in which even a power of F(x) keeps the digits of float32."""
         return x if x.device.type in NO_FLOAT64 else x.double()
+
+    def _without(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x, but where it is not valid something else, which no other element's F(x) depends on."""
+        return torch.where(valid, x, 0.0)
 
     def _squeeze(self, probability: Tensor) -> Tensor:
         if self.epsilon == 0:
@@ -560,9 +561,18 @@ class Linear(Activation):
     def logsf(self, x: Tensor) -> Tensor:
         return self.logcdf(-x)
 
+    def _without(self, x: Tensor, valid: Tensor) -> Tensor:
+        axis = self._axis(x)
+        low = torch.where(valid, x, math.inf).amin(axis, keepdim=True)
+        high = torch.where(valid, x, -math.inf).amax(axis, keepdim=True)
+        middle = torch.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
+        return torch.where(valid, x, middle.detach())
+
+    def _axis(self, x: Tensor) -> Axis:
+        return tuple(range(x.ndim)) if self.axis is None else self.axis
+
     def _squeezed(self, x: Tensor) -> Tensor:
-        axis = tuple(range(x.ndim)) if self.axis is None else self.axis
-        return self._squeeze(_Stretch.apply(x, axis))
+        return self._squeeze(_Stretch.apply(x, self._axis(x)))
 
 
 class _Custom(Activation):

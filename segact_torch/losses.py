@@ -15,36 +15,85 @@ tensor(1.7997)
 
 Every loss takes `input` and `target` of one shape, any number of dimensions. float16 and bfloat16
 are computed in float32; the result is float32, or float64 for float64 input. Targets lie in [0, 1],
-in any dtype, and are differentiable where they are floating.
+in any dtype, and are differentiable where they are floating. What they share:
+
+    activation: F, by name or as an `Activation`; None is "sigmoid". F(x) is the probability of 1.
+    from_logits: False where `input` holds probabilities; then there is no activation to name.
+    weight: of each element, >= 0, of the rank of `input` with sizes equal to its own or 1, such as
+        (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and their mean
+        still divides by the number of elements, as `torch.nn` does; overlap losses weigh each
+        element inside of their sums. Where it is 0, the element contributes exactly nothing to
+        value and gradient, whatever its raw output, NaN included.
+    ignore_index: elements whose target is this number, such as 255, are left out: their weight is
+        0, their target may be anything, and the mean is over the others; 0 if there are none.
+    mask: elements where it is 0 or False are left out.
+    reduction: "mean", "sum" or "none".
+    validate: whether to look at the values of target, weight, and probabilities. None does so where
+        that does not make a device wait: on a CPU, outside of compiled code; True always, False
+        never.
+
+The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
+`lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
+
+    per_sample: each sample, that is each index of the first dimension;
+    channel_axis: each channel: 1 for NCHW and NCDHW, -1 for NHWC and NDHWC, where the channels are
+        labels independent of each other.
+
+`reduction` is over these groups; "none" returns (N,), (C,) or (N, C). A group without any target
+has a defined loss. The ratios are FP / (FP + smooth): 1 for any output at all, or less with
+`smooth`, and 0 where the denominator is 0. `lovasz` is the largest error.
 
 All compile into one graph. With `torch.compile(..., dynamic=True)`, PyTorch 2.13 trips over Python
 floats inside of custom gradients; `torch._dynamo.config.specialize_float = True` mends that. (The
 default, which makes a dimension dynamic when it changes, needs nothing.)
 
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
-empty input, for an unknown activation or reduction, for an activation together with
-`from_logits=False`, and for targets (and probabilities) outside [0, 1], which are checked
-(`validate=None`) where that does not make a device wait: on a CPU, outside of compiled code.
-`validate=True` checks always, `False` never.
+empty input, for an unknown activation, convention or reduction, for an activation together with
+`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
+or negative weights, where they are looked at (`validate`).
 """
 
 import contextlib
-from typing import Any
+import inspect
+import math
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segact_torch.activations import Activation, _Weigh, _wide, get_activation
+from segact_torch.activations import (
+    Activation,
+    _Differentiable,
+    _Weigh,
+    _wide,
+    get_activation,
+)
+from segact_torch.conventions import CONVENTIONS, Convention, get_convention
 
 __all__ = [
     "BinaryCrossEntropyLoss",
+    "BinaryFocalCrossEntropyLoss",
+    "DiceCrossEntropyLoss",
     "DiceLoss",
+    "FocalTverskyLoss",
+    "JaccardLoss",
+    "LovaszHingeLoss",
+    "LovaszLoss",
     "MeanSquaredErrorLoss",
+    "TverskyLoss",
     "binary_cross_entropy",
+    "binary_focal_cross_entropy",
     "dice",
+    "dice_cross_entropy",
+    "focal_tversky",
+    "jaccard",
+    "lovasz",
+    "lovasz_hinge",
     "mean_squared_error",
+    "tversky",
 ]
+
+Axis = tuple[int, ...]
 
 
 def binary_cross_entropy(
@@ -53,6 +102,12 @@ def binary_cross_entropy(
     activation: str | Activation | None = None,
     *,
     from_logits: bool = True,
+    convention: str | None = None,
+    pos_weight: float | Tensor | None = None,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
 ) -> Tensor:
@@ -61,56 +116,66 @@ def binary_cross_entropy(
     A term of weight zero adds exactly zero to value and gradient.
 
     Args:
-        input: raw outputs x, or probabilities with `from_logits=False`; then the loss is PyTorch's
-            own, `F.binary_cross_entropy`, with its logarithms clamped at -100.
-        target: y in [0, 1], of the same shape.
-        activation: F, by name or as an `Activation`; None is "sigmoid".
-        reduction: "mean", "sum", or "none" for the loss of each element.
+        convention: what to take for the logarithms, see `segact_torch.conventions`: "exact", the
+            only one from raw outputs, or with `from_logits=False` "torch", the default, "keras",
+            "keras2", "keras_logit" or "torch_legacy".
+        pos_weight: a factor of the term of y, as in `nn.BCEWithLogitsLoss`: a number, or a tensor
+            that broadcasts to the shape of `input`, such as (C, 1, 1) for NCHW.
+        label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate: see
+            the module.
 
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
     """
-    x, y = _check(input, target, validate, from_logits)
-    if from_logits:
-        f = _resolve(activation)
-        loss = _Weigh.apply(y, -f.logcdf(x)) + _Weigh.apply(1 - y, -f.logsf(x))
-    else:
-        _refuse_activation(activation)
-        with torch.autocast(x.device.type, enabled=False):  # which refuses it even in float32
-            loss = F.binary_cross_entropy(x, y, reduction="none")
-    return _reduce(loss, reduction)
+    f = _logarithms(activation, from_logits, convention)
+    x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    loss = _cross_entropy(x, _smooth(y, label_smoothing), f, pos_weight)
+    return _reduce(loss, w, valid, reduction)
 
 
-def dice(
+def binary_focal_cross_entropy(
     input: Tensor,
     target: Tensor,
     activation: str | Activation | None = None,
     *,
     from_logits: bool = True,
-    per_sample: bool = False,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
 ) -> Tensor:
-    """1 - 2 sum(F(x) y) / sum(F(x) + y), the soft Dice loss, without its cancellation.
+    """The focal loss: cross entropy times the error to the power gamma.
 
-    Computed as sum(y (1 - F(x)) + (1 - y) F(x)) / sum(F(x) + y); 0 where that denominator is 0.
+    (y (1 - F(x)) + (1 - y) F(x))^gamma times `binary_cross_entropy`, times y alpha + (1 - y)
+    (1 - alpha) if there is an alpha. The paper uses gamma = 2 with alpha = 0.25.
 
     Args:
-        input: raw outputs x, or probabilities with `from_logits=False`.
-        target: y in [0, 1], of the same shape.
-        activation: F, by name or as an `Activation`; None is "sigmoid".
-        per_sample: sum over each sample, all dimensions but the first, and reduce the (N,) losses
-            by `reduction`; by default the sums run over the whole batch, as published, and the loss
-            is one number.
+        gamma: >= 0; 0 is cross entropy.
+        alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
+        label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate: see
+            the module.
 
-    Source: arXiv:2109.00903.
+    Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
     """
-    x, y = _check(input, target, validate, from_logits)
-    p, q = _probabilities(x, activation, from_logits)
-    axis = tuple(range(1 if per_sample else 0, x.ndim))
-    error = _sum(y * q + (1 - y) * p, axis)
-    total = _sum(p + y, axis)
-    return _reduce(_ratio(error, total), reduction)
+    _check_number("gamma", gamma)
+    f = _logarithms(activation, from_logits)
+    x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    y = _smooth(y, label_smoothing)
+    # A power multiplies the relative error of its base, and float32 has no digits to spare.
+    wide = _widen(x, f)
+    p, q = _probabilities(wide, f)
+    error = _Weigh.apply(y, q) + _Weigh.apply(1 - y, p)
+    loss = (_power(error, gamma) * _cross_entropy(wide, y, f)).to(x.dtype)
+    if alpha is not None:
+        _check_number("alpha", alpha, high=1.0)
+        loss = (y * alpha + (1 - y) * (1 - alpha)) * loss
+    return _reduce(loss, w, valid, reduction)
 
 
 def mean_squared_error(
@@ -119,51 +184,324 @@ def mean_squared_error(
     activation: str | Activation | None = None,
     *,
     from_logits: bool = True,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
 ) -> Tensor:
     """(F(x) - y)^2, the squared error of the probability, as ((1 - y) F(x) - y (1 - F(x)))^2.
 
     Args:
-        input: raw outputs x, or probabilities with `from_logits=False`.
-        target: y in [0, 1], of the same shape.
-        activation: F, by name or as an `Activation`; None is "sigmoid".
-        reduction: "mean", "sum", or "none" for the loss of each element.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate: see
+            the module.
 
     Source: arXiv:2109.00903.
     """
-    x, y = _check(input, target, validate, from_logits)
-    # A square has twice the relative error of its root, and float32 has no digits to spare.
-    p, q = _probabilities(x, activation, from_logits, widen=True)
-    return _reduce(((1 - y) * p - y * q) ** 2, reduction).to(x.dtype)
+    f = _logarithms(activation, from_logits)
+    x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    # PyTorch's bound is half of Keras's, and a square has twice the relative error of its root.
+    p, q = _probabilities(_widen(x, f), f)
+    loss = (((1 - y) * p - y * q) ** 2).to(x.dtype)
+    return _reduce(loss, w, valid, reduction)
+
+
+def dice(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """1 - (2 sum(F(x) y) + smooth) / (sum(F(x) + y) + smooth), without its cancellation.
+
+    Computed as (FP + FN) / (2 TP + FP + FN + smooth) from the sums of `tversky`.
+
+    Args:
+        smooth: >= 0, added to numerator and denominator of the overlap.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see the module.
+
+    Source: arXiv:2109.00903; Milletari et al., "V-Net" (arXiv:1606.04797).
+    """
+    f = _logarithms(activation, from_logits)
+    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    axis = _summed(x, per_sample, channel_axis)
+    return _reduce_groups(_overlap(x, y, f, (2, 1, 1), smooth, w, axis), reduction)
+
+
+def jaccard(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """1 - (TP + smooth) / (TP + FP + FN + smooth): one minus intersection over union.
+
+    Computed as (FP + FN) / (TP + FP + FN + smooth) from the sums of `tversky`.
+
+    Args:
+        smooth: >= 0, added to intersection and union.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see the module.
+
+    Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
+    segmentation" (2016).
+    """
+    f = _logarithms(activation, from_logits)
+    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    axis = _summed(x, per_sample, channel_axis)
+    return _reduce_groups(_overlap(x, y, f, (1, 1, 1), smooth, w, axis), reduction)
+
+
+def tversky(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth).
+
+    TP = sum(y F(x)), FP = sum((1 - y) F(x)), FN = sum(y (1 - F(x))). Computed as
+    (alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth), 0 where that denominator is 0.
+    alpha = beta = 1/2 is Dice (with half its smooth), alpha = beta = 1 is Jaccard.
+
+    Args:
+        alpha: the weight of false positives, >= 0.
+        beta: the weight of false negatives, >= 0. (`keras.losses.Tversky` of Keras 3.15 has the two
+            the other way round, against its own documentation.)
+        smooth: >= 0, added to numerator and denominator of the index.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see the module.
+
+    Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
+    convolutional deep networks" (arXiv:1706.05721).
+    """
+    f = _logarithms(activation, from_logits)
+    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    axis = _summed(x, per_sample, channel_axis)
+    return _reduce_groups(_overlap(x, y, f, (1, alpha, beta), smooth, w, axis), reduction)
+
+
+def focal_tversky(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    gamma: float = 4 / 3,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """The loss of `tversky` to the power 1 / gamma, with the paper's defaults.
+
+    Where the loss is 0, so is the gradient, which tends to infinity there.
+
+    Args:
+        alpha: the weight of false positives, >= 0 (beta in the paper).
+        beta: the weight of false negatives, >= 0 (alpha in the paper).
+        gamma: > 0; the exponent is 1 / gamma, as in the paper (some libraries call the exponent
+            itself gamma).
+        smooth: >= 0, added to numerator and denominator of the index.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see the module.
+
+    Source: Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
+    lesion segmentation" (arXiv:1810.07842).
+    """
+    _check_number("gamma", gamma, open=True)
+    f = _logarithms(activation, from_logits)
+    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    axis = _summed(x, per_sample, channel_axis)
+    loss = _overlap(x, y, f, (1, alpha, beta), smooth, w, axis)
+    return _reduce_groups(_power(loss, 1 / gamma), reduction)
+
+
+def dice_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    lambda_dice: float = 1.0,
+    lambda_ce: float = 1.0,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    pos_weight: float | Tensor | None = None,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """lambda_dice times `dice` plus lambda_ce times the mean of `binary_cross_entropy`.
+
+    Both over each group of elements that Dice sums over.
+
+    Args:
+        lambda_dice, lambda_ce: the weights of the two losses, >= 0.
+        smooth: of Dice.
+        pos_weight, label_smoothing: of the cross entropy.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see the module.
+
+    Source: Isensee et al., "nnU-Net" (arXiv:1809.10486).
+    """
+    _check_number("lambda_dice", lambda_dice)
+    _check_number("lambda_ce", lambda_ce)
+    f = _logarithms(activation, from_logits)
+    x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    axis = _summed(x, per_sample, channel_axis)
+    overlap = _overlap(x, y, f, (2, 1, 1), smooth, w, axis)
+    entropy = _cross_entropy(x, _smooth(y, label_smoothing), f, pos_weight)
+    entropy = _mean(_weighted(entropy, w), valid, axis)
+    return _reduce_groups(lambda_dice * overlap + lambda_ce * entropy, reduction)
+
+
+def lovasz(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """The Lovasz extension of the Jaccard loss at the errors abs(y - F(x)); y is 0 or 1.
+
+    The errors e in descending order are weighted by what each adds to the Jaccard loss of those
+    before it: with i targets left and a union u, 1 / u for a target (then i falls by one) and
+    i / (u (u + 1)) for background (then u grows by one). The sort is stable: where errors are
+    equal, the earlier element counts as the larger, and the gradient is the same everywhere.
+
+    Args:
+        input, target, activation, from_logits, per_sample, channel_axis, ignore_index, mask,
+            reduction, validate: see the module.
+
+    Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
+    names it as untested.
+    """
+    f = _logarithms(activation, from_logits)
+    x, y, _, valid = _prepare(input, target, f, None, ignore_index, mask, validate, hard=True)
+    p, q = _probabilities(x, f)
+    axis = _summed(x, per_sample, channel_axis)
+    return _reduce_groups(_lovasz_extension(y * q + (1 - y) * p, y, valid, axis), reduction)
+
+
+def lovasz_hinge(
+    input: Tensor,
+    target: Tensor,
+    *,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """The Lovasz extension of the Jaccard loss at the hinge max(0, 1 - x (2 y - 1)); y is 0 or 1.
+
+    It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
+
+    Args:
+        input, target, per_sample, channel_axis, ignore_index, mask, reduction, validate: see the
+            module.
+
+    Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
+    (arXiv:1705.08790).
+    """
+    f = _logarithms(None, from_logits=True)
+    x, y, _, valid = _prepare(input, target, f, None, ignore_index, mask, validate, hard=True)
+    axis = _summed(x, per_sample, channel_axis)
+    return _reduce_groups(_lovasz_extension(1 - x * (2 * y - 1), y, valid, axis), reduction)
 
 
 class _Mean(torch.autograd.Function):
-    """The mean, also where the sum overflows and it does not."""
+    """The sum over `axis` divided by `count`, also where the sum overflows and the mean does not.
+
+    `count` has the shape of the sum with the summed dimensions kept.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(loss: Tensor) -> Tensor:
-        mean = loss.mean()
-        return torch.where(mean.isinf(), (loss / loss.numel()).sum(), mean)
+    def forward(loss: Tensor, count: Tensor, axis: Axis) -> Tensor:
+        mean = loss.sum(axis, keepdim=True) / count
+        mean = torch.where(mean.isinf(), (loss / count).sum(axis, keepdim=True), mean)
+        return mean.reshape(_rest(loss, axis))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.shape = inputs[0].shape
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Axis], output: Tensor) -> None:
+        loss, count, _ = inputs
+        ctx.shape = loss.shape
+        ctx.save_for_backward(count)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return (grads[0] / ctx.shape.numel()).expand(ctx.shape)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (count,) = ctx.saved_tensors
+        return (grads[0].reshape(count.shape) / count).expand(ctx.shape), None, None
 
 
-def _check(
-    input: Tensor, target: Tensor, validate: bool | None, from_logits: bool
-) -> tuple[Tensor, Tensor]:
-    """Both in the precision that they are computed in, or an error that says what is wrong."""
+def _prepare(
+    input: Tensor,
+    target: Tensor,
+    f: Activation | Convention,
+    weight: Tensor | None,
+    ignore_index: int | None,
+    mask: Tensor | None,
+    validate: bool | None,
+    hard: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """x, y, the weights and which elements are valid, or an error that says what is wrong.
+
+    In the precision that they are computed in. Elements that are left out have a weight of 0 and a
+    target of 0; where the weight is 0, x is harmless. None stands for weights of 1, and for all
+    being valid.
+    """
     x = _wide(input, "input")
-    if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
+    _check_tensor(target, "target")
     if input.shape != target.shape:
         raise ValueError(
             "input and target must have the same shape, "
@@ -171,54 +509,212 @@ def _check(
         )
     if input.numel() == 0:
         raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")
-    checked = {"target": target} if from_logits else {"target": target, "input": input}
-    for name, values in checked.items():
-        if validate:
-            _check_range(values, name)
-        elif validate is None and values.device.type == "cpu" and not torch.compiler.is_compiling():
-            with contextlib.suppress(RuntimeError):  # no values under vmap, or of a fake tensor
-                _check_range(values, name)
-    return x, target.to(x.dtype)
+    y, w = target.to(x.dtype), _fitted(weight, "weight", x)
+    valid = _valid(x, y, ignore_index, mask)
+    if valid is not None:
+        y = torch.where(valid, y, 0.0)
+        w = valid.to(x.dtype) if w is None else torch.where(valid, w, 0.0)
+    if w is not None:
+        x = f._without(x, w != 0)
+    if _is_looked_at(x, validate):
+        with contextlib.suppress(RuntimeError):  # no values under vmap, or of a fake tensor
+            _check_values(x, y, w, f, hard)
+    return x, y, w, valid
 
 
-def _check_range(x: Tensor, name: str) -> None:
+def _valid(x: Tensor, y: Tensor, ignore_index: int | None, mask: Tensor | None) -> Tensor | None:
+    """Which elements are not left out, by target or by mask."""
+    if ignore_index is not None and not isinstance(ignore_index, (int, float)):
+        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
+    fitted = _fitted(mask, "mask", x)
+    named = None if ignore_index is None else y != ignore_index
+    if fitted is None:
+        return named
+    return fitted != 0 if named is None else named & (fitted != 0)
+
+
+def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
+    """A tensor of the rank of x, with sizes equal or 1, in the shape and dtype of x."""
+    if values is None:
+        return None
+    _check_tensor(values, name)
+    pairs = zip(values.shape, x.shape, strict=False)
+    if values.ndim != x.ndim or any(size not in (1, whole) for size, whole in pairs):
+        raise ValueError(
+            f"{name} must have the rank of input and sizes equal to its own or 1, "
+            f"got {name} {tuple(values.shape)} and input {tuple(x.shape)}"
+        )
+    return values.to(x.dtype).expand(x.shape)
+
+
+def _is_looked_at(x: Tensor, validate: bool | None) -> bool:
     if torch.compiler.is_compiling():
-        raise ValueError(
-            f"validate=True reads {name}, which has no values in compiled code; "
-            "call the loss uncompiled, or use validate=None"
-        )
-    low, high = torch.aminmax(x.detach())
-    if not (low >= 0 and high <= 1):  # so that NaN is refused
-        raise ValueError(
-            f"{name} must lie in [0, 1], got values from {low.item()} to {high.item()}"
-        )
+        if validate:
+            raise ValueError(
+                "validate=True reads target, which has no values in compiled code; "
+                "call the loss uncompiled, or use validate=None"
+            )
+        return False
+    return x.device.type == "cpu" if validate is None else validate
 
 
-def _resolve(activation: str | Activation | None) -> Activation:
-    return get_activation("sigmoid" if activation is None else activation)
+def _check_values(
+    x: Tensor, y: Tensor, w: Tensor | None, f: Activation | Convention, hard: bool
+) -> None:
+    _check_range(y, "target")
+    if isinstance(f, Convention):
+        _check_range(x, "input")
+    if w is not None:
+        _check_range(w, "weight", math.inf)
+    if hard and not torch.all((y == 0) | (y == 1)):
+        raise ValueError("target must be 0 or 1: a Lovasz loss is not defined in between")
 
 
-def _refuse_activation(activation: str | Activation | None) -> None:
+def _check_range(values: Tensor, name: str, high: float = 1.0) -> None:
+    low, top = torch.aminmax(values.detach())
+    if not (low >= 0 and top <= high):  # so that NaN is refused
+        wanted = "lie in [0, 1]" if high == 1 else "be >= 0"
+        raise ValueError(f"{name} must {wanted}, got values from {low.item()} to {top.item()}")
+
+
+def _check_tensor(values: Any, name: str) -> None:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+
+
+def _check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
+    """0 <= value <= high, or 0 < value if `open`; and finite."""
+    number = isinstance(value, (int, float)) and math.isfinite(value)
+    if not number or not (value > 0 if open else value >= 0) or value > high:
+        wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
+        raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _logarithms(
+    activation: str | Activation | None, from_logits: bool, convention: str | None = None
+) -> Activation | Convention:
+    """What has the `logcdf` and `logsf` of a cross entropy: an activation, or a convention."""
+    if convention is not None and convention not in CONVENTIONS:
+        get_convention(convention)
+    if from_logits:
+        if convention not in (None, "exact"):
+            raise ValueError(
+                f"convention={convention!r} goes with probabilities, got from_logits=True; "
+                "say from_logits=False and pass probabilities"
+            )
+        return get_activation("sigmoid" if activation is None else activation)
     if activation is not None:
         raise ValueError(
             f"activation={activation!r} goes with raw outputs, got from_logits=False, "
             "which says that input is activated already; leave out one of the two"
         )
+    return get_convention("torch" if convention is None else convention)
 
 
-def _probabilities(
-    x: Tensor, activation: str | Activation | None, from_logits: bool, widen: bool = False
-) -> tuple[Tensor, Tensor]:
+def _probabilities(x: Tensor, f: Activation | Convention) -> tuple[Tensor, Tensor]:
     """F(x) and 1 - F(x)."""
-    if from_logits:
-        f = _resolve(activation)
-        x = f._widen(x) if widen else x
-        return f.cdf(x), f.sf(x)
-    _refuse_activation(activation)
-    return x, 1 - x
+    return (x, 1 - x) if isinstance(f, Convention) else (f.cdf(x), f.sf(x))
 
 
-def _sum(x: Tensor, axis: tuple[int, ...]) -> Tensor:
+def _widen(x: Tensor, f: Activation | Convention) -> Tensor:
+    return x if isinstance(f, Convention) else f._widen(x)
+
+
+def _smooth(y: Tensor, label_smoothing: float) -> Tensor:
+    _check_number("label_smoothing", label_smoothing, high=1.0)
+    return y * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else y
+
+
+def _cross_entropy(
+    x: Tensor,
+    y: Tensor,
+    f: Activation | Convention,
+    pos_weight: float | Tensor | None = None,
+) -> Tensor:
+    positive = y if pos_weight is None else _broadcast(pos_weight, x) * y
+    return _Weigh.apply(positive, -f.logcdf(x)) + _Weigh.apply(1 - y, -f.logsf(x))
+
+
+def _broadcast(pos_weight: float | Tensor, x: Tensor) -> float | Tensor:
+    if not isinstance(pos_weight, Tensor):
+        _check_number("pos_weight", pos_weight)
+        return pos_weight
+    try:
+        return pos_weight.to(x.dtype).expand(x.shape)
+    except RuntimeError as error:
+        raise ValueError(
+            "pos_weight must broadcast to the shape of input, "
+            f"got pos_weight {tuple(pos_weight.shape)} and input {tuple(x.shape)}"
+        ) from error
+
+
+def _overlap(
+    x: Tensor,
+    y: Tensor,
+    f: Activation | Convention,
+    costs: tuple[float, float, float],
+    smooth: float,
+    w: Tensor | None,
+    axis: Axis,
+) -> Tensor:
+    """(b FP + c FN) / (a TP + b FP + c FN + smooth), costs = (a, b, c); 0 where that is 0 / 0."""
+    for name, value in zip(("alpha", "beta", "smooth"), (*costs[1:], smooth), strict=True):
+        _check_number(name, value)
+    p, q = _probabilities(x, f)
+    a, b, c = costs
+    error = b * ((1 - y) * p) + c * (y * q)
+    total = a * (y * p) + error
+    error, total = _sum(_weighted(error, w), axis), _sum(_weighted(total, w), axis)
+    return _ratio(error, total + smooth)
+
+
+def _lovasz_extension(error: Tensor, y: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
+    """sum e g over `axis`, with max(e, 0) in descending order and the weights g of `lovasz`."""
+    error, positive = _flat(error, axis), _flat(y, axis) > 0.5
+    left = torch.ones_like(positive) if valid is None else _flat(valid, axis)
+    key = torch.where(left, error.detach(), -math.inf)
+    order = key.argsort(dim=-1, descending=True, stable=True)
+    error, positive, left = (t.gather(-1, order) for t in (error, positive, left))
+    negative = left & ~positive
+    # Counts before each element; of integers, which no sum rounds.
+    hits, misses = (t.cumsum(-1) - t.long() for t in (positive, negative))
+    targets = positive.sum(-1, keepdim=True)
+    i, u = (t.to(error.dtype) for t in (targets - hits, targets + misses))
+    g = torch.where(positive, 1 / u, torch.where(u == 0, 1.0, i / u / (u + 1)))
+    return _Weigh.apply(torch.where(left, g, 0.0), error.relu()).sum(-1)
+
+
+def _flat(x: Tensor, axis: Axis) -> Tensor:
+    """The dimensions `axis` as one, the last."""
+    kept = tuple(a for a in range(x.ndim) if a not in axis)
+    return x.permute(*kept, *axis).reshape(*_rest(x, axis), -1)
+
+
+def _rest(x: Tensor, axis: Axis) -> list[int]:
+    """The sizes of x without the dimensions `axis`."""
+    return [size for a, size in enumerate(x.shape) if a not in axis]
+
+
+def _summed(x: Tensor, per_sample: bool, channel_axis: int | None) -> Axis:
+    """The dimensions that an overlap loss sums over: all but those of samples and of channels."""
+    kept = {0} if per_sample else set()
+    if channel_axis is not None:
+        if not -x.ndim <= channel_axis < x.ndim:
+            raise ValueError(
+                f"channel_axis {channel_axis} is out of range for input {tuple(x.shape)}"
+            )
+        if channel_axis % x.ndim in kept:
+            raise ValueError(f"channel_axis={channel_axis} is the axis of per_sample=True")
+        kept.add(channel_axis % x.ndim)
+    return tuple(a for a in range(x.ndim) if a not in kept)
+
+
+def _sum(x: Tensor, axis: Axis) -> Tensor:
     return x.sum(axis) if axis else x
 
 
@@ -228,41 +724,98 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
 
 
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
+def _power(x: Tensor, exponent: float) -> Tensor:
+    """x^exponent for x >= 0, with a gradient of 0 at 0."""
+
+    def derivative(x: Tensor) -> Tensor:
+        positive = torch.where(x > 0, x, 1.0)
+        return torch.where(x > 0, exponent * positive ** (exponent - 1), 0.0)
+
+    return _Differentiable.apply(x, lambda x: x**exponent, derivative)
+
+
+def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:
+    return loss if w is None else _Weigh.apply(w, loss)
+
+
+def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
+    """The mean over `axis` of what is valid; 0 where nothing is."""
+    if not axis:
+        return loss
+    if valid is None:
+        shape = [1 if a in axis else size for a, size in enumerate(loss.shape)]
+        count = loss.new_full(shape, loss.numel() / math.prod(shape))
+    else:
+        count = valid.sum(axis, keepdim=True).clamp(min=1).to(loss.dtype)
+    return _Mean.apply(loss, count, axis)
+
+
+def _reduce(loss: Tensor, w: Tensor | None, valid: Tensor | None, reduction: str) -> Tensor:
+    """Elementwise losses, weighted and reduced."""
     _check_reduction(reduction)
+    loss = _weighted(loss, w)
     if reduction == "none":
         return loss
-    return loss.sum() if reduction == "sum" else _Mean.apply(loss)
+    axis = tuple(range(loss.ndim))
+    return loss.sum() if reduction == "sum" else _mean(loss, valid, axis)
 
 
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+def _reduce_groups(loss: Tensor, reduction: str) -> Tensor:
+    return _reduce(loss, None, None, reduction)
+
+
+def _with_self(parameters: list[inspect.Parameter]) -> inspect.Signature:
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Signature([own, *parameters])
 
 
 class _Loss(nn.Module):
-    """A loss function with its options as a module, without parameters or buffers."""
+    """A loss function as a module: the function's options are those of the constructor."""
 
-    def __init__(
-        self,
-        activation: str | Activation | None = None,
-        *,
-        from_logits: bool = True,
-        reduction: str = "mean",
-        validate: bool | None = None,
-    ) -> None:
+    function: ClassVar[Any]
+    signature: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls) -> None:
+        """The function's own signature, without its tensors, is that of the constructor."""
+        parameters = inspect.signature(cls.function).parameters
+        tensors = ("input", "target", "weight", "mask")
+        options = [p for name, p in parameters.items() if name not in tensors]
+
+        def __init__(self: _Loss, *args: Any, **options: Any) -> None:
+            super(cls, self).__init__(*args, **options)
+
+        cls.signature = inspect.Signature(options)
+        __init__.__signature__ = _with_self(options)  # type: ignore[attr-defined]
+        cls.__init__ = __init__  # type: ignore[method-assign]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        if from_logits:
-            activation = _resolve(activation)
-        else:
-            _refuse_activation(activation)
-        _check_reduction(reduction)
-        self.options: dict[str, Any] = {
-            "activation": activation,
-            "from_logits": from_logits,
-            "reduction": reduction,
-            "validate": validate,
-        }
+        try:
+            bound = self.signature.bind(*args, **options)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}: {error}") from None
+        bound.apply_defaults()
+        self.options: dict[str, Any] = bound.arguments
+        _check_reduction(self.options["reduction"])
+        if "activation" in self.options:
+            names = {"activation", "from_logits", "convention"} & self.options.keys()
+            f = _logarithms(**{name: self.options[name] for name in names})
+            if isinstance(f, Activation):
+                self.options["activation"] = f
+        if isinstance(self.options.get("pos_weight"), Tensor):
+            self.register_buffer("pos_weight", self.options.pop("pos_weight"))
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The loss; `weight` and `mask` are those of this batch."""
+        tensors = {"weight": weight, "mask": mask, **dict(self.named_buffers())}
+        given = {name: value for name, value in tensors.items() if value is not None}
+        return self.function(input, target, **given, **self.options)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
@@ -275,33 +828,17 @@ class BinaryCrossEntropyLoss(_Loss):
     tensor(5005.5244)
     """
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return binary_cross_entropy(input, target, **self.options)
+    function = staticmethod(binary_cross_entropy)
 
 
-class DiceLoss(_Loss):
-    """`dice` as a module: its options here, `(input, target)` in the call.
+class BinaryFocalCrossEntropyLoss(_Loss):
+    """`binary_focal_cross_entropy` as a module: its options here, `(input, target)` in the call.
 
-    >>> DiceLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
-    tensor(0.0396)
+    >>> BinaryFocalCrossEntropyLoss(gamma=2.0)(torch.tensor([-4.0]), torch.tensor([1.0]))
+    tensor(3.8749)
     """
 
-    def __init__(
-        self,
-        activation: str | Activation | None = None,
-        *,
-        from_logits: bool = True,
-        per_sample: bool = False,
-        reduction: str = "mean",
-        validate: bool | None = None,
-    ) -> None:
-        super().__init__(
-            activation, from_logits=from_logits, reduction=reduction, validate=validate
-        )
-        self.options["per_sample"] = per_sample
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return dice(input, target, **self.options)
+    function = staticmethod(binary_focal_cross_entropy)
 
 
 class MeanSquaredErrorLoss(_Loss):
@@ -311,5 +848,75 @@ class MeanSquaredErrorLoss(_Loss):
     tensor(0.7656)
     """
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return mean_squared_error(input, target, **self.options)
+    function = staticmethod(mean_squared_error)
+
+
+class DiceLoss(_Loss):
+    """`dice` as a module: its options here, `(input, target)` in the call.
+
+    >>> DiceLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.0396)
+    """
+
+    function = staticmethod(dice)
+
+
+class JaccardLoss(_Loss):
+    """`jaccard` as a module: its options here, `(input, target)` in the call.
+
+    >>> JaccardLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.0762)
+    """
+
+    function = staticmethod(jaccard)
+
+
+class TverskyLoss(_Loss):
+    """`tversky` as a module: its options here, `(input, target)` in the call.
+
+    >>> loss = TverskyLoss(alpha=0.3, beta=0.7)
+    >>> loss(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.1192)
+    """
+
+    function = staticmethod(tversky)
+
+
+class FocalTverskyLoss(_Loss):
+    """`focal_tversky` as a module: its options here, `(input, target)` in the call.
+
+    >>> FocalTverskyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.2029)
+    """
+
+    function = staticmethod(focal_tversky)
+
+
+class DiceCrossEntropyLoss(_Loss):
+    """`dice_cross_entropy` as a module: its options here, `(input, target)` in the call.
+
+    >>> DiceCrossEntropyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.2461)
+    """
+
+    function = staticmethod(dice_cross_entropy)
+
+
+class LovaszLoss(_Loss):
+    """`lovasz` as a module: its options here, `(input, target)` in the call.
+
+    >>> LovaszLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.0396)
+    """
+
+    function = staticmethod(lovasz)
+
+
+class LovaszHingeLoss(_Loss):
+    """`lovasz_hinge` as a module: its options here, `(input, target)` in the call.
+
+    >>> LovaszHingeLoss()(torch.tensor([[0.5, -3.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor(0.5000)
+    """
+
+    function = staticmethod(lovasz_hinge)

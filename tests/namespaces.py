@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+ELEMENTWISE = ("binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error")
+
 
 class TorchNamespace:
     """segact_torch, with NumPy in and out."""
@@ -45,18 +47,29 @@ class TorchNamespace:
     def elementwise(self, loss: str, y: Any, x: Any, *args: Any, **options: Any) -> Any:
         return getattr(self.package, loss)(x, y, *args, reduction="none", **options)
 
+    def groups(self, loss: str, y: Any, x: Any, *args: Any, **options: Any) -> Any:
+        """The losses of an overlap loss, unreduced."""
+        return self.elementwise(loss, y, x, *args, **options)
+
     def mean(self, loss: str, y: Any, x: Any, *args: Any, **options: Any) -> Any:
         return getattr(self.package, loss)(x, y, *args, **options)
 
     def loss_class(self, name: str, *args: Any, **options: Any) -> Callable[[Any, Any], Any]:
-        """The class of that loss as a function of (y, x)."""
+        """The class of that loss as a function of (y, x) and perhaps the weights."""
         module = getattr(self.package, name + "Loss")(*args, **options)
-        return lambda y, x: module(x, y)
+        return lambda y, x, *weight: module(x, y, *weight)
 
     classes: ClassVar = {
         "binary_cross_entropy": "BinaryCrossEntropy",
-        "dice": "Dice",
+        "binary_focal_cross_entropy": "BinaryFocalCrossEntropy",
         "mean_squared_error": "MeanSquaredError",
+        "dice": "Dice",
+        "jaccard": "Jaccard",
+        "tversky": "Tversky",
+        "focal_tversky": "FocalTversky",
+        "dice_cross_entropy": "DiceCrossEntropy",
+        "lovasz": "Lovasz",
+        "lovasz_hinge": "LovaszHinge",
     }
 
 
@@ -105,23 +118,36 @@ class KerasNamespace:
         return self.numpy(value), [self.numpy(g) for g in grads]
 
     def elementwise(self, loss: str, y: Any, x: Any, *args: Any, **options: Any) -> Any:
-        return getattr(self.package, loss)(y, x, *args, axis=(), **options)
+        return self.groups(loss, y, x, *args, axis=(), **options)
+
+    def groups(self, loss: str, y: Any, x: Any, *args: Any, **options: Any) -> Any:
+        """The losses of an overlap loss, unreduced."""
+        if "weight" in options:
+            options["sample_weight"] = options.pop("weight")
+        return getattr(self.package, loss)(y, x, *args, **options)
 
     def mean(self, loss: str, y: Any, x: Any, *args: Any, **options: Any) -> Any:
-        if loss != "dice":
+        if loss in ELEMENTWISE:
             options["axis"] = None
-        value = getattr(self.package, loss)(y, x, *args, **options)
+        value = self.groups(loss, y, x, *args, **options)
         # keras.ops.mean of float64 is float32 on two of the backends
         return self.keras.ops.sum(value) / int(np.prod(value.shape))
 
     def loss_class(self, name: str, *args: Any, **options: Any) -> Callable[[Any, Any], Any]:
-        """The class of that loss as a function of (y, x)."""
+        """The class of that loss as a function of (y, x) and perhaps the weights."""
         return getattr(self.package, name)(*args, **options)
 
     classes: ClassVar = {
         "binary_cross_entropy": "BinaryCrossentropy",
-        "dice": "Dice",
+        "binary_focal_cross_entropy": "BinaryFocalCrossentropy",
         "mean_squared_error": "MeanSquaredError",
+        "dice": "Dice",
+        "jaccard": "Jaccard",
+        "tversky": "Tversky",
+        "focal_tversky": "FocalTversky",
+        "dice_cross_entropy": "DiceCrossentropy",
+        "lovasz": "Lovasz",
+        "lovasz_hinge": "LovaszHinge",
     }
 
 

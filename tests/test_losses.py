@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-LOSSES = ["binary_cross_entropy", "dice", "mean_squared_error"]
+ELEMENTWISE = ["binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"]
+RATIOS = ["dice", "jaccard", "tversky", "focal_tversky"]
+OVERLAP = [*RATIOS, "dice_cross_entropy", "lovasz"]
+LOSSES = [*ELEMENTWISE, *OVERLAP]
+"""Those that take an activation; `lovasz_hinge` has tests of its own."""
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
 
@@ -17,8 +21,50 @@ def batch(rng, dtype="float64", shape=(3, 1, 4, 5), scale=4.0):
     return x, (rng.random(shape) < 0.3).astype(dtype)
 
 
+def textbook(p, y):
+    """Every loss from probabilities, as the papers write it."""
+    entropy = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+    tp, fp, fn = np.sum(p * y), np.sum(p * (1 - y)), np.sum((1 - p) * y)
+    dice = 1 - 2 * tp / np.sum(p + y)
+    return {
+        "binary_cross_entropy": np.mean(entropy),
+        "binary_focal_cross_entropy": np.mean(np.abs(p - y) ** 2 * entropy),
+        "mean_squared_error": np.mean((p - y) ** 2),
+        "dice": dice,
+        "jaccard": 1 - tp / np.sum(p + y - p * y),
+        "tversky": 1 - tp / (tp + 0.5 * fp + 0.5 * fn),
+        "focal_tversky": (1 - tp / (tp + 0.3 * fp + 0.7 * fn)) ** 0.75,
+        "dice_cross_entropy": dice + np.mean(entropy),
+        "lovasz": lovasz_extension(np.abs(y - p).ravel(), y.ravel()),
+    }
+
+
+def jaccard_loss(wrong, y):
+    """1 - intersection over union where the elements `wrong` are predicted wrongly."""
+    predicted = np.where(wrong, 1 - y, y) > 0
+    union = np.sum(predicted | (y > 0))
+    return 1 - np.sum(predicted & (y > 0)) / union if union else 0.0
+
+
+def lovasz_extension(errors, y):
+    """By its definition: the errors, largest first, times what each adds to the set's loss."""
+    wrong = np.zeros(len(y), bool)
+    total = before = 0.0
+    for i in np.argsort(-errors, kind="stable"):
+        wrong[i] = True
+        after = jaccard_loss(wrong, y)
+        total += errors[i] * (after - before)
+        before = after
+    return total
+
+
 @pytest.fixture(scope="session", params=LOSSES)
 def loss(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", params=OVERLAP)
+def overlap(request):
     return request.param
 
 
@@ -31,13 +77,9 @@ def test_against_the_textbook_formulas(ns, loss, activation, rng):
     if activation == "hardtanh":
         x = rng.uniform(0.01, 0.99, x.shape)
     p = ns.numpy(ns.package.get_activation(activation)(ns.array(x)))
-    expected = {
-        "binary_cross_entropy": np.mean(-(y * np.log(p) + (1 - y) * np.log1p(-p))),
-        "dice": 1 - 2 * np.sum(p * y) / np.sum(p + y),
-        "mean_squared_error": np.mean((p - y) ** 2),
-    }[loss]
     value = float(ns.mean(loss, ns.array(y), ns.array(x), activation))
-    assert value == pytest.approx(expected, rel=1e-9 if activation == "linear" else 1e-12)
+    rel = 1e-9 if activation == "linear" else 1e-12
+    assert value == pytest.approx(textbook(p, y)[loss], rel=rel)
 
 
 def test_gradients_by_central_differences(ns, loss, activation, rng):
@@ -45,17 +87,24 @@ def test_gradients_by_central_differences(ns, loss, activation, rng):
     y = rng.uniform(0.1, 0.9, y.shape)
     if activation == "hardtanh":
         x = rng.uniform(0.1, 0.9, x.shape)
-    f = lambda y, x: ns.mean(loss, y, x, activation)  # noqa: E731
-    _, grads = ns.gradients(f, y, x)
-    h = 1e-6
+    if loss == "lovasz":  # of targets 0 or 1
+        y = (y > 0.5).astype(float)
+        check_gradients(ns, lambda x: ns.mean(loss, ns.array(y), x, activation), x)
+    else:
+        check_gradients(ns, lambda y, x: ns.mean(loss, y, x, activation), y, x)
+
+
+def check_gradients(ns, f, *arrays, h=1e-6):
+    """By central differences."""
+    _, grads = ns.gradients(f, *arrays)
     for which, grad in enumerate(grads):
-        numeric = np.zeros_like(x)
-        for i in np.ndindex(x.shape):
+        numeric = np.zeros_like(grad)
+        for i in np.ndindex(grad.shape):
             moved = []
             for sign in (1, -1):
-                arrays = [y.copy(), x.copy()]
-                arrays[which][i] += sign * h
-                moved.append(float(f(*map(ns.array, arrays))))
+                shifted = [a.copy() for a in arrays]
+                shifted[which][i] += sign * h
+                moved.append(float(f(*map(ns.array, shifted))))
             numeric[i] = (moved[0] - moved[1]) / (2 * h)
         np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-9)
 
@@ -65,6 +114,7 @@ def test_gradients_by_central_differences(ns, loss, activation, rng):
     y=hnp.arrays(np.float32, 8, elements=st.floats(0, 1, width=32, allow_subnormal=False)),
 )
 def test_no_nan_on_any_finite_float(ns, loss, activation, x, y):
+    y = np.round(y) if loss == "lovasz" else y
     value, (gx,) = ns.gradients(lambda x: ns.mean(loss, ns.array(y), x, activation), x)
     assert not np.isnan(value)
     assert not np.isnan(gx).any()
@@ -160,13 +210,34 @@ def test_half_precision_input_is_computed_in_float32(ns, loss, activation, rng):
     assert value == ns.numpy(wide)
 
 
-def test_dice_over_a_large_float16_mask(ns):
+def test_overlap_of_a_large_float16_mask(ns, overlap):
     """A million foreground pixels exceed float16's largest number, 65504."""
     x, y = np.full((1024, 1024), 2.0, "float16"), np.ones((1024, 1024), "float16")
     p = 1 / (1 + math.exp(-2))
-    assert float(ns.mean("dice", ns.array(y), ns.array(x))) == pytest.approx(
-        (1 - p) / (1 + p), rel=1e-6
+    expected = {
+        "dice": (1 - p) / (1 + p),
+        "jaccard": 1 - p,
+        "tversky": (1 - p) / (1 + p),
+        "focal_tversky": (0.7 * (1 - p) / (p + 0.7 * (1 - p))) ** 0.75,
+        "dice_cross_entropy": (1 - p) / (1 + p) + math.log1p(math.exp(-2)),
+        "lovasz": 1 - p,
+    }
+    assert float(ns.mean(overlap, ns.array(y), ns.array(x))) == pytest.approx(
+        expected[overlap], rel=1e-6
     )
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.sum(y, dtype="float16"))  # what the sums would be without
+
+
+def test_every_float16_number(ns, loss, activation):
+    """All 63,488 finite ones, right and wrong: a finite loss and gradient."""
+    bits = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    x = bits[np.isfinite(bits)]
+    for y in (np.zeros_like(x), np.ones_like(x)):
+        value, (gx,) = ns.gradients(lambda x: ns.mean(loss, ns.array(y), x, activation), x)  # noqa: B023
+        assert np.isfinite(value)
+        assert gx.dtype == np.float16
+        assert np.isfinite(gx).all()
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "float64"])
@@ -213,10 +284,18 @@ def test_ten_million_elements(ns):
     x, y = np.full(n, -2.0, "float32"), np.zeros(n, "float32")
     p = 1 / (1 + math.exp(2))
     y[: n // 2] = 1
+    on, off = math.log1p(math.exp(2)), math.log1p(math.exp(-2))
+    tversky = (0.3 * p + 0.7 * (1 - p)) / (p + 0.3 * p + 0.7 * (1 - p))
     expected = {
-        "binary_cross_entropy": (math.log1p(math.exp(2)) + math.log1p(math.exp(-2))) / 2,
-        "dice": 0.5 / (p + 0.5),
+        "binary_cross_entropy": (on + off) / 2,
+        "binary_focal_cross_entropy": ((1 - p) ** 2 * on + p**2 * off) / 2,
         "mean_squared_error": ((1 - p) ** 2 + p**2) / 2,
+        "dice": 0.5 / (p + 0.5),
+        "jaccard": 1 / (1 + p),
+        "tversky": 0.5 / (p + 0.5),
+        "focal_tversky": tversky**0.75,
+        "dice_cross_entropy": 0.5 / (p + 0.5) + (on + off) / 2,
+        "lovasz": 1 - p,  # all targets come first and take the whole weight
     }
     bound = 1e-6 if ns.name == "torch" else 2e-6
     for loss, value in expected.items():

@@ -1,0 +1,249 @@
+"""Cross entropy on probabilities as each framework computes it, so that a port trains the same.
+
+A convention is what a framework takes for log p and log(1 - p), and the gradient of each in p:
+
+    loss = -(y LP + (1 - y) LQ)
+
+| name | LP, LQ | where p saturates | gradient there |
+| --- | --- | --- | --- |
+| `keras` | log k, log(1 - k), where k = clip(p, 1e-7, 1 - 1e-7) | the clip's limits | zero |
+| `keras2` | log(k + 1e-7), log(1 - k + 1e-7) | the clip's limits | zero |
+| `keras_logit` | log F(z), log(1 - F(z)), where z = log(k / (1 - k)) | the clip's limits | zero |
+| `torch` | max(log p, -100), max(log(1 - p), -100) | 0 and 1 | finite |
+| `torch_legacy` | log(p + 1e-12), log(1 - p + 1e-12) | 0 and 1 | finite |
+
+`exact`, the sixth name, clips nothing and needs raw outputs: it is the loss with
+`from_logits=True`. The others go with `from_logits=False`:
+
+>>> import numpy as np, segact_tf
+>>> y_true, p = np.zeros(1, "float32"), segact_tf.sigmoid(np.array([200.0], "float32"))
+>>> for name in segact_tf.CONVENTIONS[1:]:
+...     loss = segact_tf.binary_cross_entropy(y_true, p, from_logits=False, convention=name)
+...     print(f"{name:12} {float(loss):.4f}")
+keras        15.9424
+keras2       15.3332
+keras_logit  15.9424
+torch        100.0000
+torch_legacy 27.6310
+>>> float(segact_tf.binary_cross_entropy(y_true, np.array([200.0]), convention="exact"))
+200.0
+
+k and 1 - p are rounded to the dtype of p, as the frameworks do: in float32 1 - 1e-7 is
+1 - 1.192e-7, and Keras's largest loss 15.9424 for label 0 but 16.1181 for label 1.
+"""
+
+import difflib
+from typing import Any
+
+import keras
+from keras import ops
+
+from segact_tf import _special
+from segact_tf.activations import _elementwise
+
+__all__ = ["CONVENTIONS", "Convention", "get_convention"]
+
+TORCH_EPSILON = 1e-12
+
+
+class Convention:
+    """What stands for log p (`logcdf`) and log(1 - p) (`logsf`), each with its own gradient."""
+
+    name = ""
+
+    def logcdf(self, p: Any) -> Any:
+        """LP, differentiable."""
+        return _elementwise(p, self._log_p, self._log_p_derivative)
+
+    def logsf(self, p: Any) -> Any:
+        """LQ, differentiable."""
+        return _elementwise(p, self._log_q, self._log_q_derivative)
+
+    def _without(self, p: Any, valid: Any) -> Any:
+        """p, but 0 where it is not valid."""
+        return ops.where(valid, p, 0.0)
+
+    def _log_p(self, p: Any) -> Any:
+        raise NotImplementedError
+
+    def _log_p_derivative(self, p: Any) -> Any:
+        raise NotImplementedError
+
+    def _log_q(self, p: Any) -> Any:
+        raise NotImplementedError
+
+    def _log_q_derivative(self, p: Any) -> Any:
+        raise NotImplementedError
+
+
+def _added(x: Any, epsilon: float) -> Any:
+    """x + epsilon for x >= 0; a compiler must not merge epsilon with a constant inside of x."""
+    return _special.at_least(x, 0.0) + epsilon
+
+
+class Keras(Convention):
+    """Keras 3 (3.0 to 3.15) from probabilities: clipped, and a gradient of zero beyond the limits.
+
+    The value and gradient of stock Keras on TensorFlow and JAX to 2 ulp, where the backend's
+    logarithm is; on TensorFlow the stock loss must not find the logits behind a sigmoid. Stock
+    Keras on torch clips too, but takes log1p(-k): 1.000e-7 instead of 1.192e-7 at p = 0, label 0.
+    Exactly on a limit the gradient factor is 1 here, on TensorFlow and on torch, and 1/2 on JAX.
+
+    Source: `binary_crossentropy` in keras/src/backend/{tensorflow,jax,torch}/nn.py.
+    """
+
+    name = "keras"
+
+    def _clip(self, p: Any) -> Any:
+        epsilon = keras.config.epsilon()
+        return _special.at_most(_special.at_least(p, epsilon), 1 - epsilon)
+
+    def _p(self, p: Any) -> Any:
+        return self._clip(p)
+
+    def _q(self, p: Any) -> Any:
+        return 1 - self._clip(p)
+
+    def _log_p(self, p: Any) -> Any:
+        return ops.log(self._p(p))
+
+    def _log_p_derivative(self, p: Any) -> Any:
+        return ops.where(self._clip(p) == p, 1 / self._p(p), 0.0)
+
+    def _log_q(self, p: Any) -> Any:
+        return ops.log(self._q(p))
+
+    def _log_q_derivative(self, p: Any) -> Any:
+        return ops.where(self._clip(p) == p, -1 / self._q(p), 0.0)
+
+
+class Keras2(Keras):
+    """Keras 2.3 to 2.15, tf.keras, and tf-keras: clipped, and epsilon once more inside the log.
+
+    The value and gradient of tf-keras 2.21 to 2 ulp, where it does not find the logits behind a
+    sigmoid. Inside of a `tf.function` TensorFlow adds 1 and epsilon first: 15.2492, not 15.3332.
+
+    Source: `binary_crossentropy` in tf_keras/src/backend.py.
+    """
+
+    name = "keras2"
+
+    def _p(self, p: Any) -> Any:
+        return self._clip(p) + keras.config.epsilon()
+
+    def _q(self, p: Any) -> Any:
+        return _added(1 - self._clip(p), keras.config.epsilon())
+
+
+class KerasLogit(Keras):
+    """Keras 2.0 to 2.2 (2017, 2018) on TensorFlow: clipped, back to a logit z, then softplus.
+
+    Computed without rounding z = log(k / (1 - k)): log F(z) = -log1p((1 - k) / k). In float32 the
+    original rounds z, and its small losses are off by up to 5e-7 relative from that. The gradient
+    is that of `keras`.
+
+    Source: `binary_crossentropy` in keras/backend/tensorflow_backend.py of 2.2.4, which no current
+    TensorFlow can run.
+    """
+
+    name = "keras_logit"
+
+    def _log_p(self, p: Any) -> Any:
+        return -_softplus_of_log(self._q(p), self._p(p))
+
+    def _log_q(self, p: Any) -> Any:
+        return -_softplus_of_log(self._p(p), self._q(p))
+
+
+def _softplus_of_log(a: Any, b: Any) -> Any:
+    """log1p(a / b), where a / b may be large."""
+    small = ops.where(a < b, a / b, b / a)
+    return _special.log1p(small) + ops.where(a < b, 0.0, ops.log(a / b))
+
+
+class Torch(Convention):
+    """PyTorch since 1.2: the logarithms are clamped at -100, the gradient never is zero for it.
+
+    The gradient of the loss is (p - y) / max(p (1 - p), 1e-12). For hard targets the value and
+    gradient of `F.binary_cross_entropy` to 2 ulp; for soft ones, whose terms may cancel in the
+    gradient, to 2 ulp of the larger term.
+
+    Source: aten/src/ATen/native/Loss.cpp.
+    """
+
+    name = "torch"
+
+    def _log_p(self, p: Any) -> Any:
+        return _special.at_least(ops.log(p), -100.0)
+
+    def _log_p_derivative(self, p: Any) -> Any:
+        return (1 - p) / self._variance(p)
+
+    def _log_q(self, p: Any) -> Any:
+        near = _special.log1p(-_special.at_most(p, 0.5))
+        return _special.at_least(ops.where(p > 0.5, ops.log(1 - p), near), -100.0)
+
+    def _log_q_derivative(self, p: Any) -> Any:
+        return -p / self._variance(p)
+
+    def _variance(self, p: Any) -> Any:
+        return _special.at_least((1 - p) * p, TORCH_EPSILON)
+
+
+class TorchLegacy(Convention):
+    """PyTorch up to 0.4.0 (issue 4867): 1e-12 inside the logarithms; a loss may be -1e-12.
+
+    The gradient of the loss is (p - y) / ((1 - p + 1e-12) (p + 1e-12)). On a CPU the original added
+    1e-12 in double precision, on CUDA in that of p, as here. 0.4.1 to 1.1 replaced only log 0, by
+    log 1e-12. No current Python can run either.
+
+    Source: aten/src/THNN/generic/BCECriterion.c; pull request 8147 ended it.
+    """
+
+    name = "torch_legacy"
+
+    def _p(self, p: Any) -> Any:
+        return p + TORCH_EPSILON
+
+    def _q(self, p: Any) -> Any:
+        return _added(1 - p, TORCH_EPSILON)
+
+    def _log_p(self, p: Any) -> Any:
+        return ops.log(self._p(p))
+
+    def _log_p_derivative(self, p: Any) -> Any:
+        return (1 - p) / self._q(p) / self._p(p)
+
+    def _log_q(self, p: Any) -> Any:
+        return ops.log(self._q(p))
+
+    def _log_q_derivative(self, p: Any) -> Any:
+        return -p / self._p(p) / self._q(p)
+
+
+_KNOWN: dict[str, Convention] = {
+    kind.name: kind() for kind in (Keras, Keras2, KerasLogit, Torch, TorchLegacy)
+}
+
+CONVENTIONS = ("exact", *_KNOWN)
+"""The names that `convention=` takes."""
+
+
+def get_convention(name: str) -> Convention:
+    """The convention on probabilities of that name.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known one; "exact", which has no
+            probabilities.
+
+    >>> import numpy as np
+    >>> float(get_convention("keras").logsf(np.array([1.0], "float32"))[0])
+    -15.942384719848633
+    """
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if name == "exact":
+        raise ValueError("convention='exact' goes with raw outputs: say from_logits=True")
+    known = ", ".join(CONVENTIONS)
+    near = difflib.get_close_matches(str(name), CONVENTIONS, n=1, cutoff=0.0)[0]
+    raise ValueError(f"unknown convention {name!r}; did you mean {near!r}? Known: {known}")
