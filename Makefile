@@ -23,6 +23,7 @@ lint: $(INSTALLED)
 
 figures: $(INSTALLED)
 	.venv/bin/python scripts/draw_activations.py
+	.venv/bin/segact-parity conventions --figure docs/images/conventions.png
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -214,11 +214,13 @@ def _name(x: Any) -> str:
     return keras.backend.standardize_dtype(x.dtype)
 
 
-def has_float64(x: Any) -> bool:
-    """Whether the backend can compute in double precision where x is."""
+def double(x: Any) -> Any:
+    """x in float64 where the backend has it: JAX with `jax_enable_x64` alone."""
     if keras.backend.backend() == "jax":
-        return sys.modules["jax"].config.jax_enable_x64
-    return "mps" not in str(x.device).lower()
+        has = sys.modules["jax"].config.jax_enable_x64
+    else:
+        has = "mps" not in str(x.device).lower()
+    return ops.cast(x, "float64") if has else x
 
 
 def where(condition: Any, number: float, x: Any) -> Any:

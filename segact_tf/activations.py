@@ -172,7 +172,7 @@ class Activation:
 
     def _widen(self, x: Any) -> Any:
         """x in the precision in which even a power of F(x) keeps the digits of float32."""
-        return ops.cast(x, "float64") if _special.has_float64(x) else x
+        return _special.double(x)
 
     def _squeeze(self, probability: Any) -> Any:
         if self.epsilon == 0:

@@ -417,6 +417,7 @@ def lovasz(
     *,
     per_sample: bool = False,
     channel_axis: int | None = None,
+    sample_weight: Any = None,
     ignore_index: int | None = None,
     mask: Any = None,
     validate: bool | None = None,
@@ -429,17 +430,17 @@ def lovasz(
     equal, the earlier element counts as the larger, and the gradient is the same everywhere.
 
     Args:
-        y_true, y_pred, activation, from_logits, per_sample, channel_axis, ignore_index, mask,
-            validate: see the module.
+        y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
+            ignore_index, mask, validate: see the module.
 
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
     """
     f = _logarithms(activation, from_logits)
-    y, x, _, valid = _prepare(y_true, y_pred, f, None, ignore_index, mask, validate, hard=True)
+    y, x, w, _ = _prepare(y_true, y_pred, f, sample_weight, ignore_index, mask, validate, hard=True)
     p, q = _probabilities(x, f)
     axis = _summed(x, per_sample, channel_axis)
-    return _lovasz_extension(y * q + (1 - y) * p, y, valid, axis)
+    return _lovasz_extension(y * q + (1 - y) * p, y, w, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -449,6 +450,7 @@ def lovasz_hinge(
     *,
     per_sample: bool = False,
     channel_axis: int | None = None,
+    sample_weight: Any = None,
     ignore_index: int | None = None,
     mask: Any = None,
     validate: bool | None = None,
@@ -458,15 +460,16 @@ def lovasz_hinge(
     It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
 
     Args:
-        y_true, y_pred, per_sample, channel_axis, ignore_index, mask, validate: see the module.
+        y_true, y_pred, per_sample, channel_axis, sample_weight, ignore_index, mask, validate: see
+            the module.
 
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
     """
     f = _logarithms(None, from_logits=True)
-    y, x, _, valid = _prepare(y_true, y_pred, f, None, ignore_index, mask, validate, hard=True)
+    y, x, w, _ = _prepare(y_true, y_pred, f, sample_weight, ignore_index, mask, validate, hard=True)
     axis = _summed(x, per_sample, channel_axis)
-    return _lovasz_extension(1 - x * (2 * y - 1), y, valid, axis)
+    return _lovasz_extension(1 - x * (2 * y - 1), y, w, axis)
 
 
 def _prepare(
@@ -662,26 +665,23 @@ def _overlap(
     return _ratio(error, total + smooth)
 
 
-def _lovasz_extension(error: Any, y: Any, valid: Any, axis: tuple[int, ...]) -> Any:
+def _lovasz_extension(error: Any, y: Any, w: Any, axis: tuple[int, ...]) -> Any:
     """sum e g over `axis`, with max(e, 0) in descending order and the weights g of `lovasz`."""
-    error, positive = _flat(error, axis), _flat(y, axis) > 0.5
-    left = ops.ones_like(positive) if valid is None else _flat(valid, axis)
-    key = ops.where(left, -ops.stop_gradient(error), math.inf)
-    order = ops.argsort(key, axis=-1)
-    error, positive, left = (
-        ops.take_along_axis(t, order, axis=-1) for t in (error, positive, left)
-    )
-    negative = ops.logical_and(left, ops.logical_not(positive))
-    # Counts before each element; of integers, which no sum rounds.
-    ups, downs = ops.cast(positive, "int32"), ops.cast(negative, "int32")
-    hits, misses = (ops.cumsum(t, axis=-1) - t for t in (ups, downs))
-    targets = ops.sum(ups, axis=-1, keepdims=True)
-    i, u = (ops.cast(t, error.dtype) for t in (targets - hits, targets + misses))
+    w = ops.ones_like(error) if w is None else w
+    error, y, w = (_flat(t, axis) for t in (error, y, w))
+    order = ops.argsort(-ops.stop_gradient(error), axis=-1)  # stable on every backend
+    error, y, w = (ops.take_along_axis(t, order, axis=-1) for t in (error, y, w))
+    # Areas, which float32 cannot count beyond 2^24.
+    hit, miss = (_special.double(t) for t in (y * w, (1 - y) * w))
+    i = ops.sum(hit, axis=-1, keepdims=True) - (ops.cumsum(hit, axis=-1) - hit)
+    u = ops.sum(hit, axis=-1, keepdims=True) + (ops.cumsum(miss, axis=-1) - miss)
+    i = _special.at_least(i, 0.0)
+    first = ops.cast(miss > 0, u.dtype)  # of a group without a target
     least = ops.where(u == 0, 1.0, u)
-    g = ops.where(positive, 1 / least, ops.where(u == 0, 1.0, i / least / (u + 1)))
-    rectified = ops.where(error > 0, error, 0.0)
-    last = len(error.shape) - 1
-    return _special.sum(_weigh(ops.where(left, g, 0.0), rectified), (last,))
+    g = ops.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
+    g = ops.cast(ops.stop_gradient(g), error.dtype)
+    rectified, last = ops.where(error > 0, error, 0.0), len(error.shape) - 1
+    return _special.sum(_weigh(g, rectified), (last,))
 
 
 def _flat(x: Any, axis: tuple[int, ...]) -> Any:

@@ -62,6 +62,7 @@ import torch
 from torch import Tensor, nn
 
 from segact_torch.activations import (
+    NO_FLOAT64,
     Activation,
     _Differentiable,
     _Weigh,
@@ -404,6 +405,7 @@ def lovasz(
     from_logits: bool = True,
     per_sample: bool = False,
     channel_axis: int | None = None,
+    weight: Tensor | None = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     reduction: str = "mean",
@@ -417,17 +419,17 @@ def lovasz(
     equal, the earlier element counts as the larger, and the gradient is the same everywhere.
 
     Args:
-        input, target, activation, from_logits, per_sample, channel_axis, ignore_index, mask,
-            reduction, validate: see the module.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see the module.
 
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
     """
     f = _logarithms(activation, from_logits)
-    x, y, _, valid = _prepare(input, target, f, None, ignore_index, mask, validate, hard=True)
+    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate, hard=True)
     p, q = _probabilities(x, f)
     axis = _summed(x, per_sample, channel_axis)
-    return _reduce_groups(_lovasz_extension(y * q + (1 - y) * p, y, valid, axis), reduction)
+    return _reduce_groups(_lovasz_extension(y * q + (1 - y) * p, y, w, axis), reduction)
 
 
 def lovasz_hinge(
@@ -436,6 +438,7 @@ def lovasz_hinge(
     *,
     per_sample: bool = False,
     channel_axis: int | None = None,
+    weight: Tensor | None = None,
     ignore_index: int | None = None,
     mask: Tensor | None = None,
     reduction: str = "mean",
@@ -446,16 +449,16 @@ def lovasz_hinge(
     It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
 
     Args:
-        input, target, per_sample, channel_axis, ignore_index, mask, reduction, validate: see the
-            module.
+        input, target, per_sample, channel_axis, weight, ignore_index, mask, reduction, validate:
+            see the module.
 
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
     """
     f = _logarithms(None, from_logits=True)
-    x, y, _, valid = _prepare(input, target, f, None, ignore_index, mask, validate, hard=True)
+    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate, hard=True)
     axis = _summed(x, per_sample, channel_axis)
-    return _reduce_groups(_lovasz_extension(1 - x * (2 * y - 1), y, valid, axis), reduction)
+    return _reduce_groups(_lovasz_extension(1 - x * (2 * y - 1), y, w, axis), reduction)
 
 
 class _Mean(torch.autograd.Function):
@@ -673,20 +676,24 @@ def _overlap(
     return _ratio(error, total + smooth)
 
 
-def _lovasz_extension(error: Tensor, y: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
+def _lovasz_extension(error: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> Tensor:
     """sum e g over `axis`, with max(e, 0) in descending order and the weights g of `lovasz`."""
-    error, positive = _flat(error, axis), _flat(y, axis) > 0.5
-    left = torch.ones_like(positive) if valid is None else _flat(valid, axis)
-    key = torch.where(left, error.detach(), -math.inf)
-    order = key.argsort(dim=-1, descending=True, stable=True)
-    error, positive, left = (t.gather(-1, order) for t in (error, positive, left))
-    negative = left & ~positive
-    # Counts before each element; of integers, which no sum rounds.
-    hits, misses = (t.cumsum(-1) - t.long() for t in (positive, negative))
-    targets = positive.sum(-1, keepdim=True)
-    i, u = (t.to(error.dtype) for t in (targets - hits, targets + misses))
-    g = torch.where(positive, 1 / u, torch.where(u == 0, 1.0, i / u / (u + 1)))
-    return _Weigh.apply(torch.where(left, g, 0.0), error.relu()).sum(-1)
+    w = torch.ones_like(error) if w is None else w
+    error, y, w = (_flat(t, axis) for t in (error, y, w))
+    order = error.detach().argsort(dim=-1, descending=True, stable=True)
+    error, y, w = (t.gather(-1, order) for t in (error, y, w))
+    # Areas, which float32 cannot count beyond 2^24.
+    hit, miss = (_double(t) for t in (y * w, (1 - y) * w))
+    i = (hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)).clamp(min=0)
+    u = hit.sum(-1, keepdim=True) + (miss.cumsum(-1) - miss)
+    first = (miss > 0).to(u.dtype)  # of a group without a target
+    least = torch.where(u == 0, 1.0, u)
+    g = torch.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
+    return _Weigh.apply(g.detach().to(error.dtype), error.relu()).sum(-1)
+
+
+def _double(x: Tensor) -> Tensor:
+    return x if x.device.type in NO_FLOAT64 else x.double()
 
 
 def _flat(x: Tensor, axis: Axis) -> Tensor:

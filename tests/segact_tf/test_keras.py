@@ -16,12 +16,35 @@ LOSSES = {
     "binary_cross_entropy": segact_tf.losses.BinaryCrossentropy,
     "dice": segact_tf.losses.Dice,
     "mean_squared_error": segact_tf.losses.MeanSquaredError,
+    "binary_focal_cross_entropy": segact_tf.losses.BinaryFocalCrossentropy,
+    "jaccard": segact_tf.losses.Jaccard,
+    "tversky": segact_tf.losses.Tversky,
+    "focal_tversky": segact_tf.losses.FocalTversky,
+    "dice_cross_entropy": segact_tf.losses.DiceCrossentropy,
+    "lovasz": segact_tf.losses.Lovasz,
+    "lovasz_hinge": segact_tf.losses.LovaszHinge,
 }
+SMOOTH = ["sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root"]
+FIRST = list(LOSSES)[:3]
+# The first three losses with every activation, the others with one: they are called alike.
+PAIRS = [(loss, activation) for loss in FIRST for activation in (*SMOOTH, "hardtanh", "linear")]
+PAIRS += [(loss, "arctan") for loss in LOSSES if loss not in FIRST]
 MODES = {"tensorflow": ["graph", "xla"], "jax": ["jit"], "torch": []}[BACKEND]
+
+
+def make(loss, activation, **options):
+    return (
+        LOSSES[loss](**options) if loss == "lovasz_hinge" else LOSSES[loss](activation, **options)
+    )
 
 
 @pytest.fixture(params=LOSSES)
 def loss(request):
+    return request.param
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def pair(request):
     return request.param
 
 
@@ -65,10 +88,10 @@ def test_compiled_activations_keep_the_bounds(smooth, method, mode, dense_error)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_compiled_losses(loss, activation, mode, rng):
+def test_compiled_losses(pair, mode, rng):
     x = rng.normal(0, 4, (4, 6, 6, 1)).astype("float32")
     y = (rng.random(x.shape) < 0.4).astype("float32")
-    f = LOSSES[loss](activation)
+    f = make(*pair)
     eager, (grad,) = (
         importlib.import_module("namespaces").load("keras").gradients(lambda x: f(y, x), x)
     )
@@ -85,10 +108,18 @@ def test_compiled_sums_of_ten_million(loss, mode):
     y[::2] = 1
     f = LOSSES[loss]()
     p = 1 / (1 + np.exp(2.0))
+    on, off = -np.log(p), -np.log1p(-p)
     expected = {
-        "binary_cross_entropy": -(np.log(p) + np.log1p(-p)) / 2,
+        "binary_cross_entropy": (on + off) / 2,
+        "binary_focal_cross_entropy": ((1 - p) ** 2 * on + p**2 * off) / 2,
         "dice": 0.5 / (p + 0.5),
         "mean_squared_error": ((1 - p) ** 2 + p**2) / 2,
+        "jaccard": 1 / (1 + p),
+        "tversky": 0.5 / (p + 0.5),
+        "focal_tversky": ((0.3 * p + 0.7 * (1 - p)) / (1.3 * p + 0.7 * (1 - p))) ** 0.75,
+        "dice_cross_entropy": 0.5 / (p + 0.5) + (on + off) / 2,
+        "lovasz": 1 - p,
+        "lovasz_hinge": 3.0,
     }[loss]
     assert float(compiled(f, mode)(y[:, None], x[:, None])[0]) == pytest.approx(expected, rel=2e-6)
 
@@ -125,11 +156,12 @@ def test_second_derivative(smooth):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_fit(loss, activation, table, jit_compile):
+def test_fit(pair, table, jit_compile):
+    loss, activation = pair
     if jit_compile and BACKEND == "torch" and activation not in ("arctan", "linear"):
         pytest.skip("torch.compile takes seconds for each; two stand for all")
     model = keras.Sequential([keras.layers.Dense(1)])
-    model.compile(optimizer="sgd", loss=LOSSES[loss](activation), jit_compile=jit_compile)
+    model.compile(optimizer="sgd", loss=make(loss, activation), jit_compile=jit_compile)
     history = model.fit(*table, epochs=2, verbose=0, sample_weight=np.ones(64, "float32"))
     assert np.isfinite(history.history["loss"]).all()
 
@@ -227,7 +259,7 @@ def test_stock_mean_squared_error_of_the_probability(rng):
 
 def test_column_of_predictions_beside_a_row_of_labels(loss, rng):
     x, y = rng.normal(size=(6, 1)).astype("float32"), np.array([0, 1, 1, 0, 1, 0], "float32")
-    f = LOSSES[loss]("arctan")
+    f = make(loss, "arctan")
     assert float(f(y, x)) == float(f(y[:, None], x)) == float(f(y[:, None], x[:, 0]))
     with pytest.raises(ValueError, match=r"same shape, got y_true \(6,\) and y_pred \(6, 2\)"):
         f(y, np.repeat(x, 2, 1))
@@ -266,7 +298,8 @@ def test_mixed_precision(loss, policy, table):
     keras.config.set_dtype_policy(policy)
     try:
         model = keras.Sequential([keras.layers.Dense(1), segact_tf.OutputActivation("arctan")])
-        model.compile(optimizer="sgd", loss=LOSSES[loss](from_logits=False))
+        options = {} if loss == "lovasz_hinge" else {"from_logits": False}
+        model.compile(optimizer="sgd", loss=LOSSES[loss](**options))
         history = model.fit(*table, verbose=0)
         assert keras.backend.standardize_dtype(model(table[0]).dtype) == policy.split("_")[1]
     finally:
@@ -274,8 +307,15 @@ def test_mixed_precision(loss, policy, table):
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_configs_round_trip(loss, activation):
-    f = LOSSES[loss](segact_tf.get_activation(activation, epsilon=1e-3), reduction="sum", name="x")
+def test_configs_round_trip(pair):
+    loss, activation = pair
+    f = make(
+        loss,
+        segact_tf.get_activation(activation, epsilon=1e-3),
+        ignore_index=255,
+        reduction="sum",
+        name="x",
+    )
     twin = keras.losses.deserialize(keras.losses.serialize(f))
     assert type(twin) is type(f)
     assert twin.get_config() == f.get_config()
@@ -321,6 +361,31 @@ def test_a_saved_model_loads_in_a_fresh_process(tmp_path, table):
     assert loss == pytest.approx(model.evaluate(x, y, verbose=0, batch_size=64), rel=1e-6)
 
 
+def test_options_round_trip():
+    pos_weight = np.array([2.0, 0.5], "float32")
+    f = segact_tf.BinaryCrossentropy(pos_weight=pos_weight, axis=(1, 2), label_smoothing=0.1)
+    twin = keras.losses.deserialize(keras.losses.serialize(f))
+    assert twin.options == f.options
+    assert twin.options["pos_weight"] == [2.0, 0.5]
+    f = segact_tf.BinaryCrossentropy(from_logits=False, convention="torch_legacy")
+    assert keras.losses.deserialize(keras.losses.serialize(f)).get_config() == f.get_config()
+
+
+def test_dice_in_mixed_precision_does_not_overflow(loss):
+    """A million pixels of foreground, whose float16 sum is infinite."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        head = keras.layers.Conv2D(1, 1, kernel_initializer="ones")
+        raw = head(np.full((1, 1024, 1024, 1), 2.0, "float32"))
+        assert keras.backend.standardize_dtype(raw.dtype) == "float16"
+        value = make(loss, "arctan")(np.ones((1, 1024, 1024, 1), "float32"), raw)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
+    few = np.full((1, 8, 8, 1), 2.0, "float32")
+    assert float(value) == pytest.approx(float(make(loss, "arctan")(np.ones_like(few), few)), 2e-6)
+
+
 def test_registered_activation_saves_by_name(rng):
     ops = keras.ops
     mine = segact_tf.register_activation("saved_gumbel", lambda x: ops.exp(-ops.exp(-x)))
@@ -347,7 +412,7 @@ def test_unknown_batch_size_keeps_the_mean(loss):
         pytest.skip("only TensorFlow traces with unknown dimensions")
     tf = importlib.import_module("tensorflow")
     y, x = np.eye(7, 5, dtype="float32"), np.linspace(-3, 3, 35, dtype="float32").reshape(7, 5)
-    f = LOSSES[loss]("arctan")
+    f = make(loss, "arctan")
     spec = tf.TensorSpec((None, None), "float32")
     traced = tf.function(f, input_signature=[spec, spec])
     assert float(traced(y, x)) == pytest.approx(float(f(y, x)), rel=1e-6)

@@ -17,11 +17,34 @@ LOSSES = {
     "binary_cross_entropy": segact_torch.BinaryCrossEntropyLoss,
     "dice": segact_torch.DiceLoss,
     "mean_squared_error": segact_torch.MeanSquaredErrorLoss,
+    "binary_focal_cross_entropy": segact_torch.BinaryFocalCrossEntropyLoss,
+    "jaccard": segact_torch.JaccardLoss,
+    "tversky": segact_torch.TverskyLoss,
+    "focal_tversky": segact_torch.FocalTverskyLoss,
+    "dice_cross_entropy": segact_torch.DiceCrossEntropyLoss,
+    "lovasz": segact_torch.LovaszLoss,
+    "lovasz_hinge": segact_torch.LovaszHingeLoss,
 }
+SMOOTH = ["sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root"]
+FIRST = list(LOSSES)[:3]
+# The first three losses with every activation, the others with one: they are called alike.
+PAIRS = [(loss, activation) for loss in FIRST for activation in (*SMOOTH, "hardtanh", "linear")]
+PAIRS += [(loss, "normal_cdf") for loss in LOSSES if loss not in FIRST]
+
+
+def make(loss, activation, **options):
+    return (
+        LOSSES[loss](**options) if loss == "lovasz_hinge" else LOSSES[loss](activation, **options)
+    )
 
 
 @pytest.fixture(params=LOSSES)
 def loss(request):
+    return request.param
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def pair(request):
     return request.param
 
 
@@ -59,10 +82,34 @@ def test_gradcheck_of_ppf(smooth):
 
 def test_gradcheck_of_losses(loss, activation, rng):
     x = torch.tensor(rng.uniform(0.05, 0.95, (2, 1, 2, 2)), requires_grad=True)
-    y = torch.tensor(rng.uniform(0.05, 0.95, (2, 1, 2, 2)), requires_grad=True)
-    f = LOSSES[loss](activation)
+    y = torch.tensor(rng.uniform(0.05, 0.95, (2, 1, 2, 2)))
+    y = y.round() if "lovasz" in loss else y.requires_grad_()
+    f = make(loss, activation)
     assert torch.autograd.gradcheck(f, (x, y))
     assert torch.autograd.gradgradcheck(f, (x, y))
+
+
+def test_gradcheck_of_options(loss, rng):
+    """Weights, left-out elements and groups, twice differentiable as well."""
+    x = torch.tensor(rng.uniform(-2, 2, (2, 2, 3)), requires_grad=True)
+    y = torch.tensor(rng.random((2, 2, 3))).round()
+    w = torch.tensor(rng.random((2, 2, 3)))
+    y[0, 0, 0] = 255
+    elementwise = "channel_axis" not in LOSSES[loss].signature.parameters
+    options = {} if elementwise else {"per_sample": True, "channel_axis": 1}
+    f = make(loss, "arctan", ignore_index=255, **options)
+    assert torch.autograd.gradcheck(lambda x: f(x, y, w), x)
+    assert torch.autograd.gradgradcheck(lambda x: f(x, y, w), x)
+
+
+@pytest.mark.parametrize("convention", segact_torch.CONVENTIONS[1:])
+def test_gradcheck_of_conventions(convention, rng):
+    p = torch.tensor(rng.uniform(0.1, 0.9, 6), requires_grad=True)
+    y = torch.tensor(rng.random(6), requires_grad=True)
+    f = segact_torch.BinaryCrossEntropyLoss(from_logits=False, convention=convention)
+    # the first derivative of keras_logit leaves out a + b - 1, a rounding
+    assert torch.autograd.gradcheck(f, (p, y))
+    assert torch.autograd.gradgradcheck(f, (p, y))
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -112,16 +159,16 @@ def test_mixed_derivative_at_hard_targets(smooth, y):
     assert mixed.item() == pytest.approx(-density / p - density / q, rel=1e-13)
 
 
-def test_compiles_into_one_graph(loss, activation, batch):
+def test_compiles_into_one_graph(pair, batch):
     torch._dynamo.reset()
-    f = LOSSES[loss](activation)
+    f = make(*pair)
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     assert_same(gradient(compiled, *batch), gradient(f, *batch))
 
 
 def test_compiles_with_dynamic_shapes(loss, batch):
     torch._dynamo.reset()
-    f = LOSSES[loss]("normal_cdf")
+    f = make(loss, "normal_cdf")
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager", dynamic=True)
     with torch._dynamo.config.patch(specialize_float=True):
         for n in (2, 1):
@@ -147,9 +194,9 @@ def test_inductor_keeps_the_bounds(smooth, method, dense_error):
     assert grad <= 8
 
 
-def test_func_transforms(loss, activation, batch):
+def test_func_transforms(pair, batch):
     x, y = batch
-    f = LOSSES[loss](activation)
+    f = make(*pair)
     _, expected = gradient(f, x, y)
     torch.testing.assert_close(torch.func.grad(f)(x, y), expected)
     each = torch.func.vmap(torch.func.grad(f))(x, y)
@@ -159,7 +206,7 @@ def test_func_transforms(loss, activation, batch):
 
 def test_layouts(loss, smooth, batch):
     x, y = batch
-    f = LOSSES[loss](smooth)
+    f = make(loss, smooth)
     expected = gradient(f, x, y)
     last = x.to(memory_format=torch.channels_last), y.to(memory_format=torch.channels_last)
     assert_same(gradient(f, *last), expected)
@@ -168,18 +215,18 @@ def test_layouts(loss, smooth, batch):
     assert_same(gradient(f, *strided), expected)
 
 
-def test_copies_and_state(loss, activation, batch):
-    f = LOSSES[loss](activation)
+def test_copies_and_state(pair, batch):
+    f = make(*pair)
     for twin in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
         twin.load_state_dict(f.state_dict(), strict=True)
         assert twin(*batch) == f(*batch)
     assert repr(f).startswith(type(f).__name__)
-    head = segact_torch.OutputActivation(activation)
+    head = segact_torch.OutputActivation(pair[1])
     assert copy.deepcopy(head).activation == head.activation
 
 
-def test_export(loss, activation, batch):
-    f = LOSSES[loss](activation)
+def test_export(pair, batch):
+    f = make(*pair)
     program = torch.export.export(f, batch)
     torch.testing.assert_close(program.module()(*batch), f(*batch))
 
@@ -202,10 +249,11 @@ def test_export_to_onnx(activation, tmp_path, rng):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_reductions(loss, reduction, batch):
-    per_sample = {"per_sample": True} if loss == "dice" else {}
-    each = LOSSES[loss]("arctan", reduction="none", **per_sample)(*batch)
-    value = LOSSES[loss]("arctan", reduction=reduction, **per_sample)(*batch)
-    assert each.shape == ((2,) if loss == "dice" else batch[0].shape)
+    overlap = "per_sample" in LOSSES[loss].signature.parameters
+    groups = {"per_sample": True, "channel_axis": 1} if overlap else {}
+    each = make(loss, "arctan", reduction="none", **groups)(*batch)
+    value = make(loss, "arctan", reduction=reduction, **groups)(*batch)
+    assert each.shape == ((2, 3) if overlap else batch[0].shape)
     expected = {"mean": each.mean(), "sum": each.sum(), "none": each}[reduction]
     torch.testing.assert_close(value, expected)
 
@@ -247,11 +295,46 @@ def test_probabilities_under_autocast():
     assert torch.isfinite(loss)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_under_autocast(loss, dtype):
+    """The head's output is of the narrow type; the sums are not."""
+    x, y = torch.full((1, 1, 256, 512), 2.0), torch.ones(1, 1, 256, 512)
+    f = make(loss, "arctan", reduction="sum" if loss in elementwise() else "mean")
+    with torch.autocast("cpu", dtype=dtype):
+        head = torch.nn.Conv2d(1, 1, 1)
+        torch.nn.init.ones_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+        raw = head(x)
+        assert raw.dtype == dtype
+        narrow = f(raw, y)
+    assert narrow.dtype == torch.float32
+    torch.testing.assert_close(narrow, f(x, y))
+    (grad,) = torch.autograd.grad(narrow, head.weight)
+    assert torch.isfinite(grad).all()
+
+
+def elementwise():
+    return [n for n, kind in LOSSES.items() if "per_sample" not in kind.signature.parameters]
+
+
+def test_pos_weight_moves_with_the_module():
+    f = segact_torch.BinaryCrossEntropyLoss(pos_weight=torch.tensor([2.0, 3.0]))
+    assert [name for name, _ in f.named_buffers()] == ["pos_weight"]
+    assert f.to(torch.float64).pos_weight.dtype == torch.float64
+    assert copy.deepcopy(f)(torch.zeros(1, 2), torch.ones(1, 2)).item() == pytest.approx(
+        2.5 * math.log(2)
+    )
+    assert f.to("meta").pos_weight.device.type == "meta"
+
+
 def test_not_a_tensor():
     with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got ndarray"):
         segact_torch.dice(np.zeros(3), torch.zeros(3))
     with pytest.raises(TypeError, match=r"target must be a torch\.Tensor, got list"):
         segact_torch.dice(torch.zeros(3), [0, 1, 0])
+    for name in ("weight", "mask"):
+        with pytest.raises(TypeError, match=rf"{name} must be a torch\.Tensor, got list"):
+            segact_torch.dice(torch.zeros(3), torch.zeros(3), **{name: [1, 1, 1]})
 
 
 def test_targets_are_not_read_back_from_a_device():
