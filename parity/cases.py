@@ -1,12 +1,14 @@
-"""What is judged: named sets of inputs, and the cases evaluated on them.
+"""What is judged: the cases evaluated on the inputs of `parity.inputs`.
 
-A `Case` is one quantity of one activation on one input set. Elementwise quantities are evaluated on
-a grid over every regime, reduced losses on small batches in the shapes that users train with.
+A `Case` is one quantity of one activation on one input set. Elementwise quantities are judged on
+grids, reduced losses on batches, their options each apart, and the conventions of cross entropy
+from probabilities on predictions.
 
 What is not judged, and which tests cover it: `linear` along an axis, `reduction="sum"`, activations
-and losses as classes (layers, modules, Keras losses), labels of several classes, lower precisions,
-graph mode and compilation. Those are the same formulas called in another way: see
-tests/test_activations.py, tests/test_losses.py, tests/segact_torch and tests/segact_tf.
+and losses as classes (layers, modules, Keras losses), masks, weights of other shapes, labels of
+several classes, lower precisions, graph mode and compilation. Those are the same formulas called in
+another way: see tests/test_activations.py, tests/test_losses.py, tests/segact_torch and
+tests/segact_tf.
 """
 
 from dataclasses import dataclass
@@ -15,33 +17,71 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Inputs = dict[str, Array]
-"""The arrays of one input set: `x` (raw outputs) and perhaps `y` (targets), or `p`."""
-
-SEED = 20210902
-"""Of every random input; kept in the records."""
+from parity.inputs import DTYPES, IGNORED, PUBLISHED_EPSILON, Array, Inputs
 
 SMOOTH = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root")
 ACTIVATIONS = (*SMOOTH, "hardtanh", "linear")
 METHODS = ("cdf", "sf", "logcdf", "logsf", "pdf")
-PUBLISHED_EPSILON = 1e-7
-DTYPES = ("float32", "float64")
 
-REDUCED = (
+CONVENTIONS = ("keras", "keras2", "keras_logit", "torch", "torch_legacy")
+"""Ways to take the logarithms of a probability; a case has one in place of an activation."""
+NO_ACTIVATION = "none"
+"""What the cases of `lovasz_hinge` have in place of an activation."""
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "binary_focal_cross_entropy": {"gamma": 2.0},
+    "tversky": {"alpha": 0.25, "beta": 0.75},
+    "focal_tversky": {"alpha": 0.25, "beta": 0.75, "gamma": 4 / 3},
+}
+"""What the losses are judged with, unless an option says otherwise; all exact in float32, as is
+1 / gamma.
+"""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "per_sample": {"per_sample": True},
+    "channels_first": {"per_sample": True, "channel_axis": 1},
+    "channels_last": {"channel_axis": -1},
+    "smooth": {"smooth": 0.5},
+    "ignore_index": {"ignore_index": IGNORED},
+    "label_smoothing": {"label_smoothing": 0.125},
+    "pos_weight": {"pos_weight": 2.5},
+    "alpha": {"alpha": 0.25},
+    "gamma": {"gamma": 1.5},
+    "lambdas": {"lambda_dice": 0.25, "lambda_ce": 0.75},
+}
+"""The options as keyword arguments; "weight" is the one that is an array, `w` of the inputs."""
+_GROUPS = ("", "per_sample", "channels_first", "channels_last")
+_OVERLAP = (*_GROUPS, "smooth", "weight", "ignore_index")
+_CROSS_ENTROPY = ("weight", "ignore_index", "label_smoothing")
+REDUCED: dict[str, tuple[str, ...]] = {
+    "binary_cross_entropy": ("mean", "pos_weight", *_CROSS_ENTROPY),
+    "mean_squared_error": ("mean", "weight", "ignore_index"),
+    "binary_focal_cross_entropy": ("mean", "alpha", "gamma", *_CROSS_ENTROPY),
+    "dice": _OVERLAP,
+    "jaccard": _OVERLAP,
+    "tversky": _OVERLAP,
+    "focal_tversky": _OVERLAP,
+    "dice_cross_entropy": (
+        *("", "lambdas", "per_sample", "channels_first", "smooth", "pos_weight"),
+        *_CROSS_ENTROPY,
+    ),
+    "lovasz": (*_GROUPS, "weight", "ignore_index"),
+    "lovasz_hinge": (*_GROUPS, "weight", "ignore_index"),
+}
+"""The reduced losses with their options, each judged apart."""
+_ON_BATCHES = (
     ("binary_cross_entropy", "mean"),
     ("mean_squared_error", "mean"),
     ("dice", ""),
     ("dice", "per_sample"),
 )
+"""What is judged in the shapes that users train with; everything else is on volumes."""
 SHOWN = ("published", "stock_from_logits", "stock_from_probabilities")
 
 
 def default_epsilon(activation: str) -> float:
     """The activation's own epsilon: 1e-7 for the two published piecewise linear ones, else 0."""
-    return 0.0 if activation in SMOOTH else PUBLISHED_EPSILON
+    return PUBLISHED_EPSILON if activation in ("hardtanh", "linear") else 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +89,8 @@ class Case:
     """One quantity of one activation on one input set.
 
     `option` says more about the quantity: "y=0", "y=1", "y=soft" or "y=given" for an elementwise
-    loss, "mean" or "per_sample" for a reduced one.
+    loss, one of `REDUCED` for a reduced one. `activation` is what gives the probability: for a
+    probability as it is, a convention such as `keras_convention`.
     """
 
     inputs: str
@@ -92,13 +133,45 @@ class Case:
     @property
     def reduced(self) -> bool:
         """Whether the value is one number for the whole set."""
-        return (self.quantity, self.option) in REDUCED
+        return self.option in REDUCED.get(self.quantity, ())
+
+    @property
+    def convention(self) -> str:
+        """The convention that is judged; empty for every other case."""
+        name, found, _ = self.activation.partition("_convention")
+        return name if found else ""
+
+    @property
+    def by_oracle(self) -> bool:
+        """Whether the oracle judges it; float32 is in the shipped reference on the grids only."""
+        return self.dtype == "float32" and self.inputs not in ("grid", "thin")
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Parameters and options as keyword arguments; on a user's file, the defaults."""
+        own = {} if self.inputs.startswith("file") else PARAMETERS.get(self.quantity, {})
+        return own | OPTIONS.get(self.option, {})
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those keywords that change the formula, and not what it is summed over."""
+        others = ("per_sample", "channel_axis", "ignore_index")
+        return {key: value for key, value in self.keywords.items() if key not in others}
+
+    def summed_axes(self, ndim: int) -> tuple[int, ...]:
+        """The axes that one loss sums over; a case's value is the mean over the others."""
+        kept = {0} if self.keywords.get("per_sample") else set()
+        if "channel_axis" in self.keywords:
+            kept.add(self.keywords["channel_axis"] % ndim)
+        return tuple(axis for axis in range(ndim) if axis not in kept)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """What an evaluation gives: `value`, `grad_x` and, for soft targets, `grad_y`."""
         if self.quantity == "ppf" or self.quantity in SHOWN:
             return ("value",)
+        if self.quantity == "lovasz" and self.inputs == "file":
+            return ("value",)  # among many errors, rounding decides the order, and so the gradient
         return ("value", "grad_x", "grad_y") if self.soft else ("value", "grad_x")
 
     @property
@@ -109,120 +182,48 @@ class Case:
     def targets(self, inputs: Inputs) -> Array:
         """The targets of a loss: zeros, ones or the set's own y, like x in shape and dtype."""
         x = inputs["x"]
-        if self.option == "y=0":
+        if self.option == "y=0" or not self.is_loss:
             return np.zeros_like(x)
         return np.ones_like(x) if self.option == "y=1" else inputs["y"]
 
+    def weights(self, inputs: Inputs) -> Array:
+        """The weight of every element."""
+        return inputs["w"] if self.option == "weight" else np.ones_like(inputs["x"])
 
-def _around(points: tuple[float, ...], dtype: np.dtype[Any]) -> list[Array]:
-    """Each point with its two neighbours in the dtype."""
-    at = np.array(points, dtype)
-    return [at, np.nextafter(at, dtype.type(np.inf)), np.nextafter(at, dtype.type(0))]
+    def arguments(self, inputs: Inputs) -> list[Array]:
+        """What it is a function of: x or p, the targets of a loss, perhaps its weights."""
+        if not self.is_loss:
+            return [inputs["p" if self.quantity == "ppf" else "x"]]
+        weights = [inputs["w"]] if self.option == "weight" else []
+        return [inputs["x"], self.targets(inputs), *weights]
 
+    def valid(self, inputs: Inputs) -> Array:
+        """Which elements are not ignored: what a mean counts."""
+        if "ignore_index" in self.keywords:
+            return np.asarray(self.targets(inputs) != self.keywords["ignore_index"])
+        return np.ones(inputs["x"].shape, bool)
 
-def grid(dtype_name: str) -> Array:
-    """A sorted grid over every regime of the dtype, the same points on both sides of zero.
-
-    Binades from the smallest normal number to 2^14, denser on [0, 20]; neighbours of the points
-    where methods switch and functions saturate; the range up to 1e4, the range beyond, infinity.
-    """
-    dtype = np.dtype(dtype_name)
-    info = np.finfo(dtype)
-    rng = np.random.default_rng(SEED)
-    narrow = dtype_name == "float32"
-    tiny = np.array(np.linspace(int(info.minexp), -32, 8), dtype=int)
-    exponents = np.concatenate([tiny, np.arange(-30, 14, 2 if narrow else 4)])
-    steps = 40 if narrow else 16
-    switches = (
-        (0.25, 0.5, 0.67, 1.0, 16.0, 88.0, 104.0) if narrow else (0.5, 1.0, 16.0, 37.0, 708.0)
-    )
-    near_one = 1 - np.array([1, 2, 3]) * float(info.epsneg)
-    epsilon = float(dtype.type(PUBLISHED_EPSILON))
-    parts = [
-        np.array([0.0, float(info.tiny)]),
-        np.ldexp(rng.uniform(1, 2, len(exponents)), exponents),
-        (np.arange(steps) + rng.uniform(0, 1, steps)) * (20 / steps),
-        *_around(switches, dtype),
-        *_around((epsilon, 1 - epsilon), dtype),
-        near_one,
-        np.geomspace(21, 9000, 10 if narrow else 6),
-        np.array([1e4, 1e5, 1e10, 1e19, 2e19, 1e30, float(info.max), np.inf]),
-    ]
-    half = np.unique(np.concatenate([np.asarray(part, dtype) for part in parts]))
-    return np.concatenate([-half[::-1], half])
+    def used(self, inputs: Inputs) -> Array:
+        """Which elements have a part in the value; where one is ignored or weighs 0, x is free."""
+        return np.asarray(self.valid(inputs) & (self.weights(inputs) != 0))
 
 
-def _soft_targets(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Targets strictly between 0 and 1, a tenth of them within 1e-3 of an end."""
-    y = rng.uniform(0.001, 0.999, shape)
-    near = rng.uniform(1e-6, 1e-3, shape)
-    return np.where(rng.uniform(size=shape) < 0.1, np.where(y < 0.5, near, 1 - near), y)
-
-
-def _batch(shape: tuple[int, ...], soft: bool, dtype: str, seed: int) -> Inputs:
-    """Raw outputs ~ N(0, 4), one in eight of them saturating (up to 30), and their targets."""
-    rng = np.random.default_rng((SEED, seed))
-    x = rng.normal(0, 2, shape)
-    x = np.where(rng.uniform(size=shape) < 1 / 8, rng.uniform(-30, 30, shape), x)
-    hard = (x + rng.normal(0, 3, shape) > 0).astype(float)
-    y = _soft_targets(rng, shape) if soft else hard
-    return {"x": x.astype(dtype), "y": y.astype(dtype)}
-
-
-def _probabilities(dtype: str) -> Array:
-    """A grid on (1e-6, 1 - 1e-6), dense at both ends and around 1/2."""
-    rng = np.random.default_rng(SEED)
-    ends = np.geomspace(1.1e-6, 0.49, 24)
-    around = np.geomspace(1e-6, 0.1, 8)
-    middle = np.concatenate([0.5 - around, [0.5], 0.5 + around])
-    return np.unique(np.concatenate([ends, 1 - ends, middle, rng.uniform(0, 1, 16)]).astype(dtype))
-
-
-def _linear_sets(dtype: str) -> dict[str, Inputs]:
-    """Batches for `linear`: ties at both ends, a constant, and a range that overflows."""
-    rng = np.random.default_rng((SEED, 3))
-    x = np.concatenate([rng.normal(0, 5, 40), rng.uniform(-1e4, 1e4, 20), [0, 1e-3, -1e-3]])
-    x = np.concatenate([x, [-1e4, -1e4, 1e4, 1e4, 1e4]]).astype(dtype)
-    y = _soft_targets(rng, x.shape).astype(dtype)
-    huge = x.copy()
-    huge[[0, -1]] = np.array([-1, 1]) * np.finfo(dtype).max
-    return {
-        "linear": {"x": x, "y": y},
-        "linear-constant": {"x": np.full_like(x, 3.7), "y": y},
-        "linear-huge": {"x": huge},
-    }
-
-
-@cache
-def input_sets() -> dict[str, Inputs]:
-    """Every input set of the standard cases by its full name, such as `grid-float32`."""
-    sets: dict[str, Inputs] = {}
-    for dtype in DTYPES:
-        x = grid(dtype)
-        y = _soft_targets(np.random.default_rng((SEED, 1)), x.shape).astype(dtype)
-        sets[f"grid-{dtype}"] = {"x": x, "y": y}
-        keep = np.zeros(len(x), bool)
-        keep[::6] = keep[-1] = keep[1] = keep[-2] = True  # the infinities, the largest numbers
-        sets[f"thin-{dtype}"] = {"x": x[keep], "y": y[keep]}
-        sets[f"probabilities-{dtype}"] = {"p": _probabilities(dtype)}
-        sets.update({f"{name}-{dtype}": s for name, s in _linear_sets(dtype).items()})
-        sets[f"segmentation-soft-{dtype}"] = _batch((2, 1, 8, 8), True, dtype, 10)
-        sets[f"classification-soft-{dtype}"] = _batch((32, 1), True, dtype, 11)
-    sets["segmentation-hard-float32"] = _batch((2, 1, 8, 8), False, "float32", 12)
-    sets["classification-hard-float32"] = _batch((32, 1), False, "float32", 13)
-    off = np.array([[-5.0, -1.0, -0.5], [-3.0, -0.25, 0.0]], "float32")
-    sets["all-off-float32"] = {"x": off, "y": np.zeros_like(off)}
-    return sets
+_TARGETS = ("y=0", "y=1", "y=soft")
 
 
 def elementwise_losses(options: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(quantity, option) of both elementwise losses with every kind of target named."""
+    """(quantity, option) of the elementwise losses judged everywhere, with every option named."""
     return list(product(("binary_cross_entropy", "squared_error"), options))
+
+
+def focal_losses(options: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The same of the focal loss, which is judged at finite x of all activations but `linear`."""
+    return list(product(("binary_focal_cross_entropy",), options))
 
 
 def _grid_cases(dtype: str) -> list[Case]:
     methods = [(method, "") for method in METHODS]
-    quantities = methods + elementwise_losses(("y=0", "y=1", "y=soft"))
+    quantities = methods + elementwise_losses(_TARGETS)
     cases = []
     for activation in (*SMOOTH, "hardtanh"):
         own = default_epsilon(activation)
@@ -230,13 +231,21 @@ def _grid_cases(dtype: str) -> list[Case]:
         for inputs, epsilon in (("grid", own), ("thin", other)):
             cases += [Case(inputs, dtype, activation, *q, epsilon) for q in quantities]
             cases.append(Case("probabilities", dtype, activation, "ppf", "", epsilon))
+        cases += [Case("finite", dtype, activation, *q, own) for q in focal_losses(_TARGETS)]
     return cases
+
+
+def _convention_cases(dtype: str) -> list[Case]:
+    return [
+        Case("predictions", dtype, f"{name}_convention", "binary_cross_entropy", option)
+        for name, option in product(CONVENTIONS, _TARGETS)
+    ]
 
 
 def _linear_cases(dtype: str) -> list[Case]:
     eps = PUBLISHED_EPSILON
     methods = [(method, "") for method in ("cdf", "sf", "logcdf", "logsf")]
-    losses = elementwise_losses(("y=0", "y=1", "y=soft"))
+    losses = elementwise_losses(_TARGETS)
     cases = [Case("linear", dtype, "linear", *q, eps) for q in methods + losses]
     cases += [Case("linear", dtype, "linear", method, "", 0.0) for method in ("cdf", "sf")]
     for name in ("linear-constant", "linear-huge"):
@@ -246,31 +255,59 @@ def _linear_cases(dtype: str) -> list[Case]:
     return cases
 
 
-def _reduced_cases() -> list[Case]:
-    """Every reduced loss on every batch; Dice, an overlap of areas, on segmentation only."""
+def _batch_cases() -> list[Case]:
+    """The losses of `_ON_BATCHES`; Dice, an overlap of areas, on segmentation only."""
     sets = [
         f"{shape}-soft-{dtype}"
         for shape, dtype in product(("segmentation", "classification"), DTYPES)
     ]
     sets += ["segmentation-hard-float32", "classification-hard-float32"]
     cases = []
-    for name, activation, quantity in product(sets, ACTIVATIONS, REDUCED):
+    for name, activation, quantity in product(sets, ACTIVATIONS, _ON_BATCHES):
         inputs, _, dtype = name.rpartition("-")
         if inputs.startswith("classification") and quantity[0] == "dice":
             continue
         cases.append(Case(inputs, dtype, activation, *quantity, default_epsilon(activation)))
-    # no target and, at epsilon 0, no output: the denominator of Dice is zero and the loss is 0
-    cases += [
-        Case("all-off", "float32", "hardtanh", "dice", option) for option in ("", "per_sample")
+    # no target and, at epsilon 0, no output: a denominator of zero and a loss of 0
+    overlaps = ("dice", "jaccard", "tversky", "focal_tversky", "dice_cross_entropy")
+    all_off = [*product(overlaps, ("",)), ("dice", "per_sample")]
+    cases += [Case("all-off", "float32", "hardtanh", *quantity) for quantity in all_off]
+    return cases
+
+
+def _option_cases(dtype: str) -> list[Case]:
+    """Every loss with every option on volumes, but for what batches have already."""
+    quantities = [
+        (quantity, option)
+        for quantity, options in REDUCED.items()
+        for option in options
+        if (quantity, option) not in _ON_BATCHES
     ]
+    cases = []
+    for quantity, option in quantities:
+        targets = "hard" if quantity.startswith("lovasz") else "soft"
+        special = {"ignore_index": "-ignored", "weight": "-weight"}.get(option, "")
+        activations = (NO_ACTIVATION,) if quantity == "lovasz_hinge" else ACTIVATIONS
+        cases += [
+            Case(f"volume{special}-{targets}", dtype, a, quantity, option, default_epsilon(a))
+            for a in activations
+        ]
     return cases
 
 
 @cache
-def standard_cases() -> tuple[Case, ...]:
+def judged_cases() -> tuple[Case, ...]:
     """Every judged case of `segact-parity run`, in the order in which they are evaluated."""
     cases = [case for dtype in DTYPES for case in _grid_cases(dtype) + _linear_cases(dtype)]
-    return tuple(cases + _reduced_cases())
+    cases += [case for dtype in DTYPES for case in _convention_cases(dtype)]
+    cases += _batch_cases()
+    return tuple(cases + [case for dtype in DTYPES for case in _option_cases(dtype)])
+
+
+@cache
+def standard_cases() -> tuple[Case, ...]:
+    """The judged cases that the shipped reference holds; the oracle judges the others."""
+    return tuple(case for case in judged_cases() if not case.by_oracle)
 
 
 def shown_cases(implementation: str) -> list[Case]:
@@ -288,7 +325,7 @@ def file_cases(inputs: Inputs) -> list[Case]:
     """The cases of a user's raw outputs and targets; in y too, if there are soft ones.
 
     Dice per sample is left out where a sample has one element only: there an output that underflows
-    decides between 0 and 1.
+    decides between 0 and 1. The Lovasz loss is left out where targets are soft.
     """
     x, y = inputs["x"], inputs["y"]
     dtype, several = str(x.dtype), x.ndim > 1 and x.size > len(x)
@@ -296,7 +333,10 @@ def file_cases(inputs: Inputs) -> list[Case]:
     name = "file-soft" if soft else "file"
     quantities = [("cdf", ""), ("logcdf", ""), ("logsf", "")]
     quantities += elementwise_losses(("y=given",))
-    quantities += [q for q in REDUCED if several or q[1] != "per_sample"]
+    quantities += [q for q in _ON_BATCHES if several or q[1] != "per_sample"]
+    quantities.append(("binary_focal_cross_entropy", "mean"))
+    overlaps = ("jaccard", "tversky", "focal_tversky", "dice_cross_entropy")
+    quantities += product(overlaps if soft else (*overlaps, "lovasz"), ("",))
     return [
         Case(name, dtype, activation, *quantity, default_epsilon(activation))
         for activation, quantity in product(ACTIVATIONS, quantities)

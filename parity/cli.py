@@ -16,12 +16,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import numpy as np
 import typer
 
-from parity import __version__, reference, report
-from parity.cases import input_sets, standard_cases
+from parity import (
+    __version__,
+    convention_figure,
+    convention_tables,
+    reference,
+    report,
+)
+from parity import conventions as convention_rows
+from parity.cases import standard_cases
 from parity.compare import compare
 from parity.implementations import IMPLEMENTATIONS, missing
+from parity.inputs import input_sets
 from parity.judgement import Judgement, judge
 from parity.records import REFERENCE_PATH, Record, RecordError, RecordWriter, write_atomically
 from parity.runner import Job, Outcome, progress_display
@@ -103,8 +112,8 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _write_json(judgement: Judgement, path: Path) -> None:
-    text = json.dumps(_plain(judgement.as_dict()), indent=1, allow_nan=False) + "\n"
+def _write_json(found: Judgement | convention_rows.Results, path: Path) -> None:
+    text = json.dumps(_plain(found.as_dict()), indent=1, allow_nan=False) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
         return
@@ -272,6 +281,73 @@ def compare_records(
     out.print()
     report.print_verdict(out, judgement)
     raise typer.Exit(0 if judgement.passed else 1)
+
+
+def _raw_outputs(text: str) -> list[float]:
+    """The numbers of `--raw`, as float32 holds them, each once."""
+    try:
+        with np.errstate(over="ignore"):
+            found = [float(np.float32(word)) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        _refuse(f"--raw is {text!r}; wanted finite numbers with commas between, such as -20,0,20")
+    return list(dict.fromkeys(found))
+
+
+def _check_figure(path: Path | None) -> None:
+    """Refuse, before any work is done, a figure that could not be drawn or written."""
+    _check_writable(path)
+    if path is None:
+        return
+    if path.suffix.lower() not in convention_figure.SUFFIXES:
+        _refuse(f"{path}: a figure is written as .png or .svg")
+    if convention_figure.missing():
+        _refuse(f"--figure: {convention_figure.missing()}")
+
+
+def _write_figure(found: convention_rows.Results, path: Path) -> None:
+    if not found.ours:
+        print("segact-parity: no figure: no implementation of segact ran", file=sys.stderr)
+        raise typer.Exit(1)
+    with _writing(path):
+        write_atomically(path, convention_figure.draw(found.ours, path.suffix.lower()))
+
+
+@app.command()
+def conventions(
+    raw: Annotated[
+        str, typer.Option(help="The raw outputs, with commas between: --raw=-20,0,20.")
+    ] = ",".join(map(str, convention_rows.RAW)),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the conventions there, as .png or .svg.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="Print the short table as Markdown.")] = False,
+) -> None:
+    """Show what the cross entropy of a sigmoid is in each framework; nothing is judged.
+
+    Exit code 1: a framework failed, or none is installed.
+    """
+    if markdown and str(json_file) == "-":
+        _refuse("--markdown and --json - both write to standard output; choose one")
+    outputs = _raw_outputs(raw)
+    _check_writable(json_file)
+    _check_figure(figure)
+    with _plain_errors(), progress_display(report.console(stderr=True)) as progress:
+        found = convention_rows.run(outputs, progress)
+    if json_file:
+        _write_json(found, json_file)
+    if markdown:
+        print(convention_tables.markdown(found))
+        convention_tables.print_failures(report.console(stderr=True), found)
+    else:
+        convention_tables.print_results(report.console(stderr=str(json_file) == "-"), found)
+    if figure:
+        _write_figure(found, figure)
+    raise typer.Exit(0 if found.good and not found.failures else 1)
 
 
 def main() -> None:

@@ -12,19 +12,17 @@ from parity import bounds, oracle
 from parity.cases import (
     ACTIVATIONS,
     METHODS,
-    PUBLISHED_EPSILON,
-    SEED,
-    Array,
     Case,
-    Inputs,
     default_epsilon,
     elementwise_losses,
+    focal_losses,
 )
 from parity.compare import Measurement, measure, worst
+from parity.inputs import PUBLISHED_EPSILON, SEED, Array, Inputs
 
 COUNT = 1 << 20
 FAR_COUNT = 1 << 16
-CHUNK = 1 << 18
+CHUNK = FAR_COUNT
 """Small enough for the memory of a laptop, and one shape, so that a compiler compiles once."""
 
 _SWITCHES = (
@@ -74,7 +72,9 @@ def probabilities() -> Array:
 def cases_of(activation: str, inputs: str) -> list[Case]:
     """The swept quantities of an activation on the input set `dense` or `far`."""
     methods = METHODS[:4] if activation == "linear" else METHODS
-    quantities = [(method, "") for method in methods] + elementwise_losses(("y=0", "y=1"))
+    targets = ("y=0", "y=1")
+    quantities = [(method, "") for method in methods] + elementwise_losses(targets)
+    quantities += [] if activation == "linear" else focal_losses(targets)
     epsilon = default_epsilon(activation)
     return [Case(inputs, "float32", activation, *quantity, epsilon) for quantity in quantities]
 

@@ -7,11 +7,14 @@ soft targets make two terms cancel.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
 
 import numpy as np
 from scipy import special
 
-from parity.cases import Array, Case, Inputs
+from parity.cases import NO_ACTIVATION, Case
+from parity.inputs import PUBLISHED_EPSILON, Array, Inputs
 
 _SQRT_HALF = np.sqrt(0.5)
 
@@ -130,6 +133,33 @@ def _hardtanh(case: Case, x: Array) -> Curve:
     return _from_both_sides(c, s, ((x > eps) & (x < 1 - eps)).astype(np.float64))
 
 
+def _convention(case: Case, x: Array) -> Curve:
+    """What a convention takes for log p and log(1 - p), and their slopes hc and -hs.
+
+    Clip limits, 1 - p and what is added to either are rounded to the dtype first.
+    """
+    number = np.dtype(case.dtype).type
+    p, one = x.astype(case.dtype), number(1)
+    if case.convention.startswith("keras"):
+        low, high = number(PUBLISHED_EPSILON), number(1 - PUBLISHED_EPSILON)
+        k = np.clip(p, low, high)
+        more = low if case.convention == "keras2" else number(0)
+        c, s = ((v + more).astype(np.float64) for v in (k, one - k))
+        logit = case.convention == "keras_logit"
+        logc, logs = (-np.log1p(s / c), -np.log1p(c / s)) if logit else (np.log(c), np.log(s))
+        inside = ((p > low) & (p < high)).astype(np.float64)
+        return Curve(c, s, logc, logs, inside, np.zeros_like(x), inside / c, inside / s)
+    tiny, c, s = number(1e-12), x, (one - p).astype(np.float64)
+    if case.convention == "torch":
+        product = np.maximum((one - p) * p, tiny).astype(np.float64)
+        logc, logs = np.maximum(np.log(x), -100), np.maximum(np.log1p(-x), -100)
+    else:
+        a, b = ((v + tiny).astype(np.float64) for v in (p, one - p))
+        product, logc, logs = a * b, np.log(a), np.log(b)
+    ones = np.ones_like(x)
+    return Curve(c, s, logc, logs, ones, np.zeros_like(x), s / product, c / product)
+
+
 def _position(x: Array) -> tuple[Array, Array, float]:
     """(x - min) / (max - min), its complement, and half the range (halved: nothing overflows)."""
     low, high = x.min() / 2, x.max() / 2
@@ -166,7 +196,9 @@ def curve(case: Case, x: Array) -> Curve:
         return _linear(case, x)
     if case.activation == "hardtanh":
         return _hardtanh(case, x)
-    return _smooth(case, x)
+    if case.activation == NO_ACTIVATION:
+        return _from_both_sides(x, 1 - x, np.ones_like(x))
+    return _convention(case, x) if case.convention else _smooth(case, x)
 
 
 def quantile(case: Case, p: Array) -> Array:
@@ -189,8 +221,31 @@ def quantile(case: Case, p: Array) -> Array:
     return algebraic
 
 
-Terms = tuple[Array, Array, Array]
-"""A loss's values, derivatives in x and derivatives in y, element by element."""
+@dataclass(frozen=True)
+class Loss:
+    """Values, and derivatives as terms: they are the sums, and their scales the sums of magnitudes.
+
+    `root` is there where the value is a square: the magnitude of the terms of its root.
+    """
+
+    value: Array
+    in_x: tuple[Array, ...]
+    in_y: tuple[Array, ...] = ()
+    root: Array | None = None
+
+    def slopes(self) -> tuple[Array, ...]:
+        """The derivatives in x and, if there are any, in y."""
+        return tuple(reduce(np.add, terms) for terms in (self.in_x, self.in_y) if terms)
+
+    def magnitudes(self) -> tuple[Array, ...]:
+        """The scales of both."""
+        in_x, in_y = (tuple(map(np.abs, terms)) for terms in (self.in_x, self.in_y))
+        return Loss(self.value, in_x, in_y).slopes()
+
+    def times(self, factor: Any) -> "Loss":
+        """All derivatives times the factor; the values stay."""
+        in_x, in_y = (tuple(factor * term for term in terms) for terms in (self.in_x, self.in_y))
+        return Loss(self.value, in_x, in_y)
 
 
 def _weighted(weight: Array, term: Array) -> Array:
@@ -199,39 +254,202 @@ def _weighted(weight: Array, term: Array) -> Array:
     return product
 
 
-def _cross_entropy(a: Curve, y: Array) -> Terms:
-    value = -(_weighted(y, a.logc) + _weighted(1 - y, a.logs))
-    return value, _weighted(1 - y, a.hs) - _weighted(y, a.hc), a.logs - a.logc
+def _cross_entropy(a: Curve, y: Array, pos_weight: float = 1.0) -> Loss:
+    on = pos_weight * y
+    value = -(_weighted(on, a.logc) + _weighted(1 - y, a.logs))
+    in_x = (_weighted(1 - y, a.hs), -_weighted(on, a.hc))
+    return Loss(value, in_x, (a.logs, -pos_weight * a.logc))
 
 
-def _squared_error(a: Curve, y: Array) -> Terms:
-    d = (1 - y) * a.c - y * a.s
-    return d * d, 2 * d * a.p, -2 * d
+def _focal(a: Curve, y: Array, gamma: float = 2.0, alpha: float | None = None) -> Loss:
+    """A e^gamma times the cross entropy, with e = y s + (1 - y) c, A = alpha y + ..."""
+    entropy = _cross_entropy(a, y)
+    e = y * a.s + (1 - y) * a.c
+    on, off = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    A = on * y + off * (1 - y)
+    power, steep = A * e**gamma, A * gamma * e ** (gamma - 1)
+    moved = steep * _weighted(a.p, entropy.value)
+    in_x = ((1 - y) * moved, -y * moved, *(power * term for term in entropy.in_x))
+    in_y = (
+        *(steep * entropy.value * slope for slope in (a.s, -a.c)),
+        *(power * term for term in entropy.in_y),
+        *(e**gamma * entropy.value * slope for slope in (on, -off) if alpha is not None),
+    )
+    return Loss(power * entropy.value, in_x, in_y)
 
 
-def _dice(a: Curve, y: Array, axes: tuple[int, ...], smallest: float) -> Terms:
-    """The loss over `axes`, averaged over the rest, with its derivatives; see `evaluate`."""
-    bottom = np.sum(np.where(a.c < smallest, 0, a.c) + y, axes, keepdims=True)
-    top = np.sum(y * a.s + (1 - y) * a.c, axes, keepdims=True)
-    inverse = np.divide(1, bottom, out=np.zeros_like(bottom), where=bottom > 0)
-    loss = top * inverse
-    share = inverse / loss.size
-    return np.asarray(np.mean(loss)), a.p * (1 - 2 * y - loss) * share, (a.s - a.c - loss) * share
+def _squared_error(a: Curve, y: Array) -> Loss:
+    wrong, missed = (1 - y) * a.c, y * a.s
+    in_x = (2 * a.p * wrong, -2 * a.p * missed)
+    return Loss((wrong - missed) ** 2, in_x, (-2 * wrong, 2 * missed), wrong + missed)
 
 
-def _axes(case: Case, y: Array) -> tuple[int, ...]:
-    """What one Dice loss covers."""
-    return tuple(range(1 if case.option == "per_sample" else 0, y.ndim))
+_ELEMENTWISE: dict[str, Callable[..., Loss]] = {
+    "binary_cross_entropy": _cross_entropy,
+    "binary_focal_cross_entropy": _focal,
+    "squared_error": _squared_error,
+    "mean_squared_error": _squared_error,
+}
 
 
-def _loss(case: Case, a: Curve, y: Array, smallest: float) -> Terms:
-    if case.quantity == "dice":
-        return _dice(a, y, _axes(case, y), smallest)
-    terms = _cross_entropy if case.quantity == "binary_cross_entropy" else _squared_error
-    value, in_x, in_y = terms(a, y)
+@dataclass(frozen=True)
+class Batch:
+    """What a reduced loss is made of: every sum runs over `axes`; what is not `valid` weighs 0.
+
+    An output below `smallest` is 0 in the sums of areas; see `evaluate`.
+    """
+
+    a: Curve
+    y: Array
+    w: Array
+    valid: Array
+    axes: tuple[int, ...]
+    smallest: float
+
+    def sum(self, term: Array) -> Array:
+        """The weighted sum of a term, one for every group."""
+        total: Array = np.sum(self.w * term, self.axes, keepdims=True)
+        return total
+
+
+def _inverse(x: Array) -> Array:
+    """1 / x, and 0 for 0."""
+    found: Array = np.divide(1, x, out=np.zeros_like(x), where=x > 0)
+    return found
+
+
+def _mean(
+    term: Callable[..., Loss], b: Batch, label_smoothing: float = 0.0, **options: Any
+) -> Loss:
+    """The mean of an elementwise loss, of targets y (1 - L) + L / 2, L the smoothing."""
+    kept = 1 - label_smoothing
+    loss = term(b.a, b.y * kept + label_smoothing / 2, **options)
+    inverse = _inverse(np.asarray(np.sum(b.valid, b.axes, np.float64, keepdims=True)))
+    share = loss.times(b.w * inverse)
+    return Loss(b.sum(loss.value) * inverse, share.in_x, tuple(kept * t for t in share.in_y))
+
+
+def _tversky(b: Batch, alpha: float = 0.5, beta: float = 0.5, smooth: float = 0.0) -> Loss:
+    """(alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth), 0 where the denominator is."""
+    a, y = b.a, b.y
+    c = np.where(a.c < b.smallest, 0, a.c)
+    wrong = b.sum(alpha * (1 - y) * c + beta * y * a.s)
+    inverse = _inverse(wrong + b.sum(y * c) + smooth)
+    loss = wrong * inverse
+    in_c, in_y = alpha * (1 - y) - beta * y, beta * a.s - alpha * a.c
+    terms = Loss(loss, (a.p * in_c, -a.p * loss * (in_c + y)), (in_y, -loss * (in_y + a.c)))
+    return terms.times(b.w * inverse)
+
+
+def _dice(b: Batch, smooth: float = 0.0) -> Loss:
+    return _tversky(b, 0.5, 0.5, smooth / 2)
+
+
+def _jaccard(b: Batch, smooth: float = 0.0) -> Loss:
+    return _tversky(b, 1.0, 1.0, smooth)
+
+
+def _focal_tversky(
+    b: Batch, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, smooth: float = 0.0
+) -> Loss:
+    """The Tversky loss to the power 1 / gamma."""
+    loss = _tversky(b, alpha, beta, smooth)
+    steep = np.where(loss.value > 0, loss.value ** (1 / gamma - 1) / gamma, 0)
+    found = loss.times(steep)
+    return Loss(loss.value ** (1 / gamma), found.in_x, found.in_y)
+
+
+def _dice_cross_entropy(
+    b: Batch,
+    lambda_dice: float = 1.0,
+    lambda_ce: float = 1.0,
+    smooth: float = 0.0,
+    **options: float,
+) -> Loss:
+    """The weighted sum of the Dice loss and of the mean cross entropy."""
+    overlap, entropy = _dice(b, smooth), _mean(_cross_entropy, b, **options)
+    value = lambda_dice * overlap.value + lambda_ce * entropy.value
+    overlap, entropy = overlap.times(lambda_dice), entropy.times(lambda_ce)
+    return Loss(value, overlap.in_x + entropy.in_x, overlap.in_y + entropy.in_y)
+
+
+def _lovasz_weights(b: Batch, errors: Array) -> Array:
+    """What the Jaccard loss of a group grows by as errors, the largest first, become mistakes."""
+    kept = [axis for axis in range(b.y.ndim) if axis not in b.axes]
+    front = range(len(kept))
+    errors = np.moveaxis(np.where(b.valid, errors, -np.inf), kept, front)
+    groups = int(np.prod(errors.shape[: len(kept)]))
+    order = np.argsort(-errors.reshape(groups, -1), axis=1, kind="stable")
+    y, w = (
+        np.take_along_axis(np.moveaxis(part, kept, front).reshape(groups, -1), order, 1)
+        for part in (b.y, b.w)
+    )
+    hit, miss = y * w, (1 - y) * w
+    total = hit.sum(1, keepdims=True)
+    found, union = total - np.cumsum(hit, 1) + hit, total + np.cumsum(miss, 1) - miss
+    negative = np.where(union > 0, found * w / (union * (union + w)), 1)
+    weights = np.empty_like(y)
+    np.put_along_axis(weights, order, np.where(y > 0, w / union, negative), 1)
+    return np.moveaxis(weights.reshape(errors.shape), front, kept)
+
+
+def _lovasz(b: Batch) -> Loss:
+    """The sum of the errors y s + (1 - y) c, each times its Lovasz weight; hard targets."""
+    errors = b.y * b.a.s + (1 - b.y) * b.a.c
+    weights = _lovasz_weights(b, errors)
+    value = np.sum(errors * weights, b.axes, keepdims=True)
+    return Loss(value, (weights * (1 - 2 * b.y) * b.a.p,))
+
+
+def _lovasz_hinge(b: Batch) -> Loss:
+    """The same of the errors 1 - x (2 y - 1), where they are positive; c is x here."""
+    errors = 1 - b.a.c * (2 * b.y - 1)
+    weights = _lovasz_weights(b, errors) * (errors > 0)
+    value = np.sum(errors * weights, b.axes, keepdims=True)
+    return Loss(value, (weights * (1 - 2 * b.y),))
+
+
+_REDUCED: dict[str, Callable[..., Loss]] = {
+    "binary_cross_entropy": partial(_mean, _cross_entropy),
+    "mean_squared_error": partial(_mean, _squared_error),
+    "binary_focal_cross_entropy": partial(_mean, _focal),
+    "dice": _dice,
+    "jaccard": _jaccard,
+    "tversky": _tversky,
+    "focal_tversky": _focal_tversky,
+    "dice_cross_entropy": _dice_cross_entropy,
+    "lovasz": _lovasz,
+    "lovasz_hinge": _lovasz_hinge,
+}
+
+
+def _method(case: Case, a: Curve) -> Loss:
+    value, slope = {
+        "cdf": (a.c, a.p),
+        "sf": (a.s, -a.p),
+        "logcdf": (a.logc, a.hc),
+        "logsf": (a.logs, -a.hs),
+        "pdf": (a.p, a.dp),
+    }[case.quantity]
+    return Loss(value, (slope,))
+
+
+def _loss(case: Case, inputs: Inputs, at: Curve | None, smallest: float) -> tuple[Array, Loss]:
+    """The case's x, in float64 and harmless where it is not used, and its loss there."""
+    x, used = inputs["x"].astype(np.float64), case.used(inputs)
+    # neither the smallest nor the largest of what is used
+    x = x if used.all() else np.where(used, x, (x[used].min() + x[used].max()) / 2)
+    a = curve(case, x) if at is None else at
+    if not case.is_loss:
+        return x, _method(case, a)
+    y = np.where(used, case.targets(inputs), 0).astype(np.float64)
     if not case.reduced:
-        return value, in_x, in_y
-    return np.asarray(np.mean(value)), in_x / y.size, in_y / y.size
+        return x, _ELEMENTWISE[case.quantity](a, y, **case.parameters)
+    w = np.where(used, case.weights(inputs), 0).astype(np.float64)
+    batch = Batch(a, y, w, case.valid(inputs), case.summed_axes(x.ndim), smallest)
+    loss = _REDUCED[case.quantity](batch, **case.parameters)
+    mean = loss.times(1 / loss.value.size)
+    return x, Loss(np.asarray(np.mean(loss.value)), mean.in_x, mean.in_y)
 
 
 def evaluate(
@@ -240,51 +458,19 @@ def evaluate(
     """`value`, `grad_x` and, for soft targets, `grad_y` of a case in float64.
 
     `at` is `curve(case, x)` where the caller has it already. An output below `smallest` (if not
-    given, what the dtype of the case rounds to 0) is 0 in the denominator of Dice: it decides
-    whether a sample without any target is right, a loss of 0, or all wrong, a loss of 1.
+    given, what the dtype of the case rounds to 0) is 0 in the overlap losses: it decides whether a
+    sample without any target is right, a loss of 0, or all wrong, a loss of 1.
     """
     if smallest is None:
         smallest = float(np.finfo(case.dtype).smallest_subnormal) / 2
     with np.errstate(all="ignore"):
         if case.quantity == "ppf":
             return {"value": quantile(case, inputs["p"].astype(np.float64))}
-        x = inputs["x"].astype(np.float64)
-        a = curve(case, x) if at is None else at
-        methods = {
-            "cdf": (a.c, a.p),
-            "sf": (a.s, -a.p),
-            "logcdf": (a.logc, a.hc),
-            "logsf": (a.logs, -a.hs),
-            "pdf": (a.p, a.dp),
-        }
-        if not case.is_loss:
-            value, in_x = methods[case.quantity]
-            in_y = value
-        else:
-            value, in_x, in_y = _loss(case, a, case.targets(inputs).astype(np.float64), smallest)
+        x, loss = _loss(case, inputs, at, smallest)
+        in_x, *in_y = loss.slopes()
         if case.activation == "linear":
             in_x = _through_ends(case, x, in_x)
-        result = {"value": value, "grad_x": in_x, "grad_y": in_y}
-        return {part: result[part] for part in case.parts}
-
-
-def _loss_scales(case: Case, a: Curve, y: Array) -> dict[str, Array]:
-    """The sum of the terms' magnitudes for every element of a loss; see `scales`."""
-    if case.quantity == "dice":
-        axes = _axes(case, y)
-        bottom = np.sum(a.c + y, axes, keepdims=True)
-        share = np.divide(1, bottom, out=np.zeros_like(bottom), where=bottom > 0)
-        loss = np.sum(y * a.s + (1 - y) * a.c, axes, keepdims=True) * share
-        share = share / loss.size
-        in_x = a.p * (np.abs(1 - 2 * y) + loss) * share
-        return {"grad_x": in_x, "grad_y": (np.abs(a.s - a.c) + loss) * share}
-    if case.quantity == "binary_cross_entropy":
-        in_x = _weighted(y, a.hc) + _weighted(1 - y, a.hs)
-        return {"grad_x": in_x, "grad_y": -a.logs - a.logc}
-    both = (1 - y) * a.c + y * a.s
-    d = (1 - y) * a.c - y * a.s
-    value = both * (2 * np.abs(d) + float(np.finfo(case.dtype).eps) * both)
-    return {"value": value, "grad_x": 2 * a.p * both, "grad_y": 2 * both}
+        return dict(zip(case.parts, (loss.value, in_x, *in_y), strict=False))
 
 
 def _scale_through_ends(case: Case, x: Array, weight: Array) -> Array:
@@ -315,18 +501,11 @@ def scales(case: Case, inputs: Inputs) -> dict[str, Array]:
     if not case.reduced and not case.soft and not linear:
         return {}
     with np.errstate(all="ignore"):
-        x = inputs["x"].astype(np.float64)
-        a = curve(case, x)
-        if not case.is_loss:
-            weights = {"cdf": a.p, "sf": a.p, "logcdf": a.hc, "logsf": a.hs}
-            found = {"grad_x": weights[case.quantity]}
-        else:
-            found = _loss_scales(case, a, case.targets(inputs).astype(np.float64))
-        if linear:
-            found["grad_x"] = _scale_through_ends(case, x, found["grad_x"])
-    if case.reduced:
-        size = 1 if case.quantity == "dice" else x.size
-        found = {part: array / size for part, array in found.items() if part != "value"}
-    elif not case.soft:
-        found = {"grad_x": found["grad_x"]}
-    return {part: array for part, array in found.items() if part in case.parts}
+        x, loss = _loss(case, inputs, None, 0.0)
+        in_x, *in_y = loss.magnitudes()
+        in_x = _scale_through_ends(case, x, in_x) if linear else in_x
+        found = dict(zip(case.parts[1:], (in_x, *in_y), strict=False))
+        if case.soft and loss.root is not None:
+            unit = float(np.finfo(case.dtype).eps)
+            found["value"] = loss.root * (2 * np.sqrt(loss.value) + unit * loss.root)
+    return found

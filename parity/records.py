@@ -19,7 +19,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from parity.cases import SEED, Array, Case, Inputs
+from parity.cases import Case
+from parity.inputs import SEED, Array, Inputs
 
 FORMAT = "1"
 _PACKAGES = ("segact", "numpy", "torch", "keras", "tensorflow", "jax", "mpmath")
@@ -144,6 +145,15 @@ class Record:
         """The names of all tensors."""
         return frozenset(self._file.keys())
 
+    @cached_property
+    def _arrays(self) -> dict[str, list[str]]:
+        """The names of the arrays of every input set."""
+        found: dict[str, list[str]] = {}
+        for kind, *names in (key.split("/") for key in sorted(self.keys)):
+            if kind == "inputs" and len(names) == 2:
+                found.setdefault(names[0], []).append(names[1])
+        return found
+
     def _tensor(self, key: str) -> Array:
         if key not in self.keys:
             raise RecordError(f"{self.path}: holds no {key}")
@@ -152,11 +162,9 @@ class Record:
 
     def inputs(self, name: str) -> Inputs:
         """The arrays of an input set."""
-        prefix = f"inputs/{name}/"
-        found = sorted(key for key in self.keys if key.startswith(prefix))
-        if not found:
+        if name not in self._arrays:
             raise RecordError(f"{self.path}: holds no input set {name}")
-        return {key.removeprefix(prefix): self._tensor(key) for key in found}
+        return {array: self._tensor(f"inputs/{name}/{array}") for array in self._arrays[name]}
 
     def result(self, case: Case) -> dict[str, Array]:
         """The parts of a case: `value` and its gradients."""
@@ -166,11 +174,16 @@ class Record:
         """Whether the record holds every part of the case."""
         return all(f"{case.name}/{part}" in self.keys for part in case.parts)
 
+    def lacks(self, cases: Iterable[Case]) -> list[str]:
+        """The names of the cases that are absent; the reference leaves some to the oracle."""
+        reference = self.implementation == "reference"
+        return [c.name for c in cases if not (self.has(c) or (reference and c.by_oracle))]
+
     def check_comparable(self, other: "Record", cases: Iterable[Case]) -> None:
         """Raises `RecordError` unless both records hold all `cases`, on equal inputs."""
         cases = list(cases)
         for record in (self, other):
-            absent = [case.name for case in cases if not record.has(case)]
+            absent = record.lacks(cases)
             if absent:
                 raise RecordError(
                     f"{record.path}: other cases; {len(absent)} are missing, first {absent[0]}"

@@ -12,20 +12,24 @@ from rich.table import Table
 from rich.text import Text
 
 from parity import bounds
-from parity.cases import ACTIVATIONS, METHODS, REDUCED, Case
+from parity.cases import ACTIVATIONS, CONVENTIONS, METHODS, REDUCED, Case
 from parity.compare import Measurement, worst
+from parity.inputs import DTYPES
 from parity.judgement import Judgement, ShownRow
 from parity.userfile import Beside, LossRow
 
 WIDTH = 100
 _MOST_LINES = 60
 _SHORT = {"keras-tensorflow": "k-tf", "keras-jax": "k-jax", "keras-torch": "k-torch"}
-_QUANTITIES = (*METHODS, "ppf", "binary_cross_entropy", "squared_error")
-_TITLES = {"binary_cross_entropy": "cross entropy", "squared_error": "squared error"}
+_TITLES = {
+    "binary_cross_entropy": "cross entropy",
+    "binary_focal_cross_entropy": "focal cross entropy",
+    "squared_error": "squared error",
+}
+_QUANTITIES = (*METHODS, "ppf", *_TITLES)
 _OPTIONAL = ("* at x", "worst pair", "at x", "difference")
 """Columns at the right that a narrow terminal goes without."""
 _STAR = "*: nearest to its bound"
-_REDUCED_LABELS = tuple(f"{q},{option}" if option else q for q, option in REDUCED)
 
 
 def console(stderr: bool = False) -> Console:
@@ -131,13 +135,21 @@ def _pair_head(names: list[str]) -> list[str]:
     return ["worst pair"] if len(names) > 1 else []
 
 
+def _is_reduced(m: Measurement) -> bool:
+    quantity, _, option = m.quantity.partition(",")
+    return option in REDUCED.get(quantity, ())
+
+
 def _is_sum(m: Measurement) -> bool:
     """Whether every element had a part in it: a reduced loss, or the gradient of `linear` in x."""
-    return m.quantity in _REDUCED_LABELS or (m.activation == "linear" and m.part == "grad_x")
+    return _is_reduced(m) or (m.activation == "linear" and m.part == "grad_x")
 
 
 def _elementwise(figures: list[Measurement], dtype: str) -> list[Measurement]:
-    return [m for m in figures if m.dtype == dtype and not _is_sum(m)]
+    """Those of activations; `convention_table` has the others."""
+    return [
+        m for m in figures if m.dtype == dtype and m.activation in ACTIVATIONS and not _is_sum(m)
+    ]
 
 
 def _usual(found: Iterable[Measurement]) -> str:
@@ -199,39 +211,54 @@ def activation_table(names: list[str], figures: list[Measurement], dtype: str) -
     return table
 
 
-def _sums(figures: list[Measurement]) -> dict[str, list[Measurement]]:
-    """What `reduced_table` shows, by the title of its rows."""
-    groups = {
-        _loss_name(label): [m for m in figures if m.quantity == label] for label in _REDUCED_LABELS
-    }
-    linear = [m for m in figures if _is_sum(m) and m.quantity not in _REDUCED_LABELS]
-    groups["gradient of linear"] = linear
-    return {name: found for name, found in groups.items() if found}
+def _add_sections(table: Table, names: list[str], groups: dict[str, list[Measurement]]) -> None:
+    """For each dtype a row for every group, its worst, and the bounds."""
+    for dtype in DTYPES:
+        rows = {
+            name: [m for m in found if m.dtype == dtype and m.left in names]
+            for name, found in groups.items()
+        }
+        rows = {name: found for name, found in rows.items() if found}
+        if not rows:
+            continue
+        table.add_row(Text(dtype, "bold"))
+        for name, found in rows.items():
+            alone = [m for m in found if m.judged_alone]
+            cells = [_cell([m for m in alone if m.left == name]) for name in names]
+            pairs = [_pair(found)] if len(names) > 1 else []
+            table.add_row(f"  {name}", _verdict(found), *cells, *pairs)
+        everything = [m for found in rows.values() for m in found]
+        table.add_row(Text("  bound", "bold"), "", *_bound_cells(names, everything))
 
 
 def reduced_table(names: list[str], figures: list[Measurement]) -> Table:
-    """Rows: reduced losses and the gradients of linear, by dtype; the worst over activations."""
+    """Rows: reduced losses, the worst over activations and options, and the gradients of linear."""
     title = "sums over all elements: worst relative error, of the loss/of the gradient"
-    note = "gradients: relative to the largest entry"
+    note = "of all activations and options; gradients: relative to the largest entry"
     table = _table(f"{title}\n{note}", "", "", *_heads(names), *_pair_head(names))
-    for name, group in _sums(figures).items():
-        table.add_row(Text(name, "bold"))
-        for dtype in ("float32", "float64"):
-            found = [m for m in group if m.dtype == dtype and m.left in names]
-            alone = [m for m in found if m.judged_alone]
-            if alone:
-                cells = [_cell([m for m in alone if m.left == name]) for name in names]
-                pairs = [_pair(found)] if len(names) > 1 else []
-                table.add_row(f"  {dtype}", _verdict(found), *cells, *pairs)
-    for dtype in ("float32", "float64"):
-        chosen = [m for m in figures if m.dtype == dtype and m.quantity in _REDUCED_LABELS]
-        if chosen:
-            table.add_row(Text(f"bound, {dtype}", "bold"), "", *_bound_cells(names, chosen))
+    groups = {
+        _loss_name(loss): [m for m in figures if _base(m) == loss and _is_reduced(m)]
+        for loss in REDUCED
+    }
+    groups["gradient of linear"] = [m for m in figures if _is_sum(m) and not _is_reduced(m)]
+    _add_sections(table, names, groups)
+    return table
+
+
+def convention_table(names: list[str], figures: list[Measurement]) -> Table:
+    """Rows: the conventions of cross entropy from probabilities."""
+    title = "cross entropy from probabilities: worst error, of the loss/of the gradient"
+    note = "float32 in ulp, float64 relative, each convention as its framework has it"
+    table = _table(f"{title}\n{note}", "", "", *_heads(names), *_pair_head(names))
+    groups = {
+        name: [m for m in figures if m.activation == f"{name}_convention"] for name in CONVENTIONS
+    }
+    _add_sections(table, names, groups)
     return table
 
 
 def _loss_name(label: str) -> str:
-    """`binary_cross_entropy,mean` is the mean cross entropy; only Dice needs its option said."""
+    """`binary_cross_entropy,mean` is the mean cross entropy; other options are said."""
     name = label.removeprefix("binary_").removesuffix(",mean").removeprefix("mean_")
     return name.replace(",", ", ").replace("_", " ")
 
@@ -253,12 +280,12 @@ def pair_table(names: list[str], figures: list[Measurement]) -> Table:
 
 
 def comparison_table(found: list[Measurement]) -> Table:
-    """Two records: the worst of every activation, float32 and float64."""
+    """Two records: the worst of every activation and convention, float32 and float64."""
     title = "worst error of every activation: the one nearest to its bound"
     table = _table(title, "", "", "error", "bound", "quantity", "at x")
-    for dtype in ("float32", "float64"):
+    for dtype in DTYPES:
         table.add_row(Text(dtype, "bold"))
-        for activation in ACTIVATIONS:
+        for activation in dict.fromkeys(m.activation for m in found):
             chosen = [m for m in found if (m.dtype, m.activation) == (dtype, activation)]
             m = _worst_of(chosen)
             if m is not None:
@@ -363,7 +390,7 @@ def _tables(judgement: Judgement, verbose: bool) -> list[Table]:
     if not figures:
         return []
     tables = [float32_table(names, figures), activation_table(names, figures, "float64")]
-    tables.append(reduced_table(names, figures))
+    tables += [reduced_table(names, figures), convention_table(names, figures)]
     tables += [pair_table(names, figures)] if verbose and len(names) > 1 else []
     return tables + ([shown_table(judgement.shown)] if judgement.shown else [])
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from parity import dense, worker
-from parity.cases import Case, file_cases, standard_cases
+from parity.cases import Case, file_cases, judged_cases
 from parity.compare import Measurement
 from parity.implementations import broken, environment, missing
 from parity.records import Record, RecordError
@@ -121,7 +121,7 @@ def _read_record(path: Path, cases: Sequence[Case]) -> Record:
     if not path.is_file():
         raise RecordError("the process ended without an error and wrote no record")
     record = Record.load(path)
-    absent = [case.name for case in cases if not record.has(case)]
+    absent = record.lacks(cases)
     if absent:
         raise RecordError(f"the record lacks {len(absent)} cases, first {absent[0]}")
     return record
@@ -200,7 +200,7 @@ def run(names: list[str], job: Job, progress: Progress) -> list[Outcome]:
         outcome.skipped = "" if outcome.error else missing(outcome.name)
     present = [name for name, o in outcomes.items() if not o.skipped and not o.error]
     if present:
-        cases = file_cases(load_file(job.inputs)) if job.inputs else standard_cases()
+        cases = file_cases(load_file(job.inputs)) if job.inputs else judged_cases()
         side_by_side = min(cores, len(present))
         threads = max(1, cores // side_by_side)
         tasks = {

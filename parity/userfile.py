@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from parity import bounds, oracle, reference
-from parity.cases import PUBLISHED_EPSILON, SEED, Array, Case, Inputs, file_cases
+from parity.cases import Case, file_cases
 from parity.compare import Measurement, measure, measure_case
+from parity.inputs import PUBLISHED_EPSILON, SEED, Array, Inputs
 from parity.records import Record
 
 SAMPLES = 2000

@@ -12,16 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from parity import dense
-from parity.cases import (
-    ACTIVATIONS,
-    Case,
-    Inputs,
-    file_cases,
-    input_sets,
-    shown_cases,
-    standard_cases,
-)
+from parity.cases import ACTIVATIONS, Case, file_cases, judged_cases, shown_cases
 from parity.implementations import Evaluate, NoDevice, load
+from parity.inputs import Inputs, input_sets
 from parity.records import RecordWriter
 from parity.userfile import load_file
 
@@ -79,7 +72,7 @@ def main() -> None:
         cases = file_cases(inputs)
         sets = {cases[0].input_set: inputs}
     else:
-        cases = [*standard_cases(), *shown_cases(name)]
+        cases = [*judged_cases(), *shown_cases(name)]
         sets = input_sets()
     _evaluate_all(name, device, evaluate, cases, sets).write(arguments.output)
     if arguments.sweep:

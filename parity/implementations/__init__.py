@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
 
-from parity.cases import Array, Case, Inputs
+from parity.cases import Case
+from parity.inputs import Array, Inputs
 
 Evaluate = Callable[[Case, Inputs], dict[str, Array]]
 

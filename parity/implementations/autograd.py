@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parity.cases import Array, Case, Inputs
+from parity.cases import Case
 from parity.implementations import NoDevice
+from parity.inputs import Array, Inputs
 
-Function = Callable[[Tensor, Tensor], Tensor]
+Function = Callable[..., Tensor]
 
 
 def _gradients(value: Tensor, wanted: list[Tensor]) -> list[Array]:
@@ -22,11 +23,9 @@ def _gradients(value: Tensor, wanted: list[Tensor]) -> list[Array]:
 
 def evaluate_on(function: Function, device: str, case: Case, inputs: Inputs) -> dict[str, Array]:
     """Value and gradients of a function of torch tensors."""
-    x = torch.tensor(inputs["p" if case.quantity == "ppf" else "x"], device=device)
-    y = torch.tensor(case.targets(inputs), device=device) if case.is_loss else x
-    wanted = [x.requires_grad_()] if "grad_x" in case.parts else []
-    wanted += [y.requires_grad_()] if case.soft else []
-    value = function(x, y)
+    tensors = [torch.tensor(array, device=device) for array in case.arguments(inputs)]
+    wanted = [tensor.requires_grad_() for tensor in tensors[: len(case.parts) - 1]]
+    value = function(*tensors)
     results = [value.detach().cpu().numpy(), *(_gradients(value, wanted) if wanted else [])]
     return dict(zip(case.parts, results, strict=True))
 

@@ -1,8 +1,9 @@
 """The adapter of `segact_tf` on any Keras backend, with that backend's own way to gradients.
 
-TensorFlow: an eager `GradientTape`. JAX: `jax.vjp` under `jax.jit`. torch: autograd.
+TensorFlow: an eager `GradientTape`. JAX: `jax.vjp`, most of it under `jax.jit`. torch: autograd.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,12 +12,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from parity.cases import Array, Case, Inputs
+from parity.cases import NO_ACTIVATION, Case
 from parity.implementations import Evaluate, NoDevice
+from parity.inputs import Array, Inputs
 from segact_tf import activations, losses
 
+_UNCOMPILED = ("volume", "linear", "all-off")
+"""On JAX, the input sets that are evaluated eagerly: to compile them all would take minutes.
+
+The grids, the batches, the conventions and the dense sweep are compiled.
+"""
+
 Tensor = Any
-Function = Callable[[Tensor, Tensor], Tensor]
+Function = Callable[..., Tensor]
 
 
 def _stock(case: Case) -> Function:
@@ -30,33 +38,39 @@ def _stock(case: Case) -> Function:
     return lambda x, y: loss(y[:, None], head(x[:, None]))
 
 
-def _mean(losses_of_samples: Tensor) -> Tensor:
-    """The mean, in the dtype of the losses (`keras.ops.mean` may give a narrower one)."""
-    return keras.ops.sum(losses_of_samples) / losses_of_samples.shape[0]
+def _mean(loss: Tensor) -> Tensor:
+    """The mean of the losses of groups, in their dtype (`keras.ops.mean` may narrow it)."""
+    return keras.ops.sum(loss) / math.prod(loss.shape) if loss.shape else loss
+
+
+def _loss(case: Case) -> Function:
+    """A loss with the options of the case, as a function of x, y and perhaps weights."""
+    name = "mean_squared_error" if case.quantity == "squared_error" else case.quantity
+    options = dict(case.keywords)
+    if case.convention:
+        options |= {"from_logits": False, "convention": case.convention}
+    elif case.activation != NO_ACTIVATION:
+        options["activation"] = activations.get_activation(case.activation, epsilon=case.epsilon)
+    if name in ("binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"):
+        options["axis"] = None if case.reduced else ()
+    loss = partial(getattr(losses, name), **options)
+
+    def of_weights(x: Tensor, y: Tensor, *weight: Tensor) -> Tensor:
+        found = loss(y, x, **dict(zip(("sample_weight",), weight, strict=False)))
+        return _mean(found) if case.reduced else found
+
+    return of_weights
 
 
 def _function(case: Case) -> Function:
-    """The case's quantity as a function of x and y."""
+    """The case's quantity as a function of what the case names."""
     if case.quantity.startswith("stock"):
         return _stock(case)
+    if case.is_loss:
+        return _loss(case)
     activation = activations.get_activation(case.activation, epsilon=case.epsilon)
-    if not case.is_loss:
-        method = getattr(activation, case.quantity)
-        return lambda x, y: method(x)
-    if case.quantity == "dice":
-        if case.option == "per_sample":
-            return lambda x, y: _mean(losses.dice(y, x, activation, per_sample=True))
-        return lambda x, y: losses.dice(y, x, activation)
-    cross_entropy = case.quantity == "binary_cross_entropy"
-    loss = losses.binary_cross_entropy if cross_entropy else losses.mean_squared_error
-    axis = None if case.reduced else ()
-    return lambda x, y: loss(y, x, activation, axis=axis)
-
-
-def _arrays(case: Case, inputs: Inputs) -> list[Array]:
-    """x, and y if the case takes targets."""
-    x = inputs["p" if case.quantity == "ppf" else "x"]
-    return [x, case.targets(inputs)] if case.is_loss else [x]
+    method: Function = getattr(activation, case.quantity)
+    return method
 
 
 def _tensorflow(device: str) -> Evaluate:
@@ -66,11 +80,11 @@ def _tensorflow(device: str) -> Evaluate:
         raise NoDevice("tensorflow sees no CUDA device")
 
     def evaluate(case: Case, inputs: Inputs) -> dict[str, Array]:
-        tensors = [tf.constant(array) for array in _arrays(case, inputs)]
+        tensors = [tf.constant(array) for array in case.arguments(inputs)]
         wanted = tensors[: len(case.parts) - 1]
         with tf.GradientTape() as tape:
             tape.watch(wanted)
-            value = _function(case)(tensors[0], tensors[-1])
+            value = _function(case)(*tensors)
         zero = tf.UnconnectedGradients.ZERO
         gradients = tape.gradient(value, wanted, unconnected_gradients=zero)
         results = [value.numpy(), *(tf.convert_to_tensor(g).numpy() for g in gradients)]
@@ -90,21 +104,24 @@ def _jax(device: str) -> Evaluate:
     compiled: dict[Case, Callable[..., Any]] = {}
 
     def value_and_gradients(case: Case, *tensors: Tensor) -> tuple[Tensor, ...]:
-        value, pull = jax.vjp(lambda x, *y: _function(case)(x, *y or [x]), *tensors)
+        if "grad_x" not in case.parts:
+            return (_function(case)(*tensors),)
+        wanted, weights = tensors[:2], tensors[2:]
+        value, pull = jax.vjp(lambda *wanted: _function(case)(*wanted, *weights), *wanted)
         return (value, *pull(jax.numpy.ones_like(value)))
 
-    def value_alone(case: Case, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return (_function(case)(tensors[0], tensors[-1]),)
-
     def evaluate(case: Case, inputs: Inputs) -> dict[str, Array]:
-        # targets are an argument: one compilation serves every kind of target on every input set
-        option = "" if case.option.startswith("y=") else case.option
-        key = replace(case, inputs="", option=option)
-        if key not in compiled:
-            function = value_and_gradients if "grad_x" in case.parts else value_alone
-            compiled[key] = jax.jit(partial(function, case))
-        results = compiled[key](*_arrays(case, inputs))[: len(case.parts)]
-        return dict(zip(case.parts, map(np.asarray, results), strict=True))
+        tensors = map(jax.numpy.asarray, case.arguments(inputs))
+        if case.inputs.startswith(_UNCOMPILED):
+            results = value_and_gradients(case, *tensors)
+        else:
+            # targets are an argument: one compilation serves every kind of target on every set
+            option = "" if case.option.startswith("y=") else case.option
+            key = replace(case, inputs="", option=option)
+            if key not in compiled:
+                compiled[key] = jax.jit(partial(value_and_gradients, case))
+            results = compiled[key](*tensors)
+        return {part: np.asarray(r) for part, r in zip(case.parts, results, strict=False)}
 
     return evaluate
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import segact_torch
-from parity.cases import Case
+from parity.cases import NO_ACTIVATION, Case
 from parity.implementations import Evaluate
 from parity.implementations.autograd import Function, check_device, evaluate_on
 
@@ -27,28 +28,31 @@ def _published(case: Case) -> Function:
     return lambda x, y: -torch.log(squeeze + (1 - 2 * squeeze) * F0(x))
 
 
+def _loss(case: Case) -> Function:
+    """A loss with the options of the case, as a function of x, y and perhaps weights."""
+    name = "mean_squared_error" if case.quantity == "squared_error" else case.quantity
+    options = case.keywords | {"reduction": "mean" if case.reduced else "none"}
+    if case.convention:
+        options |= {"from_logits": False, "convention": case.convention}
+    elif case.activation != NO_ACTIVATION:
+        options["activation"] = segact_torch.get_activation(case.activation, epsilon=case.epsilon)
+    loss = partial(getattr(segact_torch, name), **options)
+    return lambda x, y, *weight: loss(x, y, **dict(zip(("weight",), weight, strict=False)))
+
+
 def _function(case: Case) -> Function:
-    """The case's quantity as a function of x and y."""
+    """The case's quantity as a function of what the case names."""
     if case.quantity == "published":
         return _published(case)
     if case.quantity == "stock_from_logits":
         return lambda x, y: F.binary_cross_entropy_with_logits(x, y, reduction="none")
     if case.quantity == "stock_from_probabilities":
         return lambda x, y: F.binary_cross_entropy(torch.sigmoid(x), y, reduction="none")
+    if case.is_loss:
+        return _loss(case)
     activation = segact_torch.get_activation(case.activation, epsilon=case.epsilon)
-    if not case.is_loss:
-        method = getattr(activation, case.quantity)
-        return lambda x, y: method(x)
-    if case.quantity == "dice":
-        per_sample = case.option == "per_sample"
-        return lambda x, y: segact_torch.dice(x, y, activation, per_sample=per_sample)
-    losses = {
-        "binary_cross_entropy": segact_torch.binary_cross_entropy,
-        "squared_error": segact_torch.mean_squared_error,
-        "mean_squared_error": segact_torch.mean_squared_error,
-    }
-    loss, reduction = losses[case.quantity], "mean" if case.reduced else "none"
-    return lambda x, y: loss(x, y, activation, reduction=reduction)
+    method: Function = getattr(activation, case.quantity)
+    return method
 
 
 def load(device: str) -> Evaluate:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.cases import input_sets, standard_cases
+from parity import oracle
+from parity.cases import judged_cases
+from parity.inputs import input_sets
 from parity.records import REFERENCE_PATH, Record, RecordWriter
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,8 @@ def copy_of_package(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def perfect_record(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the reference, rounded to each case's dtype, as the record of an implementation.
+    """Writes the reference (or the oracle, where that judges), rounded to each case's dtype, as the
+    record of an implementation.
 
     `change` may alter the results before they are written.
     """
@@ -62,9 +65,13 @@ def perfect_record(tmp_path: Path) -> Callable[..., Path]:
         writer = RecordWriter(name, "cpu")
         for input_set, inputs in input_sets().items():
             writer.add_inputs(input_set, inputs)
-        for case in standard_cases():
+        for case in judged_cases():
+            if case.by_oracle:
+                exact = oracle.evaluate(case, input_sets()[case.input_set])
+            else:
+                exact = reference.result(case)
             with np.errstate(all="ignore"):
-                found = {k: v.astype(case.dtype) for k, v in reference.result(case).items()}
+                found = {k: v.astype(case.dtype) for k, v in exact.items()}
             found = {
                 k: np.nan_to_num(v, nan=0.0, posinf=np.inf, neginf=-np.inf)
                 for k, v in found.items()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from parity import dense, implementations, judgement, runner, worker
-from parity.cases import Case, Inputs, standard_cases
+from parity.cases import Case, judged_cases
 from parity.compare import Measurement, measure
+from parity.inputs import Inputs
 from parity.judgement import Judgement
 from parity.records import REFERENCE_PATH, Record
 from parity.report import console
@@ -136,8 +137,8 @@ def test_a_record_without_some_cases_failed(
     perfect_record: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = perfect_record()
-    assert runner._read_record(path, standard_cases())
-    more = [*standard_cases(), Case("grid", "float32", "arctan", "else")]
+    assert runner._read_record(path, judged_cases())
+    more = [*judged_cases(), Case("grid", "float32", "arctan", "else")]
     with pytest.raises(runner.RecordError, match="lacks 1 cases, first grid-float32/arctan/else"):
         runner._read_record(path, more)
 

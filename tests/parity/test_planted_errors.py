@@ -4,13 +4,15 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from parity.cases import grid
+from parity.cases import ACTIVATIONS
+from parity.inputs import DTYPES, grid
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -25,9 +27,9 @@ def failed(result: subprocess.CompletedProcess[str], json_path: Path) -> list[di
     return [m for m in found["measurements"] if not m["passed"]]
 
 
-def append(package: Path, lines: str) -> None:
-    """Adds lines to the end of the activations of a copy."""
-    path = package / "activations.py"
+def append(package: Path, lines: str, module: str = "activations") -> None:
+    """Adds lines to the end of a module of a copy, the activations if no other is said."""
+    path = package / f"{module}.py"
     path.write_text(f"{path.read_text()}\n\n{lines}\n")
 
 
@@ -95,7 +97,7 @@ PLANTED = {
         "linear",
         "_right = Linear.cdf\n"
         "Linear.cdf = lambda self, x: _right(self, x) + 1e-3 * (x.min() == x.max())",
-        {("float32", "cdf"), ("float64", "cdf"), ("float32", "dice"), ("float64", "dice")},
+        {(dtype, q) for dtype in DTYPES for q in ("cdf", "sf", "squared_error,y=soft")},
     ),
     "quantile": (
         "hardtanh",
@@ -126,6 +128,52 @@ def test_error_is_found_and_named(
     assert {m["activation"] for m in found} == {activation}
     assert named <= {(m["dtype"], m["quantity"]) for m in found}
     assert f"torch against reference: {activation} " in result.stdout
+
+
+# what is appended to the losses of segact_torch, and the option that must be named, and no other
+PLANTED_IN_LOSSES = {
+    "dice,smooth": (
+        "_dice = dice\ndef dice(*a, smooth=0.0, **k): return _dice(*a, smooth=2 * smooth, **k)"
+    ),
+    "jaccard,ignore_index": (
+        "_jaccard = jaccard\n"
+        "def jaccard(x, y, *a, ignore_index=None, **k):\n"
+        "    return _jaccard(x.nan_to_num(0, 0, 0), torch.where(y == 255, 0.0, y), *a, **k)"
+    ),
+    "lovasz,channels_last": (
+        "_lovasz = lovasz\n"
+        "def lovasz(x, y, *a, channel_axis=None, **k):\n"
+        "    return _lovasz(x, y, *a, channel_axis=1 if channel_axis == -1 else channel_axis, **k)"
+    ),
+    "keras_convention": (
+        "_cross = binary_cross_entropy\n"
+        "def binary_cross_entropy(x, y, *a, convention=None, **k):\n"
+        "    clipped = x.clamp(2e-7) if convention == 'keras' else x\n"
+        "    return _cross(clipped, y, *a, convention=convention, **k)"
+    ),
+}
+
+
+@pytest.mark.needs("torch")
+def test_errors_of_options_are_found_and_named(
+    segact_parity: Run, copy_of_package: Copy, tmp_path: Path
+) -> None:
+    """With every activation, in both dtypes, and nothing else is."""
+    package = copy_of_package("segact_torch")
+    for lines in PLANTED_IN_LOSSES.values():
+        append(package, lines, "losses")
+    result = segact_parity(
+        *("run", "--implementation", "torch", "--no-dense", "--json", "all.json"),
+        ahead=package.parent,
+    )
+    found = failed(result, tmp_path / "all.json")
+    conventions = {m["activation"] for m in found if "_convention" in m["activation"]}
+    options = [m for m in found if m["activation"] not in conventions]
+    assert conventions | {m["quantity"] for m in options} == set(PLANTED_IN_LOSSES)
+    for option in PLANTED_IN_LOSSES.keys() - conventions:
+        where = {(m["activation"], m["dtype"]) for m in options if m["quantity"] == option}
+        assert where == set(product(ACTIVATIONS, DTYPES)), option
+    assert "keras_convention binary_cross_entropy,y=1 value at p=" in result.stdout
 
 
 NEEDS = {
@@ -172,6 +220,7 @@ def test_two_implementations_are_held_against_each_other(
     assert {m["activation"] for m in found} == {"arctan"}
     assert {(m["left"], m["right"]) for m in found} == {
         ("torch", "reference"),
+        ("torch", "oracle"),
         ("torch", "keras-torch"),
     }
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from parity import records
-from parity.cases import Case, standard_cases
+from parity.cases import Case, judged_cases, standard_cases
 from parity.compare import compare
 from parity.records import REFERENCE_PATH, Record, RecordError, RecordWriter
 
@@ -91,7 +91,7 @@ def test_bad_headers_are_refused(tmp_path: Path, header: dict[str, str], message
 
 def test_other_cases_are_refused(tmp_path: Path) -> None:
     record, reference = Record.load(small_record(tmp_path / "a")), Record.load(REFERENCE_PATH)
-    with pytest.raises(RecordError, match=rf"a: other cases; {len(standard_cases())} are missing"):
+    with pytest.raises(RecordError, match=rf"a: other cases; {len(judged_cases())} are missing"):
         compare(record, reference)
     with pytest.raises(RecordError, match="holds no"):
         record.result(standard_cases()[0])

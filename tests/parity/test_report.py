@@ -52,7 +52,10 @@ def test_the_tables_are_whole_and_fit(perfect_record: Write, verbose: bool, widt
         "ppf",
         "cross entropy",
         "squared error",
-        "dice, per sample",
+        "focal cross entropy",
+        "focal tversky",
+        "lovasz hinge",
+        "torch_legacy",
     ):
         assert any(line.strip().startswith(word) for line in lines), word
 
@@ -71,6 +74,26 @@ def test_a_failure_is_named_at_the_end(perfect_record: Write) -> None:
     assert end[1] == f"{IMPLEMENTATIONS[-1]} is out of bounds in softsign"
     assert "softsign sf value at x=" in end[2]
     assert "got nan" in end[2]
+
+
+def test_a_failing_option_is_named(perfect_record: Write) -> None:
+    def change(case: Case, found: dict[str, Any]) -> None:
+        if case.name == "volume-weight-soft-float32/arctan/jaccard,weight":
+            found["value"] *= np.float32(1.1)
+        if case.name == "predictions-float64/keras2_convention/binary_cross_entropy,y=1":
+            found["value"][0] = np.inf
+
+    lines = printed(judged(perfect_record, change))
+    for title, row in (("sums over", "jaccard"), ("cross entropy from prob", "keras2")):
+        verdicts = [line.split()[1] for line in rows(lines, title) if line.split()[:1] == [row]]
+        assert sorted(verdicts) == ["FAIL", "ok"]
+    name = IMPLEMENTATIONS[-1]
+    assert f"{name} is out of bounds in keras2_convention, arctan" in lines
+    for start in (
+        f"{name} against oracle: arctan jaccard,weight value: got ",
+        f"{name} against reference: keras2_convention binary_cross_entropy,y=1 value at p=0, y=1: ",
+    ):
+        assert sum(line.startswith(start) for line in lines) == 1, start
 
 
 def test_losses_of_four_fit_80_columns_with_all_their_digits() -> None:
@@ -114,8 +137,12 @@ def test_every_table_ends_with_its_own_bounds(perfect_record: Write) -> None:
     double = rows(lines, "float64, element by element")
     assert double[-2].split() == ["bound", *["1e-13/1e-12"] * 3, "1e-14/1e-13"]
     sums = rows(lines, "sums over all elements")
-    assert sums[-2].split()[2:] == [*["2e-06/1e-05"] * 3, "1e-06/1e-05"]
-    assert sums[-1].split()[2:] == [*["1e-12/1e-12"] * 3, "1e-13/1e-12"]
+    conventions = rows(lines, "cross entropy from probabilities")
+    for table, narrow, wide in (
+        (sums, [*["2e-06/1e-05"] * 3, "1e-06/1e-05"], [*["1e-12/1e-12"] * 3, "1e-13/1e-12"]),
+        (conventions, [*keras[:3], torch], [*["1e-13/1e-12"] * 3, "1e-14/1e-13"]),
+    ):
+        assert [line.split()[1:] for line in table if "bound" in line] == [narrow, wide]
     assert not any("e-" in line.partition("*")[0] for line in single[2:])  # ulp only
 
 
