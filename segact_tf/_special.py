@@ -214,6 +214,16 @@ def _name(x: Any) -> str:
     return keras.backend.standardize_dtype(x.dtype)
 
 
+def tiny(x: Any) -> float:
+    """The smallest normal number of the dtype of x."""
+    return float(np.finfo(_name(x)).tiny)
+
+
+def largest(x: Any) -> float:
+    """The largest number of the dtype of x."""
+    return float(np.finfo(_name(x)).max)
+
+
 def double(x: Any) -> Any:
     """x in float64 where the backend has it: JAX with `jax_enable_x64` alone."""
     if keras.backend.backend() == "jax":
@@ -306,7 +316,7 @@ def normal_hazard(t: Any) -> Any:
 def normal_lower_quantile(p: Any, q: Any) -> Any:
     """x with Q(-x) = p, for p in [0, 1/2] and q = p - 1/2: x <= 0, and -inf at 0."""
     centre = q * _polynomial(q * q, QUANTILE_CENTRE[_name(p)])
-    positive = at_least(p, float(np.finfo(_name(p)).tiny))
+    positive = at_least(p, tiny(p))
     log_p = ops.log(positive)
     r = ops.sqrt(log_p * -2)
     t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)

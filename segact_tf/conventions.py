@@ -84,8 +84,8 @@ def _added(x: Any, epsilon: float) -> Any:
 class Keras(Convention):
     """Keras 3 (3.0 to 3.15) from probabilities: clipped, and a gradient of zero beyond the limits.
 
-    The value and gradient of stock Keras on TensorFlow and JAX to 2 ulp, where the backend's
-    logarithm is; on TensorFlow the stock loss must not find the logits behind a sigmoid. Stock
+    Exactly the value and gradient of stock Keras on JAX; on TensorFlow, where the stock loss must
+    not find the logits behind a sigmoid, the value, and the gradient to 3 ulp. Stock
     Keras on torch clips too, but takes log1p(-k): 1.000e-7 instead of 1.192e-7 at p = 0, label 0.
     Exactly on a limit the gradient factor is 1 here, on TensorFlow and on torch, and 1/2 on JAX.
 
@@ -120,8 +120,9 @@ class Keras(Convention):
 class Keras2(Keras):
     """Keras 2.3 to 2.15, tf.keras, and tf-keras: clipped, and epsilon once more inside the log.
 
-    The value and gradient of tf-keras 2.21 to 2 ulp, where it does not find the logits behind a
-    sigmoid. Inside of a `tf.function` TensorFlow adds 1 and epsilon first: 15.2492, not 15.3332.
+    Exactly the value of tf-keras 2.21, where it does not find the logits behind a sigmoid, and the
+    gradient to 3 ulp. Inside of a `tf.function` TensorFlow adds 1 and epsilon first, so that its
+    largest loss for label 0 is 15.2492 there, and 15.3332 eagerly and here.
 
     Source: `binary_crossentropy` in tf_keras/src/backend.py.
     """
@@ -139,7 +140,7 @@ class KerasLogit(Keras):
     """Keras 2.0 to 2.2 (2017, 2018) on TensorFlow: clipped, back to a logit z, then softplus.
 
     Computed without rounding z = log(k / (1 - k)): log F(z) = -log1p((1 - k) / k). In float32 the
-    original rounds z, and its small losses are off by up to 5e-7 relative from that. The gradient
+    original rounds z, and its small losses are off by up to 1.3e-6 relative from that. The gradient
     is that of `keras`.
 
     Source: `binary_crossentropy` in keras/backend/tensorflow_backend.py of 2.2.4, which no current
@@ -162,13 +163,13 @@ def _softplus_of_log(a: Any, b: Any) -> Any:
 
 
 class Torch(Convention):
-    """PyTorch since 1.2: the logarithms are clamped at -100, the gradient never is zero for it.
+    """PyTorch since 1.5: the logarithms are clamped at -100, the gradient never is zero for it.
 
     The gradient of the loss is (p - y) / max(p (1 - p), 1e-12). For hard targets the value and
     gradient of `F.binary_cross_entropy` to 2 ulp; for soft ones, whose terms may cancel in the
     gradient, to 2 ulp of the larger term.
 
-    Source: aten/src/ATen/native/Loss.cpp.
+    Source: aten/src/ATen/native/Loss.cpp, since pull request 31365 of January 2020.
     """
 
     name = "torch"
@@ -191,11 +192,12 @@ class Torch(Convention):
 
 
 class TorchLegacy(Convention):
-    """PyTorch up to 0.4.0 (issue 4867): 1e-12 inside the logarithms; a loss may be -1e-12.
+    """PyTorch up to 0.4.0 (issue 4867): 1e-12 inside the logarithms.
 
-    The gradient of the loss is (p - y) / ((1 - p + 1e-12) (p + 1e-12)). On a CPU the original added
-    1e-12 in double precision, on CUDA in that of p, as here. 0.4.1 to 1.1 replaced only log 0, by
-    log 1e-12. No current Python can run either.
+    In float64 a loss may be -1e-12. The gradient of the loss is
+    (p - y) / ((1 - p + 1e-12) (p + 1e-12)). On a CPU the original added 1e-12 in double precision,
+    on CUDA in that of p, as here. From 0.4.1 to 1.4 only log 0 was replaced, by log 1e-12. No
+    current Python can run either.
 
     Source: aten/src/THNN/generic/BCECriterion.c; pull request 8147 ended it.
     """

@@ -25,10 +25,11 @@ lie in [0, 1], in any dtype, and are differentiable where they are floating. Wha
     sample_weight: of each element, >= 0, of the rank of `y_pred` with sizes equal to its own or 1,
         such as (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and
         their mean still divides by the number of elements, as Keras does; overlap losses weigh each
-        element inside of their sums. Where it is 0, the element contributes exactly nothing to
-        value and gradient, whatever its raw output, NaN included.
+        element inside of their sums, where one that is constant over a group cancels. Where it is
+        0, the element contributes exactly nothing to value and gradient, whatever its raw output
+        and target, NaN included. It is a constant: no gradient flows into it.
     ignore_index: elements whose target is this number, such as 255, are left out: their weight is
-        0, their target may be anything, and the mean is over the others; 0 if there are none.
+        0, and the mean is over the others; 0 if there are none.
     mask: elements where it is 0 or False are left out.
     validate: whether to look at the values of target, weight, and probabilities. None does so where
         that does not make a device wait: on a CPU, outside of compiled code; True always, and
@@ -42,13 +43,16 @@ The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_e
         labels independent of each other.
 
 They return the loss of each such group: of shape (), (N,), (C,) or (N, C). A group without any
-target has a defined loss. The ratios are FP / (FP + smooth): 1 for any output at all, or less with
-`smooth`, and 0 where the denominator is 0. `lovasz` is the largest error.
+target has a defined loss. In the ratios only false positives are left: FP / (FP + smooth) in
+`dice`, which is 1 for any output at all, or less with `smooth`, and 0 where the denominator is 0
+(or below the smallest normal number). `lovasz` is the largest error.
 
 The classes take the same options, but for `sample_weight` and `mask`, which come with a call or
-from `fit` and from masked layers. They convert to their own dtype, as every Keras loss does, and
-align one trailing axis of size 1; a `sample_weight` of a lower rank is one of each sample, or
-otherwise aligned from the left. A mask leaves elements out.
+from `fit` and from masked layers; a mask leaves elements out. They convert to their own dtype, as
+every Keras loss does, and align one trailing axis of size 1. A `sample_weight` of a lower rank is
+aligned from the left: (N,) is one weight a sample. Of an overlap loss with `per_sample=True` such
+weights multiply the losses of the samples. (In `compile(loss=...)`, take the classes: what a
+function returns Keras weighs itself, after the sums.)
 
 What raises: TypeError for integer `y_pred` in the functions; ValueError for shapes that differ, for
 an empty input, for an unknown activation or convention, for an activation together with
@@ -58,6 +62,7 @@ or negative weights, where they are looked at (`validate`).
 
 import inspect
 import math
+import numbers
 import re
 import sys
 from typing import Any, ClassVar
@@ -100,6 +105,12 @@ __all__ = [
 ]
 
 Axis = int | tuple[int, ...] | None
+
+# The options that are numbers >= 0, if they are numbers.
+NUMBERS = {
+    *("alpha", "beta", "gamma", "smooth", "label_smoothing", "pos_weight"),
+    *("lambda_dice", "lambda_ce"),
+}
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -186,7 +197,7 @@ def binary_focal_cross_entropy(
     loss = ops.cast(_power(error, gamma) * _cross_entropy(wide, wide_y, f), x.dtype)
     if alpha is not None:
         _check_number("alpha", alpha, high=1.0)
-        loss = (y * alpha + (1 - y) * (1 - alpha)) * loss
+        loss = _weigh(y * alpha + (1 - y) * (1 - alpha), loss)
     return _mean(_weighted(loss, w), valid, axis)
 
 
@@ -405,7 +416,7 @@ def dice_cross_entropy(
     overlap = _overlap(x, y, f, (2, 1, 1), smooth, w, axis)
     entropy = _cross_entropy(x, _smooth(y, label_smoothing), f, pos_weight)
     entropy = _mean(_weighted(entropy, w), valid, axis)
-    return lambda_dice * overlap + lambda_ce * entropy
+    return _times(lambda_dice, overlap) + _times(lambda_ce, entropy)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -484,9 +495,8 @@ def _prepare(
 ) -> tuple[Any, Any, Any, Any]:
     """y, x, the weights and which elements are valid, or an error that says what is wrong.
 
-    In the precision that they are computed in. Elements that are left out have a weight of 0 and a
-    target of 0; where the weight is 0, x is harmless. None stands for weights of 1, and for all
-    being valid.
+    In the precision that they are computed in. Elements that are left out have a weight of 0; where
+    the weight is 0, x and y are harmless. None stands for weights of 1, and for all being valid.
     """
     x = _wide(y_pred, "y_pred")
     y = ops.convert_to_tensor(y_true)
@@ -502,10 +512,9 @@ def _prepare(
     y, w = ops.cast(y, x.dtype), _fitted(sample_weight, "sample_weight", x)
     valid = _valid(x, y, ignore_index, mask)
     if valid is not None:
-        y = ops.where(valid, y, 0.0)
         w = ops.cast(valid, x.dtype) if w is None else ops.where(valid, w, 0.0)
     if w is not None:
-        x = f._without(x, w != 0)
+        x, y = f._without(x, w != 0), ops.where(w != 0, y, 0.0)
     if _is_looked_at(x, validate) and _is_looked_at(y, validate):
         _check_values(x, y, w, f, hard)
     return y, x, w, valid
@@ -520,8 +529,7 @@ def _differ(left: Any, right: Any) -> bool:
 
 def _valid(x: Any, y: Any, ignore_index: int | None, mask: Any) -> Any:
     """Which elements are not left out, by target or by mask."""
-    if ignore_index is not None and not isinstance(ignore_index, (int, float)):
-        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
+    _check_ignore_index(ignore_index)
     fitted = _fitted(mask, "mask", x)
     named = None if ignore_index is None else y != ignore_index
     if fitted is None:
@@ -533,7 +541,7 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     """Numbers of the rank of x, with sizes equal or 1, in the shape and dtype of x."""
     if values is None:
         return None
-    values = ops.cast(ops.convert_to_tensor(values), x.dtype)
+    values = ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), x.dtype))
     pairs = zip(values.shape, x.shape, strict=False)
     fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
     if len(values.shape) != len(x.shape) or not fit:
@@ -569,7 +577,7 @@ def _check_values(x: Any, y: Any, w: Any, f: Activation | Convention, hard: bool
     if isinstance(f, Convention):
         _check_range(x, "y_pred")
     if w is not None and not _is_traced(w):
-        _check_range(w, "sample_weight", math.inf)
+        _check_range(w, "sample_weight", _special.largest(w))
     if hard and not ops.all(ops.logical_or(y == 0, y == 1)):
         raise ValueError("y_true must be 0 or 1: a Lovasz loss is not defined in between")
 
@@ -578,16 +586,22 @@ def _check_range(values: Any, name: str, high: float = 1.0) -> None:
     values = ops.stop_gradient(values)
     low, top = float(ops.min(values)), float(ops.max(values))
     if not (low >= 0 and top <= high):  # so that NaN is refused
-        wanted = "lie in [0, 1]" if high == 1 else "be >= 0"
+        wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
         raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
 
 
 def _check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
     """0 <= value <= high, or 0 < value if `open`; and finite."""
-    number = isinstance(value, (int, float)) and math.isfinite(value)
+    number = isinstance(value, numbers.Real) and math.isfinite(value)
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
         raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def _check_ignore_index(ignore_index: int | None) -> None:
+    number = isinstance(ignore_index, numbers.Real) and not isinstance(ignore_index, bool)
+    if ignore_index is not None and not number:
+        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
 
 
 def _logarithms(
@@ -631,9 +645,9 @@ def _cross_entropy(x: Any, y: Any, f: Activation | Convention, pos_weight: Any =
 
 
 def _broadcast(pos_weight: Any, x: Any) -> Any:
-    if isinstance(pos_weight, (int, float)):
-        _check_number("pos_weight", pos_weight)
-        return pos_weight
+    if isinstance(pos_weight, (int, float, np.number)):
+        _check_number("pos_weight", float(pos_weight))
+        return float(pos_weight)
     weights = ops.cast(ops.convert_to_tensor(pos_weight), x.dtype)
     pairs = zip(reversed(weights.shape), reversed(x.shape), strict=False)
     fit = all(size in (1, whole) or whole is None for size, whole in pairs)
@@ -680,7 +694,7 @@ def _lovasz_extension(error: Any, y: Any, w: Any, axis: tuple[int, ...]) -> Any:
     least = ops.where(u == 0, 1.0, u)
     g = ops.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
     g = ops.cast(ops.stop_gradient(g), error.dtype)
-    rectified, last = ops.where(error > 0, error, 0.0), len(error.shape) - 1
+    rectified, last = ops.where(error <= 0, 0.0, error), len(error.shape) - 1
     return _special.sum(_weigh(g, rectified), (last,))
 
 
@@ -695,7 +709,11 @@ def _summed(x: Any, per_sample: bool, channel_axis: int | None) -> tuple[int, ..
     """The axes that an overlap loss sums over: all but those of samples and of channels."""
     rank = len(x.shape)
     kept = {0} if per_sample else set()
+    if per_sample and rank == 0:
+        raise ValueError("per_sample=True wants an axis of samples, got y_pred ()")
     if channel_axis is not None:
+        if not isinstance(channel_axis, numbers.Integral):
+            raise TypeError(f"channel_axis must be an integer, got {channel_axis!r}")
         if not -rank <= channel_axis < rank:
             raise ValueError(
                 f"channel_axis {channel_axis} is out of range for y_pred {tuple(x.shape)}"
@@ -707,8 +725,8 @@ def _summed(x: Any, per_sample: bool, channel_axis: int | None) -> tuple[int, ..
 
 
 def _ratio(numerator: Any, denominator: Any) -> Any:
-    """0 where the denominator is 0."""
-    empty = denominator == 0
+    """0 where the denominator is 0, or so small that its inverse overflows."""
+    empty = denominator < _special.tiny(denominator)
     return ops.where(empty, 0.0, _divide(numerator, ops.where(empty, 1.0, denominator)))
 
 
@@ -731,6 +749,10 @@ def _power(x: Any, exponent: float) -> Any:
         return ops.where(x > 0, exponent * _special.power(positive, exponent - 1), 0.0)
 
     return _differentiable(lambda x: _special.power(x, exponent), derivative)(x)
+
+
+def _times(factor: float, loss: Any) -> Any:
+    return _weigh(ops.full_like(loss, factor), loss)
 
 
 def _weighted(loss: Any, w: Any) -> Any:
@@ -761,6 +783,8 @@ class _Loss(keras.losses.Loss):
 
     def __init_subclass__(cls) -> None:
         """The function's own signature, without its tensors, is that of the constructor."""
+        if "function" not in vars(cls):
+            return  # somebody's subclass
         parameters = inspect.signature(cls.function).parameters
         tensors = ("y_true", "y_pred", "sample_weight", "mask")
         options = [p for name, p in parameters.items() if name not in tensors]
@@ -796,40 +820,50 @@ class _Loss(keras.losses.Loss):
             f = _logarithms(**{option: self.options[option] for option in names})
             if isinstance(f, Activation):
                 self.options["activation"] = f
+        _check_ignore_index(self.options["ignore_index"])
         if isinstance(self.options.get("axis"), list):
             self.options["axis"] = tuple(self.options["axis"])
-        if not isinstance(self.options.get("pos_weight"), (int, float, type(None))):
-            self.options["pos_weight"] = np.asarray(self.options["pos_weight"]).tolist()
+        if not isinstance(self.options.get("pos_weight"), (int, float, list, type(None))):
+            pos_weight = ops.stop_gradient(ops.convert_to_tensor(self.options["pos_weight"]))
+            self.options["pos_weight"] = ops.convert_to_numpy(pos_weight).tolist()
+        for name in NUMBERS & self.options.keys():
+            if self.options[name] is not None and not isinstance(self.options[name], list):
+                _check_number(name, self.options[name])
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's own, with weights and masks of elements, and a sum that XLA adds up in pairs."""
-        if self.reduction not in ("sum_over_batch_size", "mean", "sum", None, "none"):
+        if type(self).call is not _Loss.call:  # somebody's own
             return super().__call__(y_true, y_pred, sample_weight)
-        mask = self._mask(y_pred)
+        options, mask = dict(self.options), self._mask(y_pred)
         y_true, y_pred = (ops.convert_to_tensor(t, dtype=self.dtype) for t in (y_true, y_pred))
         y_true, y_pred = _align(y_true, y_pred)
-        options = dict(self.options)
-        averaged = self.reduction in ("sum_over_batch_size", "mean")
+        averaged = self.reduction not in ("sum", "none", None)
         if averaged and self.elementwise:
             options["axis"] = None
-        of_groups = None
+        if mask is not None:
+            options["mask"] = _align_left(mask, y_pred, "the mask")
+        of_groups, w = None, None
         if sample_weight is not None:
-            sample_weight = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
-            if options.get("per_sample") and len(sample_weight.shape) == 1:
-                of_groups, sample_weight = sample_weight, None
-        for name, values in (("sample_weight", sample_weight), ("mask", mask)):
-            if values is not None:
-                options[name] = _align_left(values, y_pred)
+            w = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
+            w = _align_left(w, y_pred, "sample_weight")
+            options["sample_weight"] = w
+            if not self.elementwise and _are_of_groups(sample_weight, w, options["per_sample"]):
+                of_groups = w
+                # a group of weight 0 is left out, whatever is in it
+                options["sample_weight"] = ops.cast(w != 0, w.dtype)
         losses = type(self).function(y_true, y_pred, **options)
         if of_groups is not None:
-            of_groups = ops.reshape(of_groups, (-1, *[1] * (len(losses.shape) - 1)))
-            losses = _weigh(ops.broadcast_to(of_groups, ops.shape(losses)), losses)
+            losses = _weigh_groups(of_groups, losses, self.options["validate"])
         if self.reduction in (None, "none"):
             return losses
         reduce = _special.mean if averaged else _special.sum
+        total = reduce(losses, _special.axes(losses, None))
+        if self.reduction == "mean_with_sample_weight" and of_groups is not None:
+            total = _ratio(total, _special.mean(of_groups, _special.axes(of_groups, None)))
+        elif self.reduction == "mean_with_sample_weight" and w is not None and self.elementwise:
+            total = _ratio(total, _average(w, y_true, y_pred, options))
         # Keras divides by the replicas of a TensorFlow strategy: what it makes of a 1 is its share.
         share = _Apply(lambda y, x: x, self.reduction)(0.0, ops.ones((1,)))
-        total = reduce(losses, _special.axes(losses, None))
         return total * ops.cast(share, total.dtype)
 
     def _mask(self, y_pred: Any) -> Any:
@@ -875,12 +909,41 @@ def _align(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     return y_true, y_pred
 
 
-def _align_left(values: Any, x: Any) -> Any:
+def _align_left(values: Any, x: Any, name: str) -> Any:
     """(N,) for x of (N, H, W, C), and the like; or one trailing axis of size 1 too many."""
-    rank, wanted = len(values.shape), len(x.shape)
-    if rank == wanted + 1 and values.shape[-1] == 1:
-        return ops.squeeze(values, -1)
-    return ops.reshape(values, (*ops.shape(values), *[1] * (wanted - rank)))
+    shape, wanted = tuple(values.shape), tuple(x.shape)
+    if len(shape) == len(wanted) + 1 and shape[-1] == 1:
+        values = ops.squeeze(values, -1)
+    sizes = tuple(values.shape)
+    fit = all(a in (1, None, b) or b is None for a, b in zip(sizes, wanted, strict=False))
+    if len(sizes) > len(wanted) or not fit:
+        raise ValueError(
+            f"{name} must have sizes equal to those of y_pred or 1, from the first on, "
+            f"got {name} {shape} and y_pred {wanted}"
+        )
+    return ops.reshape(values, (*ops.shape(values), *[1] * (len(wanted) - len(sizes))))
+
+
+def _are_of_groups(given: Any, w: Any, per_sample: bool) -> bool:
+    """Whether weights are one for all, or one for each sample that is a group of its own."""
+    ones = all(size == 1 for size in tuple(w.shape)[1:])
+    return len(np.shape(given)) == 0 or (per_sample and ones)
+
+
+def _weigh_groups(w: Any, losses: Any, validate: bool | None) -> Any:
+    """The losses of shape (), (N,), (C,) or (N, C), times weights of shape (N, 1, ...)."""
+    if _is_looked_at(w, validate):
+        _check_range(w, "sample_weight", _special.largest(w))
+    w = ops.reshape(w, (-1, *[1] * (len(losses.shape) - 1)) if len(losses.shape) else ())
+    return _weigh(ops.broadcast_to(w, ops.shape(losses)), losses)
+
+
+def _average(w: Any, y: Any, x: Any, options: dict[str, Any]) -> Any:
+    """The mean weight of what is not left out."""
+    w = ops.broadcast_to(w, ops.shape(x))
+    valid = _valid(x, y, options["ignore_index"], options.get("mask"))
+    w = w if valid is None else ops.where(valid, w, 0.0)
+    return _special.mean(w, _special.axes(w, None), valid)
 
 
 @keras.saving.register_keras_serializable(package="segact")

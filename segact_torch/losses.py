@@ -22,15 +22,16 @@ in any dtype, and are differentiable where they are floating. What they share:
     weight: of each element, >= 0, of the rank of `input` with sizes equal to its own or 1, such as
         (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and their mean
         still divides by the number of elements, as `torch.nn` does; overlap losses weigh each
-        element inside of their sums. Where it is 0, the element contributes exactly nothing to
-        value and gradient, whatever its raw output, NaN included.
+        element inside of their sums, where one that is constant over a group cancels. Where it is
+        0, the element contributes exactly nothing to value and gradient, whatever its raw output
+        and target, NaN included. It is a constant: no gradient flows into it.
     ignore_index: elements whose target is this number, such as 255, are left out: their weight is
-        0, their target may be anything, and the mean is over the others; 0 if there are none.
+        0, and the mean is over the others; 0 if there are none.
     mask: elements where it is 0 or False are left out.
     reduction: "mean", "sum" or "none".
     validate: whether to look at the values of target, weight, and probabilities. None does so where
-        that does not make a device wait: on a CPU, outside of compiled code; True always, False
-        never.
+        that does not make a device wait: on a CPU, outside of compiled code; True always, and
+        raises in compiled code, False never.
 
 The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
 `lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
@@ -40,8 +41,9 @@ The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_e
         labels independent of each other.
 
 `reduction` is over these groups; "none" returns (N,), (C,) or (N, C). A group without any target
-has a defined loss. The ratios are FP / (FP + smooth): 1 for any output at all, or less with
-`smooth`, and 0 where the denominator is 0. `lovasz` is the largest error.
+has a defined loss. In the ratios only false positives are left: FP / (FP + smooth) in `dice`, which
+is 1 for any output at all, or less with `smooth`, and 0 where the denominator is 0 (or below the
+smallest normal number). `lovasz` is the largest error.
 
 All compile into one graph. With `torch.compile(..., dynamic=True)`, PyTorch 2.13 trips over Python
 floats inside of custom gradients; `torch._dynamo.config.specialize_float = True` mends that. (The
@@ -56,6 +58,7 @@ or negative weights, where they are looked at (`validate`).
 import contextlib
 import inspect
 import math
+import numbers
 from typing import Any, ClassVar
 
 import torch
@@ -95,6 +98,12 @@ __all__ = [
 ]
 
 Axis = tuple[int, ...]
+
+# The options that are numbers >= 0, if they are numbers.
+NUMBERS = {
+    *("alpha", "beta", "gamma", "smooth", "label_smoothing", "pos_weight"),
+    *("lambda_dice", "lambda_ce"),
+}
 
 
 def binary_cross_entropy(
@@ -175,7 +184,7 @@ def binary_focal_cross_entropy(
     loss = (_power(error, gamma) * _cross_entropy(wide, y, f)).to(x.dtype)
     if alpha is not None:
         _check_number("alpha", alpha, high=1.0)
-        loss = (y * alpha + (1 - y) * (1 - alpha)) * loss
+        loss = _Weigh.apply(y * alpha + (1 - y) * (1 - alpha), loss)
     return _reduce(loss, w, valid, reduction)
 
 
@@ -394,7 +403,8 @@ def dice_cross_entropy(
     overlap = _overlap(x, y, f, (2, 1, 1), smooth, w, axis)
     entropy = _cross_entropy(x, _smooth(y, label_smoothing), f, pos_weight)
     entropy = _mean(_weighted(entropy, w), valid, axis)
-    return _reduce_groups(lambda_dice * overlap + lambda_ce * entropy, reduction)
+    loss = _times(lambda_dice, overlap) + _times(lambda_ce, entropy)
+    return _reduce_groups(loss, reduction)
 
 
 def lovasz(
@@ -499,12 +509,13 @@ def _prepare(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """x, y, the weights and which elements are valid, or an error that says what is wrong.
 
-    In the precision that they are computed in. Elements that are left out have a weight of 0 and a
-    target of 0; where the weight is 0, x is harmless. None stands for weights of 1, and for all
-    being valid.
+    In the precision that they are computed in. Elements that are left out have a weight of 0; where
+    the weight is 0, x and y are harmless. None stands for weights of 1, and for all being valid.
     """
     x = _wide(input, "input")
     _check_tensor(target, "target")
+    if target.is_complex():
+        raise TypeError(f"target must hold real numbers, got {target.dtype}")
     if input.shape != target.shape:
         raise ValueError(
             "input and target must have the same shape, "
@@ -515,20 +526,19 @@ def _prepare(
     y, w = target.to(x.dtype), _fitted(weight, "weight", x)
     valid = _valid(x, y, ignore_index, mask)
     if valid is not None:
-        y = torch.where(valid, y, 0.0)
         w = valid.to(x.dtype) if w is None else torch.where(valid, w, 0.0)
     if w is not None:
-        x = f._without(x, w != 0)
+        x, y = f._without(x, w != 0), torch.where(w != 0, y, 0.0)
     if _is_looked_at(x, validate):
-        with contextlib.suppress(RuntimeError):  # no values under vmap, or of a fake tensor
+        # None where there are no values: under vmap, or of a fake tensor
+        with contextlib.nullcontext() if validate else contextlib.suppress(RuntimeError):
             _check_values(x, y, w, f, hard)
     return x, y, w, valid
 
 
 def _valid(x: Tensor, y: Tensor, ignore_index: int | None, mask: Tensor | None) -> Tensor | None:
     """Which elements are not left out, by target or by mask."""
-    if ignore_index is not None and not isinstance(ignore_index, (int, float)):
-        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
+    _check_ignore_index(ignore_index)
     fitted = _fitted(mask, "mask", x)
     named = None if ignore_index is None else y != ignore_index
     if fitted is None:
@@ -547,7 +557,7 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
             f"{name} must have the rank of input and sizes equal to its own or 1, "
             f"got {name} {tuple(values.shape)} and input {tuple(x.shape)}"
         )
-    return values.to(x.dtype).expand(x.shape)
+    return values.detach().to(x.dtype).expand(x.shape)
 
 
 def _is_looked_at(x: Tensor, validate: bool | None) -> bool:
@@ -568,7 +578,7 @@ def _check_values(
     if isinstance(f, Convention):
         _check_range(x, "input")
     if w is not None:
-        _check_range(w, "weight", math.inf)
+        _check_range(w, "weight", torch.finfo(w.dtype).max)
     if hard and not torch.all((y == 0) | (y == 1)):
         raise ValueError("target must be 0 or 1: a Lovasz loss is not defined in between")
 
@@ -576,7 +586,7 @@ def _check_values(
 def _check_range(values: Tensor, name: str, high: float = 1.0) -> None:
     low, top = torch.aminmax(values.detach())
     if not (low >= 0 and top <= high):  # so that NaN is refused
-        wanted = "lie in [0, 1]" if high == 1 else "be >= 0"
+        wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
         raise ValueError(f"{name} must {wanted}, got values from {low.item()} to {top.item()}")
 
 
@@ -587,10 +597,16 @@ def _check_tensor(values: Any, name: str) -> None:
 
 def _check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
     """0 <= value <= high, or 0 < value if `open`; and finite."""
-    number = isinstance(value, (int, float)) and math.isfinite(value)
+    number = isinstance(value, numbers.Real) and math.isfinite(value)
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
         raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def _check_ignore_index(ignore_index: int | None) -> None:
+    number = isinstance(ignore_index, numbers.Real) and not isinstance(ignore_index, bool)
+    if ignore_index is not None and not number:
+        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
 
 
 def _check_reduction(reduction: str) -> None:
@@ -646,7 +662,7 @@ def _cross_entropy(
 def _broadcast(pos_weight: float | Tensor, x: Tensor) -> float | Tensor:
     if not isinstance(pos_weight, Tensor):
         _check_number("pos_weight", pos_weight)
-        return pos_weight
+        return float(pos_weight)
     try:
         return pos_weight.to(x.dtype).expand(x.shape)
     except RuntimeError as error:
@@ -699,7 +715,7 @@ def _double(x: Tensor) -> Tensor:
 def _flat(x: Tensor, axis: Axis) -> Tensor:
     """The dimensions `axis` as one, the last."""
     kept = tuple(a for a in range(x.ndim) if a not in axis)
-    return x.permute(*kept, *axis).reshape(*_rest(x, axis), -1)
+    return x.permute((*kept, *axis)).reshape(*_rest(x, axis), -1)
 
 
 def _rest(x: Tensor, axis: Axis) -> list[int]:
@@ -710,7 +726,11 @@ def _rest(x: Tensor, axis: Axis) -> list[int]:
 def _summed(x: Tensor, per_sample: bool, channel_axis: int | None) -> Axis:
     """The dimensions that an overlap loss sums over: all but those of samples and of channels."""
     kept = {0} if per_sample else set()
+    if per_sample and x.ndim == 0:
+        raise ValueError("per_sample=True wants a dimension of samples, got input ()")
     if channel_axis is not None:
+        if not isinstance(channel_axis, numbers.Integral):
+            raise TypeError(f"channel_axis must be an integer, got {channel_axis!r}")
         if not -x.ndim <= channel_axis < x.ndim:
             raise ValueError(
                 f"channel_axis {channel_axis} is out of range for input {tuple(x.shape)}"
@@ -726,8 +746,8 @@ def _sum(x: Tensor, axis: Axis) -> Tensor:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """0 where the denominator is 0."""
-    empty = denominator == 0
+    """0 where the denominator is 0, or so small that its inverse overflows."""
+    empty = denominator < torch.finfo(denominator.dtype).tiny
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
 
 
@@ -739,6 +759,10 @@ def _power(x: Tensor, exponent: float) -> Tensor:
         return torch.where(x > 0, exponent * positive ** (exponent - 1), 0.0)
 
     return _Differentiable.apply(x, lambda x: x**exponent, derivative)
+
+
+def _times(factor: float, loss: Tensor) -> Tensor:
+    return _Weigh.apply(torch.full_like(loss, factor), loss)
 
 
 def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:
@@ -784,6 +808,8 @@ class _Loss(nn.Module):
 
     def __init_subclass__(cls) -> None:
         """The function's own signature, without its tensors, is that of the constructor."""
+        if "function" not in vars(cls):
+            return  # somebody's subclass
         parameters = inspect.signature(cls.function).parameters
         tensors = ("input", "target", "weight", "mask")
         options = [p for name, p in parameters.items() if name not in tensors]
@@ -809,6 +835,10 @@ class _Loss(nn.Module):
             f = _logarithms(**{name: self.options[name] for name in names})
             if isinstance(f, Activation):
                 self.options["activation"] = f
+        _check_ignore_index(self.options["ignore_index"])
+        for name in NUMBERS & self.options.keys():
+            if self.options[name] is not None and not isinstance(self.options[name], Tensor):
+                _check_number(name, self.options[name])
         if isinstance(self.options.get("pos_weight"), Tensor):
             self.register_buffer("pos_weight", self.options.pop("pos_weight"))
 
@@ -820,12 +850,14 @@ class _Loss(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss; `weight` and `mask` are those of this batch."""
-        tensors = {"weight": weight, "mask": mask, **dict(self.named_buffers())}
+        tensors = {"weight": weight, "mask": mask, "pos_weight": self._buffers.get("pos_weight")}
         given = {name: value for name, value in tensors.items() if value is not None}
         return self.function(input, target, **given, **self.options)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+        pos_weight = self._buffers.get("pos_weight")
+        shown = {} if pos_weight is None else {"pos_weight": pos_weight.tolist()}
+        return ", ".join(f"{k}={v!r}" for k, v in {**self.options, **shown}.items())
 
 
 class BinaryCrossEntropyLoss(_Loss):

@@ -82,7 +82,7 @@ def test_bad_weights(ns, rng):
     for shape in ((3,), (4, 5), (3, 2, 4, 4)):
         with pytest.raises(ValueError, match=r"weight must have the rank of .* got \w*weight \("):
             ns.mean("dice", y, x, weight=ns.array(np.ones(shape)))
-    with pytest.raises(ValueError, match=r"weight must be >= 0, got values from -1"):
+    with pytest.raises(ValueError, match=r"weight must be >= 0 and finite, got values from -1"):
         ns.mean("dice", y, x, weight=ns.array(-np.ones(SHAPE)))
 
 
@@ -443,3 +443,86 @@ def test_classes_take_options(ns, overlap, rng):
     options = {"per_sample": True, "channel_axis": 1, "ignore_index": 255}
     by_class = ns.loss_class(ns.classes[overlap], **options)(ns.array(y), ns.array(x))
     assert float(by_class) == pytest.approx(value(ns, overlap, x, y, **options), rel=1e-6)
+
+
+# --- what must not pass silently, and what must not break
+
+
+def test_nan_is_not_swallowed(ns, loss):
+    """A model whose outputs are NaN has a loss of NaN."""
+    for x in (np.full(3, np.nan), np.array([np.nan, 0.5, 0.2])):
+        assert np.isnan(value(ns, loss, x, np.array([1.0, 0.0, 1.0])))
+
+
+@pytest.mark.parametrize(("activation", "x"), [("sigmoid", -99.5), ("normal_cdf", -13.5)])
+def test_areas_below_the_smallest_number(ns, overlap, activation, x):
+    """An empty mask and outputs whose sum is subnormal: its inverse is infinite."""
+    if overlap == "lovasz_hinge":
+        pytest.skip("takes no activation")
+    raw = np.full((1, 1, 16, 16), x, "float32")
+    result, grad = gradient(ns, overlap, raw, np.zeros_like(raw), activation)
+    assert np.isfinite(result)
+    assert np.isfinite(grad).all()
+
+
+def test_a_factor_of_zero_makes_zero_of_infinity(ns):
+    far, zero, one = np.array([1e20], "float32"), np.zeros(1), np.ones(1)
+    focal = "binary_focal_cross_entropy"
+    for x, y, alpha in ((far, zero, 1.0), (-far, one, 0.0)):
+        result, grad = gradient(ns, focal, x, y, "normal_cdf", alpha=alpha)
+        assert result == 0
+        np.testing.assert_array_equal(grad, 0)
+    both = value(ns, "dice_cross_entropy", -far, one, "normal_cdf", lambda_ce=0.0)
+    assert both == pytest.approx(1.0)
+
+
+def test_no_gradient_in_weights(ns, loss, rng):
+    x, y = batch(rng)
+    w = rng.random(SHAPE)
+    f = lambda x, w: ns.mean(loss, ns.array(y), x, weight=w) + 0 * w.sum()  # noqa: E731
+    if ns.name != "torch":
+        f = lambda x, w: (  # noqa: E731
+            ns.mean(loss, ns.array(y), x, weight=w) + 0 * ns.keras.ops.sum(w)
+        )
+    _, (gx, gw) = ns.gradients(f, x, w)
+    assert np.any(gx != 0)
+    np.testing.assert_array_equal(gw, 0)
+
+
+def test_numpy_numbers_are_numbers(ns, rng):
+    x, y = batch(rng)
+    y[0, 0, 0, 0] = 255
+    as_numpy = {"smooth": np.float32(0.5), "ignore_index": np.int64(255)}
+    assert value(ns, "dice", x, y, **as_numpy) == value(
+        ns, "dice", x, y, smooth=0.5, ignore_index=255
+    )
+    with pytest.raises(TypeError, match="ignore_index must be a number, got True"):
+        value(ns, "dice", x, y, ignore_index=True)
+    with pytest.raises(TypeError, match="channel_axis must be an integer, got 'channels_last'"):
+        value(ns, "dice", x, y, ignore_index=255, channel_axis="channels_last")
+
+
+def test_no_dimension(ns, loss):
+    x, y = np.array(0.3), np.array(1.0)
+    assert value(ns, loss, x, y) == pytest.approx(value(ns, loss, x[None], y[None]), rel=1e-14)
+    if loss in OVERLAP:
+        with pytest.raises(ValueError, match="per_sample=True wants"):
+            value(ns, loss, x, y, per_sample=True)
+
+
+def test_a_target_of_weight_zero_may_be_anything(ns, loss, rng):
+    x, y = batch(rng)
+    w = np.ones(SHAPE)
+    w[0, 0, 0, :3] = 0
+    junk = np.where(w > 0, y, [255, np.nan, -1, 0, 0])
+    assert value(ns, loss, x, junk, weight=ns.array(w)) == value(
+        ns, loss, x, y * (w > 0), weight=ns.array(w)
+    )
+
+
+def test_constructors_check_numbers(ns):
+    for kind, options in (("Dice", {"smooth": -1.0}), ("Tversky", {"alpha": math.inf})):
+        with pytest.raises(ValueError, match="must be a number >= 0"):
+            ns.loss_class(kind, **options)
+    with pytest.raises(TypeError, match="ignore_index must be a number, got 'a'"):
+        ns.loss_class("Jaccard", ignore_index="a")

@@ -226,17 +226,19 @@ def dice_cross_entropy(
     return lambda_dice * dice(c, y, w, smooth) + lambda_ce * mean_of(entropy)(c, y, w, **options)
 
 
-def extension(errors: Any, y: Any) -> Any:
+def extension(errors: Any, y: Any, w: Any) -> Any:
     """The Lovasz extension of the Jaccard loss, as the integral of its definition.
 
-    Of D({i: e_i >= t}) over t > 0, where D(S) = |S| / |P or S| is the Jaccard loss of mistakes S.
+    Of D({i: e_i >= t}) over t > 0, where D(S) = |S| / |P or S| is the Jaccard loss of mistakes S,
+    and |S| the weight of all in it.
     """
     levels = sorted({e for e in errors if e > 0}, reverse=True)
     total = mp.mpf(0)
     for level, below in pairwise([*levels, mp.mpf(0)]):
         wrong = {i for i, e in enumerate(errors) if e >= level}
         union = wrong | {i for i, target in enumerate(y) if target}
-        total += (level - below) * mp.mpf(len(wrong)) / len(union)
+        areas = [mp.fsum(w[i] for i in area) for area in (wrong, union)]
+        total += (level - below) * (areas[0] / areas[1] if areas[1] else 0)
     return total
 
 
@@ -249,9 +251,9 @@ TEXTBOOK: dict[str, Callable[..., Any]] = {
     "tversky": tversky,
     "focal_tversky": lambda *a, gamma, **options: tversky(*a, **options) ** (1 / mp.mpf(gamma)),
     "dice_cross_entropy": dice_cross_entropy,
-    "lovasz": lambda c, y, w: extension([abs(b - a) for a, b in zip(c, y, strict=True)], y),
+    "lovasz": lambda c, y, w: extension([abs(b - a) for a, b in zip(c, y, strict=True)], y, w),
     "lovasz_hinge": lambda x, y, w: extension(
-        [1 - a * (2 * b - 1) for a, b in zip(x, y, strict=True)], y
+        [1 - a * (2 * b - 1) for a, b in zip(x, y, strict=True)], y, w
     ),
 }
 GROUPS: dict[str, Callable[[tuple[int, ...]], Any]] = {

@@ -476,3 +476,83 @@ def test_focal_without_double_precision(smooth, rng):
         exact = np.asarray(exact)
         error = np.abs(np.asarray(narrow, "float64") - exact) / np.spacing(exact.astype("float32"))
         assert 1 < error[exact > 1e-36].max() <= 13
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_options(loss, mode, rng):
+    """Weights, left-out elements and groups, where a compiler may move and merge things."""
+    x = rng.normal(0, 2, (2, 4, 4, 3)).astype("float32")
+    y = (rng.random(x.shape) < 0.4).astype("float32")
+    w = rng.integers(0, 4, x.shape).astype("float32")
+    y[0, 0], x[0, 0], w[0, 1], x[0, 1] = 255, np.nan, 0, np.inf
+    overlap = "per_sample" in LOSSES[loss].signature.parameters
+    options = {"per_sample": True, "channel_axis": -1} if overlap else {}
+    f = make(loss, "normal_cdf", ignore_index=255, **options)
+    keras_ns = importlib.import_module("namespaces").load("keras")
+    eager, (grad,) = keras_ns.gradients(lambda x: f(y, x, w), x)
+    value, compiled_grad = compiled(lambda y, x: f(y, x, w), mode)(y, x)
+    assert value == pytest.approx(eager, rel=4e-6)
+    np.testing.assert_allclose(compiled_grad, grad, rtol=0, atol=2e-5 * np.abs(grad).max())
+    np.testing.assert_array_equal(compiled_grad[0, :2], 0)
+
+
+def test_subclasses_may_override_what_they_like(rng):
+    class Twice(segact_tf.Dice):
+        def __init__(self, factor, **options):
+            super().__init__(smooth=1.0, **options)
+            self.factor = factor
+
+        def call(self, y_true, y_pred):
+            return self.factor * super().call(y_true, y_pred)
+
+    x = rng.normal(size=(4, 3)).astype("float32")
+    y = (x > 0).astype("float32")
+    once = float(segact_tf.Dice(smooth=1.0)(y, x))
+    assert float(Twice(2.0)(y, x)) == pytest.approx(2 * once, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["Dice", "FocalTversky", "DiceCrossentropy", "Lovasz"])
+def test_samples_of_weight_zero(kind, rng):
+    """Left out whatever is in them, in value and gradient; (N, 1, 1) is as good as (N,)."""
+    x = rng.normal(size=(3, 5, 1)).astype("float32")
+    y = (rng.random(x.shape) < 0.5).astype("float32")
+    w = np.array([1, 0, 0.5], "float32")
+    f = getattr(segact_tf, kind)(per_sample=True)
+    junk = x.copy()
+    junk[1] = np.nan
+    keras_ns = importlib.import_module("namespaces").load("keras")
+    value, (grad,) = keras_ns.gradients(lambda x: f(y, x, w), junk)
+    each = np.array([float(f(y[n : n + 1], x[n : n + 1])) for n in range(3)])
+    assert value == pytest.approx(np.mean(w * each), rel=1e-6)
+    np.testing.assert_array_equal(grad[1], 0)
+    assert np.isfinite(grad).all()
+    assert float(f(y, x, w[:, None, None])) == pytest.approx(float(f(y, x, w)), rel=1e-6)
+    assert float(f(y, x, 2.0)) == pytest.approx(2 * float(f(y, x)), rel=1e-6)
+    with pytest.raises(ValueError, match=r"sample_weight must have sizes .* got .*\(2,\)"):
+        f(y, x, w[:2])
+    with pytest.raises(ValueError, match=r"sample_weight must be >= 0 and finite, got .* -5"):
+        f(y, x, np.array([1, -5, 1], "float32"))
+
+
+def test_mean_with_sample_weight(rng):
+    """sum(w l) / sum(w), of what is left."""
+    x = rng.normal(size=(4, 6, 1)).astype("float32")
+    y = (rng.random(x.shape) < 0.5).astype("float32")
+    w = np.array([1, 0, 0.5, 3], "float32")
+    kwargs = {"reduction": "mean_with_sample_weight"}
+    each = np.asarray(segact_tf.binary_cross_entropy(y, x, axis=()))[..., 0]
+    full = np.broadcast_to(w[:, None], (4, 6))
+    f = segact_tf.BinaryCrossentropy(**kwargs)
+    assert float(f(y, x, w)) == pytest.approx(np.average(each, weights=full), rel=1e-6)
+    stock = keras.losses.BinaryCrossentropy(from_logits=True, **kwargs)
+    assert float(f(y, x, full.copy())) == pytest.approx(float(stock(y, x, full.copy())), rel=1e-6)
+    assert float(f(y, x)) == pytest.approx(each.mean(), rel=1e-6)
+    y[0, 2:] = 255
+    x[1] = np.nan
+    left = full * (y[..., 0] != 255)
+    f = segact_tf.BinaryCrossentropy(ignore_index=255, **kwargs)
+    assert float(f(y, x, w)) == pytest.approx(np.average(each, weights=left), rel=1e-6)
+    each = np.array(segact_tf.dice(y, x, per_sample=True, ignore_index=255))
+    each[1] = 0
+    f = segact_tf.Dice(per_sample=True, ignore_index=255, **kwargs)
+    assert float(f(y, x, w)) == pytest.approx(np.average(each, weights=w), rel=1e-6)

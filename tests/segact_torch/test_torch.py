@@ -356,3 +356,23 @@ def test_import_loads_no_other_framework():
     code = f"import sys, segact_torch; print([m for m in {others} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_subclasses_and_their_own_buffers(batch):
+    class Deep(segact_torch.DiceLoss):
+        def __init__(self, factors):
+            super().__init__("arctan", smooth=1.0)
+            self.register_buffer("factors", torch.tensor(factors))
+
+        def forward(self, input, target):
+            return self.factors.sum() * super().forward(input, target)
+
+    expected = 1.5 * segact_torch.dice(*batch, "arctan", smooth=1.0)
+    torch.testing.assert_close(Deep([1.0, 0.5])(*batch), expected)
+
+
+def test_validate_reads_under_vmap():
+    """Where it cannot, it says so."""
+    f = torch.func.vmap(lambda x, y: segact_torch.dice(x, y, validate=True))
+    with pytest.raises(RuntimeError):
+        f(torch.zeros(2, 3), torch.full((2, 3), 5.0))
