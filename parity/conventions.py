@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress, TaskID
 
-from parity.implementations import _absent, environment, missing
+from parity.implementations import absent_modules, environment, missing
 from parity.records import versions
-from parity.runner import _search_path, _Workers
+from parity.runner import Workers, search_path
 from parity.stock import CONVENTIONS, FRAMEWORKS, LABELS
 
 RAW = (-200, -100, -50, -20, -17, -16, -10, -1, 0, 1, 10, 16, 17, 20, 50, 100, 200)
@@ -146,7 +146,7 @@ def _missing(framework: str) -> str:
     """Why a framework cannot run here; empty if it can."""
     if framework != "tf-keras":
         return missing(framework)
-    return _absent(("tensorflow", "tf_keras"))
+    return absent_modules(("tensorflow", "tf_keras"))
 
 
 def _environment(framework: str, threads: int) -> dict[str, str]:
@@ -154,7 +154,7 @@ def _environment(framework: str, threads: int) -> dict[str, str]:
     if framework == "tf-keras":  # TensorFlow may import Keras 3 as well
         settings["KERAS_BACKEND"] = "tensorflow"
     settings.pop("JAX_ENABLE_X64", None)  # as JAX comes
-    return {**os.environ, **settings, "PYTHONPATH": _search_path()}
+    return {**os.environ, **settings, "PYTHONPATH": search_path()}
 
 
 def _follow(lines: Iterable[str], report: Callable[..., None]) -> list[Row]:
@@ -170,7 +170,7 @@ def _follow(lines: Iterable[str], report: Callable[..., None]) -> list[Row]:
 
 
 def _run_one(
-    name: str, results: Results, threads: int, progress: Progress, task: TaskID, workers: _Workers
+    name: str, results: Results, threads: int, progress: Progress, task: TaskID, workers: Workers
 ) -> None:
     """Run the process of one framework; nothing that goes wrong in it ends the others."""
     started = time.monotonic()
@@ -204,7 +204,7 @@ def run(raw: list[float], progress: Progress) -> Results:
     present = [name for name in FRAMEWORKS if name not in results.skipped]
     side_by_side = max(1, min(os.cpu_count() or 1, len(present)))
     threads = max(1, (os.cpu_count() or 1) // side_by_side)
-    workers = _Workers()
+    workers = Workers()
     with ThreadPoolExecutor(side_by_side) as pool:
         waiting = []
         for name in present:

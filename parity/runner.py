@@ -65,7 +65,7 @@ class Job:
         return command + (["--sweep", str(self.sweep_path(name))] if self.sweep else [])
 
 
-class _Workers:
+class Workers:
     """The processes that run; once stopped, they are killed and no other starts."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class _Workers:
                 process.kill()
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """PYTHONPATH for a worker, which must import this very package and nothing from the cwd."""
     home = Path(__file__).resolve().parents[1]
     folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
@@ -145,11 +145,11 @@ def _fill(
     progress: Progress,
     task: TaskID,
     cases: Sequence[Case],
-    workers: _Workers,
+    workers: Workers,
 ) -> None:
     """Run a worker and read what it wrote."""
     name = outcome.name
-    env = {**os.environ, **environment(name, job.device, threads), "PYTHONPATH": _search_path()}
+    env = {**os.environ, **environment(name, job.device, threads), "PYTHONPATH": search_path()}
     with tempfile.TemporaryFile("w+", errors="replace") as stderr:
         with workers.start(
             job.command(name), env=env, stdout=subprocess.PIPE, stderr=stderr
@@ -174,7 +174,7 @@ def _run_one(
     progress: Progress,
     task: TaskID,
     cases: Sequence[Case],
-    workers: _Workers,
+    workers: Workers,
 ) -> Outcome:
     """What came of one implementation; nothing that goes wrong in it ends the others."""
     started = time.monotonic()
@@ -207,7 +207,7 @@ def run(names: list[str], job: Job, progress: Progress) -> list[Outcome]:
             name: progress.add_task(name, start=False, total=None, message="waiting")
             for name in present
         }
-        workers = _Workers()
+        workers = Workers()
         with ThreadPoolExecutor(side_by_side) as pool:
             waiting = [
                 pool.submit(_run_one, name, job, threads, progress, tasks[name], cases, workers)

@@ -23,7 +23,8 @@ class NoDevice(RuntimeError):
     """The framework sees no device of the kind asked for."""
 
 
-def _absent(modules: Iterable[str]) -> str:
+def absent_modules(modules: Iterable[str]) -> str:
+    """Which of the modules are not installed, in plain words; empty if all are."""
     absent = [module for module in modules if find_spec(module) is None]
     verb = "are" if len(absent) > 1 else "is"
     return f"{' and '.join(absent)} {verb} not installed" if absent else ""
@@ -31,12 +32,12 @@ def _absent(modules: Iterable[str]) -> str:
 
 def missing(name: str) -> str:
     """Why an implementation cannot run here, in plain words; empty if it can. Imports nothing."""
-    return _absent(module for module in _NEEDS[name] if not module.startswith("segact"))
+    return absent_modules(module for module in _NEEDS[name] if not module.startswith("segact"))
 
 
 def broken(name: str) -> str:
     """What is wrong if our own package, which is installed with this one, is absent; else empty."""
-    return _absent(module for module in _NEEDS[name] if module.startswith("segact"))
+    return absent_modules(module for module in _NEEDS[name] if module.startswith("segact"))
 
 
 def environment(name: str, device: str, threads: int) -> dict[str, str]:

@@ -150,9 +150,9 @@ def test_workers_import_nothing_from_the_working_directory(
     home = str(Path(runner.__file__).resolve().parents[1])
     monkeypatch.setenv("PYTHONPATH", f"/one{runner.os.pathsep}")
     monkeypatch.setattr(runner.sysconfig, "get_path", lambda kind: "/site-packages")
-    assert runner._search_path().split(runner.os.pathsep) == ["/one", home]
+    assert runner.search_path().split(runner.os.pathsep) == ["/one", home]
     monkeypatch.setattr(runner.sysconfig, "get_path", lambda kind: home)
-    assert runner._search_path() == "/one"
+    assert runner.search_path() == "/one"
     assert "-P" in Job(tmp_path).command("torch")
 
 
