@@ -513,7 +513,7 @@ def _stretch_gradient(x: Any, axis: tuple[int, ...], upstream: Any) -> Any:
         ties = _special.sum(ops.cast(at, x.dtype), axis, keepdims=True)
         own = _special.sum(ops.where(at, grad, 0.0), axis, keepdims=True)
         grad = ops.where(at, grad - own / ties - through / ties, grad)
-    return grad / span / 8
+    return grad / 8 / span
 
 
 def _extremes(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:

@@ -513,7 +513,7 @@ class _Stretch(torch.autograd.Function):
             ties = at.to(x.dtype).sum(axis, keepdim=True)
             own = torch.where(at, grad, 0.0).sum(axis, keepdim=True)
             grad = torch.where(at, grad - own / ties - through / ties, grad)
-        return grad / span / 8, None
+        return grad / 8 / span, None
 
 
 def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:

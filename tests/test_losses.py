@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -109,6 +109,10 @@ def check_gradients(ns, f, *arrays, h=1e-6):
         np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-9)
 
 
+@example(  # the smallest span that `linear` can have
+    x=np.array([0, 1, 1, 1, 1, 1, 1, 1], "float32") * np.finfo("float32").tiny,
+    y=np.zeros(8, "float32"),
+)
 @given(
     x=hnp.arrays(np.float32, 8, elements=finite32),
     y=hnp.arrays(np.float32, 8, elements=st.floats(0, 1, width=32, allow_subnormal=False)),
