@@ -167,26 +167,49 @@ def _print_lines(out: Console, title: str, note: str, lines: list[Text]) -> None
 
 
 def _label_table(out: Console, results: Results, label: int) -> None:
-    """Loss and gradient at a few raw outputs, the exact ones first."""
+    """Loss and gradient at a few raw outputs, the exact ones first, in blocks that fit."""
     columns = _columns(results, label)
     dropped = list(_DROPPED) if results.raw == list(RAW) else []
     found = groups(results, lambda row: tuple(_cell(results, row, x, label).plain for x in columns))
+    while dropped and _too_wide(out, _label_lines(out, results, label, columns, found)):
+        narrower = dropped.pop(0)
+        columns = [x for x in columns if abs(x) != narrower]
+    title = f"label {label}: the loss/its gradient in the raw output x, float32"
+    note = f"!: further than {TOLERANCE:.1%} from the exact one"
+    if results.raw == list(RAW):
+        note += f"; {len(columns)} of {len(RAW)} raw outputs, --raw has others, --json all"
+    for i, block in enumerate(_blocks(out, results, label, columns, found)):
+        lines = _label_lines(out, results, label, block, found)
+        _print_lines(out, title if i == 0 else f"{title}, continued", note, lines)
 
+
+def _blocks(
+    out: Console, results: Results, label: int, columns: list[float], found: list[Group]
+) -> list[list[float]]:
+    """The columns in halves, as long as they are wider than the terminal."""
+    half = (len(columns) + 1) // 2
+    if half == len(columns) or not _too_wide(
+        out, _label_lines(out, results, label, columns, found)
+    ):
+        return [columns]
+    parts = columns[:half], columns[half:]
+    return [block for part in parts for block in _blocks(out, results, label, part, found)]
+
+
+def _too_wide(out: Console, lines: list[Text]) -> bool:
+    return max(map(len, lines)) > out.width
+
+
+def _label_lines(
+    out: Console, results: Results, label: int, columns: list[float], found: list[Group]
+) -> list[Text]:
     def cells(group: Group) -> list[Text]:
         if group.row is _EXACT:
             return [Text(_pair(*_rounded(x, label)) + " ") for x in columns]
         return [_cell(results, group.row, x, label) for x in columns]
 
-    shown = [Group("", "exact", _EXACT), *found]
-    while True:
-        heads = [f"x = {x:g} " if i == 0 else f"{x:g} " for i, x in enumerate(columns)]
-        lines = _grid(out, heads, shown, cells)
-        if max(map(len, lines)) <= out.width or not dropped:
-            break
-        narrower = dropped.pop(0)
-        columns = [x for x in columns if abs(x) != narrower]
-    title = f"label {label}: the loss/its gradient in the raw output x, float32"
-    _print_lines(out, title, f"!: further than {TOLERANCE:.1%} from the exact one", lines)
+    heads = [f"x = {x:g} " if i == 0 else f"{x:g} " for i, x in enumerate(columns)]
+    return _grid(out, heads, [Group("", "exact", _EXACT), *found], cells)
 
 
 def _rounded(x: float, label: int) -> tuple[float, float]:

@@ -4,13 +4,13 @@ A convention is what a framework takes for log p and log(1 - p), and the gradien
 
     loss = -(y LP + (1 - y) LQ)
 
-| name | LP, LQ | where p saturates | gradient there |
+| name | whose | LP, LQ | saturated |
 | --- | --- | --- | --- |
-| `keras` | log k, log(1 - k), where k = clip(p, 1e-7, 1 - 1e-7) | the clip's limits | zero |
-| `keras2` | log(k + 1e-7), log(1 - k + 1e-7) | the clip's limits | zero |
-| `keras_logit` | log F(z), log(1 - F(z)), where z = log(k / (1 - k)) | the clip's limits | zero |
-| `torch` | max(log p, -100), max(log(1 - p), -100) | 0 and 1 | finite |
-| `torch_legacy` | log(p + 1e-12), log(1 - p + 1e-12) | 0 and 1 | finite |
+| `keras` | Keras 3 | log k, log(1 - k), where k = clip(p, 1e-7, 1 - 1e-7) | gradient 0 |
+| `keras2` | Keras 2.3 to 2.15, tf-keras | log(k + 1e-7), log(1 - k + 1e-7) | gradient 0 |
+| `keras_logit` | Keras 2.0 to 2.2 | log F(z), log(1 - F(z)), z = log(k / (1 - k)) | gradient 0 |
+| `torch` | PyTorch since 1.5 | max(log p, -100), max(log(1 - p), -100) | finite |
+| `torch_legacy` | PyTorch to 0.4.0 | log(p + 1e-12), log(1 - p + 1e-12) | finite |
 
 `exact`, the sixth name, clips nothing and needs raw outputs: it is the loss with
 `from_logits=True`. The others go with `from_logits=False`:

@@ -141,7 +141,7 @@ def binary_cross_entropy(
             `y_pred`, such as (C,) for NHWC.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
         y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
-            see the module.
+            see `segact_tf.losses`.
 
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
@@ -160,6 +160,7 @@ def binary_focal_cross_entropy(
     from_logits: bool = True,
     axis: Axis = -1,
     *,
+    convention: str | None = None,
     gamma: float = 2.0,
     alpha: float | None = None,
     label_smoothing: float = 0.0,
@@ -177,16 +178,17 @@ def binary_focal_cross_entropy(
     an element is within 13 instead of 8 ulp.
 
     Args:
+        convention: of the cross entropy, as in `binary_cross_entropy`.
         gamma: >= 0; 0 is cross entropy.
         alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
         y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
-            see the module.
+            see `segact_tf.losses`.
 
     Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
     """
     _check_number("gamma", gamma)
-    f = _logarithms(activation, from_logits)
+    f = _logarithms(activation, from_logits, convention)
     y, x, w, valid = _prepare(y_true, y_pred, f, sample_weight, ignore_index, mask, validate)
     y = _smooth(y, label_smoothing)
     # A power multiplies the relative error of its base, and float32 has no digits to spare.
@@ -218,7 +220,7 @@ def mean_squared_error(
 
     Args:
         y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
-            see the module.
+            see `segact_tf.losses`.
 
     Source: arXiv:2109.00903.
     """
@@ -251,9 +253,9 @@ def dice(
     Args:
         smooth: >= 0, added to numerator and denominator of the overlap.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
-            ignore_index, mask, validate: see the module.
+            ignore_index, mask, validate: see `segact_tf.losses`.
 
-    Source: arXiv:2109.00903; Milletari et al., "V-Net" (arXiv:1606.04797).
+    Source: arXiv:2109.00903. (V-Net, arXiv:1606.04797, squares the terms of the denominator.)
     """
     f = _logarithms(activation, from_logits)
     y, x, w, _ = _prepare(y_true, y_pred, f, sample_weight, ignore_index, mask, validate)
@@ -283,7 +285,7 @@ def jaccard(
     Args:
         smooth: >= 0, added to intersection and union.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
-            ignore_index, mask, validate: see the module.
+            ignore_index, mask, validate: see `segact_tf.losses`.
 
     Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
     segmentation" (2016).
@@ -323,7 +325,7 @@ def tversky(
             the other way round, against its own documentation.)
         smooth: >= 0, added to numerator and denominator of the index.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
-            ignore_index, mask, validate: see the module.
+            ignore_index, mask, validate: see `segact_tf.losses`.
 
     Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
     convolutional deep networks" (arXiv:1706.05721).
@@ -363,7 +365,7 @@ def focal_tversky(
             itself gamma).
         smooth: >= 0, added to numerator and denominator of the index.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
-            ignore_index, mask, validate: see the module.
+            ignore_index, mask, validate: see `segact_tf.losses`.
 
     Source: Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
     lesion segmentation" (arXiv:1810.07842).
@@ -383,6 +385,7 @@ def dice_cross_entropy(
     activation: str | Activation | None = None,
     from_logits: bool = True,
     *,
+    convention: str | None = None,
     lambda_dice: float = 1.0,
     lambda_ce: float = 1.0,
     smooth: float = 0.0,
@@ -402,15 +405,15 @@ def dice_cross_entropy(
     Args:
         lambda_dice, lambda_ce: the weights of the two losses, >= 0.
         smooth: of Dice.
-        pos_weight, label_smoothing: of the cross entropy.
+        convention, pos_weight, label_smoothing: of the cross entropy.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
-            ignore_index, mask, validate: see the module.
+            ignore_index, mask, validate: see `segact_tf.losses`.
 
     Source: Isensee et al., "nnU-Net" (arXiv:1809.10486).
     """
     _check_number("lambda_dice", lambda_dice)
     _check_number("lambda_ce", lambda_ce)
-    f = _logarithms(activation, from_logits)
+    f = _logarithms(activation, from_logits, convention)
     y, x, w, valid = _prepare(y_true, y_pred, f, sample_weight, ignore_index, mask, validate)
     axis = _summed(x, per_sample, channel_axis)
     overlap = _overlap(x, y, f, (2, 1, 1), smooth, w, axis)
@@ -442,7 +445,7 @@ def lovasz(
 
     Args:
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
-            ignore_index, mask, validate: see the module.
+            ignore_index, mask, validate: see `segact_tf.losses`.
 
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
@@ -471,8 +474,8 @@ def lovasz_hinge(
     It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
 
     Args:
-        y_true, y_pred, per_sample, channel_axis, sample_weight, ignore_index, mask, validate: see
-            the module.
+        y_true, y_pred, per_sample, channel_axis, sample_weight, ignore_index, mask, validate:
+            see `segact_tf.losses`.
 
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
@@ -950,6 +953,8 @@ def _average(w: Any, y: Any, x: Any, options: dict[str, Any]) -> Any:
 class BinaryCrossentropy(_Loss):
     """`binary_cross_entropy` as a Keras loss, for `model.compile(loss=...)`.
 
+    Its options are explained in `segact_tf.losses`.
+
     >>> loss = BinaryCrossentropy("normal_cdf")
     >>> round(float(loss(np.array([[1.0]]), np.array([[-100.0]]))), 4)
     5005.5244
@@ -961,6 +966,8 @@ class BinaryCrossentropy(_Loss):
 @keras.saving.register_keras_serializable(package="segact")
 class BinaryFocalCrossentropy(_Loss):
     """`binary_focal_cross_entropy` as a Keras loss, for `model.compile(loss=...)`.
+
+    Its options are explained in `segact_tf.losses`.
 
     >>> loss = BinaryFocalCrossentropy(gamma=2.0)
     >>> round(float(loss(np.array([[1.0]]), np.array([[-4.0]]))), 4)
@@ -974,6 +981,8 @@ class BinaryFocalCrossentropy(_Loss):
 class MeanSquaredError(_Loss):
     """`mean_squared_error` as a Keras loss, for `model.compile(loss=...)`.
 
+    Its options are explained in `segact_tf.losses`.
+
     >>> loss = MeanSquaredError("softsign")
     >>> round(float(loss(np.array([[0.0]]), np.array([[3.0]]))), 4)
     0.7656
@@ -985,6 +994,8 @@ class MeanSquaredError(_Loss):
 @keras.saving.register_keras_serializable(package="segact")
 class Dice(_Loss):
     """`dice` as a Keras loss, for `model.compile(loss=...)`.
+
+    Its options are explained in `segact_tf.losses`.
 
     >>> loss = Dice("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
@@ -998,6 +1009,8 @@ class Dice(_Loss):
 class Jaccard(_Loss):
     """`jaccard` as a Keras loss, for `model.compile(loss=...)`.
 
+    Its options are explained in `segact_tf.losses`.
+
     >>> loss = Jaccard("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
     0.0762
@@ -1009,6 +1022,8 @@ class Jaccard(_Loss):
 @keras.saving.register_keras_serializable(package="segact")
 class Tversky(_Loss):
     """`tversky` as a Keras loss, for `model.compile(loss=...)`.
+
+    Its options are explained in `segact_tf.losses`.
 
     >>> loss = Tversky(alpha=0.3, beta=0.7)
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -1022,6 +1037,8 @@ class Tversky(_Loss):
 class FocalTversky(_Loss):
     """`focal_tversky` as a Keras loss, for `model.compile(loss=...)`.
 
+    Its options are explained in `segact_tf.losses`.
+
     >>> loss = FocalTversky()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
     0.2029
@@ -1033,6 +1050,8 @@ class FocalTversky(_Loss):
 @keras.saving.register_keras_serializable(package="segact")
 class DiceCrossentropy(_Loss):
     """`dice_cross_entropy` as a Keras loss, for `model.compile(loss=...)`.
+
+    Its options are explained in `segact_tf.losses`.
 
     >>> loss = DiceCrossentropy()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -1046,6 +1065,8 @@ class DiceCrossentropy(_Loss):
 class Lovasz(_Loss):
     """`lovasz` as a Keras loss, for `model.compile(loss=...)`.
 
+    Its options are explained in `segact_tf.losses`.
+
     >>> loss = Lovasz("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
     0.0396
@@ -1057,6 +1078,8 @@ class Lovasz(_Loss):
 @keras.saving.register_keras_serializable(package="segact")
 class LovaszHinge(_Loss):
     """`lovasz_hinge` as a Keras loss, for `model.compile(loss=...)`.
+
+    Its options are explained in `segact_tf.losses`.
 
     >>> loss = LovaszHinge()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[0.5, -3.0]]))), 4)

@@ -132,8 +132,8 @@ def binary_cross_entropy(
         pos_weight: a factor of the term of y, as in `nn.BCEWithLogitsLoss`: a number, or a tensor
             that broadcasts to the shape of `input`, such as (C, 1, 1) for NCHW.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
-        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate: see
-            the module.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
+            see `segact_torch.losses`.
 
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
@@ -150,6 +150,7 @@ def binary_focal_cross_entropy(
     activation: str | Activation | None = None,
     *,
     from_logits: bool = True,
+    convention: str | None = None,
     gamma: float = 2.0,
     alpha: float | None = None,
     label_smoothing: float = 0.0,
@@ -165,16 +166,17 @@ def binary_focal_cross_entropy(
     (1 - alpha) if there is an alpha. The paper uses gamma = 2 with alpha = 0.25.
 
     Args:
+        convention: of the cross entropy, as in `binary_cross_entropy`.
         gamma: >= 0; 0 is cross entropy.
         alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
-        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate: see
-            the module.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
+            see `segact_torch.losses`.
 
     Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
     """
     _check_number("gamma", gamma)
-    f = _logarithms(activation, from_logits)
+    f = _logarithms(activation, from_logits, convention)
     x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
     y = _smooth(y, label_smoothing)
     # A power multiplies the relative error of its base, and float32 has no digits to spare.
@@ -203,8 +205,8 @@ def mean_squared_error(
     """(F(x) - y)^2, the squared error of the probability, as ((1 - y) F(x) - y (1 - F(x)))^2.
 
     Args:
-        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate: see
-            the module.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
+            see `segact_torch.losses`.
 
     Source: arXiv:2109.00903.
     """
@@ -238,9 +240,9 @@ def dice(
     Args:
         smooth: >= 0, added to numerator and denominator of the overlap.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see the module.
+            mask, reduction, validate: see `segact_torch.losses`.
 
-    Source: arXiv:2109.00903; Milletari et al., "V-Net" (arXiv:1606.04797).
+    Source: arXiv:2109.00903. (V-Net, arXiv:1606.04797, squares the terms of the denominator.)
     """
     f = _logarithms(activation, from_logits)
     x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
@@ -270,7 +272,7 @@ def jaccard(
     Args:
         smooth: >= 0, added to intersection and union.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see the module.
+            mask, reduction, validate: see `segact_torch.losses`.
 
     Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
     segmentation" (2016).
@@ -310,7 +312,7 @@ def tversky(
             the other way round, against its own documentation.)
         smooth: >= 0, added to numerator and denominator of the index.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see the module.
+            mask, reduction, validate: see `segact_torch.losses`.
 
     Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
     convolutional deep networks" (arXiv:1706.05721).
@@ -350,7 +352,7 @@ def focal_tversky(
             itself gamma).
         smooth: >= 0, added to numerator and denominator of the index.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see the module.
+            mask, reduction, validate: see `segact_torch.losses`.
 
     Source: Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
     lesion segmentation" (arXiv:1810.07842).
@@ -369,6 +371,7 @@ def dice_cross_entropy(
     activation: str | Activation | None = None,
     *,
     from_logits: bool = True,
+    convention: str | None = None,
     lambda_dice: float = 1.0,
     lambda_ce: float = 1.0,
     smooth: float = 0.0,
@@ -389,15 +392,15 @@ def dice_cross_entropy(
     Args:
         lambda_dice, lambda_ce: the weights of the two losses, >= 0.
         smooth: of Dice.
-        pos_weight, label_smoothing: of the cross entropy.
+        convention, pos_weight, label_smoothing: of the cross entropy.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see the module.
+            mask, reduction, validate: see `segact_torch.losses`.
 
     Source: Isensee et al., "nnU-Net" (arXiv:1809.10486).
     """
     _check_number("lambda_dice", lambda_dice)
     _check_number("lambda_ce", lambda_ce)
-    f = _logarithms(activation, from_logits)
+    f = _logarithms(activation, from_logits, convention)
     x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
     axis = _summed(x, per_sample, channel_axis)
     overlap = _overlap(x, y, f, (2, 1, 1), smooth, w, axis)
@@ -430,7 +433,7 @@ def lovasz(
 
     Args:
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see the module.
+            mask, reduction, validate: see `segact_torch.losses`.
 
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
@@ -460,7 +463,7 @@ def lovasz_hinge(
 
     Args:
         input, target, per_sample, channel_axis, weight, ignore_index, mask, reduction, validate:
-            see the module.
+            see `segact_torch.losses`.
 
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
@@ -863,6 +866,8 @@ class _Loss(nn.Module):
 class BinaryCrossEntropyLoss(_Loss):
     """`binary_cross_entropy` as a module: its options here, `(input, target)` in the call.
 
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
+
     >>> BinaryCrossEntropyLoss("normal_cdf")(torch.tensor([-100.0]), torch.tensor([1.0]))
     tensor(5005.5244)
     """
@@ -872,6 +877,8 @@ class BinaryCrossEntropyLoss(_Loss):
 
 class BinaryFocalCrossEntropyLoss(_Loss):
     """`binary_focal_cross_entropy` as a module: its options here, `(input, target)` in the call.
+
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
 
     >>> BinaryFocalCrossEntropyLoss(gamma=2.0)(torch.tensor([-4.0]), torch.tensor([1.0]))
     tensor(3.8749)
@@ -883,6 +890,8 @@ class BinaryFocalCrossEntropyLoss(_Loss):
 class MeanSquaredErrorLoss(_Loss):
     """`mean_squared_error` as a module: its options here, `(input, target)` in the call.
 
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
+
     >>> MeanSquaredErrorLoss("softsign")(torch.tensor([3.0]), torch.tensor([0.0]))
     tensor(0.7656)
     """
@@ -892,6 +901,8 @@ class MeanSquaredErrorLoss(_Loss):
 
 class DiceLoss(_Loss):
     """`dice` as a module: its options here, `(input, target)` in the call.
+
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
 
     >>> DiceLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0396)
@@ -903,6 +914,8 @@ class DiceLoss(_Loss):
 class JaccardLoss(_Loss):
     """`jaccard` as a module: its options here, `(input, target)` in the call.
 
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
+
     >>> JaccardLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0762)
     """
@@ -912,6 +925,8 @@ class JaccardLoss(_Loss):
 
 class TverskyLoss(_Loss):
     """`tversky` as a module: its options here, `(input, target)` in the call.
+
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
 
     >>> loss = TverskyLoss(alpha=0.3, beta=0.7)
     >>> loss(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
@@ -924,6 +939,8 @@ class TverskyLoss(_Loss):
 class FocalTverskyLoss(_Loss):
     """`focal_tversky` as a module: its options here, `(input, target)` in the call.
 
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
+
     >>> FocalTverskyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2029)
     """
@@ -933,6 +950,8 @@ class FocalTverskyLoss(_Loss):
 
 class DiceCrossEntropyLoss(_Loss):
     """`dice_cross_entropy` as a module: its options here, `(input, target)` in the call.
+
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
 
     >>> DiceCrossEntropyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2461)
@@ -944,6 +963,8 @@ class DiceCrossEntropyLoss(_Loss):
 class LovaszLoss(_Loss):
     """`lovasz` as a module: its options here, `(input, target)` in the call.
 
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
+
     >>> LovaszLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0396)
     """
@@ -953,6 +974,8 @@ class LovaszLoss(_Loss):
 
 class LovaszHingeLoss(_Loss):
     """`lovasz_hinge` as a module: its options here, `(input, target)` in the call.
+
+    Beside them, weight and mask of a batch go into the call; see `segact_torch.losses`.
 
     >>> LovaszHingeLoss()(torch.tensor([[0.5, -3.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.5000)

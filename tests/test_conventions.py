@@ -259,3 +259,17 @@ def test_keras_follows_the_configured_epsilon(ns):
     finally:
         ns.keras.config.set_epsilon(before)
     assert value[0] == pytest.approx(-np.log(1e-3), rel=1e-12)
+
+
+def test_other_losses_take_a_convention(ns, name):
+    """Focal and Dice + cross entropy from probabilities, so that the two packages can agree."""
+    p, y = np.array([1.0, 0.2, 0.0]), np.array([0.0, 1.0, 1.0])
+    options = {"from_logits": False, "convention": name}
+    each, _ = ours(ns, p, y, name)
+    focal = float(ns.mean("binary_focal_cross_entropy", ns.array(y), ns.array(p), **options))
+    assert focal == pytest.approx(np.mean(np.abs(y - p) ** 2 * each), rel=1e-12)
+    dice = float(ns.mean("dice", ns.array(y), ns.array(p), from_logits=False))
+    both = float(ns.mean("dice_cross_entropy", ns.array(y), ns.array(p), **options))
+    assert both == pytest.approx(dice + np.mean(each), rel=1e-12)
+    with pytest.raises(ValueError, match="goes with probabilities"):
+        ns.mean("binary_focal_cross_entropy", ns.array(y), ns.array(p), convention=name)

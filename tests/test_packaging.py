@@ -91,4 +91,11 @@ def test_python_versions_and_extras_are_declared():
         pytest.skip("needs a source checkout")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11"
-    assert set(project["optional-dependencies"]) == {"torch", "keras", "jax", "parity", "dev"}
+    assert set(project["optional-dependencies"]) == {
+        "torch",
+        "keras",
+        "jax",
+        "parity",
+        "benchmarks",
+        "dev",
+    }

@@ -1,0 +1,1 @@
+"""Speed and memory of our losses beside their peers, in the same run: `python -m benchmarks`."""

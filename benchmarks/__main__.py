@@ -1,0 +1,150 @@
+"""`python -m benchmarks`: our losses and their peers, interleaved in one run; ratios count."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import contestants, keras_xla, measure, report
+
+SHAPE = (8, 1, 512, 512)
+QUICK_SHAPE = (2, 1, 64, 64)
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+QUICK_SIZES = (1_000, 10_000)
+Say = Callable[[str], None]
+SWEPT = ("segact, sigmoid", "segact, arctan", contestants.STOCK)
+
+
+class Device(StrEnum):
+    """Where to measure."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def machine(device: str, threads: int) -> dict[str, str]:
+    """What the figures were measured on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    return {
+        "device": name or platform.machine(),
+        "threads": str(threads),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _rows(
+    group: list[contestants.Contestant], device: str, shape: tuple[int, ...], rounds: int, say: Say
+) -> list[report.Row]:
+    x, y = measure.batch(shape, device)
+    timings = measure.interleaved(group, x, y, rounds, say)
+    return [
+        report.Row(
+            group=c.group,
+            name=c.name,
+            milliseconds=timings[c.name].median * 1e3,
+            spread=timings[c.name].spread,
+            baseline=c.baseline,
+            ratio=timings[c.name].median / timings[c.baseline].median,
+            goal=c.goal,
+            memory=None if c.compiled else measure.peak_memory(c.loss, x, y),
+        )
+        for c in group
+    ]
+
+
+def _keras_rows(shape: tuple[int, ...], rounds: int, threads: int) -> list[report.Row]:
+    """Keras on TensorFlow under XLA, against its stock loss from logits; empty if not installed."""
+    if find_spec("keras") is None or find_spec("tensorflow") is None:
+        return []
+    command = [sys.executable, "-m", "benchmarks.keras_xla", "--shape", json.dumps(shape)]
+    command += ["--rounds", str(rounds), "--threads", str(threads)]
+    done = subprocess.run(
+        command, env=keras_xla.environment(), capture_output=True, text=True, check=True
+    )
+    seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
+    timings = {name: measure.Timing(found) for name, found in seconds.items()}
+    stock = timings[keras_xla.STOCK].median
+    goals = {"segact, sigmoid": 1.05, keras_xla.STOCK: None}
+    return [
+        report.Row(
+            group="Keras on TensorFlow, XLA",
+            name=name,
+            milliseconds=timing.median * 1e3,
+            spread=timing.spread,
+            baseline=keras_xla.STOCK,
+            ratio=timing.median / stock,
+            goal=goals.get(name, 1.5),
+            memory=None,
+        )
+        for name, timing in timings.items()
+    ]
+
+
+def _sizes(
+    found: list[contestants.Contestant], device: str, sizes: tuple[int, ...], say: Say
+) -> dict[str, dict[int, float]]:
+    """Nanoseconds an element, by number of elements."""
+    chosen = [c for c in found if c.name in SWEPT]
+    times: dict[str, dict[int, float]] = {c.name: {} for c in chosen}
+    for size in sizes:
+        x, y = measure.batch((size,), device)
+        rounds = max(3, min(50, 20_000_000 // size))
+        for name, timing in measure.interleaved(chosen, x, y, rounds, say).items():
+            times[name][size] = timing.median / size * 1e9
+    return times
+
+
+def main(
+    device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
+    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch, pinned.")] = 2,
+    rounds: Annotated[int, typer.Option(min=3, help="How often each is measured.")] = 15,
+    quick: Annotated[bool, typer.Option(help="Small and few: that it runs, not how fast.")] = False,
+    compiled: Annotated[bool, typer.Option(help="Measure torch.compile as well.")] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything there.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
+) -> None:
+    """Our losses beside their peers: time, ratio, memory, and time per element over sizes."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        print("benchmarks: torch sees no CUDA device", file=sys.stderr)
+        raise typer.Exit(2)
+    torch.set_num_threads(threads)
+    shape, sizes = (QUICK_SHAPE, QUICK_SIZES) if quick else (SHAPE, SIZES)
+    rounds = 3 if quick else rounds
+    groups = [contestants.cross_entropy(), contestants.dice()]
+    groups += [contestants.compiled()] if compiled and not quick else []
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("")
+
+        def say(name: str) -> None:
+            bar.update(task, description=name)
+
+        rows = [row for g in groups for row in _rows(g, device.value, shape, rounds, say)]
+        if device is Device.cpu:
+            say("Keras on TensorFlow, XLA")
+            rows += _keras_rows(shape, rounds, threads)
+        swept = _sizes(groups[0], device.value, sizes, say)
+    results = report.Results(machine(device.value, threads), shape, rows, swept)
+    if json_file:
+        json_file.write_text(json.dumps(results.as_dict(), indent=1) + "\n")
+    if markdown:
+        print(report.markdown(results))
+    else:
+        report.print_table(Console(width=100), results)
+
+
+if __name__ == "__main__":
+    typer.run(main)

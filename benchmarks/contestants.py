@@ -1,0 +1,138 @@
+"""Who is measured: our losses and their peers in PyTorch, each as a function of (logits, target).
+
+A `Contestant` is measured forward and backward. `baseline` names the one that its ratio is to.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import segact_torch
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Activation = Callable[[Tensor], Tensor]
+
+SMOOTH = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root")
+EPSILON = 1e-7
+STOCK = "F.binary_cross_entropy_with_logits"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A loss in a group of its kind; ours has a `goal`, the largest ratio to its baseline."""
+
+    group: str
+    name: str
+    loss: Loss
+    baseline: str
+    goal: float | None = None
+    compiled: bool = False
+
+
+def _squeezed(activation: Activation) -> Activation:
+    return lambda x: EPSILON + (1 - 2 * EPSILON) * activation(x)
+
+
+# As published, in the input's own precision.
+PUBLISHED: dict[str, Activation] = {
+    "sigmoid": _squeezed(torch.sigmoid),
+    "normal_cdf": _squeezed(lambda x: 0.5 * (1 + torch.erf(x / math.sqrt(2)))),
+    "arctan": _squeezed(lambda x: 0.5 + torch.atan(x) / math.pi),
+    "softsign": _squeezed(lambda x: 0.5 * (1 + x / (1 + torch.abs(x)))),
+    "inverse_square_root": _squeezed(lambda x: 0.5 * (1 + x / torch.sqrt(1 + x * x))),
+}
+
+
+def _published_cross_entropy(name: str) -> Loss:
+    activation = PUBLISHED[name]
+    return lambda x, y: F.binary_cross_entropy(activation(x), y)
+
+
+def _published_dice(name: str) -> Loss:
+    activation = PUBLISHED[name]
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        p = activation(x)
+        return 1 - 2 * (p * y).sum() / (p + y).sum()
+
+    return loss
+
+
+def _log_ndtr(x: Tensor, y: Tensor) -> Tensor:
+    on, off = torch.special.log_ndtr(x), torch.special.log_ndtr(-x)
+    return -(y * on + (1 - y) * off).mean()
+
+
+def cross_entropy() -> list[Contestant]:
+    """Cross entropy, eager, against PyTorch's own from logits."""
+    group = "cross entropy"
+    found = [Contestant(group, STOCK, F.binary_cross_entropy_with_logits, STOCK)]
+    for name in SMOOTH:
+        found.append(Contestant(group, f"published, {name}", _published_cross_entropy(name), STOCK))
+    found.append(Contestant(group, "torch.special.log_ndtr", _log_ndtr, STOCK))
+    for name in SMOOTH:
+        loss = segact_torch.BinaryCrossEntropyLoss(name)
+        goal = 1.05 if name == "sigmoid" else 2.0
+        found.append(Contestant(group, f"segact, {name}", loss, STOCK, goal))
+    return found
+
+
+def _monai_dice(name: str) -> Loss | None:
+    try:
+        from monai.losses import DiceLoss
+    except ImportError:
+        return None
+    if name == "sigmoid":
+        return DiceLoss(sigmoid=True)
+    return DiceLoss(other_act=PUBLISHED[name])
+
+
+def _smp_dice() -> Loss | None:
+    try:
+        from segmentation_models_pytorch.losses import DiceLoss
+    except (ImportError, RuntimeError):  # a torchvision that does not load
+        return None
+    return DiceLoss("binary")
+
+
+def dice() -> list[Contestant]:
+    """Dice, eager, against MONAI's with the same activation, or else the published formula."""
+    group, found = "Dice", []
+    for name in SMOOTH:
+        peer = _monai_dice(name)
+        published = f"published, {name}"
+        baseline = published if peer is None else f"MONAI, {name}"
+        if peer is not None:
+            found.append(Contestant(group, baseline, peer, baseline))
+        found.append(Contestant(group, published, _published_dice(name), baseline))
+        ours = segact_torch.DiceLoss(name)
+        found.append(Contestant(group, f"segact, {name}", ours, baseline, 0.5))
+    smp = _smp_dice()
+    if smp is not None:
+        found.append(
+            Contestant(group, "segmentation_models_pytorch, sigmoid", smp, found[0].baseline)
+        )
+    return found
+
+
+def compiled() -> list[Contestant]:
+    """`torch.compile` in one graph, against the compiled sigmoid cross entropy."""
+    group, baseline = "torch.compile", f"compiled {STOCK}"
+
+    def one_graph(loss: Loss) -> Loss:
+        return torch.compile(loss, fullgraph=True)
+
+    stock = one_graph(F.binary_cross_entropy_with_logits)
+    found = [Contestant(group, baseline, stock, baseline, compiled=True)]
+    for name in SMOOTH:
+        for kind in (segact_torch.BinaryCrossEntropyLoss, segact_torch.DiceLoss):
+            what = "cross entropy" if kind is segact_torch.BinaryCrossEntropyLoss else "Dice"
+            title = f"segact, {name}, {what}"
+            found.append(
+                Contestant(group, title, one_graph(kind(name)), baseline, 1.3, compiled=True)
+            )
+    return found

@@ -1,0 +1,78 @@
+"""The process that measures Keras on TensorFlow under XLA: one JSON object on standard output.
+
+Keras takes its backend when it is imported, so this is a process of its own.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+STOCK = "keras.losses.BinaryCrossentropy(from_logits=True)"
+
+
+def _steps(threads: int) -> dict[str, Callable[[Any, Any], Any]]:
+    """Value and gradient of every loss, compiled."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    import keras
+
+    import segact_tf
+
+    names = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root")
+    losses = {STOCK: keras.losses.BinaryCrossentropy(from_logits=True)}
+    losses |= {f"segact, {name}": segact_tf.BinaryCrossentropy(name) for name in names}
+
+    def step(loss: Any) -> Callable[[Any, Any], Any]:
+        @tf.function(jit_compile=True)
+        def value_and_gradient(x: Any, y: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = loss(y, x)
+            return value, tape.gradient(value, x)
+
+        return value_and_gradient
+
+    return {name: step(loss) for name, loss in losses.items()}
+
+
+def main() -> None:
+    """Measure, interleaved, and print the seconds of every round."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.keras_xla", description=__doc__)
+    parser.add_argument("--shape", type=json.loads, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+    steps = _steps(arguments.threads)
+    import tensorflow as tf
+
+    rng = np.random.default_rng(20210902)
+    n, *rest = arguments.shape
+    shape = (n, *rest[1:], rest[0])  # channels last
+    x = tf.constant(rng.normal(0, 2, shape).astype("float32"))
+    y = tf.constant((rng.random(shape) < 1 / 3).astype("float32"))
+    for step in steps.values():
+        for _ in range(2):
+            step(x, y)[1].numpy()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(arguments.rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step(x, y)[1].numpy()
+            seconds[name].append(time.perf_counter() - start)
+    print(json.dumps({"tensorflow": tf.__version__, "seconds": seconds}))
+
+
+def environment() -> dict[str, str]:
+    """Of the process."""
+    return {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""That the benchmarks run, and what they write; never how fast anything is."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("typer")
+ROOT = Path(__file__).parents[1]
+
+
+def run(*options):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_quick(tmp_path):
+    path = tmp_path / "results.json"
+    done = run("--quick", "--threads", "1", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(path.read_text())
+    rows = {row["name"]: row for row in results["rows"]}
+    assert {"segact, sigmoid", "segact, arctan"} <= rows.keys()
+    for row in results["rows"]:
+        assert row["milliseconds"] > 0
+        assert math.isfinite(row["ratio"])
+        if row["name"] == row["baseline"]:
+            assert row["ratio"] == 1
+    # a step of the stock loss holds its elementwise result, and the gradient is not counted
+    assert rows["F.binary_cross_entropy_with_logits"]["memory"] == pytest.approx(1, abs=0.1)
+    assert all(time > 0 for times in results["sizes"].values() for time in times.values())
+    for head in ("cross entropy", "Dice", "nanoseconds an element"):
+        assert head in done.stdout
+
+
+def test_as_markdown():
+    done = run("--quick", "--threads", "1", "--markdown", "--rounds", "3")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "| cross entropy | ms | spread | ratio | goal | | memory |" in lines
+    assert len({line.count("|") for line in lines if line}) == 1
+
+
+@pytest.mark.parametrize("options", [("--device", "tpu"), ("--rounds", "1"), ("extra",)])
+def test_wrong_usage(options):
+    assert run(*options).returncode == 2
