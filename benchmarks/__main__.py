@@ -1,12 +1,12 @@
 """`python -m benchmarks`: our losses and their peers, interleaved in one run; ratios count."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import contestants, keras_xla, measure, report
+from parity.implementations import environment, missing
+from parity.records import write_atomically
 
 SHAPE = (8, 1, 512, 512)
 QUICK_SHAPE = (2, 1, 64, 64)
@@ -65,13 +67,12 @@ def _rows(
 
 def _keras_rows(shape: tuple[int, ...], rounds: int, threads: int) -> list[report.Row]:
     """Keras on TensorFlow under XLA, against its stock loss from logits; empty if not installed."""
-    if find_spec("keras") is None or find_spec("tensorflow") is None:
+    if missing("keras-tensorflow"):
         return []
     command = [sys.executable, "-m", "benchmarks.keras_xla", "--shape", json.dumps(shape)]
-    command += ["--rounds", str(rounds), "--threads", str(threads)]
-    done = subprocess.run(
-        command, env=keras_xla.environment(), capture_output=True, text=True, check=True
-    )
+    command += ["--rounds", str(rounds)]
+    env = {**os.environ, **environment("keras-tensorflow", "cpu", threads)}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
     timings = {name: measure.Timing(found) for name, found in seconds.items()}
     stock = timings[keras_xla.STOCK].median
@@ -139,7 +140,7 @@ def main(
         swept = _sizes(groups[0], device.value, sizes, say)
     results = report.Results(machine(device.value, threads), shape, rows, swept)
     if json_file:
-        json_file.write_text(json.dumps(results.as_dict(), indent=1) + "\n")
+        write_atomically(json_file, (json.dumps(results.as_dict(), indent=1) + "\n").encode())
     if markdown:
         print(report.markdown(results))
     else:

@@ -3,7 +3,6 @@
 A `Contestant` is measured forward and backward. `baseline` names the one that its ratio is to.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import segact_torch
+from parity.cases import SMOOTH
+from parity.implementations.torch import PUBLISHED
+from parity.inputs import PUBLISHED_EPSILON
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Activation = Callable[[Tensor], Tensor]
 
-SMOOTH = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root")
-EPSILON = 1e-7
 STOCK = "F.binary_cross_entropy_with_logits"
 
 
@@ -33,27 +33,18 @@ class Contestant:
     compiled: bool = False
 
 
-def _squeezed(activation: Activation) -> Activation:
-    return lambda x: EPSILON + (1 - 2 * EPSILON) * activation(x)
-
-
-# As published, in the input's own precision.
-PUBLISHED: dict[str, Activation] = {
-    "sigmoid": _squeezed(torch.sigmoid),
-    "normal_cdf": _squeezed(lambda x: 0.5 * (1 + torch.erf(x / math.sqrt(2)))),
-    "arctan": _squeezed(lambda x: 0.5 + torch.atan(x) / math.pi),
-    "softsign": _squeezed(lambda x: 0.5 * (1 + x / (1 + torch.abs(x)))),
-    "inverse_square_root": _squeezed(lambda x: 0.5 * (1 + x / torch.sqrt(1 + x * x))),
-}
+def _published(name: str) -> Activation:
+    """As published: squeezed, in the input's own precision."""
+    return lambda x: PUBLISHED_EPSILON + (1 - 2 * PUBLISHED_EPSILON) * PUBLISHED[name](x)
 
 
 def _published_cross_entropy(name: str) -> Loss:
-    activation = PUBLISHED[name]
+    activation = _published(name)
     return lambda x, y: F.binary_cross_entropy(activation(x), y)
 
 
 def _published_dice(name: str) -> Loss:
-    activation = PUBLISHED[name]
+    activation = _published(name)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         p = activation(x)
@@ -88,7 +79,7 @@ def _monai_dice(name: str) -> Loss | None:
         return None
     if name == "sigmoid":
         return DiceLoss(sigmoid=True)
-    return DiceLoss(other_act=PUBLISHED[name])
+    return DiceLoss(other_act=_published(name))
 
 
 def _smp_dice() -> Loss | None:

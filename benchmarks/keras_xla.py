@@ -5,29 +5,26 @@ Keras takes its backend when it is imported, so this is a process of its own.
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from parity.cases import SMOOTH
+
 STOCK = "keras.losses.BinaryCrossentropy(from_logits=True)"
 
 
-def _steps(threads: int) -> dict[str, Callable[[Any, Any], Any]]:
+def _steps() -> dict[str, Callable[[Any, Any], Any]]:
     """Value and gradient of every loss, compiled."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     import keras
+    import tensorflow as tf
 
     import segact_tf
 
-    names = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root")
     losses = {STOCK: keras.losses.BinaryCrossentropy(from_logits=True)}
-    losses |= {f"segact, {name}": segact_tf.BinaryCrossentropy(name) for name in names}
+    losses |= {f"segact, {name}": segact_tf.BinaryCrossentropy(name) for name in SMOOTH}
 
     def step(loss: Any) -> Callable[[Any, Any], Any]:
         @tf.function(jit_compile=True)
@@ -47,9 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.keras_xla", description=__doc__)
     parser.add_argument("--shape", type=json.loads, required=True)
     parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
-    steps = _steps(arguments.threads)
+    steps = _steps()
     import tensorflow as tf
 
     rng = np.random.default_rng(20210902)
@@ -67,11 +63,6 @@ def main() -> None:
             step(x, y)[1].numpy()
             seconds[name].append(time.perf_counter() - start)
     print(json.dumps({"tensorflow": tf.__version__, "seconds": seconds}))
-
-
-def environment() -> dict[str, str]:
-    """Of the process."""
-    return {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 if __name__ == "__main__":

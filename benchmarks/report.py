@@ -1,4 +1,4 @@
-"""What a run of the benchmarks prints and writes: a table of ratios, JSON, a figure."""
+"""What a run of the benchmarks prints and writes: tables of ratios, and JSON."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

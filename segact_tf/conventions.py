@@ -85,8 +85,8 @@ class Keras(Convention):
     """Keras 3 (3.0 to 3.15) from probabilities: clipped, and a gradient of zero beyond the limits.
 
     Exactly the value and gradient of stock Keras on JAX; on TensorFlow, where the stock loss must
-    not find the logits behind a sigmoid, the value, and the gradient to 3 ulp. Stock
-    Keras on torch clips too, but takes log1p(-k): 1.000e-7 instead of 1.192e-7 at p = 0, label 0.
+    not find the logits behind a sigmoid, the value, and the gradient to 3 ulp. Stock Keras on torch
+    clips too, but takes log1p(-k): 1.000e-7 instead of 1.192e-7 at p = 0, label 0.
     Exactly on a limit the gradient factor is 1 here, on TensorFlow and on torch, and 1/2 on JAX.
 
     Source: `binary_crossentropy` in keras/src/backend/{tensorflow,jax,torch}/nn.py.

@@ -17,6 +17,9 @@ import math
 import torch
 from torch import Tensor
 
+# Devices without double precision.
+NO_FLOAT64 = ("mps",)
+
 SCALED_TAIL = {
     "float32": (
         0.0283247357754663,
@@ -116,6 +119,11 @@ ZERO_FROM = 40.0
 
 def _name(x: Tensor) -> str:
     return "float64" if x.dtype == torch.float64 else "float32"
+
+
+def double(x: Tensor) -> Tensor:
+    """x in float64 where the device has it."""
+    return x if x.device.type in NO_FLOAT64 else x.double()
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:

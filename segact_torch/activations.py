@@ -59,9 +59,6 @@ Axis = int | tuple[int, ...]
 # From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
 FAR = 1e8
 
-# Devices without double precision.
-NO_FLOAT64 = ("mps",)
-
 
 class _Differentiable(torch.autograd.Function):
     """f(x) elementwise, with a derivative that is given and differentiable in turn."""
@@ -178,7 +175,7 @@ class Activation:
 
     def _widen(self, x: Tensor) -> Tensor:
         """x in the precision in which even a power of F(x) keeps the digits of float32."""
-        return x if x.device.type in NO_FLOAT64 else x.double()
+        return _special.double(x)
 
     def _without(self, x: Tensor, valid: Tensor) -> Tensor:
         """x, but where it is not valid something else, which no other element's F(x) depends on."""

@@ -78,9 +78,9 @@ class Convention:
 class Keras(Convention):
     """Keras 3 (3.0 to 3.15) from probabilities: clipped, and a gradient of zero beyond the limits.
 
-    Exactly the value and gradient of stock Keras on JAX; on TensorFlow, where the stock loss must
-    not find the logits behind a sigmoid, the value, and the gradient to 3 ulp. Stock
-    Keras on torch clips too, but takes log1p(-k): 1.000e-7 instead of 1.192e-7 at p = 0, label 0.
+    To 2 ulp the value and gradient of stock Keras on JAX, and on TensorFlow, where the stock loss
+    must not find the logits behind a sigmoid. Stock Keras on torch clips too, but takes log1p(-k):
+    1.000e-7 instead of 1.192e-7 at p = 0, label 0.
     Exactly on a limit the gradient factor is 1 here, on TensorFlow and on torch, and 1/2 on JAX.
 
     Source: `binary_crossentropy` in keras/src/backend/{tensorflow,jax,torch}/nn.py.
@@ -113,8 +113,8 @@ class Keras(Convention):
 class Keras2(Keras):
     """Keras 2.3 to 2.15, tf.keras, and tf-keras: clipped, and epsilon once more inside the log.
 
-    Exactly the value of tf-keras 2.21, where it does not find the logits behind a sigmoid, and the
-    gradient to 3 ulp. Inside of a `tf.function` TensorFlow adds 1 and epsilon first, so that its
+    To 2 ulp the value of tf-keras 2.21, where it does not find the logits behind a sigmoid, and to
+    3 ulp the gradient. Inside of a `tf.function` TensorFlow adds 1 and epsilon first, so that its
     largest loss for label 0 is 15.2492 there, and 15.3332 eagerly and here.
 
     Source: `binary_crossentropy` in tf_keras/src/backend.py.

@@ -64,8 +64,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from segact_torch import _special
 from segact_torch.activations import (
-    NO_FLOAT64,
     Activation,
     _Differentiable,
     _Weigh,
@@ -702,17 +702,13 @@ def _lovasz_extension(error: Tensor, y: Tensor, w: Tensor | None, axis: Axis) ->
     order = error.detach().argsort(dim=-1, descending=True, stable=True)
     error, y, w = (t.gather(-1, order) for t in (error, y, w))
     # Areas, which float32 cannot count beyond 2^24.
-    hit, miss = (_double(t) for t in (y * w, (1 - y) * w))
+    hit, miss = (_special.double(t) for t in (y * w, (1 - y) * w))
     i = (hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)).clamp(min=0)
     u = hit.sum(-1, keepdim=True) + (miss.cumsum(-1) - miss)
     first = (miss > 0).to(u.dtype)  # of a group without a target
     least = torch.where(u == 0, 1.0, u)
     g = torch.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
     return _Weigh.apply(g.detach().to(error.dtype), error.relu()).sum(-1)
-
-
-def _double(x: Tensor) -> Tensor:
-    return x if x.device.type in NO_FLOAT64 else x.double()
 
 
 def _flat(x: Tensor, axis: Axis) -> Tensor:

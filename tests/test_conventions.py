@@ -162,7 +162,7 @@ def test_names(ns):
 # --- the frameworks themselves
 
 
-def against_stock(ns, stock, convention, bound):
+def assert_equals_stock(ns, stock, convention, bound):
     """Value and gradient in p over raw outputs from -200 to 200, for both labels."""
     p = sigmoid(RAW)
     keep = judged(p)
@@ -179,7 +179,7 @@ def test_stock_pytorch(ns):
         pytest.skip("is the other package's")
     F = importlib.import_module("torch").nn.functional
     stock = lambda y, p: F.binary_cross_entropy(p, y, reduction="none")  # noqa: E731
-    against_stock(ns, stock, "torch", 2)
+    assert_equals_stock(ns, stock, "torch", 2)
 
 
 def test_stock_keras(ns):
@@ -188,7 +188,7 @@ def test_stock_keras(ns):
         pytest.skip("is the other package's")
     stock = lambda y, p: ns.keras.ops.binary_crossentropy(y, p)  # noqa: E731
     if ns.backend != "torch":
-        against_stock(ns, stock, "keras", 2)
+        assert_equals_stock(ns, stock, "keras", 2)
         return
     p, y = sigmoid(RAW), np.zeros_like(RAW)
     value, (grad,) = ours(ns, p, y, "keras")
@@ -217,7 +217,7 @@ def test_tf_keras(ns, compiled):
     tf_keras = pytest.importorskip("tf_keras")
     tf = importlib.import_module("tensorflow")
     stock = lambda y, p: tf_keras.backend.binary_crossentropy(y, p * 1.0)  # noqa: E731
-    against_stock(ns, stock, "keras2", 2)
+    assert_equals_stock(ns, stock, "keras2", 2)
     if compiled:
         y, p = np.zeros(1, "float32"), np.ones(1, "float32")
         graph = tf.function(lambda y, p: ours_in_graph(ns, y, p, "keras2"))

@@ -14,7 +14,7 @@ from parity.implementations import Evaluate
 from parity.implementations.autograd import Function, check_device, evaluate_on
 
 # the formulas as published, in the input's own precision
-_PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
+PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "normal_cdf": lambda x: 0.5 * (1 + torch.erf(x / math.sqrt(2))),
     "arctan": lambda x: 0.5 + torch.atan(x) / math.pi,
@@ -24,7 +24,7 @@ _PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _published(case: Case) -> Function:
-    squeeze, F0 = case.epsilon, _PUBLISHED[case.activation]
+    squeeze, F0 = case.epsilon, PUBLISHED[case.activation]
     return lambda x, y: -torch.log(squeeze + (1 - 2 * squeeze) * F0(x))
 
 

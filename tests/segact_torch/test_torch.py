@@ -107,7 +107,6 @@ def test_gradcheck_of_conventions(convention, rng):
     p = torch.tensor(rng.uniform(0.1, 0.9, 6), requires_grad=True)
     y = torch.tensor(rng.random(6), requires_grad=True)
     f = segact_torch.BinaryCrossEntropyLoss(from_logits=False, convention=convention)
-    # the first derivative of keras_logit leaves out a + b - 1, a rounding
     assert torch.autograd.gradcheck(f, (p, y))
     assert torch.autograd.gradgradcheck(f, (p, y))
 
