@@ -25,7 +25,7 @@ figures: $(INSTALLED)
 	.venv/bin/python scripts/draw_activations.py
 	.venv/bin/segact-parity conventions --figure docs/images/conventions.png
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml setup.py constraints.txt segact_torch/_kernels.c
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[dev]"

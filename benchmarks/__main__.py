@@ -46,9 +46,15 @@ def machine(device: str, threads: int) -> dict[str, str]:
 
 
 def _rows(
-    group: list[contestants.Contestant], device: str, shape: tuple[int, ...], rounds: int, say: Say
+    group: list[contestants.Contestant],
+    device: str,
+    shape: tuple[int, ...],
+    memory_shape: tuple[int, ...],
+    rounds: int,
+    say: Say,
 ) -> list[report.Row]:
     x, y = measure.batch(shape, device)
+    memory = partial(measure.peak_memory, device=device, shape=memory_shape)
     timings = measure.interleaved(group, x, y, rounds, say)
     return [
         report.Row(
@@ -59,7 +65,7 @@ def _rows(
             baseline=c.baseline,
             ratio=timings[c.name].median / timings[c.baseline].median,
             goal=c.goal,
-            memory=None if c.compiled else measure.peak_memory(c.loss, x, y),
+            memory=None if c.compiled else memory(c.loss),
         )
         for c in group
     ]

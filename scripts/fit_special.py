@@ -1,4 +1,4 @@
-"""Fit the constants of `segact_torch/_special.py` and `segact_tf/_special.py`, and print them.
+"""Fit the constants of both `_special.py` and of `segact_torch/_kernels.c`, and print them.
 
     python scripts/fit_special.py
 
@@ -13,6 +13,7 @@ with its worst error. With Q the upper tail of the standard normal:
   double to 0.2: the start of a Newton iteration.
 - `LOG1P`: (atanh(s) / s - 1) / s^2 over s^2 <= 1/9, with s = x / (2 + x) for x in [-1/2, 1].
 - `ATAN`: (atan(s) / s - 1) / s^2 over s^2 <= 1.
+- `EXP`: (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2.
 - `TAN`: (tan(s) / s - 1) / s^2 over s^2 <= (pi / 4)^2.
 """
 
@@ -79,6 +80,10 @@ def atan_of(square):
     return (mp.atan(s) / s - 1) / square
 
 
+def exp_of(r):
+    return (mp.exp(r) - 1 - r) / r**2
+
+
 def tan_of(square):
     s = mp.sqrt(square)
     return (mp.tan(s) / s - 1) / square
@@ -91,6 +96,7 @@ FITS = {
     "QUANTILE_TAIL": (quantile_tail_of, 1 / (R_HIGH + 2), 1 / (R_LOW + 2), (10,)),
     "LOG1P": (log1p_of, mp.mpf(0), mp.mpf(1) / 9, (4, 9)),
     "ATAN": (atan_of, mp.mpf(0), mp.mpf(1), (9, 21)),
+    "EXP": (exp_of, -mp.log(2) / 2, mp.log(2) / 2, (5,)),
     "TAN": (tan_of, mp.mpf(0), (mp.pi / 4) ** 2, (6, 15)),
 }
 

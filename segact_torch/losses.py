@@ -64,7 +64,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from segact_torch import _special
+from segact_torch import _fused, _special
 from segact_torch.activations import (
     Activation,
     _Differentiable,
@@ -139,9 +139,11 @@ def binary_cross_entropy(
     perfect match?" (2019), for what the clipped form loses.
     """
     f = _logarithms(activation, from_logits, convention)
-    x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
-    loss = _cross_entropy(x, _smooth(y, label_smoothing), f, pos_weight)
-    return _reduce(loss, w, valid, reduction)
+    x, y, w, valid = _aligned(input, target, weight, ignore_index, mask)
+    _check_reduction(reduction)
+    axis = () if reduction == "none" else tuple(range(x.ndim))
+    mean = reduction == "mean"
+    return _entropy(x, y, f, pos_weight, label_smoothing, w, valid, axis, validate, mean)
 
 
 def binary_focal_cross_entropy(
@@ -245,9 +247,9 @@ def dice(
     Source: arXiv:2109.00903. (V-Net, arXiv:1606.04797, squares the terms of the denominator.)
     """
     f = _logarithms(activation, from_logits)
-    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    x, y, w, _ = _aligned(input, target, weight, ignore_index, mask)
     axis = _summed(x, per_sample, channel_axis)
-    return _reduce_groups(_overlap(x, y, f, (2, 1, 1), smooth, w, axis), reduction)
+    return _reduce_groups(_overlap(x, y, f, (2, 1, 1), smooth, w, axis, validate), reduction)
 
 
 def jaccard(
@@ -278,9 +280,9 @@ def jaccard(
     segmentation" (2016).
     """
     f = _logarithms(activation, from_logits)
-    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    x, y, w, _ = _aligned(input, target, weight, ignore_index, mask)
     axis = _summed(x, per_sample, channel_axis)
-    return _reduce_groups(_overlap(x, y, f, (1, 1, 1), smooth, w, axis), reduction)
+    return _reduce_groups(_overlap(x, y, f, (1, 1, 1), smooth, w, axis, validate), reduction)
 
 
 def tversky(
@@ -318,9 +320,9 @@ def tversky(
     convolutional deep networks" (arXiv:1706.05721).
     """
     f = _logarithms(activation, from_logits)
-    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    x, y, w, _ = _aligned(input, target, weight, ignore_index, mask)
     axis = _summed(x, per_sample, channel_axis)
-    return _reduce_groups(_overlap(x, y, f, (1, alpha, beta), smooth, w, axis), reduction)
+    return _reduce_groups(_overlap(x, y, f, (1, alpha, beta), smooth, w, axis, validate), reduction)
 
 
 def focal_tversky(
@@ -359,9 +361,9 @@ def focal_tversky(
     """
     _check_number("gamma", gamma, open=True)
     f = _logarithms(activation, from_logits)
-    x, y, w, _ = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    x, y, w, _ = _aligned(input, target, weight, ignore_index, mask)
     axis = _summed(x, per_sample, channel_axis)
-    loss = _overlap(x, y, f, (1, alpha, beta), smooth, w, axis)
+    loss = _overlap(x, y, f, (1, alpha, beta), smooth, w, axis, validate)
     return _reduce_groups(_power(loss, 1 / gamma), reduction)
 
 
@@ -401,11 +403,10 @@ def dice_cross_entropy(
     _check_number("lambda_dice", lambda_dice)
     _check_number("lambda_ce", lambda_ce)
     f = _logarithms(activation, from_logits, convention)
-    x, y, w, valid = _prepare(input, target, f, weight, ignore_index, mask, validate)
+    x, y, w, valid = _aligned(input, target, weight, ignore_index, mask)
     axis = _summed(x, per_sample, channel_axis)
-    overlap = _overlap(x, y, f, (2, 1, 1), smooth, w, axis)
-    entropy = _cross_entropy(x, _smooth(y, label_smoothing), f, pos_weight)
-    entropy = _mean(_weighted(entropy, w), valid, axis)
+    overlap = _overlap(x, y, f, (2, 1, 1), smooth, w, axis, validate)
+    entropy = _entropy(x, y, f, pos_weight, label_smoothing, w, valid, axis, validate)
     loss = _times(lambda_dice, overlap) + _times(lambda_ce, entropy)
     return _reduce_groups(loss, reduction)
 
@@ -510,10 +511,23 @@ def _prepare(
     validate: bool | None,
     hard: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """`_aligned`, looked at and made harmless."""
+    x, y, w, valid = _aligned(input, target, weight, ignore_index, mask)
+    _look(x, y, w, f, validate, hard)
+    return *_harmless(x, y, w, f), w, valid
+
+
+def _aligned(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int | None,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """x, y, the weights and which elements are valid, or an error that says what is wrong.
 
-    In the precision that they are computed in. Elements that are left out have a weight of 0; where
-    the weight is 0, x and y are harmless. None stands for weights of 1, and for all being valid.
+    In the precision that they are computed in. Elements that are left out have a weight of 0. None
+    stands for weights of 1, and for all being valid.
     """
     x = _wide(input, "input")
     _check_tensor(target, "target")
@@ -530,13 +544,16 @@ def _prepare(
     valid = _valid(x, y, ignore_index, mask)
     if valid is not None:
         w = valid.to(x.dtype) if w is None else torch.where(valid, w, 0.0)
-    if w is not None:
-        x, y = f._without(x, w != 0), torch.where(w != 0, y, 0.0)
-    if _is_looked_at(x, validate):
-        # None where there are no values: under vmap, or of a fake tensor
-        with contextlib.nullcontext() if validate else contextlib.suppress(RuntimeError):
-            _check_values(x, y, w, f, hard)
     return x, y, w, valid
+
+
+def _harmless(
+    x: Tensor, y: Tensor, w: Tensor | None, f: Activation | Convention
+) -> tuple[Tensor, Tensor]:
+    """x and y, but where the weight is 0 something that is finite whatever they are."""
+    if w is None:
+        return x, y
+    return f._without(x, w != 0), torch.where(w != 0, y, 0.0)
 
 
 def _valid(x: Tensor, y: Tensor, ignore_index: int | None, mask: Tensor | None) -> Tensor | None:
@@ -563,15 +580,26 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
     return values.detach().to(x.dtype).expand(x.shape)
 
 
-def _is_looked_at(x: Tensor, validate: bool | None) -> bool:
+def _look(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    f: Activation | Convention,
+    validate: bool | None,
+    hard: bool = False,
+) -> None:
+    """Raise for values out of their range, if `validate` lets us look."""
     if torch.compiler.is_compiling():
         if validate:
             raise ValueError(
                 "validate=True reads target, which has no values in compiled code; "
                 "call the loss uncompiled, or use validate=None"
             )
-        return False
-    return x.device.type == "cpu" if validate is None else validate
+        return
+    if validate or (validate is None and x.device.type == "cpu"):
+        # None where there are no values: under vmap, or of a fake tensor
+        with contextlib.nullcontext() if validate else contextlib.suppress(RuntimeError):
+            _check_values(*_harmless(x, y, w, f), w, f, hard)
 
 
 def _check_values(
@@ -653,13 +681,37 @@ def _smooth(y: Tensor, label_smoothing: float) -> Tensor:
 
 
 def _cross_entropy(
+    x: Tensor, y: Tensor, f: Activation | Convention, pos_weight: float | Tensor = 1.0
+) -> Tensor:
+    return _Weigh.apply(pos_weight * y, -f.logcdf(x)) + _Weigh.apply(1 - y, -f.logsf(x))
+
+
+def _entropy(
     x: Tensor,
     y: Tensor,
     f: Activation | Convention,
-    pos_weight: float | Tensor | None = None,
+    pos_weight: float | Tensor | None,
+    label_smoothing: float,
+    w: Tensor | None,
+    valid: Tensor | None,
+    axis: Axis,
+    validate: bool | None,
+    mean: bool = True,
 ) -> Tensor:
-    positive = y if pos_weight is None else _broadcast(pos_weight, x) * y
-    return _Weigh.apply(positive, -f.logcdf(x)) + _Weigh.apply(1 - y, -f.logsf(x))
+    """Weighted cross entropies: their mean or sum over `axis`, or each if there is none."""
+    _check_number("label_smoothing", label_smoothing, high=1.0)
+    factor = 1.0 if pos_weight is None else _broadcast(pos_weight, x)
+
+    def each(x: Tensor) -> Tensor:
+        x, t = _harmless(x, y, w, f)
+        return _weighted(_cross_entropy(x, _smooth(t, label_smoothing), f, factor), w)
+
+    fused = _fused.cross_entropy(each, x, y, w, f, axis, factor, label_smoothing)
+    if fused is not None:
+        total = fused / _count(x, valid, axis).reshape(fused.shape) if mean and axis else fused
+        return total.to(x.dtype)
+    _look(x, y, w, f, validate)
+    return _mean(each(x), valid, axis) if mean else _sum(each(x), axis)
 
 
 def _broadcast(pos_weight: float | Tensor, x: Tensor) -> float | Tensor:
@@ -683,16 +735,38 @@ def _overlap(
     smooth: float,
     w: Tensor | None,
     axis: Axis,
+    validate: bool | None,
 ) -> Tensor:
     """(b FP + c FN) / (a TP + b FP + c FN + smooth), costs = (a, b, c); 0 where that is 0 / 0."""
     for name, value in zip(("alpha", "beta", "smooth"), (*costs[1:], smooth), strict=True):
         _check_number(name, value)
-    p, q = _probabilities(x, f)
+    hits, false_alarms, misses = _areas(x, y, f, w, axis, validate)
     a, b, c = costs
-    error = b * ((1 - y) * p) + c * (y * q)
-    total = a * (y * p) + error
-    error, total = _sum(_weighted(error, w), axis), _sum(_weighted(total, w), axis)
-    return _ratio(error, total + smooth)
+    error = b * false_alarms + c * misses
+    return _ratio(error, a * hits + error + smooth)
+
+
+def _areas(
+    x: Tensor,
+    y: Tensor,
+    f: Activation | Convention,
+    w: Tensor | None,
+    axis: Axis,
+    validate: bool | None,
+) -> Tensor:
+    """TP, FP and FN of `tversky`, stacked: weighted sums over `axis`."""
+
+    def formula(x: Tensor) -> Tensor:
+        x, t = _harmless(x, y, w, f)
+        p, q = _probabilities(x, f)
+        parts = (t * p, (1 - t) * p, t * q)
+        return torch.stack([_sum(_weighted(part, w), axis) for part in parts])
+
+    fused = _fused.areas(formula, x, y, w, f, axis)
+    if fused is not None:
+        return fused.to(x.dtype)
+    _look(x, y, w, f, validate)
+    return formula(x)
 
 
 def _lovasz_extension(error: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> Tensor:
@@ -768,16 +842,17 @@ def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:
     return loss if w is None else _Weigh.apply(w, loss)
 
 
+def _count(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
+    """How many over `axis`, whose dimensions are kept, are valid; at least 1."""
+    if valid is not None:
+        return valid.sum(axis, keepdim=True).clamp(min=1).to(loss.dtype)
+    shape = [1 if a in axis else size for a, size in enumerate(loss.shape)]
+    return loss.new_full(shape, loss.numel() / math.prod(shape))
+
+
 def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
     """The mean over `axis` of what is valid; 0 where nothing is."""
-    if not axis:
-        return loss
-    if valid is None:
-        shape = [1 if a in axis else size for a, size in enumerate(loss.shape)]
-        count = loss.new_full(shape, loss.numel() / math.prod(shape))
-    else:
-        count = valid.sum(axis, keepdim=True).clamp(min=1).to(loss.dtype)
-    return _Mean.apply(loss, count, axis)
+    return _Mean.apply(loss, _count(loss, valid, axis), axis) if axis else loss
 
 
 def _reduce(loss: Tensor, w: Tensor | None, valid: Tensor | None, reduction: str) -> Tensor:

@@ -1,0 +1,403 @@
+/* Cross entropy and the areas of overlap, with their gradients, in one pass over float32.
+
+The formulas of activations.py and losses.py stay the definition: the judge holds these loops to
+the same bounds, and what they refuse is computed there. `_fused.py` calls them.
+
+An activation is symmetric and given by its tail F(-t) and its density at t = abs(x) >= 0. All loops
+are written to be vectorised: no branches, and no calls but to functions that are inlined here.
+*/
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* One library for every x86: the loader takes the widest version that the processor runs. */
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
+#define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define WIDEST
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define EXPORT __attribute__((visibility("default")))
+
+/* Elements that are summed in float32; their sums go on in float64. As in _fused.py. */
+enum { BLOCK = 512 };
+/* Elements from which on a second thread is worth its start. */
+enum { GRAIN = 16384 };
+/* Larger raw outputs would overflow in squares and cubes. */
+#define FAR 1e12f
+
+/* ---- elementary functions; the constants are printed by scripts/fit_special.py ---- */
+
+INLINE int32_t to_bits(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+INLINE float from_bits(int32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* ln 2 in two parts, of which the first times a small integer is exact. */
+static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440054690583e-4f;
+
+/* exp(high + low) for high <= 0 and a small low; 0 below the smallest normal number. */
+INLINE float exponential(float high, float low) {
+    const float shift = 12582912.0f; /* 3/2 2^23: adding it rounds to an integer */
+    float shifted = high * 1.44269504088896341f + shift;
+    float k = shifted - shift;
+    float r = ((high - k * LN2_HIGH) - k * LN2_LOW) + low;
+    float p = 0.00019890980869750327f;
+    p = p * r + 0.0013933641031986701f;
+    p = p * r + 0.008333310934448869f;
+    p = p * r + 0.04166646500604005f;
+    p = p * r + 0.16666666681614256f;
+    p = p * r + 0.5000000013457727f;
+    float mantissa = (p * (r * r) + r) + 1.0f;
+    float power = from_bits((to_bits(shifted) - to_bits(shift) + 127) << 23);
+    return high + low < -87.3365f ? 0.0f : mantissa * power;
+}
+
+/* log(s + lost), where `lost` is what rounding took from s; s is normal. */
+INLINE float logarithm(float s, float lost) {
+    const int32_t root_half = 0x3f3504f3;
+    int32_t bits = to_bits(s) + (0x3f800000 - root_half);
+    float k = (float)((bits >> 23) - 127);
+    float f = from_bits((bits & 0x7fffff) + root_half) - 1.0f; /* [sqrt(1/2), sqrt(2)) - 1 */
+    float v = f / (2.0f + f), w = v * v;
+    float p = 0.11612164612011674f;
+    p = p * w + 0.10853287900440187f;
+    p = p * w + 0.14296178997151418f;
+    p = p * w + 0.1999985316596486f;
+    p = p * w + 0.3333333366026371f;
+    /* log(1 + f) = 2 atanh(v) = f - v (f - 2 v^2 p) */
+    float rest = (lost / s + k * LN2_LOW) - v * (f - 2.0f * w * p);
+    return (f + rest) + k * LN2_HIGH;
+}
+
+/* atan(s) for 0 <= s <= 1. */
+INLINE float arctangent(float s) {
+    float w = s * s;
+    float p = 0.0014886919393047597f;
+    p = p * w - 0.009144629760592396f;
+    p = p * w + 0.026305001110062377f;
+    p = p * w - 0.04896051402709067f;
+    p = p * w + 0.07031914250029966f;
+    p = p * w - 0.08931826777381315f;
+    p = p * w + 0.11088261628735159f;
+    p = p * w - 0.1428400379473353f;
+    p = p * w + 0.19999949321141888f;
+    p = p * w - 0.3333333308107325f;
+    return s + s * (w * p);
+}
+
+/* ---- the activations ---- */
+
+struct tail {
+    float mass, density; /* F(-t) and pdf(t) */
+};
+struct surprise {
+    float loss, hazard; /* -log F(z) and pdf(z) / F(z) */
+};
+
+/* For tails that do not underflow up to FAR. */
+INLINE struct surprise surprise_of(float z, struct tail a) {
+    int below = z < 0;
+    float f = below ? a.mass : 1.0f - a.mass;
+    float lost = below ? 0.0f : (1.0f - f) - a.mass;
+    return (struct surprise){-logarithm(f, lost), a.density / f};
+}
+
+INLINE struct tail sigmoid_tail(float t) {
+    float e = exponential(-t, 0.0f), inverse = 1.0f / (1.0f + e);
+    return (struct tail){e * inverse, e * inverse * inverse};
+}
+
+INLINE struct surprise sigmoid_surprise(float z) {
+    float t = fabsf(z), e = exponential(-t, 0.0f), s = 1.0f + e;
+    float loss = logarithm(s, e - (s - 1.0f)) + (z < 0 ? t : 0.0f);
+    return (struct surprise){loss, (z < 0 ? 1.0f : e) / s};
+}
+
+/* exp(-t^2 / 2) = high (1 + low), from the exact square of the leading bits of t. */
+struct bell {
+    float lead, high, low;
+};
+
+INLINE struct bell bell(float t) {
+    float bounded = t > 14.0f ? 14.0f : t;
+    float lead = from_bits(to_bits(bounded) & ~0xfff), rest = bounded - lead;
+    float r = -rest * (lead + 0.5f * rest);
+    float low = r * (1.0f + r * (0.5f + r * (1.0f / 6.0f + r / 24.0f)));
+    return (struct bell){lead, exponential(-0.5f * (lead * lead), 0.0f), low};
+}
+
+/* exp(t^2 / 2) F(-t) = (1/2 + n) / (t + 5/4) */
+INLINE float scaled_numerator(float t) {
+    float v = t / (t + 4.0f) - 0.5f;
+    float n = 0.0283247357754663f;
+    n = n * v - 0.05460541208378212f;
+    n = n * v - 0.04965036304160064f;
+    n = n * v + 0.1588576077921915f;
+    n = n * v - 0.0166806916052337f;
+    n = n * v - 0.31116256707109075f;
+    n = n * v + 0.5060506196009433f;
+    n = n * v - 0.3917557367528137f;
+    n = n * v + 0.0853874137819784f;
+    n = n * v + 0.18037884252112035f;
+    n = n * v - 0.2786058130573424f;
+    return n * v - 0.004344136795443492f;
+}
+
+static const float INV_SQRT_TWO_PI = 0.398942280401432678f;
+/* The part of it that float32 cannot hold in one number. */
+static const float INV_SQRT_TWO_PI_HIGH = 0.39892578125f, INV_SQRT_TWO_PI_LOW = 1.6499151432678e-5f;
+
+INLINE float normal_density(struct bell b) {
+    return b.high * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * b.low + INV_SQRT_TWO_PI_LOW));
+}
+
+/* F(-t): divided by lead + 5/4, which is exact, the quotient is off by the factor 1 - d. */
+INLINE float normal_mass(float t, float n, struct bell b) {
+    float bounded = t > 14.0f ? 14.0f : t;
+    float d = (bounded - b.lead) / (bounded + 1.25f);
+    float low = b.low - d * (1.0f + b.low);
+    return b.high * ((0.5f + (n + (0.5f + n) * low)) / (b.lead + 1.25f));
+}
+
+INLINE struct tail normal_tail(float t) {
+    struct bell b = bell(t);
+    return (struct tail){normal_mass(t, scaled_numerator(t), b), normal_density(b)};
+}
+
+INLINE struct surprise normal_surprise(float z) {
+    int below = z < 0;
+    float t = fabsf(z), n = scaled_numerator(t);
+    struct bell b = bell(t);
+    float mass = normal_mass(t, n, b);
+    /* F(z), below 0 times exp(t^2 / 2). */
+    float f = below ? (0.5f + n) / (t + 1.25f) : 1.0f - mass;
+    float lost = below ? 0.0f : (1.0f - f) - mass;
+    float loss = (below ? 0.5f * t * t : 0.0f) - logarithm(f, lost);
+    return (struct surprise){loss, (below ? INV_SQRT_TWO_PI : normal_density(b)) / f};
+}
+
+INLINE struct tail arctan_tail(float t) {
+    const float pi = 3.14159265358979324f, half_pi = 1.57079632679489662f;
+    const float half_pi_low = -4.37113900018624283e-8f; /* what rounding took from it */
+    float angle = arctangent(t > 1.0f ? 1.0f / t : t);
+    angle = t > 1.0f ? angle : half_pi - (angle - half_pi_low);
+    return (struct tail){angle / pi, 1.0f / (pi * (1.0f + t * t))};
+}
+
+INLINE struct surprise arctan_surprise(float z) {
+    return surprise_of(z, arctan_tail(fabsf(z)));
+}
+
+INLINE struct tail softsign_tail(float t) {
+    float a = 0.5f / (1.0f + t);
+    return (struct tail){a, a / (1.0f + t)};
+}
+
+INLINE struct surprise softsign_surprise(float z) {
+    return surprise_of(z, softsign_tail(fabsf(z)));
+}
+
+INLINE struct tail inverse_square_root_tail(float t) {
+    float square = 1.0f + t * t, h = sqrtf(square);
+    return (struct tail){0.5f / (square + t * h), 0.5f / (square * h)};
+}
+
+INLINE struct surprise inverse_square_root_surprise(float z) {
+    return surprise_of(z, inverse_square_root_tail(fabsf(z)));
+}
+
+/* ---- blocks: at most BLOCK elements of x, targets y and weights w ---- */
+
+struct block {
+    int64_t n;
+    const float *x, *y, *w;
+    int hard; /* every y is 0 or 1 */
+};
+struct entropy {
+    float pos_weight, label_smoothing;
+};
+
+/* The sum of w (pos_weight y (-log F(x)) + (1 - y) (-log F(-x))). */
+#define CROSS_ENTROPY(NAME)                                                                        \
+    WIDEST static double NAME##_cross_entropy(struct block b, struct entropy options, float *loss, \
+                                              float *gradient) {                                   \
+        float total = 0.0f, s = options.label_smoothing;                                           \
+        if (b.hard && s == 0.0f) {                                                                 \
+            _Pragma("omp simd reduction(+ : total)")                                               \
+            for (int64_t i = 0; i < b.n; i++) {                                                    \
+                float sign = 2.0f * b.y[i] - 1.0f;                                                 \
+                float weight = b.y[i] > 0.5f ? b.w[i] * options.pos_weight : b.w[i];               \
+                struct surprise u = NAME##_surprise(sign * b.x[i]);                                \
+                loss[i] = weight * u.loss;                                                         \
+                gradient[i] = -(sign * weight) * u.hazard;                                         \
+                total += loss[i];                                                                  \
+            }                                                                                      \
+            return total;                                                                          \
+        }                                                                                          \
+        _Pragma("omp simd reduction(+ : total)")                                                   \
+        for (int64_t i = 0; i < b.n; i++) {                                                        \
+            float y = b.y[i] * (1.0f - s) + s / 2.0f;                                              \
+            float on = b.w[i] * options.pos_weight * y, off = b.w[i] * (1.0f - y);                 \
+            struct surprise u = NAME##_surprise(b.x[i]), v = NAME##_surprise(-b.x[i]);             \
+            loss[i] = on * u.loss + off * v.loss;                                                  \
+            gradient[i] = off * v.hazard - on * u.hazard;                                          \
+            total += loss[i];                                                                      \
+        }                                                                                          \
+        return total;                                                                              \
+    }
+
+/* The sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)). */
+#define AREAS(NAME)                                                                                \
+    WIDEST static void NAME##_areas(struct block b, double *areas, float *density) {               \
+        float hits = 0.0f, false_alarms = 0.0f, misses = 0.0f;                                     \
+        _Pragma("omp simd reduction(+ : hits, false_alarms, misses)")                              \
+        for (int64_t i = 0; i < b.n; i++) {                                                        \
+            struct tail a = NAME##_tail(fabsf(b.x[i]));                                         \
+            float p = b.x[i] < 0 ? a.mass : 1.0f - a.mass;                                         \
+            float q = b.x[i] < 0 ? 1.0f - a.mass : a.mass;                                         \
+            float on = b.w[i] * b.y[i], off = b.w[i] * (1.0f - b.y[i]);                            \
+            hits += on * p;                                                                        \
+            false_alarms += off * p;                                                               \
+            misses += on * q;                                                                      \
+            density[i] = a.density;                                                                \
+        }                                                                                          \
+        areas[0] = hits, areas[1] = false_alarms, areas[2] = misses;                               \
+    }
+
+#define ACTIVATION(NAME) CROSS_ENTROPY(NAME) AREAS(NAME)
+ACTIVATION(sigmoid)
+ACTIVATION(normal)
+ACTIVATION(arctan)
+ACTIVATION(softsign)
+ACTIVATION(inverse_square_root)
+
+/* The order is that of _fused.py. */
+static double (*const CROSS_ENTROPIES[])(struct block, struct entropy, float *, float *) = {
+    sigmoid_cross_entropy, normal_cross_entropy, arctan_cross_entropy, softsign_cross_entropy,
+    inverse_square_root_cross_entropy};
+static void (*const ALL_AREAS[])(struct block, double *, float *) = {
+    sigmoid_areas, normal_areas, arctan_areas, softsign_areas, inverse_square_root_areas};
+
+/* Room for a block whose elements of weight 0 are made harmless. */
+struct room {
+    float x[BLOCK], y[BLOCK], spare[BLOCK];
+};
+
+static const float ONES[BLOCK] = {[0 ... BLOCK - 1] = 1.0f};
+
+/* Sets w, where it is not NULL, and whether the block is hard. Returns whether it is within what the
+   loops can do: targets in [0, 1], finite weights >= 0, raw outputs that are not FAR. */
+WIDEST static int prepare(struct block *b, const float *w, struct room *room) {
+    const int64_t n = b->n;
+    const float *x = b->x, *y = b->y;
+    int good = 1;
+    if (w) {
+        for (int64_t i = 0; i < n; i++) {
+            float weight = w[i], raw = x[i], target = y[i];
+            room->x[i] = weight == 0.0f ? 0.0f : raw;
+            room->y[i] = weight == 0.0f ? 0.0f : target;
+            good &= (weight >= 0.0f) & (weight < INFINITY);
+        }
+        x = b->x = room->x, y = b->y = room->y, b->w = w;
+    }
+    float distance = 0.0f, softness = 0.0f; /* sums, so that NaN stays in them */
+#pragma omp simd reduction(+ : distance, softness)
+    for (int64_t i = 0; i < n; i++) {
+        distance += fabsf(x[i]);
+        softness += fabsf(y[i] - y[i] * y[i]);
+    }
+    b->hard = softness == 0.0f;
+    if (!b->hard)
+        for (int64_t i = 0; i < n; i++) good &= (y[i] >= 0.0f) & (y[i] <= 1.0f);
+    return good & (distance < FAR);
+}
+
+struct rows {
+    int64_t rows, n;
+    const float *x, *y, *w;
+};
+
+static int64_t blocks_of(int64_t n) { return (n + BLOCK - 1) / BLOCK; }
+
+/* Where block i starts; it goes on for b->n elements. */
+static int64_t locate(const struct rows *all, int64_t i, struct block *b) {
+    int64_t of_row = blocks_of(all->n), within = i % of_row * BLOCK;
+    int64_t start = i / of_row * all->n + within;
+    int64_t left = all->n - within;
+    *b = (struct block){left < BLOCK ? left : BLOCK, all->x + start, all->y + start, ONES, 0};
+    return start;
+}
+
+/* Losses of (rows, n) elements into `loss`, their gradients into `gradient` (either may be NULL),
+   and the sum of each block into `sums` (rows, blocks). Returns 0 if it refuses the input. */
+EXPORT int segact_cross_entropy(int threads, int64_t rows, int64_t n, const float *x,
+                                const float *y, const float *w, int activation, float pos_weight,
+                                float label_smoothing, double *sums, float *loss,
+                                float *gradient) {
+    struct rows all = {rows, n, x, y, w};
+    struct entropy options = {pos_weight, label_smoothing};
+    int64_t blocks = rows * blocks_of(n);
+    int good = 1;
+#pragma omp parallel for num_threads(threads) if (rows * n > GRAIN) reduction(& : good)
+    for (int64_t i = 0; i < blocks; i++) {
+        struct block b;
+        struct room room;
+        float unwanted[BLOCK];
+        int64_t start = locate(&all, i, &b);
+        good &= prepare(&b, w ? w + start : NULL, &room);
+        sums[i] = CROSS_ENTROPIES[activation](b, options, loss ? loss + start : unwanted,
+                                              gradient ? gradient + start : room.spare);
+    }
+    return good;
+}
+
+/* The areas of each block into `areas` (rows, blocks, 3), and the density of every element into
+   `density`, or nowhere if NULL. Returns 0 if it refuses the input. */
+EXPORT int segact_areas(int threads, int64_t rows, int64_t n, const float *x, const float *y,
+                        const float *w, int activation, double *areas, float *density) {
+    struct rows all = {rows, n, x, y, w};
+    int64_t blocks = rows * blocks_of(n);
+    int good = 1;
+#pragma omp parallel for num_threads(threads) if (rows * n > GRAIN) reduction(& : good)
+    for (int64_t i = 0; i < blocks; i++) {
+        struct block b;
+        struct room room;
+        int64_t start = locate(&all, i, &b);
+        good &= prepare(&b, w ? w + start : NULL, &room);
+        ALL_AREAS[activation](b, areas + 3 * i, density ? density + start : room.spare);
+    }
+    return good;
+}
+
+WIDEST static void slope(struct block b, const float *slopes, float *density) {
+    float off = slopes[1], on = slopes[0] - slopes[2];
+    for (int64_t i = 0; i < b.n; i++)
+        density[i] *= b.w[i] * ((1.0f - b.y[i]) * off + b.y[i] * on);
+}
+
+/* Makes the gradient of the areas of `density`, in place; `slopes` (rows, 3) are those of the loss
+   in the areas. */
+EXPORT int segact_areas_gradient(int threads, int64_t rows, int64_t n, const float *x,
+                                  const float *y, const float *w, const float *slopes,
+                                  float *density) {
+    struct rows all = {rows, n, x, y, w};
+    int64_t blocks = rows * blocks_of(n);
+#pragma omp parallel for num_threads(threads) if (rows * n > GRAIN)
+    for (int64_t i = 0; i < blocks; i++) {
+        struct block b;
+        struct room room;
+        int64_t start = locate(&all, i, &b);
+        if (w) prepare(&b, w + start, &room);
+        slope(b, slopes + 3 * (i / blocks_of(n)), density + start);
+    }
+    return 1;
+}

@@ -1,0 +1,22 @@
+"""The one thing that pyproject.toml cannot say: the kernels of segact_torch, where they compile."""
+
+import sys
+
+from setuptools import Extension, setup
+
+# GCC and Clang; everywhere else, and where there is no compiler, the formulas serve alone.
+FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden"]
+# What vectorising sqrt, choices and signs takes; infinities, NaN and the order of sums stay.
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"]
+# torch brings the very libgomp that this names, and so the two share their threads
+OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
+
+KERNELS = Extension(
+    "segact_torch._kernels",
+    ["segact_torch/_kernels.c"],
+    extra_compile_args=[*FLAGS, *OPENMP],
+    extra_link_args=OPENMP,
+    optional=True,
+)
+
+setup(ext_modules=[] if sys.platform == "win32" else [KERNELS])

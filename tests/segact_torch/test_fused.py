@@ -1,0 +1,253 @@
+"""The compiled loops against the formulas, which they must equal in all but speed and memory."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import segact_torch  # noqa: E402
+from segact_torch import _fused  # noqa: E402
+
+needs_loops = pytest.mark.skipif(_fused.library() is None, reason="the loops are not compiled")
+
+# name: options, some of which say which groups there are
+LOSSES = {
+    "binary_cross_entropy": {},
+    "binary_cross_entropy, options": {"pos_weight": 2.5, "label_smoothing": 0.125},
+    "binary_cross_entropy, each": {"reduction": "none"},
+    "dice": {"smooth": 0.5},
+    "jaccard": {"per_sample": True},
+    "tversky": {"alpha": 0.25, "beta": 0.75, "per_sample": True, "channel_axis": 1},
+    "focal_tversky": {"channel_axis": -1},
+    "dice_cross_entropy": {"per_sample": True, "pos_weight": 0.5},
+}
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request):
+    return make(request.param)
+
+
+def make(name, activation=None):
+    function = getattr(segact_torch, name.split(",")[0])
+
+    def loss(x, y, activation, **more):
+        return function(x, y, activation, **LOSSES[name], **more)
+
+    return loss
+
+
+@pytest.fixture
+def formulas(monkeypatch):
+    """Without the loops."""
+    monkeypatch.setattr(_fused, "library", lambda: None)
+
+
+def value_and_gradient(loss, x, y, activation, **more):
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    value = loss(x, y, activation, **more)
+    upstream = torch.linspace(0.5, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+    (gradient,) = torch.autograd.grad(value, x, upstream)
+    return value.detach(), gradient
+
+
+def is_fused(value):
+    """Whether the gradient comes from the loops, by the graph behind the value."""
+    pending, seen = [value.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "_KnownBackward":
+            return True
+        seen.add(node)
+        pending += [next_node for next_node, _ in node.next_functions]
+    return False
+
+
+def batch(hard=True, shape=(3, 2, 40, 33)):
+    generator = torch.Generator().manual_seed(3)
+    x = 4 * torch.randn(shape, generator=generator)
+    y = torch.rand(shape, generator=generator)
+    return x, (y < 1 / 3).float() if hard else y
+
+
+def assert_equals_float64(loss, x, y, activation, **more):
+    """Float64 has no loops: its formulas are the reference, and the bounds are the design's."""
+    value, gradient = value_and_gradient(loss, x, y, activation, **more)
+    wide = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in more.items()}
+    exact, slope = value_and_gradient(loss, x.double(), y.double(), activation, **wide)
+    tiny, largest = torch.finfo(torch.float32).tiny, float(slope.abs().max())
+    torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=tiny)
+    torch.testing.assert_close(gradient.double(), slope, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("cc") or shutil.which("gcc")) or sys.platform == "win32",
+    reason="there is no C compiler",
+)
+@pytest.mark.skipif(os.environ.get("SEGACT_KERNELS") == "0", reason="they are switched off")
+def test_the_loops_are_compiled_where_there_is_a_compiler():
+    assert _fused.library() is not None
+
+
+@needs_loops
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+def test_equal_the_formulas(loss, smooth, hard):
+    x, y = batch(hard)
+    assert is_fused(loss(x.requires_grad_(), y, smooth))
+    assert_equals_float64(loss, x, y, smooth)
+
+
+@needs_loops
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+def test_equal_the_formulas_with_weights(loss, smooth, hard):
+    x, y = batch(hard)
+    w = torch.linspace(0, 2, 33).expand(1, 1, 1, 33)  # 0 in the first column
+    assert_equals_float64(loss, x, y, smooth, weight=w)
+    spoilt, odd = x.clone(), y.clone()
+    spoilt[..., 0], odd[..., 0] = torch.nan, 255
+    assert is_fused(loss(spoilt.requires_grad_(), odd, smooth, weight=w))
+    for a, b in zip(
+        value_and_gradient(loss, spoilt, odd, smooth, weight=w),
+        value_and_gradient(loss, x, y, smooth, weight=w),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+@needs_loops
+def test_ignored_elements(loss, smooth):
+    x, y = batch()
+    y[..., :5] = 255
+    assert_equals_float64(loss, x, y, smooth, ignore_index=255)
+
+
+@needs_loops
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+def test_layouts(loss, hard):
+    x, y = batch(hard)
+    expected = value_and_gradient(loss, x, y, "arctan")
+    last = x.to(memory_format=torch.channels_last)
+    strided = torch.empty(3, 2, 40, 66)[..., ::2].copy_(x)
+    for other in (last, strided):
+        assert is_fused(loss(other.clone().requires_grad_(), y, "arctan"))
+        value, gradient = value_and_gradient(loss, other, y, "arctan")
+        torch.testing.assert_close(value, expected[0], rtol=2e-7, atol=0)
+        torch.testing.assert_close(gradient, expected[1], rtol=1e-6, atol=1e-9)
+    _, gradient = value_and_gradient(make("dice"), last, y, "arctan")
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_loops
+def test_blocks_and_threads_leave_no_seam(loss):
+    """Lengths around those of a block; the same digits for any number of threads."""
+    threads = torch.get_num_threads()
+    for n in (1, 511, 512, 513, 40_000):
+        x, y = batch(shape=(1, 1, n, 1))
+        assert_equals_float64(loss, x, y, "normal_cdf")
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(value_and_gradient(loss, x, y, "normal_cdf"))
+        torch.set_num_threads(threads)
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@needs_loops
+def test_backward_twice_and_second_derivatives(loss, smooth):
+    x, y = batch()
+    x.requires_grad_()
+    value = loss(x, y, smooth).sum()
+    first, again = (torch.autograd.grad(value, x, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=1e-5, atol=1e-9)
+
+    def curvature(x, y):
+        x = x.detach().requires_grad_()
+        value = loss(x, y, smooth).sum()
+        (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        return torch.autograd.grad((gradient * torch.arange(33)).sum(), x)[0]
+
+    exact = curvature(x.double(), y.double())
+    tolerance = 1e-5 * float(exact.abs().max())
+    torch.testing.assert_close(curvature(x, y).double(), exact, rtol=0, atol=tolerance)
+
+
+@needs_loops
+def test_a_change_before_the_backward_pass_is_noticed():
+    x, y = batch()
+    value = segact_torch.dice(x.requires_grad_(), y)
+    y[0] = 1 - y[0]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+@pytest.mark.parametrize("raw", [np.nan, np.inf, -np.inf, 1e15, -3e38])
+def test_what_the_loops_refuse_is_left_to_the_formulas(loss, smooth, raw):
+    x, y = batch()
+    x[0, 0, 0, 0] = raw
+    assert not is_fused(loss(x.clone().requires_grad_(), y, smooth))
+    if raw == 1e15:
+        assert_equals_float64(loss, x, y, smooth)
+    assert loss(x, y, smooth).isnan().any() == np.isnan(raw)
+
+
+def test_what_the_loops_do_not_serve(loss):
+    x, y = batch(shape=(2, 2, 3, 5))
+    x.requires_grad_()
+    squeezed = segact_torch.get_activation("arctan", epsilon=1e-7)
+    for activation in ("hardtanh", "linear", squeezed):
+        assert not is_fused(loss(x, y, activation))
+    assert not is_fused(loss(x, y.clone().requires_grad_(), "arctan"))
+    assert not is_fused(loss(x.double(), y.double(), "arctan"))
+
+
+@pytest.mark.parametrize("y", [-0.5, 1.5, np.nan])
+def test_targets_out_of_range_are_named(loss, y):
+    x, target = batch()
+    target[0, 0, 0, 0] = y
+    with pytest.raises(ValueError, match=r"target must lie in \[0, 1\]"):
+        loss(x, target, "arctan")
+
+
+@needs_loops
+def test_nothing_but_the_gradient_is_kept(loss):
+    """One tensor of the size of the input between the passes, and none without a gradient."""
+    x, y = batch(shape=(8, 1, 256, 256))
+    size, made = x.numel(), []
+
+    def note(tensor):
+        made.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        value = loss(x.requires_grad_(), y, "arctan")
+    known = {x.data_ptr(), y.data_ptr(), value.data_ptr()}
+    assert not [t for t in made if t.numel() == size and t.data_ptr() not in known]
+
+
+def test_the_formulas_keep_the_bounds_too(formulas, smooth, dense_error):
+    """What a GPU and a machine without a compiler compute with."""
+
+    def evaluate(x):
+        x = torch.tensor(x, requires_grad=True)
+        value = -segact_torch.binary_cross_entropy(x, torch.ones_like(x), smooth, reduction="none")
+        value.sum().backward()
+        return value.detach().numpy(), x.grad.numpy()
+
+    value, gradient = dense_error(evaluate, smooth, "logcdf")
+    assert value <= 4
+    assert gradient <= 8
+
+
+def test_switched_off_by_the_environment():
+    code = "from segact_torch import _fused; print(_fused.library())"
+    env = {**os.environ, "SEGACT_KERNELS": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "None"
