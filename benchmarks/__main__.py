@@ -6,7 +6,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,16 +17,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import contestants, keras_xla, measure, report
+from benchmarks import contestants, figure, keras_xla, measure, report
 from parity.implementations import environment, missing
 from parity.records import write_atomically
+from segact_torch import _fused
 
 SHAPE = (8, 1, 512, 512)
 QUICK_SHAPE = (2, 1, 64, 64)
+LARGE_SHAPE = (64, 1, 1024, 1024)  # what a GPU's bandwidth is measured on
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 QUICK_SIZES = (1_000, 10_000)
 Say = Callable[[str], None]
-SWEPT = ("segact, sigmoid", "segact, arctan", contestants.STOCK)
+SWEPT = ("segact, sigmoid", "segact, normal_cdf", "segact, arctan", contestants.STOCK)
 
 
 class Device(StrEnum):
@@ -34,27 +38,39 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+def _processor() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
+
+
 def machine(device: str, threads: int) -> dict[str, str]:
     """What the figures were measured on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
-    return {
-        "device": name or platform.machine(),
+    found = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": str(threads),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+    if device == "cpu":
+        found["vectors"] = torch.backends.cpu.get_cpu_capability()
+        found["compiled loops"] = "no" if _fused.LIBRARY is None else "yes"
+    return found
 
 
 def _rows(
     group: list[contestants.Contestant],
     device: str,
     shape: tuple[int, ...],
-    memory_shape: tuple[int, ...],
     rounds: int,
     say: Say,
+    memory: Callable[[contestants.Loss], float | None] | None = None,
 ) -> list[report.Row]:
     x, y = measure.batch(shape, device)
-    memory = partial(measure.peak_memory, device=device, shape=memory_shape)
     timings = measure.interleaved(group, x, y, rounds, say)
     return [
         report.Row(
@@ -65,7 +81,7 @@ def _rows(
             baseline=c.baseline,
             ratio=timings[c.name].median / timings[c.baseline].median,
             goal=c.goal,
-            memory=None if c.compiled else memory(c.loss),
+            memory=memory(c.loss) if memory else None,
         )
         for c in group
     ]
@@ -78,11 +94,12 @@ def _keras_rows(shape: tuple[int, ...], rounds: int, threads: int) -> list[repor
     command = [sys.executable, "-m", "benchmarks.keras_xla", "--shape", json.dumps(shape)]
     command += ["--rounds", str(rounds)]
     env = {**os.environ, **environment("keras-tensorflow", "cpu", threads)}
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"benchmarks.keras_xla failed:\n{done.stderr[-2000:]}")
     seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
     timings = {name: measure.Timing(found) for name, found in seconds.items()}
     stock = timings[keras_xla.STOCK].median
-    goals = {"segact, sigmoid": 1.05, keras_xla.STOCK: None}
     return [
         report.Row(
             group="Keras on TensorFlow, XLA",
@@ -91,7 +108,7 @@ def _keras_rows(shape: tuple[int, ...], rounds: int, threads: int) -> list[repor
             spread=timing.spread,
             baseline=keras_xla.STOCK,
             ratio=timing.median / stock,
-            goal=goals.get(name, 1.5),
+            goal=keras_xla.goal(name),
             memory=None,
         )
         for name, timing in timings.items()
@@ -106,7 +123,7 @@ def _sizes(
     times: dict[str, dict[int, float]] = {c.name: {} for c in chosen}
     for size in sizes:
         x, y = measure.batch((size,), device)
-        rounds = max(3, min(50, 20_000_000 // size))
+        rounds = max(5, min(50, 20_000_000 // size))
         for name, timing in measure.interleaved(chosen, x, y, rounds, say).items():
             times[name][size] = timing.median / size * 1e9
     return times
@@ -121,17 +138,23 @@ def main(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there.")
     ] = None,
+    figure_file: Annotated[
+        Path | None, typer.Option("--figure", help="Draw it there, as PNG or SVG by its name.")
+    ] = None,
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
 ) -> None:
     """Our losses beside their peers: time, ratio, memory, and time per element over sizes."""
     if device is Device.cuda and not torch.cuda.is_available():
         print("benchmarks: torch sees no CUDA device", file=sys.stderr)
         raise typer.Exit(2)
+    if figure_file and figure_file.suffix not in (".png", ".svg"):
+        print(f"benchmarks: --figure wants a .png or .svg, got {figure_file}", file=sys.stderr)
+        raise typer.Exit(2)
     torch.set_num_threads(threads)
     shape, sizes = (QUICK_SHAPE, QUICK_SIZES) if quick else (SHAPE, SIZES)
     rounds = 3 if quick else rounds
-    groups = [contestants.cross_entropy(), contestants.dice()]
-    groups += [contestants.compiled()] if compiled and not quick else []
+    eager = [contestants.cross_entropy(), contestants.dice()]
+    memory = partial(measure.peak_memory, device=device.value)
     console = Console(stderr=True)
     with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("")
@@ -139,14 +162,24 @@ def main(
         def say(name: str) -> None:
             bar.update(task, description=name)
 
-        rows = [row for g in groups for row in _rows(g, device.value, shape, rounds, say)]
+        rows = [row for g in eager for row in _rows(g, device, shape, rounds, say, memory)]
+        if compiled and not quick:
+            rows += _rows(contestants.compiled(), device, shape, rounds, say)
+        if device is Device.cuda and not quick:
+            rows += _rows(contestants.bandwidth(), device, LARGE_SHAPE, rounds, say)
         if device is Device.cpu:
             say("Keras on TensorFlow, XLA")
             rows += _keras_rows(shape, rounds, threads)
-        swept = _sizes(groups[0], device.value, sizes, say)
-    results = report.Results(machine(device.value, threads), shape, rows, swept)
+        swept = _sizes(eager[0], device, sizes, say)
+        say("importing")
+        imports = measure.import_seconds(3 if quick else 9)
+    if quick:
+        rows = [replace(row, goal=None) for row in rows]  # they are for the full size
+    results = report.Results(machine(device, threads), shape, rows, swept, imports)
     if json_file:
         write_atomically(json_file, (json.dumps(results.as_dict(), indent=1) + "\n").encode())
+    if figure_file:
+        figure.draw(results, figure_file)
     if markdown:
         print(report.markdown(results))
     else:

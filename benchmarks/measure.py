@@ -1,6 +1,8 @@
 """How it is measured: interleaved rounds, medians and spread; memory by what the system counts."""
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +46,9 @@ def batch(shape: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
 
 def step(loss: Loss, x: Tensor, y: Tensor) -> None:
     """Forward and backward, as in training; the gradient is dropped."""
-    loss(x, y).backward()
+    value = loss(x, y)
+    if value.requires_grad:
+        value.backward()
     x.grad = None
 
 
@@ -110,4 +114,16 @@ def peak_memory(loss: Loss, device: str, shape: tuple[int, ...] = MEMORY_SHAPE) 
             peak = _resident("VmHWM") - before
         except OSError:
             return None
-    return peak / (x.numel() * x.element_size()) - 1
+    return max(0.0, peak / (x.numel() * x.element_size()) - 1)
+
+
+def import_seconds(rounds: int) -> dict[str, float]:
+    """Median seconds of a fresh process that imports torch, and of one that goes on to us."""
+    codes = {"torch": "import torch", "segact_torch": "import torch, segact_torch"}
+    seconds: dict[str, list[float]] = {name: [] for name in codes}
+    for _ in range(rounds):
+        for name, code in codes.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in seconds.items()}

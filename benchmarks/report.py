@@ -34,9 +34,27 @@ class Results:
     shape: tuple[int, ...]
     rows: list[Row]
     sizes: dict[str, dict[int, float]]
+    imports: dict[str, float]
+
+    @property
+    def import_milliseconds(self) -> float:
+        """What importing segact_torch adds to importing torch."""
+        return (self.imports["segact_torch"] - self.imports["torch"]) * 1e3
+
+    @property
+    def shown_machine(self) -> str:
+        return ", ".join(f"{name}: {value}" for name, value in self.machine.items())
+
+    @property
+    def groups(self) -> list[str]:
+        return list(dict.fromkeys(row.group for row in self.rows))
+
+    @property
+    def counts(self) -> list[int]:
+        return list(next(iter(self.sizes.values())))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `sizes` are nanoseconds an element."""
+        """For JSON; `sizes` are nanoseconds an element, `imports` seconds."""
         rows = [asdict(row) | {"met": row.met} for row in self.rows]
         return {**asdict(self), "rows": rows}
 
@@ -51,14 +69,23 @@ def _cells(row: Row) -> list[str]:
 
 HEADS = ("", "ms", "spread", "ratio", "goal", "", "memory")
 NOTE = (
-    "ms: median of a step, forward and backward; ratio: to the first of its kind, in the same run; "
-    "memory: peak beyond inputs and gradient, in tensors of the input's size"
+    "ms: median of a step, forward and backward; spread: between the quartiles; ratio: to the "
+    "first of its kind, in the same run; memory: peak beyond inputs and gradient, in tensors of "
+    "the input's size"
 )
+
+
+def _import_line(results: Results) -> str:
+    return (
+        f"import segact_torch adds {results.import_milliseconds:.0f} ms "
+        f"to the {results.imports['torch'] * 1e3:.0f} ms of import torch"
+    )
 
 
 def print_table(out: Console, results: Results) -> None:
     """A table for every group."""
-    for group in dict.fromkeys(row.group for row in results.rows):
+    out.print(f"{results.shown_machine}; {' x '.join(map(str, results.shape))} logits")
+    for group in results.groups:
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for i, head in enumerate(HEADS):
             table.add_column(head, justify="right" if 0 < i < 5 or i == 6 else "left", no_wrap=True)
@@ -68,27 +95,31 @@ def print_table(out: Console, results: Results) -> None:
         out.print(f"\n[bold]{group}[/]")
         out.print(table)
     out.print(f"\n{NOTE}")
-    if results.sizes:
-        print_sizes(out, results)
-
-
-def print_sizes(out: Console, results: Results) -> None:
-    """Nanoseconds an element over sizes."""
-    counts = list(next(iter(results.sizes.values())))
     table = Table("", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for count in counts:
-        table.add_column(f"{count:.0e}".replace("e+0", "e"), justify="right")
+    for count in results.counts:
+        table.add_column(_power(count), justify="right")
     for name, times in results.sizes.items():
-        table.add_row(name, *(f"{times[count]:.2f}" for count in counts))
+        table.add_row(name, *(f"{times[count]:.2f}" for count in results.counts))
     out.print("\n[bold]nanoseconds an element, by number of elements[/]")
     out.print(table)
+    out.print(f"\n{_import_line(results)}")
+
+
+def _power(count: int) -> str:
+    return f"{count:.0e}".replace("e+0", "e")
 
 
 def markdown(results: Results) -> str:
-    """The tables for docs/performance.md."""
-    lines: list[str] = []
-    for group in dict.fromkeys(row.group for row in results.rows):
+    """The same for docs/performance.md."""
+    lines = [f"{results.shown_machine}; {' x '.join(map(str, results.shape))} logits."]
+    for group in results.groups:
         lines += ["", f"| {group} | ms | spread | ratio | goal | | memory |"]
         lines.append("| --- | ---: | ---: | ---: | ---: | --- | ---: |")
         lines += [f"| {' | '.join(_cells(row))} |" for row in results.rows if row.group == group]
-    return "\n".join(lines[1:])
+    heads = [f"1e{len(str(count)) - 1}" for count in results.counts]
+    lines += ["", f"| nanoseconds an element | {' | '.join(heads)} |"]
+    lines.append("| --- |" + " ---: |" * len(heads))
+    for name, times in results.sizes.items():
+        cells = [f"{times[count]:.2f}" for count in results.counts]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"{_import_line(results)}."])

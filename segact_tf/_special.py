@@ -389,14 +389,15 @@ def mean(x: Any, axis: tuple[int, ...], valid: Any = None) -> Any:
 
     @ops.custom_gradient
     def call(x: Any) -> tuple[Any, Any]:
-        total = _add(x, axis, keepdims=True)
-        n = _count(x, total, axis, valid)
+        part, length = _shorten(x, axis)
+        total = _add(part, axis, keepdims=True)
+        n = _count(x, total, axis, valid) / length
 
         def grad(*args: Any, upstream: Any = None) -> Any:
             (upstream,) = args if upstream is None else (upstream,)
-            return ops.broadcast_to(_restore(upstream, axis) / n, ops.shape(x))
+            return ops.broadcast_to(_restore(upstream, axis) / n / length, ops.shape(x))
 
-        average = ops.where(ops.isinf(total), _add(x / n, axis, keepdims=True), total / n)
+        average = ops.where(ops.isinf(total), _add(part / n, axis, keepdims=True), total / n)
         return ops.squeeze(average, axis), grad
 
     return call(x) if axis else x
@@ -420,6 +421,18 @@ def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
     for a in axis:
         x = _fold(x, a)
     return ops.sum(x, axis=axis, keepdims=keepdims)
+
+
+def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
+    """The mean over one axis by the backend, and its length, if one of several is short.
+
+    What is used twice, or added in halves at once, XLA would compute as often as that.
+    """
+    short = [a for a in axis if x.shape[a] is not None and 1 < x.shape[a] <= 32]
+    if not short or len(axis) == 1:
+        return x, 1
+    length = x.shape[short[0]]
+    return ops.sum(x / length, axis=short[0], keepdims=True), length
 
 
 def _fold(x: Any, axis: int) -> Any:

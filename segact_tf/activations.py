@@ -227,13 +227,13 @@ class _Symmetric(Activation):
         return _elementwise(x, self._cdf, self.pdf)
 
     def sf(self, x: Any) -> Any:
-        return self.cdf(-ops.convert_to_tensor(x))
+        return _elementwise(x, self._sf, lambda x: -self.pdf(x))
 
     def logcdf(self, x: Any) -> Any:
         return _elementwise(x, self._logcdf, self._logcdf_derivative)
 
     def logsf(self, x: Any) -> Any:
-        return self.logcdf(-ops.convert_to_tensor(x))
+        return _elementwise(x, self._logsf, self._logsf_derivative)
 
     def pdf(self, x: Any) -> Any:
         return _elementwise(x, self._pdf, self._pdf_derivative)
@@ -242,21 +242,54 @@ class _Symmetric(Activation):
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
 
     def _cdf(self, x: Any) -> Any:
-        tail = self._squeeze(self._tail(ops.abs(x)))
+        tail = self._squeezed_tail(x)
         return ops.where(x < 0, tail, 1 - tail)
 
+    def _sf(self, x: Any) -> Any:
+        tail = self._squeezed_tail(x)
+        return ops.where(x < 0, 1 - tail, tail)
+
     def _logcdf(self, x: Any) -> Any:
-        t = ops.abs(x)
+        return ops.where(x < 0, *self._logarithms(ops.abs(x)))
+
+    def _logsf(self, x: Any) -> Any:
+        far, near = self._logarithms(ops.abs(x))
+        return ops.where(x < 0, near, far)
+
+    # What the two sides share is written alike, so that a compiler computes it once.
+
+    def _squeezed_tail(self, x: Any) -> Any:
+        return self._squeeze(self._tail(ops.abs(x)))
+
+    def _logarithms(self, t: Any) -> tuple[Any, Any]:
+        """log F(-t) and log F(t)."""
         tail = self._squeeze(self._tail(t))
-        log_tail = self._log_tail(t) if self.epsilon == 0 else ops.log(tail)
-        return ops.where(x < 0, log_tail, _special.log1p(-tail))
+        return self._log_tail(t) if self.epsilon == 0 else ops.log(tail), _special.log1p(-tail)
 
     def _logcdf_derivative(self, x: Any) -> Any:
-        """pdf / cdf; for x < 0 that is the hazard, which underflows nowhere."""
         below = x < 0
         t = ops.where(below, -x, x)  # abs, but with a derivative of 1 at 0
-        tail = self._hazard(t) if self.epsilon == 0 else self.pdf(t) / self.sf(t)
-        return ops.where(below, tail, self.pdf(t) / self.cdf(t))
+        return ops.where(below, *self._hazards(t))
+
+    def _logsf_derivative(self, x: Any) -> Any:
+        below = x < 0
+        far, near = self._hazards(ops.where(below, -x, x))
+        return -ops.where(below, near, far)
+
+    def _hazards(self, t: Any) -> tuple[Any, Any]:
+        """pdf / cdf at -t, which underflows nowhere, and at t."""
+        density, near = self._upper_pdf(t), self._upper_cdf(t)
+        far = self._hazard(t) if self.epsilon == 0 else density / self.sf(t)
+        return far, density / near
+
+    def _upper_pdf(self, t: Any) -> Any:
+        """pdf(t), for those that know t >= 0."""
+        scale = 1 - 2 * self.epsilon
+        return _elementwise(t, lambda t: scale * self._density(t), lambda t: scale * self._slope(t))
+
+    def _upper_cdf(self, t: Any) -> Any:
+        """cdf(t), for those that know t >= 0."""
+        return _elementwise(t, lambda t: 1 - self._squeeze(self._tail(t)), self._upper_pdf)
 
     def _pdf(self, x: Any) -> Any:
         return (1 - 2 * self.epsilon) * self._density(ops.abs(x))
@@ -286,8 +319,11 @@ class Sigmoid(_Symmetric):
         e = ops.exp(-t)
         return e / (1 + e)
 
-    def _log_tail(self, t: Any) -> Any:
-        return -(t + _special.log1p(ops.exp(-t)))
+    def _logarithms(self, t: Any) -> tuple[Any, Any]:
+        if self.epsilon > 0:
+            return super()._logarithms(t)
+        near = -_special.log1p(ops.exp(-t))
+        return near - t, near
 
     def _density(self, t: Any) -> Any:
         e = ops.exp(-t)
@@ -297,8 +333,11 @@ class Sigmoid(_Symmetric):
         # expm1(-t) / (1 + exp(-t)) is -tanh(t / 2), which keras.ops has in float32 alone on JAX.
         return self._density(t) * (ops.expm1(-t) / (1 + ops.exp(-t)))
 
-    def _hazard(self, t: Any) -> Any:
-        return 1 / (1 + ops.exp(-t))
+    def _hazards(self, t: Any) -> tuple[Any, Any]:
+        if self.epsilon > 0:
+            return super()._hazards(t)
+        e = ops.exp(-t)
+        return 1 / (1 + e), e / (1 + e)
 
     def _lower_quantile(self, p: Any, q: Any) -> Any:
         # From 1/3 on, log1p keeps the digits that log would lose at 1/2.

@@ -15,7 +15,6 @@ import importlib.machinery
 import math
 import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from segact_torch.activations import (
     NormalCDF,
     Sigmoid,
     Softsign,
+    _Weigh,
 )
 
 Axis = tuple[int, ...]
@@ -48,13 +48,10 @@ _ARGUMENTS = {
 }
 
 
-@cache
-def library() -> ctypes.CDLL | None:
+def _load() -> ctypes.CDLL | None:
     """The compiled loops; None where there are none."""
-    here = [
-        Path(__file__).with_name(f"_kernels{s}") for s in importlib.machinery.EXTENSION_SUFFIXES
-    ]
-    found = [path for path in here if path.is_file()]
+    names = [f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    found = [path for path in map(Path(__file__).with_name, names) if path.is_file()]
     if not found or os.environ.get("SEGACT_KERNELS") == "0":
         return None
     loaded = ctypes.CDLL(str(found[0]))
@@ -63,26 +60,28 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+LIBRARY = _load()
+
+
 def serves(f: object, *tensors: Tensor | None) -> bool:
     """Whether the loops have this activation, and can read these: the input, then constants."""
     given = [t for t in tensors if t is not None]
     return (
-        not torch.compiler.is_compiling()
+        LIBRARY is not None
         and type(f) in ORDER
         and isinstance(f, Activation)
         and f.epsilon == 0
-        and all(type(t) in (Tensor, torch.nn.Parameter) for t in given)
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in given)
         and not any(t.requires_grad for t in given[1:])
-        and not _is_traced()
-        and library() is not None
+        and (torch.compiler.is_compiling() or not _is_followed(given))
     )
 
 
-def _is_traced() -> bool:
-    """Whether somebody follows the operations, who would not see the loops."""
+def _is_followed(tensors: list[Tensor]) -> bool:
+    """Whether somebody follows the operations on these, who would not see the loops."""
     return (
-        torch.jit.is_tracing()
+        any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+        or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
     )
@@ -101,15 +100,13 @@ def cross_entropy(
     """What each(x) gives, summed over `axis` in float64; each loss if there is no axis."""
     if isinstance(pos_weight, Tensor) or not serves(f, x, y, w):
         return None
-    rows = _Rows(x, y, w, axis or tuple(range(x.ndim)))
-    sums = torch.empty(rows.count, rows.blocks, dtype=torch.float64)
-    losses = None if axis else rows.empty()
-    slopes = rows.empty() if _is_differentiated(x) else None
     options = (ORDER.index(type(f)), pos_weight, label_smoothing)
-    if not rows.run("segact_cross_entropy", *options, sums, losses, slopes):
-        return None
-    value = sums.sum(1).reshape(rows.kept) if losses is None else rows.back(losses)
-    if slopes is None:
+    if torch.compiler.is_compiling():
+        return _cross_entropy(x, y, w, list(axis), *options)[0]
+    rows = _Rows(x, y, w, axis or tuple(range(x.ndim)))
+    slopes = rows.empty() if _is_differentiated(x) else None
+    value = rows.cross_entropy(slopes, not axis, *options)
+    if value is None or slopes is None:
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
@@ -128,13 +125,13 @@ def areas(
     """What formula(x) gives in float64: TP, FP and FN over `axis`, stacked."""
     if not axis or not serves(f, x, y, w):
         return None
+    activation = ORDER.index(type(f))
+    if torch.compiler.is_compiling():
+        return _areas(x, y, w, list(axis), activation)[0]
     rows = _Rows(x, y, w, axis)
-    parts = torch.empty(rows.count, rows.blocks, 3, dtype=torch.float64)
     density = rows.empty() if _is_differentiated(x) else None
-    if not rows.run("segact_areas", ORDER.index(type(f)), parts, density):
-        return None
-    value = parts.sum(1).T.reshape(3, *rows.kept)
-    if density is None:
+    value = rows.areas(density, activation)
+    if value is None or density is None:
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
@@ -174,11 +171,28 @@ class _Rows:
         inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
         return rows.reshape(self.sizes).permute(inverse)
 
+    def cross_entropy(
+        self, slopes: Tensor | None, each: bool, *options: int | float
+    ) -> Tensor | None:
+        """The sum of each row in float64, or each loss, and into `slopes` its gradient."""
+        sums = torch.empty(self.count, self.blocks, dtype=torch.float64)
+        losses = self.empty() if each else None
+        if not self.run("segact_cross_entropy", *options, sums, losses, slopes):
+            return None
+        return sums.sum(1).reshape(self.kept) if losses is None else self.back(losses)
+
+    def areas(self, density: Tensor | None, activation: int) -> Tensor | None:
+        """The areas of each row in float64, stacked, and into `density` what its name says."""
+        parts = torch.empty(self.count, self.blocks, 3, dtype=torch.float64)
+        if not self.run("segact_areas", activation, parts, density):
+            return None
+        return parts.sum(1).T.reshape(3, *self.kept)
+
     def run(self, name: str, *arguments: Any) -> bool:
         """Call a compiled loop, which takes tensors by their address."""
         given = (torch.get_num_threads(), self.count, self.length, *self.tensors, *arguments)
         plain = (a.data_ptr() if isinstance(a, Tensor) else a for a in given)
-        return bool(getattr(library(), name)(*plain))
+        return bool(getattr(LIBRARY, name)(*plain))
 
 
 class _Known(torch.autograd.Function):
@@ -205,3 +219,94 @@ class _Known(torch.autograd.Function):
         else:
             found = gradient(grads[0])
         return None, None, None, found, None, None
+
+
+# In compiled code the loops are operators, of which the compiler knows shapes and gradients. They
+# refuse nothing: there is no other way from within.
+
+
+@torch.library.custom_op("segact::cross_entropy", mutates_args=())
+def _cross_entropy(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: list[int],
+    activation: int,
+    pos_weight: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """What `cross_entropy` returns, and the gradient of its sum."""
+    rows = _Rows(x, y, w, tuple(axis) or tuple(range(x.ndim)))
+    slopes = rows.empty()
+    value = rows.cross_entropy(slopes, not axis, activation, pos_weight, label_smoothing)
+    if value is not None:
+        return value.contiguous(), rows.back(slopes).contiguous()
+    f, y = ORDER[activation](), y * (1 - label_smoothing) + label_smoothing / 2
+    on, off = (t if w is None else _Weigh.apply(w, t) for t in (pos_weight * y, 1 - y))
+    loss = _Weigh.apply(on, -f.logcdf(x)) + _Weigh.apply(off, -f.logsf(x))
+    slope = _Weigh.apply(on, f._logcdf_derivative(x)) + _Weigh.apply(off, f._logsf_derivative(x))
+    return loss.double().sum(axis) if axis else loss, -slope
+
+
+@_cross_entropy.register_fake
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], *options: Any) -> Any:
+    if not axis:
+        return torch.empty(x.shape), torch.empty(x.shape)
+    kept = [size for a, size in enumerate(x.shape) if a not in axis]
+    return torch.empty(kept, dtype=torch.float64), torch.empty(x.shape)
+
+
+def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.axis = inputs[3]
+    ctx.save_for_backward(output[1])
+
+
+def _cross_entropy_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
+    (slopes,) = ctx.saved_tensors
+    return _spread(upstream.float(), slopes, ctx.axis) * slopes, *[None] * 6
+
+
+_cross_entropy.register_autograd(_cross_entropy_backward, setup_context=_save_slopes)
+
+
+@torch.library.custom_op("segact::areas", mutates_args=())
+def _areas(
+    x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], activation: int
+) -> tuple[Tensor, Tensor]:
+    """What `areas` returns, and the density of every element."""
+    rows = _Rows(x, y, w, tuple(axis))
+    density = rows.empty()
+    value = rows.areas(density, activation)
+    if value is not None:
+        return value.contiguous(), rows.back(density).contiguous()
+    f = ORDER[activation]()
+    p, q = f.cdf(x), f.sf(x)
+    parts = [t if w is None else _Weigh.apply(w, t) for t in (y * p, (1 - y) * p, y * q)]
+    return torch.stack([part.double().sum(axis) for part in parts]), f.pdf(x)
+
+
+@_areas.register_fake
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], activation: int) -> Any:
+    kept = [size for a, size in enumerate(x.shape) if a not in axis]
+    return torch.empty([3, *kept], dtype=torch.float64), torch.empty(x.shape)
+
+
+def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, y, w, ctx.axis, _ = inputs
+    ctx.save_for_backward(y, w, output[1])
+
+
+def _areas_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
+    y, w, density = ctx.saved_tensors
+    hit, false_alarm, miss = (_spread(u.float(), y, ctx.axis) for u in upstream)
+    slope = (1 - y) * false_alarm + y * (hit - miss)
+    gradient = slope * density
+    return gradient if w is None else _Weigh.apply(w, gradient), *[None] * 4
+
+
+_areas.register_autograd(_areas_backward, setup_context=_save_density)
+
+
+def _spread(reduced: Tensor, x: Tensor, axis: list[int]) -> Tensor:
+    """What was summed over `axis`, in a shape that broadcasts to that of x."""
+    return reduced.reshape([1 if a in axis else size for a, size in enumerate(x.shape)])

@@ -230,13 +230,13 @@ class _Symmetric(Activation):
         return _elementwise(x, self._cdf, self.pdf)
 
     def sf(self, x: Tensor) -> Tensor:
-        return self.cdf(-x)
+        return _elementwise(x, self._sf, lambda x: -self.pdf(x))
 
     def logcdf(self, x: Tensor) -> Tensor:
         return _elementwise(x, self._logcdf, self._logcdf_derivative)
 
     def logsf(self, x: Tensor) -> Tensor:
-        return self.logcdf(-x)
+        return _elementwise(x, self._logsf, self._logsf_derivative)
 
     def pdf(self, x: Tensor) -> Tensor:
         return _elementwise(x, self._pdf, self._pdf_derivative)
@@ -245,21 +245,54 @@ class _Symmetric(Activation):
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
 
     def _cdf(self, x: Tensor) -> Tensor:
-        tail = self._squeeze(self._tail(x.abs()))
+        tail = self._squeezed_tail(x)
         return torch.where(x < 0, tail, 1 - tail)
 
+    def _sf(self, x: Tensor) -> Tensor:
+        tail = self._squeezed_tail(x)
+        return torch.where(x < 0, 1 - tail, tail)
+
     def _logcdf(self, x: Tensor) -> Tensor:
-        t = x.abs()
+        return torch.where(x < 0, *self._logarithms(x.abs()))
+
+    def _logsf(self, x: Tensor) -> Tensor:
+        far, near = self._logarithms(x.abs())
+        return torch.where(x < 0, near, far)
+
+    # What the two sides share is written alike, so that a compiler computes it once.
+
+    def _squeezed_tail(self, x: Tensor) -> Tensor:
+        return self._squeeze(self._tail(x.abs()))
+
+    def _logarithms(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """log F(-t) and log F(t)."""
         tail = self._squeeze(self._tail(t))
-        log_tail = self._log_tail(t) if self.epsilon == 0 else torch.log(tail)
-        return torch.where(x < 0, log_tail, torch.log1p(-tail))
+        return self._log_tail(t) if self.epsilon == 0 else torch.log(tail), torch.log1p(-tail)
 
     def _logcdf_derivative(self, x: Tensor) -> Tensor:
-        """pdf / cdf; for x < 0 that is the hazard, which underflows nowhere."""
         below = x < 0
         t = torch.where(below, -x, x)  # abs, but with a derivative of 1 at 0
-        tail = self._hazard(t) if self.epsilon == 0 else self.pdf(t) / self.sf(t)
-        return torch.where(below, tail, self.pdf(t) / self.cdf(t))
+        return torch.where(below, *self._hazards(t))
+
+    def _logsf_derivative(self, x: Tensor) -> Tensor:
+        below = x < 0
+        far, near = self._hazards(torch.where(below, -x, x))
+        return -torch.where(below, near, far)
+
+    def _hazards(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """pdf / cdf at -t, which underflows nowhere, and at t."""
+        density, near = self._upper_pdf(t), self._upper_cdf(t)
+        far = self._hazard(t) if self.epsilon == 0 else density / self.sf(t)
+        return far, density / near
+
+    def _upper_pdf(self, t: Tensor) -> Tensor:
+        """pdf(t), for those that know t >= 0."""
+        scale = 1 - 2 * self.epsilon
+        return _elementwise(t, lambda t: scale * self._density(t), lambda t: scale * self._slope(t))
+
+    def _upper_cdf(self, t: Tensor) -> Tensor:
+        """cdf(t), for those that know t >= 0."""
+        return _elementwise(t, lambda t: 1 - self._squeeze(self._tail(t)), self._upper_pdf)
 
     def _pdf(self, x: Tensor) -> Tensor:
         return (1 - 2 * self.epsilon) * self._density(x.abs())
@@ -288,8 +321,11 @@ class Sigmoid(_Symmetric):
         e = torch.exp(-t)
         return e / (1 + e)
 
-    def _log_tail(self, t: Tensor) -> Tensor:
-        return -(t + torch.log1p(torch.exp(-t)))
+    def _logarithms(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.epsilon > 0:
+            return super()._logarithms(t)
+        near = -torch.log1p(torch.exp(-t))
+        return near - t, near
 
     def _density(self, t: Tensor) -> Tensor:
         e = torch.exp(-t)
@@ -298,8 +334,11 @@ class Sigmoid(_Symmetric):
     def _slope(self, t: Tensor) -> Tensor:
         return -self._density(t) * torch.tanh(t / 2)
 
-    def _hazard(self, t: Tensor) -> Tensor:
-        return 1 / (1 + torch.exp(-t))
+    def _hazards(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.epsilon > 0:
+            return super()._hazards(t)
+        e = torch.exp(-t)
+        return 1 / (1 + e), e / (1 + e)
 
     def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
         # From 1/3 on, log1p keeps the digits that log would lose at 1/2.

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("typer")
+pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[1]
 
 
@@ -24,21 +25,24 @@ def run(*options):
 
 
 def test_quick(tmp_path):
-    path = tmp_path / "results.json"
-    done = run("--quick", "--threads", "1", "--json", str(path))
+    path, figure = tmp_path / "results.json", tmp_path / "results.png"
+    done = run("--quick", "--threads", "1", "--json", str(path), "--figure", str(figure))
     assert done.returncode == 0, done.stderr
+    assert figure.read_bytes().startswith(b"\x89PNG")
     results = json.loads(path.read_text())
     rows = {row["name"]: row for row in results["rows"]}
     assert {"segact, sigmoid", "segact, arctan"} <= rows.keys()
     for row in results["rows"]:
         assert row["milliseconds"] > 0
         assert math.isfinite(row["ratio"])
+        assert row["goal"] is None  # the goals are for the full size
         if row["name"] == row["baseline"]:
             assert row["ratio"] == 1
     # a step of the stock loss holds its elementwise result, and the gradient is not counted
     assert rows["F.binary_cross_entropy_with_logits"]["memory"] == pytest.approx(1, abs=0.1)
     assert all(time > 0 for times in results["sizes"].values() for time in times.values())
-    for head in ("cross entropy", "Dice", "nanoseconds an element"):
+    assert results["imports"]["torch"] > 0
+    for head in ("cross entropy", "Dice", "nanoseconds an element", "import segact_torch adds"):
         assert head in done.stdout
 
 
@@ -47,9 +51,11 @@ def test_as_markdown():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "| cross entropy | ms | spread | ratio | goal | | memory |" in lines
-    assert len({line.count("|") for line in lines if line}) == 1
+    assert {line.count("|") for line in lines} == {0, 4, 8}
 
 
-@pytest.mark.parametrize("options", [("--device", "tpu"), ("--rounds", "1"), ("extra",)])
+@pytest.mark.parametrize(
+    "options", [("--device", "tpu"), ("--rounds", "1"), ("extra",), ("--figure", "a.doc")]
+)
 def test_wrong_usage(options):
     assert run(*options).returncode == 2

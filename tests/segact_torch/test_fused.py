@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import segact_torch  # noqa: E402
 from segact_torch import _fused  # noqa: E402
 
-needs_loops = pytest.mark.skipif(_fused.library() is None, reason="the loops are not compiled")
+needs_loops = pytest.mark.skipif(_fused.LIBRARY is None, reason="the loops are not compiled")
 
 # name: options, some of which say which groups there are
 LOSSES = {
@@ -45,7 +45,7 @@ def make(name, activation=None):
 @pytest.fixture
 def formulas(monkeypatch):
     """Without the loops."""
-    monkeypatch.setattr(_fused, "library", lambda: None)
+    monkeypatch.setattr(_fused, "LIBRARY", None)
 
 
 def value_and_gradient(loss, x, y, activation, **more):
@@ -93,7 +93,7 @@ def assert_equals_float64(loss, x, y, activation, **more):
 )
 @pytest.mark.skipif(os.environ.get("SEGACT_KERNELS") == "0", reason="they are switched off")
 def test_the_loops_are_compiled_where_there_is_a_compiler():
-    assert _fused.library() is not None
+    assert _fused.LIBRARY is not None
 
 
 @needs_loops
@@ -247,7 +247,44 @@ def test_the_formulas_keep_the_bounds_too(formulas, smooth, dense_error):
 
 
 def test_switched_off_by_the_environment():
-    code = "from segact_torch import _fused; print(_fused.library())"
+    code = "from segact_torch import _fused; print(_fused.LIBRARY)"
     env = {**os.environ, "SEGACT_KERNELS": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "None"
+
+
+@needs_loops
+@pytest.mark.parametrize("raw", [0.5, 1e15], ids=["served", "refused"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
+def test_compiled_code_calls_the_loops(loss, weighted, raw):
+    torch._dynamo.reset()
+    x, y = batch()
+    x[0, 0, 0, 1] = raw
+    more = {"weight": torch.linspace(0, 2, 33).expand(1, 1, 1, 33)} if weighted else {}
+    graphs = []
+
+    def note(graph, inputs):
+        graphs.append(graph.code)
+        return graph
+
+    torch.compile(loss, backend=note, fullgraph=True)(x, y, "arctan", **more)
+    assert "torch.ops.segact" in graphs[0]
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    value, gradient = value_and_gradient(compiled, x, y, "arctan", **more)
+    expected, slope = value_and_gradient(loss, x, y, "arctan", **more)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
+
+
+@needs_loops
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
+def test_operators_are_registered_as_they_behave(weighted):
+    """Shapes, strides, aliases and gradients, in PyTorch's own check."""
+    x, y = batch(shape=(2, 2, 3, 5))
+    x.requires_grad_()
+    w = torch.rand_like(y) if weighted else None
+    for axis in ([], [0, 1, 2, 3], [1, 2, 3], [2, 3]):
+        torch.library.opcheck(_fused._cross_entropy, (x, y, w, axis, 2, 1.5, 0.125))
+        if axis:
+            torch.library.opcheck(_fused._areas, (x, y, w, axis, 2))
