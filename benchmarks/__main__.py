@@ -123,7 +123,7 @@ def _sizes(
     times: dict[str, dict[int, float]] = {c.name: {} for c in chosen}
     for size in sizes:
         x, y = measure.batch((size,), device)
-        rounds = max(5, min(50, 20_000_000 // size))
+        rounds = max(3, min(20, 20_000_000 // size))
         for name, timing in measure.interleaved(chosen, x, y, rounds, say).items():
             times[name][size] = timing.median / size * 1e9
     return times

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from benchmarks.contestants import Contestant, Loss
 
+# Steps of a turn: those that only settle, and those that count.
+SETTLING, COUNTED = 4, 3
 # Larger than what malloc keeps (32 MiB), so that every tensor is asked of the system.
 MEMORY_SHAPE = (16, 1, 1024, 1024)
 
@@ -66,8 +68,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Every contestant once a round, so that a slow moment of the machine meets all of them.
 
-    Each is timed in the state that training is in: a step of its own precedes the one that counts,
-    and has left it the memory and caches that it needs.
+    Each is timed in the state that training is in: steps of its own precede those that count, until
+    malloc and the caches have settled on what it needs.
     """
     device = x.device.type
     timings = {c.name: Timing() for c in contestants}
@@ -77,12 +79,13 @@ def interleaved(
     for _ in range(rounds):
         for c in contestants:
             report(c.name)
-            step(c.loss, x, y)
-            _synchronize(device)
-            start = time.perf_counter()
-            step(c.loss, x, y)
-            _synchronize(device)
-            timings[c.name].seconds.append(time.perf_counter() - start)
+            for i in range(SETTLING + COUNTED):
+                _synchronize(device)
+                start = time.perf_counter()
+                step(c.loss, x, y)
+                _synchronize(device)
+                if i >= SETTLING:
+                    timings[c.name].seconds.append(time.perf_counter() - start)
     return timings
 
 

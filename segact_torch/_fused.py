@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,8 @@ Formula = Callable[[Tensor], Tensor]
 
 # As in _kernels.c.
 BLOCK = 512
+# An area below this counts as none, as in the formula.
+TINY = torch.finfo(torch.float32).tiny
 ORDER = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
 
 _THREADS = _ACTIVATION = ctypes.c_int
@@ -119,27 +122,51 @@ def cross_entropy(
     return _Known.apply([value], gradient, formula, x, y, w)
 
 
-def areas(
-    formula: Formula, x: Tensor, y: Tensor, w: Tensor | None, f: object, axis: Axis
+def overlap(
+    formula: Formula,
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    f: object,
+    axis: Axis,
+    costs: tuple[float, float, float],
+    smooth: float,
 ) -> Tensor | None:
-    """What formula(x) gives in float64: TP, FP and FN over `axis`, stacked."""
+    """What formula(x) gives: the ratio of weighted areas over `axis`."""
     if not axis or not serves(f, x, y, w):
         return None
     activation = ORDER.index(type(f))
     if torch.compiler.is_compiling():
-        return _areas(x, y, w, list(axis), activation)[0]
+        return _ratio(_areas(x, y, w, list(axis), activation)[0], costs, smooth, torch)[0].float()
     rows = _Rows(x, y, w, axis)
     density = rows.empty() if _is_differentiated(x) else None
-    value = rows.areas(density, activation)
-    if value is None or density is None:
+    areas = rows.areas(density, activation)
+    if areas is None:
+        return None
+    ratio, slopes = _ratio(areas.numpy(), costs, smooth, np)  # a few numbers, and NumPy is quick
+    value = torch.from_numpy(np.asarray(ratio, np.float32))
+    if density is None:
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
-        slopes = upstream.reshape(3, rows.count).T.float().contiguous()
-        rows.run("segact_areas_gradient", slopes, density)
+        upstreams = upstream.reshape(rows.count, 1) * torch.from_numpy(slopes.reshape(3, -1).T)
+        rows.run("segact_areas_gradient", upstreams.float().contiguous(), density)
         return rows.back(density)
 
-    return _Known.apply([value], gradient, lambda x: formula(x).double(), x, y, w)
+    return _Known.apply([value], gradient, formula, x, y, w)
+
+
+def _ratio(
+    areas: Any, costs: tuple[float, float, float], smooth: float, xp: Any
+) -> tuple[Any, Any]:
+    """(b FP + c FN) / (a TP + b FP + c FN + smooth), and its slopes in TP, FP and FN."""
+    (hits, false_alarms, misses), (a, b, c) = areas, costs
+    error, kept = b * false_alarms + c * misses, a * hits + smooth
+    total = error + kept
+    inverse = xp.where(total < TINY, 0.0, 1 / xp.where(total < TINY, 1.0, total))
+    value = error * inverse
+    share = kept * inverse * inverse
+    return value, xp.stack([-a * value * inverse, b * share, c * share])
 
 
 def _is_differentiated(x: Tensor) -> bool:
@@ -273,7 +300,7 @@ _cross_entropy.register_autograd(_cross_entropy_backward, setup_context=_save_sl
 def _areas(
     x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], activation: int
 ) -> tuple[Tensor, Tensor]:
-    """What `areas` returns, and the density of every element."""
+    """The areas TP, FP and FN over `axis`, stacked, and the density of every element."""
     rows = _Rows(x, y, w, tuple(axis))
     density = rows.empty()
     value = rows.areas(density, activation)

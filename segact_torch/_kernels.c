@@ -44,8 +44,8 @@ INLINE float from_bits(int32_t bits) {
 /* ln 2 in two parts, of which the first times a small integer is exact. */
 static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440054690583e-4f;
 
-/* exp(high + low) for high <= 0 and a small low; 0 below the smallest normal number. */
-INLINE float exponential(float high, float low) {
+/* exp(high + low) for abs(high) < 87 and a small low. */
+INLINE float near_exponential(float high, float low) {
     const float shift = 12582912.0f; /* 3/2 2^23: adding it rounds to an integer */
     float shifted = high * 1.44269504088896341f + shift;
     float k = shifted - shift;
@@ -58,7 +58,13 @@ INLINE float exponential(float high, float low) {
     p = p * r + 0.5000000013457727f;
     float mantissa = (p * (r * r) + r) + 1.0f;
     float power = from_bits((to_bits(shifted) - to_bits(shift) + 127) << 23);
-    return high + low < -87.3365f ? 0.0f : mantissa * power;
+    return mantissa * power;
+}
+
+/* exp(high + low) for high <= 0 and a small low; 0 below the smallest normal number. */
+INLINE float exponential(float high, float low) {
+    float e = near_exponential(high, low);
+    return high + low < -87.3365f ? 0.0f : e;
 }
 
 /* log(s + lost), where `lost` is what rounding took from s; s is normal. */
@@ -102,6 +108,9 @@ struct tail {
 struct surprise {
     float loss, hazard; /* -log F(z) and pdf(z) / F(z) */
 };
+struct shares {
+    float p, q, density; /* F(x), 1 - F(x) and pdf(x) */
+};
 
 /* For tails that do not underflow up to FAR. */
 INLINE struct surprise surprise_of(float z, struct tail a) {
@@ -111,9 +120,18 @@ INLINE struct surprise surprise_of(float z, struct tail a) {
     return (struct surprise){-logarithm(f, lost), a.density / f};
 }
 
-INLINE struct tail sigmoid_tail(float t) {
-    float e = exponential(-t, 0.0f), inverse = 1.0f / (1.0f + e);
-    return (struct tail){e * inverse, e * inverse * inverse};
+INLINE struct shares shares_of(float x, struct tail a) {
+    int below = x < 0;
+    return (struct shares){below ? a.mass : 1.0f - a.mass, below ? 1.0f - a.mass : a.mass,
+                           a.density};
+}
+
+INLINE struct shares sigmoid_shares(float x) {
+    /* F(x) is 0 from where exp(-x) overflows; NaN is not beyond anything, and stays. */
+    int beyond = -x > 87.0f;
+    float e = near_exponential(beyond ? 87.0f : -x, 0.0f);
+    float p = beyond ? 0.0f : 1.0f / (1.0f + e);
+    return (struct shares){p, beyond ? 1.0f : e * p, e * p * p};
 }
 
 INLINE struct surprise sigmoid_surprise(float z) {
@@ -173,6 +191,10 @@ INLINE struct tail normal_tail(float t) {
     return (struct tail){normal_mass(t, scaled_numerator(t), b), normal_density(b)};
 }
 
+INLINE struct shares normal_shares(float x) {
+    return shares_of(x, normal_tail(fabsf(x)));
+}
+
 INLINE struct surprise normal_surprise(float z) {
     int below = z < 0;
     float t = fabsf(z), n = scaled_numerator(t);
@@ -193,6 +215,10 @@ INLINE struct tail arctan_tail(float t) {
     return (struct tail){angle / pi, 1.0f / (pi * (1.0f + t * t))};
 }
 
+INLINE struct shares arctan_shares(float x) {
+    return shares_of(x, arctan_tail(fabsf(x)));
+}
+
 INLINE struct surprise arctan_surprise(float z) {
     return surprise_of(z, arctan_tail(fabsf(z)));
 }
@@ -202,6 +228,10 @@ INLINE struct tail softsign_tail(float t) {
     return (struct tail){a, a / (1.0f + t)};
 }
 
+INLINE struct shares softsign_shares(float x) {
+    return shares_of(x, softsign_tail(fabsf(x)));
+}
+
 INLINE struct surprise softsign_surprise(float z) {
     return surprise_of(z, softsign_tail(fabsf(z)));
 }
@@ -209,6 +239,10 @@ INLINE struct surprise softsign_surprise(float z) {
 INLINE struct tail inverse_square_root_tail(float t) {
     float square = 1.0f + t * t, h = sqrtf(square);
     return (struct tail){0.5f / (square + t * h), 0.5f / (square * h)};
+}
+
+INLINE struct shares inverse_square_root_shares(float x) {
+    return shares_of(x, inverse_square_root_tail(fabsf(x)));
 }
 
 INLINE struct surprise inverse_square_root_surprise(float z) {
@@ -222,6 +256,8 @@ struct block {
     const float *x, *y, *w;
     int hard; /* every y is 0 or 1 */
 };
+static const float ONES[BLOCK] = {[0 ... BLOCK - 1] = 1.0f}; /* where there are no weights */
+
 struct entropy {
     float pos_weight, label_smoothing;
 };
@@ -255,22 +291,30 @@ struct entropy {
         return total;                                                                              \
     }
 
-/* The sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)). */
+/* The sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)). Returns the bits of all y - y^2, whose
+   sign says whether there is a target beyond [0, 1]. */
+#define AREAS_LOOP(NAME, W)                                                                        \
+    _Pragma("omp simd reduction(+ : hits, false_alarms, misses) reduction(| : signs)")             \
+    for (int64_t i = 0; i < b.n; i++) {                                                            \
+        struct shares f = NAME##_shares(b.x[i]);                                                   \
+        float y = b.y[i];                                                                          \
+        signs |= to_bits(y - y * y);                                                               \
+        hits += W * y * f.p;                                                                       \
+        false_alarms += W * (1.0f - y) * f.p;                                                      \
+        misses += W * y * f.q;                                                                     \
+        density[i] = f.density;                                                                    \
+    }
 #define AREAS(NAME)                                                                                \
-    WIDEST static void NAME##_areas(struct block b, double *areas, float *density) {               \
+    WIDEST static int32_t NAME##_areas(struct block b, double *areas, float *density) {            \
         float hits = 0.0f, false_alarms = 0.0f, misses = 0.0f;                                     \
-        _Pragma("omp simd reduction(+ : hits, false_alarms, misses)")                              \
-        for (int64_t i = 0; i < b.n; i++) {                                                        \
-            struct tail a = NAME##_tail(fabsf(b.x[i]));                                         \
-            float p = b.x[i] < 0 ? a.mass : 1.0f - a.mass;                                         \
-            float q = b.x[i] < 0 ? 1.0f - a.mass : a.mass;                                         \
-            float on = b.w[i] * b.y[i], off = b.w[i] * (1.0f - b.y[i]);                            \
-            hits += on * p;                                                                        \
-            false_alarms += off * p;                                                               \
-            misses += on * q;                                                                      \
-            density[i] = a.density;                                                                \
+        int32_t signs = 0;                                                                         \
+        if (b.w == ONES) {                                                                         \
+            AREAS_LOOP(NAME, 1.0f)                                                                 \
+        } else {                                                                                   \
+            AREAS_LOOP(NAME, b.w[i])                                                               \
         }                                                                                          \
         areas[0] = hits, areas[1] = false_alarms, areas[2] = misses;                               \
+        return signs;                                                                              \
     }
 
 #define ACTIVATION(NAME) CROSS_ENTROPY(NAME) AREAS(NAME)
@@ -284,7 +328,7 @@ ACTIVATION(inverse_square_root)
 static double (*const CROSS_ENTROPIES[])(struct block, struct entropy, float *, float *) = {
     sigmoid_cross_entropy, normal_cross_entropy, arctan_cross_entropy, softsign_cross_entropy,
     inverse_square_root_cross_entropy};
-static void (*const ALL_AREAS[])(struct block, double *, float *) = {
+static int32_t (*const ALL_AREAS[])(struct block, double *, float *) = {
     sigmoid_areas, normal_areas, arctan_areas, softsign_areas, inverse_square_root_areas};
 
 /* Room for a block whose elements of weight 0 are made harmless. */
@@ -292,23 +336,24 @@ struct room {
     float x[BLOCK], y[BLOCK], spare[BLOCK];
 };
 
-static const float ONES[BLOCK] = {[0 ... BLOCK - 1] = 1.0f};
+/* Puts weights on a block. Returns whether they are finite and >= 0. */
+WIDEST static int put_weights(struct block *b, const float *w, struct room *room) {
+    int good = 1;
+    for (int64_t i = 0; i < b->n; i++) {
+        float weight = w[i], x = b->x[i], y = b->y[i];
+        room->x[i] = weight == 0.0f ? 0.0f : x;
+        room->y[i] = weight == 0.0f ? 0.0f : y;
+        good &= (weight >= 0.0f) & (weight < INFINITY);
+    }
+    b->x = room->x, b->y = room->y, b->w = w;
+    return good;
+}
 
-/* Sets w, where it is not NULL, and whether the block is hard. Returns whether it is within what the
-   loops can do: targets in [0, 1], finite weights >= 0, raw outputs that are not FAR. */
-WIDEST static int prepare(struct block *b, const float *w, struct room *room) {
+/* Finds out whether a block is hard. Returns whether all targets lie in [0, 1] and x is not FAR. */
+WIDEST static int inspect(struct block *b) {
     const int64_t n = b->n;
     const float *x = b->x, *y = b->y;
     int good = 1;
-    if (w) {
-        for (int64_t i = 0; i < n; i++) {
-            float weight = w[i], raw = x[i], target = y[i];
-            room->x[i] = weight == 0.0f ? 0.0f : raw;
-            room->y[i] = weight == 0.0f ? 0.0f : target;
-            good &= (weight >= 0.0f) & (weight < INFINITY);
-        }
-        x = b->x = room->x, y = b->y = room->y, b->w = w;
-    }
     float distance = 0.0f, softness = 0.0f; /* sums, so that NaN stays in them */
 #pragma omp simd reduction(+ : distance, softness)
     for (int64_t i = 0; i < n; i++) {
@@ -347,13 +392,15 @@ EXPORT int segact_cross_entropy(int threads, int64_t rows, int64_t n, const floa
     struct entropy options = {pos_weight, label_smoothing};
     int64_t blocks = rows * blocks_of(n);
     int good = 1;
-#pragma omp parallel for num_threads(threads) if (rows * n > GRAIN) reduction(& : good)
+#pragma omp parallel for schedule(guided) num_threads(threads) if (rows * n > GRAIN) \
+    reduction(& : good)
     for (int64_t i = 0; i < blocks; i++) {
         struct block b;
         struct room room;
         float unwanted[BLOCK];
         int64_t start = locate(&all, i, &b);
-        good &= prepare(&b, w ? w + start : NULL, &room);
+        if (w) good &= put_weights(&b, w + start, &room);
+        good &= inspect(&b);
         sums[i] = CROSS_ENTROPIES[activation](b, options, loss ? loss + start : unwanted,
                                               gradient ? gradient + start : room.spare);
     }
@@ -367,13 +414,16 @@ EXPORT int segact_areas(int threads, int64_t rows, int64_t n, const float *x, co
     struct rows all = {rows, n, x, y, w};
     int64_t blocks = rows * blocks_of(n);
     int good = 1;
-#pragma omp parallel for num_threads(threads) if (rows * n > GRAIN) reduction(& : good)
+#pragma omp parallel for schedule(guided) num_threads(threads) if (rows * n > GRAIN) \
+    reduction(& : good)
     for (int64_t i = 0; i < blocks; i++) {
         struct block b;
         struct room room;
         int64_t start = locate(&all, i, &b);
-        good &= prepare(&b, w ? w + start : NULL, &room);
-        ALL_AREAS[activation](b, areas + 3 * i, density ? density + start : room.spare);
+        double *a = areas + 3 * i;
+        if (w) good &= put_weights(&b, w + start, &room);
+        good &= ALL_AREAS[activation](b, a, density ? density + start : room.spare) >= 0;
+        good &= !isnan(a[0] + a[1] + a[2]);
     }
     return good;
 }
@@ -396,7 +446,7 @@ EXPORT int segact_areas_gradient(int threads, int64_t rows, int64_t n, const flo
         struct block b;
         struct room room;
         int64_t start = locate(&all, i, &b);
-        if (w) prepare(&b, w + start, &room);
+        if (w) put_weights(&b, w + start, &room);
         slope(b, slopes + 3 * (i / blocks_of(n)), density + start);
     }
     return 1;

@@ -740,33 +740,31 @@ def _overlap(
     """(b FP + c FN) / (a TP + b FP + c FN + smooth), costs = (a, b, c); 0 where that is 0 / 0."""
     for name, value in zip(("alpha", "beta", "smooth"), (*costs[1:], smooth), strict=True):
         _check_number(name, value)
-    hits, false_alarms, misses = _areas(x, y, f, w, axis, validate)
-    a, b, c = costs
-    error = b * false_alarms + c * misses
-    return _ratio(error, a * hits + error + smooth)
+
+    def formula(x: Tensor) -> Tensor:
+        return _overlap_of(_areas(x, y, f, w, axis), costs, smooth)
+
+    fused = _fused.overlap(formula, x, y, w, f, axis, costs, smooth)
+    if fused is not None:
+        return fused
+    _look(x, y, w, f, validate)
+    return formula(x)
 
 
 def _areas(
-    x: Tensor,
-    y: Tensor,
-    f: Activation | Convention,
-    w: Tensor | None,
-    axis: Axis,
-    validate: bool | None,
+    x: Tensor, y: Tensor, f: Activation | Convention, w: Tensor | None, axis: Axis
 ) -> Tensor:
     """TP, FP and FN of `tversky`, stacked: weighted sums over `axis`."""
+    x, y = _harmless(x, y, w, f)
+    p, q = _probabilities(x, f)
+    parts = (y * p, (1 - y) * p, y * q)
+    return torch.stack([_sum(_weighted(part, w), axis) for part in parts])
 
-    def formula(x: Tensor) -> Tensor:
-        x, t = _harmless(x, y, w, f)
-        p, q = _probabilities(x, f)
-        parts = (t * p, (1 - t) * p, t * q)
-        return torch.stack([_sum(_weighted(part, w), axis) for part in parts])
 
-    fused = _fused.areas(formula, x, y, w, f, axis)
-    if fused is not None:
-        return fused.to(x.dtype)
-    _look(x, y, w, f, validate)
-    return formula(x)
+def _overlap_of(areas: Tensor, costs: tuple[float, float, float], smooth: float) -> Tensor:
+    (hits, false_alarms, misses), (a, b, c) = areas, costs
+    error = b * false_alarms + c * misses
+    return _ratio(error, a * hits + error + smooth)
 
 
 def _lovasz_extension(error: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> Tensor:
