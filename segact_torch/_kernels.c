@@ -44,8 +44,8 @@ INLINE float from_bits(int32_t bits) {
 /* ln 2 in two parts, of which the first times a small integer is exact. */
 static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440054690583e-4f;
 
-/* exp(high + low) for abs(high) < 87 and a small low. */
-INLINE float near_exponential(float high, float low) {
+/* exp(high + low) for high < 88 and a small low; 0 below the smallest normal number. */
+INLINE float exponential(float high, float low) {
     const float shift = 12582912.0f; /* 3/2 2^23: adding it rounds to an integer */
     float shifted = high * 1.44269504088896341f + shift;
     float k = shifted - shift;
@@ -58,13 +58,7 @@ INLINE float near_exponential(float high, float low) {
     p = p * r + 0.5000000013457727f;
     float mantissa = (p * (r * r) + r) + 1.0f;
     float power = from_bits((to_bits(shifted) - to_bits(shift) + 127) << 23);
-    return mantissa * power;
-}
-
-/* exp(high + low) for high <= 0 and a small low; 0 below the smallest normal number. */
-INLINE float exponential(float high, float low) {
-    float e = near_exponential(high, low);
-    return high + low < -87.3365f ? 0.0f : e;
+    return high + low < -87.3365f ? 0.0f : mantissa * power;
 }
 
 /* log(s + lost), where `lost` is what rounding took from s; s is normal. */
@@ -129,7 +123,7 @@ INLINE struct shares shares_of(float x, struct tail a) {
 INLINE struct shares sigmoid_shares(float x) {
     /* F(x) is 0 from where exp(-x) overflows; NaN is not beyond anything, and stays. */
     int beyond = -x > 87.0f;
-    float e = near_exponential(beyond ? 87.0f : -x, 0.0f);
+    float e = exponential(beyond ? 87.0f : -x, 0.0f);
     float p = beyond ? 0.0f : 1.0f / (1.0f + e);
     return (struct shares){p, beyond ? 1.0f : e * p, e * p * p};
 }

@@ -188,6 +188,16 @@ def test_a_change_before_the_backward_pass_is_noticed():
         value.backward()
 
 
+@needs_loops
+def test_tails(loss, smooth):
+    """Everything far out, on the right side or the wrong one."""
+    for spread in (30, 120, 1e4):
+        x, y = batch()
+        x = spread * x / 4
+        for target in (y, (x > 0).float(), (x < 0).float()):
+            assert_equals_float64(loss, x, target, smooth)
+
+
 @pytest.mark.parametrize("raw", [np.nan, np.inf, -np.inf, 1e15, -3e38])
 def test_any_raw_output(loss, smooth, raw, monkeypatch):
     """What the loops refuse is left to the formulas, and the rest equals them."""
