@@ -14,7 +14,7 @@ import ctypes
 import importlib.machinery
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ Axis = tuple[int, ...]
 Formula = Callable[[Tensor], Tensor]
 
 # As in _kernels.c.
-BLOCK = 512
+BLOCK = 1024
 # An area below this counts as none, as in the formula.
 TINY = torch.finfo(torch.float32).tiny
 ORDER = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
@@ -113,13 +113,14 @@ def cross_entropy(
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
-        factor = upstream.float().reshape(rows.count, 1) if axis else rows.of(upstream)
-        return rows.back(slopes.mul_(factor))
+        if not axis:
+            return rows.back(slopes.mul_(rows.of(upstream)))
+        return rows.back(slopes.mul_(_spread(upstream.float(), slopes, rows.summed)))
 
     def formula(x: Tensor) -> Tensor:
         return each(x).double().sum(axis) if axis else each(x)
 
-    return _Known.apply([value], gradient, formula, x, y, w)
+    return _known(value, gradient, formula, x, y, w)
 
 
 def overlap(
@@ -149,11 +150,11 @@ def overlap(
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
-        upstreams = upstream.reshape(rows.count, 1) * torch.from_numpy(slopes.reshape(3, -1).T)
-        rows.run("segact_areas_gradient", upstreams.float().contiguous(), density)
+        each = torch.from_numpy(np.stack(slopes, axis=-1)) * upstream.unsqueeze(-1)
+        rows.run("segact_areas_gradient", each.float(), density)
         return rows.back(density)
 
-    return _Known.apply([value], gradient, formula, x, y, w)
+    return _known(value, gradient, formula, x, y, w)
 
 
 def _ratio(
@@ -166,7 +167,7 @@ def _ratio(
     inverse = xp.where(total < TINY, 0.0, 1 / xp.where(total < TINY, 1.0, total))
     value = error * inverse
     share = kept * inverse * inverse
-    return value, xp.stack([-a * value * inverse, b * share, c * share])
+    return value, (-a * value * inverse, b * share, c * share)
 
 
 def _is_differentiated(x: Tensor) -> bool:
@@ -181,22 +182,22 @@ class _Rows:
         self.order = [*kept, *sorted(axis, key=x.stride, reverse=True)]
         self.sizes = [x.shape[a] for a in self.order]
         self.kept = self.sizes[: len(kept)]
+        self.summed = range(len(kept), x.ndim)
         self.count = math.prod(self.kept)
         self.length = x.numel() // self.count
         self.blocks = -(-self.length // BLOCK)
         self.tensors = [None if t is None else self.of(t) for t in (x, y, w)]
 
     def empty(self) -> Tensor:
-        return torch.empty(self.count, self.length)
+        return torch.empty(self.sizes)
 
     def of(self, x: Tensor) -> Tensor:
-        """A tensor of the shape of x as rows, one after the other."""
-        return x.detach().permute(self.order).reshape(self.count, self.length).contiguous()
+        """A tensor of the shape of x, laid out in rows."""
+        return x.detach().permute(self.order).contiguous()
 
     def back(self, rows: Tensor) -> Tensor:
-        """Rows in the shape of x."""
-        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return rows.reshape(self.sizes).permute(inverse)
+        """The other way."""
+        return rows.permute(sorted(range(len(self.order)), key=self.order.__getitem__))
 
     def cross_entropy(
         self, slopes: Tensor | None, each: bool, *options: int | float
@@ -226,17 +227,15 @@ class _Known(torch.autograd.Function):
     """A value whose gradient is at hand: `gradient(upstream)` gives it, once."""
 
     @staticmethod
-    def forward(
-        ctx: Any, value: list[Tensor], gradient: Formula, formula: Formula, *inputs: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, known: tuple[Tensor, Formula, Formula], *inputs: Tensor) -> Tensor:
+        value, ctx.gradient, ctx.formula = known
         # all of them, so that autograd notices when one is changed before the backward pass
         ctx.save_for_backward(*inputs)
-        ctx.gradient, ctx.formula = gradient, formula
-        return value[0]
+        return value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *_ = ctx.saved_tensors
+        x, *constants = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
         again = torch.is_grad_enabled()  # the gradient is to be differentiated in turn
         if gradient is None or again:
@@ -245,7 +244,11 @@ class _Known(torch.autograd.Function):
             (found,) = torch.autograd.grad(value, x, grads[0], create_graph=again)
         else:
             found = gradient(grads[0])
-        return None, None, None, found, None, None
+        return None, found, *[None] * len(constants)
+
+
+def _known(value: Tensor, gradient: Formula, formula: Formula, *inputs: Tensor | None) -> Tensor:
+    return _Known.apply((value, gradient, formula), *(t for t in inputs if t is not None))
 
 
 # In compiled code the loops are operators, of which the compiler knows shapes and gradients. They
@@ -334,6 +337,6 @@ def _areas_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
 _areas.register_autograd(_areas_backward, setup_context=_save_density)
 
 
-def _spread(reduced: Tensor, x: Tensor, axis: list[int]) -> Tensor:
+def _spread(reduced: Tensor, x: Tensor, axis: Sequence[int]) -> Tensor:
     """What was summed over `axis`, in a shape that broadcasts to that of x."""
     return reduced.reshape([1 if a in axis else size for a, size in enumerate(x.shape)])

@@ -20,8 +20,9 @@ are written to be vectorised: no branches, and no calls but to functions that ar
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-/* Elements that are summed in float32; their sums go on in float64. As in _fused.py. */
-enum { BLOCK = 512 };
+/* Elements of a block. Areas are summed in float32 within it, and all else in float64. As in
+   _fused.py. */
+enum { BLOCK = 1024 };
 /* Elements from which on a second thread is worth its start. */
 enum { GRAIN = 16384 };
 /* Larger raw outputs would overflow in squares and cubes. */
@@ -260,7 +261,8 @@ struct entropy {
 #define CROSS_ENTROPY(NAME)                                                                        \
     WIDEST static double NAME##_cross_entropy(struct block b, struct entropy options, float *loss, \
                                               float *gradient) {                                   \
-        float total = 0.0f, s = options.label_smoothing;                                           \
+        double total = 0.0;                                                                        \
+        float s = options.label_smoothing;                                                         \
         if (b.hard && s == 0.0f) {                                                                 \
             _Pragma("omp simd reduction(+ : total)")                                               \
             for (int64_t i = 0; i < b.n; i++) {                                                    \
