@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/test_options.py \
 	tests/test_conventions.py tests/segact_tf segact_tf
 
-.PHONY: parity test lint figures
+.PHONY: parity test lint figures benchmarks
 
 parity: $(INSTALLED)
 	.venv/bin/segact-parity run --require-all
@@ -24,6 +24,10 @@ lint: $(INSTALLED)
 figures: $(INSTALLED)
 	.venv/bin/python scripts/draw_activations.py
 	.venv/bin/segact-parity conventions --figure docs/images/conventions.png
+
+benchmarks: $(INSTALLED)
+	.venv/bin/python -m benchmarks --json docs/performance.json \
+		--figure docs/images/performance.png --markdown
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt segact_torch/_kernels.c
 	$(PYTHON) -m venv .venv

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.measure import COUNTED, SETTLING
 from parity.cases import SMOOTH
 
-STOCK = "keras.losses.BinaryCrossentropy(from_logits=True)"
+STOCK = "BinaryCrossentropy(from_logits=True)"
 
 
 def goal(name: str) -> float | None:
