@@ -170,6 +170,11 @@ def _ratio(
     return value, (-a * value * inverse, b * share, c * share)
 
 
+def _empty(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Whatever the default dtype and device are."""
+    return torch.empty(sizes, dtype=dtype, device="cpu")
+
+
 def _is_differentiated(x: Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled()
 
@@ -189,7 +194,7 @@ class _Rows:
         self.tensors = [None if t is None else self.of(t) for t in (x, y, w)]
 
     def empty(self) -> Tensor:
-        return torch.empty(self.sizes)
+        return _empty(self.sizes, torch.float32)
 
     def of(self, x: Tensor) -> Tensor:
         """A tensor of the shape of x, laid out in rows."""
@@ -203,7 +208,7 @@ class _Rows:
         self, slopes: Tensor | None, each: bool, *options: int | float
     ) -> Tensor | None:
         """The sum of each row in float64, or each loss, and into `slopes` its gradient."""
-        sums = torch.empty(self.count, self.blocks, dtype=torch.float64)
+        sums = _empty([self.count, self.blocks], torch.float64)
         losses = self.empty() if each else None
         if not self.run("segact_cross_entropy", *options, sums, losses, slopes):
             return None
@@ -211,7 +216,7 @@ class _Rows:
 
     def areas(self, density: Tensor | None, activation: int) -> Tensor | None:
         """The areas of each row in float64, stacked, and into `density` what its name says."""
-        parts = torch.empty(self.count, self.blocks, 3, dtype=torch.float64)
+        parts = _empty([self.count, self.blocks, 3], torch.float64)
         if not self.run("segact_areas", activation, parts, density):
             return None
         return parts.sum(1).T.reshape(3, *self.kept)
@@ -281,9 +286,9 @@ def _cross_entropy(
 @_cross_entropy.register_fake
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], *options: Any) -> Any:
     if not axis:
-        return torch.empty(x.shape), torch.empty(x.shape)
+        return _empty(x.shape, x.dtype), _empty(x.shape, x.dtype)
     kept = [size for a, size in enumerate(x.shape) if a not in axis]
-    return torch.empty(kept, dtype=torch.float64), torch.empty(x.shape)
+    return _empty(kept, torch.float64), _empty(x.shape, x.dtype)
 
 
 def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -318,7 +323,7 @@ def _areas(
 @_areas.register_fake
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], activation: int) -> Any:
     kept = [size for a, size in enumerate(x.shape) if a not in axis]
-    return torch.empty([3, *kept], dtype=torch.float64), torch.empty(x.shape)
+    return _empty([3, *kept], torch.float64), _empty(x.shape, x.dtype)
 
 
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

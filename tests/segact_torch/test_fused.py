@@ -189,6 +189,19 @@ def test_a_change_before_the_backward_pass_is_noticed():
 
 
 @needs_loops
+def test_other_defaults(loss):
+    """The loops write float32, whatever the default is."""
+    x, y = batch()
+    expected = value_and_gradient(loss, x, y, "arctan")
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = value_and_gradient(loss, x, y, "arctan")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_loops
 def test_tails(loss, smooth):
     """Everything far out, on the right side or the wrong one."""
     for spread in (30, 120, 1e4):
