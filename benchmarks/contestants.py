@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import segact_torch
-from parity.cases import SMOOTH
+from parity.cases import ACTIVATIONS, SMOOTH
 from parity.implementations.torch import PUBLISHED
 from parity.inputs import PUBLISHED_EPSILON
 
@@ -33,8 +33,20 @@ class Contestant:
     goal: float | None = None
 
 
+def _hardtanh(x: Tensor) -> Tensor:
+    return torch.clamp(x, PUBLISHED_EPSILON, 1 - PUBLISHED_EPSILON)
+
+
+def _linear(x: Tensor) -> Tensor:
+    low, high = x.min(), x.max()
+    return PUBLISHED_EPSILON + (1 - 2 * PUBLISHED_EPSILON) * ((x - low) / (high - low))
+
+
 def _published(name: str) -> Activation:
     """As published: squeezed, in the input's own precision."""
+    piecewise = {"hardtanh": _hardtanh, "linear": _linear}
+    if name in piecewise:
+        return piecewise[name]
     return lambda x: PUBLISHED_EPSILON + (1 - 2 * PUBLISHED_EPSILON) * PUBLISHED[name](x)
 
 
@@ -93,7 +105,7 @@ def _smp_dice() -> Loss | None:
 def dice() -> list[Contestant]:
     """Dice, eager, against MONAI's with the same activation, or else the published formula."""
     group, found = "Dice", []
-    for name in SMOOTH:
+    for name in ACTIVATIONS:
         peer = _monai_dice(name)
         published = f"published, {name}"
         baseline = published if peer is None else f"MONAI, {name}"

@@ -2,10 +2,11 @@
 
 The formulas of `segact_torch.losses` make a tensor of every step. The loops of `_kernels.c` go over
 the input once, and leave the gradient behind: one tensor, which the backward pass hands on. They
-are compiled when the package is installed, where there is a C compiler, and they serve the five
-smooth activations without epsilon. For everything else each function here returns None, and the
-formula decides: other activations, precisions and devices, raw outputs beyond 1e12, NaN, targets
-or weights out of their range, compiled code and function transforms, gradients in the target.
+are compiled when the package is installed, where there is a C compiler. They serve the five smooth
+activations without epsilon, and for areas the two others as published. For everything else each
+function here returns None, and the formula decides: other activations, precisions and devices, raw
+outputs beyond 1e12, NaN, targets or weights out of their range, function transforms, gradients in
+the target.
 
 `SEGACT_KERNELS=0` in the environment, before the import, leaves them out.
 """
@@ -25,7 +26,9 @@ from torch import Tensor
 from segact_torch.activations import (
     Activation,
     Arctan,
+    HardTanh,
     InverseSquareRoot,
+    Linear,
     NormalCDF,
     Sigmoid,
     Softsign,
@@ -38,16 +41,18 @@ Formula = Callable[[Tensor], Tensor]
 # As in _kernels.c.
 BLOCK = 1024
 # An area below this counts as none, as in the formula.
-TINY = torch.finfo(torch.float32).tiny
-ORDER = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
+TINY, LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+SMOOTH = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
+ORDER = (*SMOOTH, HardTanh, Linear)
 
 _THREADS = _ACTIVATION = ctypes.c_int
 _COUNT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 _ROWS = [_THREADS, _COUNT, _COUNT, _DATA, _DATA, _DATA]  # of x, y and w
 _ARGUMENTS = {
     "segact_cross_entropy": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA, _DATA],
-    "segact_areas": [*_ROWS, _ACTIVATION, _DATA, _DATA],
+    "segact_areas": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA],
     "segact_areas_gradient": [*_ROWS, _DATA, _DATA],
+    "segact_through_extremes": [_COUNT, _DATA, _FLOAT, _FLOAT, _DATA],
 }
 
 
@@ -73,7 +78,7 @@ def serves(f: object, *tensors: Tensor | None) -> bool:
         LIBRARY is not None
         and type(f) in ORDER
         and isinstance(f, Activation)
-        and f.epsilon == 0
+        and f.epsilon == f.default_epsilon
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in given)
         and not any(t.requires_grad for t in given[1:])
         and (torch.compiler.is_compiling() or not _is_followed(given))
@@ -101,7 +106,7 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Tensor | None:
     """What each(x) gives, summed over `axis` in float64; each loss if there is no axis."""
-    if isinstance(pos_weight, Tensor) or not serves(f, x, y, w):
+    if isinstance(pos_weight, Tensor) or type(f) not in SMOOTH or not serves(f, x, y, w):
         return None
     options = (ORDER.index(type(f)), pos_weight, label_smoothing)
     if torch.compiler.is_compiling():
@@ -138,10 +143,15 @@ def overlap(
         return None
     activation = ORDER.index(type(f))
     if torch.compiler.is_compiling():
+        if type(f) not in SMOOTH:
+            return None
         return _ratio(_areas(x, y, w, list(axis), activation)[0], costs, smooth, torch)[0].float()
+    span = _span(x, w, f) if isinstance(f, Linear) else (0.0, 0.0)
+    if span is None:
+        return None
     rows = _Rows(x, y, w, axis)
     density = rows.empty() if _is_differentiated(x) else None
-    areas = rows.areas(density, activation)
+    areas = rows.areas(density, activation, *span)
     if areas is None:
         return None
     ratio, slopes = _ratio(areas.numpy(), costs, smooth, np)  # a few numbers, and NumPy is quick
@@ -152,9 +162,18 @@ def overlap(
     def gradient(upstream: Tensor) -> Tensor:
         each = torch.from_numpy(np.stack(slopes, axis=-1)) * upstream.unsqueeze(-1)
         rows.run("segact_areas_gradient", each.float(), density)
+        if isinstance(f, Linear):
+            _call("segact_through_extremes", x.numel(), rows.tensors[0], *span, density)
         return rows.back(density)
 
     return _known(value, gradient, formula, x, y, w)
+
+
+def _span(x: Tensor, w: Tensor | None, f: Linear) -> tuple[float, float] | None:
+    """The extremes of x, if they are those of the whole input and their distance is normal."""
+    low, high = (t.item() for t in torch.aminmax(x.detach()))
+    good = f.axis is None and w is None and TINY < high - low < LARGEST
+    return (low, high) if good else None
 
 
 def _ratio(
@@ -214,18 +233,25 @@ class _Rows:
             return None
         return sums.sum(1).reshape(self.kept) if losses is None else self.back(losses)
 
-    def areas(self, density: Tensor | None, activation: int) -> Tensor | None:
+    def areas(
+        self, density: Tensor | None, activation: int, low: float = 0.0, high: float = 0.0
+    ) -> Tensor | None:
         """The areas of each row in float64, stacked, and into `density` what its name says."""
         parts = _empty([self.count, self.blocks, 3], torch.float64)
-        if not self.run("segact_areas", activation, parts, density):
+        if not self.run("segact_areas", activation, low, high, parts, density):
             return None
         return parts.sum(1).T.reshape(3, *self.kept)
 
     def run(self, name: str, *arguments: Any) -> bool:
-        """Call a compiled loop, which takes tensors by their address."""
-        given = (torch.get_num_threads(), self.count, self.length, *self.tensors, *arguments)
-        plain = (a.data_ptr() if isinstance(a, Tensor) else a for a in given)
-        return bool(getattr(LIBRARY, name)(*plain))
+        """Call a compiled loop on the rows."""
+        shape = (torch.get_num_threads(), self.count, self.length)
+        return _call(name, *shape, *self.tensors, *arguments)
+
+
+def _call(name: str, *arguments: Any) -> bool:
+    """Call a compiled loop, which takes tensors by their address."""
+    plain = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+    return bool(getattr(LIBRARY, name)(*plain))
 
 
 class _Known(torch.autograd.Function):
@@ -276,7 +302,7 @@ def _cross_entropy(
     value = rows.cross_entropy(slopes, not axis, activation, pos_weight, label_smoothing)
     if value is not None:
         return value.contiguous(), rows.back(slopes).contiguous()
-    f, y = ORDER[activation](), y * (1 - label_smoothing) + label_smoothing / 2
+    f, y = SMOOTH[activation](), y * (1 - label_smoothing) + label_smoothing / 2
     on, off = (t if w is None else _Weigh.apply(w, t) for t in (pos_weight * y, 1 - y))
     loss = _Weigh.apply(on, -f.logcdf(x)) + _Weigh.apply(off, -f.logsf(x))
     slope = _Weigh.apply(on, f._logcdf_derivative(x)) + _Weigh.apply(off, f._logsf_derivative(x))
@@ -314,7 +340,7 @@ def _areas(
     value = rows.areas(density, activation)
     if value is not None:
         return value.contiguous(), rows.back(density).contiguous()
-    f = ORDER[activation]()
+    f = SMOOTH[activation]()
     p, q = f.cdf(x), f.sf(x)
     parts = [t if w is None else _Weigh.apply(w, t) for t in (y * p, (1 - y) * p, y * q)]
     return torch.stack([part.double().sum(axis) for part in parts]), f.pdf(x)

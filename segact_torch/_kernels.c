@@ -3,8 +3,9 @@
 The formulas of activations.py and losses.py stay the definition: the judge holds these loops to
 the same bounds, and what they refuse is computed there. `_fused.py` calls them.
 
-An activation is symmetric and given by its tail F(-t) and its density at t = abs(x) >= 0. All loops
-are written to be vectorised: no branches, and no calls but to functions that are inlined here.
+A smooth activation is symmetric and given by its tail F(-t) and its density at t = abs(x) >= 0.
+All loops are written to be vectorised: no branches, and no calls but to functions that are inlined
+here.
 */
 
 #include <math.h>
@@ -106,6 +107,9 @@ struct surprise {
 struct shares {
     float p, q, density; /* F(x), 1 - F(x) and pdf(x) */
 };
+struct span {
+    float low, high; /* the least and the largest x, for linear */
+};
 
 /* For tails that do not underflow up to FAR. */
 INLINE struct surprise surprise_of(float z, struct tail a) {
@@ -121,7 +125,8 @@ INLINE struct shares shares_of(float x, struct tail a) {
                            a.density};
 }
 
-INLINE struct shares sigmoid_shares(float x) {
+INLINE struct shares sigmoid_shares(float x, struct span s) {
+    (void)s;
     /* F(x) is 0 from where exp(-x) overflows; NaN is not beyond anything, and stays. */
     int beyond = -x > 87.0f;
     float e = exponential(beyond ? 87.0f : -x, 0.0f);
@@ -186,7 +191,8 @@ INLINE struct tail normal_tail(float t) {
     return (struct tail){normal_mass(t, scaled_numerator(t), b), normal_density(b)};
 }
 
-INLINE struct shares normal_shares(float x) {
+INLINE struct shares normal_shares(float x, struct span s) {
+    (void)s;
     return shares_of(x, normal_tail(fabsf(x)));
 }
 
@@ -210,7 +216,8 @@ INLINE struct tail arctan_tail(float t) {
     return (struct tail){angle / pi, 1.0f / (pi * (1.0f + t * t))};
 }
 
-INLINE struct shares arctan_shares(float x) {
+INLINE struct shares arctan_shares(float x, struct span s) {
+    (void)s;
     return shares_of(x, arctan_tail(fabsf(x)));
 }
 
@@ -223,7 +230,8 @@ INLINE struct tail softsign_tail(float t) {
     return (struct tail){a, a / (1.0f + t)};
 }
 
-INLINE struct shares softsign_shares(float x) {
+INLINE struct shares softsign_shares(float x, struct span s) {
+    (void)s;
     return shares_of(x, softsign_tail(fabsf(x)));
 }
 
@@ -236,12 +244,34 @@ INLINE struct tail inverse_square_root_tail(float t) {
     return (struct tail){0.5f / (square + t * h), 0.5f / (square * h)};
 }
 
-INLINE struct shares inverse_square_root_shares(float x) {
+INLINE struct shares inverse_square_root_shares(float x, struct span s) {
+    (void)s;
     return shares_of(x, inverse_square_root_tail(fabsf(x)));
 }
 
 INLINE struct surprise inverse_square_root_surprise(float z) {
     return surprise_of(z, inverse_square_root_tail(fabsf(z)));
+}
+
+/* The squeeze that is the default of the two piecewise linear ones. */
+#define EPSILON 1e-7f
+
+INLINE float clipped(float x) {
+    float above = x < EPSILON ? EPSILON : x;
+    return above > 1.0f - EPSILON ? 1.0f - EPSILON : above;
+}
+
+INLINE struct shares hardtanh_shares(float x, struct span s) {
+    (void)s;
+    float inside = (x > EPSILON) & (1.0f - x > EPSILON) ? 1.0f : 0.0f;
+    return (struct shares){clipped(x), clipped(1.0f - x), inside};
+}
+
+INLINE struct shares linear_shares(float x, struct span s) {
+    const float slope = 1.0f - 2.0f * EPSILON;
+    float width = s.high - s.low;
+    return (struct shares){EPSILON + slope * ((x - s.low) / width),
+                           EPSILON + slope * ((s.high - x) / width), slope / width};
 }
 
 /* ---- blocks: at most BLOCK elements of x, targets y and weights w ---- */
@@ -292,7 +322,7 @@ struct entropy {
 #define AREAS_LOOP(NAME, W)                                                                        \
     _Pragma("omp simd reduction(+ : hits, false_alarms, misses) reduction(| : signs)")             \
     for (int64_t i = 0; i < b.n; i++) {                                                            \
-        struct shares f = NAME##_shares(b.x[i]);                                                   \
+        struct shares f = NAME##_shares(b.x[i], s);                                                \
         float y = b.y[i];                                                                          \
         signs |= to_bits(y - y * y);                                                               \
         hits += W * y * f.p;                                                                       \
@@ -301,7 +331,8 @@ struct entropy {
         density[i] = f.density;                                                                    \
     }
 #define AREAS(NAME)                                                                                \
-    WIDEST static int32_t NAME##_areas(struct block b, double *areas, float *density) {            \
+    WIDEST static int32_t NAME##_areas(struct block b, struct span s, double *areas,               \
+                                       float *density) {                                           \
         float hits = 0.0f, false_alarms = 0.0f, misses = 0.0f;                                     \
         int32_t signs = 0;                                                                         \
         if (b.w == ONES) {                                                                         \
@@ -319,13 +350,16 @@ ACTIVATION(normal)
 ACTIVATION(arctan)
 ACTIVATION(softsign)
 ACTIVATION(inverse_square_root)
+AREAS(hardtanh)
+AREAS(linear)
 
 /* The order is that of _fused.py. */
 static double (*const CROSS_ENTROPIES[])(struct block, struct entropy, float *, float *) = {
     sigmoid_cross_entropy, normal_cross_entropy, arctan_cross_entropy, softsign_cross_entropy,
     inverse_square_root_cross_entropy};
-static int32_t (*const ALL_AREAS[])(struct block, double *, float *) = {
-    sigmoid_areas, normal_areas, arctan_areas, softsign_areas, inverse_square_root_areas};
+static int32_t (*const ALL_AREAS[])(struct block, struct span, double *, float *) = {
+    sigmoid_areas, normal_areas, arctan_areas, softsign_areas, inverse_square_root_areas,
+    hardtanh_areas, linear_areas};
 
 /* Room for a block whose elements of weight 0 are made harmless. */
 struct room {
@@ -406,8 +440,10 @@ EXPORT int segact_cross_entropy(int threads, int64_t rows, int64_t n, const floa
 /* The areas of each block into `areas` (rows, blocks, 3), and the density of every element into
    `density`, or nowhere if NULL. Returns 0 if it refuses the input. */
 EXPORT int segact_areas(int threads, int64_t rows, int64_t n, const float *x, const float *y,
-                        const float *w, int activation, double *areas, float *density) {
+                        const float *w, int activation, float low, float high, double *areas,
+                        float *density) {
     struct rows all = {rows, n, x, y, w};
+    struct span s = {low, high};
     int64_t blocks = rows * blocks_of(n);
     int good = 1;
 #pragma omp parallel for schedule(guided) num_threads(threads) if (rows * n > GRAIN) \
@@ -418,7 +454,7 @@ EXPORT int segact_areas(int threads, int64_t rows, int64_t n, const float *x, co
         int64_t start = locate(&all, i, &b);
         double *a = areas + 3 * i;
         if (w) good &= put_weights(&b, w + start, &room);
-        good &= ALL_AREAS[activation](b, a, density ? density + start : room.spare) >= 0;
+        good &= ALL_AREAS[activation](b, s, a, density ? density + start : room.spare) >= 0;
         good &= !isnan(a[0] + a[1] + a[2]);
     }
     return good;
@@ -445,5 +481,49 @@ EXPORT int segact_areas_gradient(int threads, int64_t rows, int64_t n, const flo
         if (w) put_weights(&b, w + start, &room);
         slope(b, slopes + 3 * (i / blocks_of(n)), density + start);
     }
+    return 1;
+}
+
+/* What flows through one extreme of `linear`: own is the gradient of the elements there, through
+   that of all others by way of it. */
+struct extreme {
+    double own, through, ties;
+};
+
+WIDEST static void gather(int64_t n, const float *x, struct span s, const float *gradient,
+                          struct extreme *low, struct extreme *high) {
+    float own_low = 0.0f, own_high = 0.0f, through_low = 0.0f, through_high = 0.0f;
+    int32_t ties_low = 0, ties_high = 0;
+    float width = s.high - s.low;
+#pragma omp simd reduction(+ : own_low, own_high, through_low, through_high, ties_low, ties_high)
+    for (int64_t i = 0; i < n; i++) {
+        float g = gradient[i], raw = x[i];
+        own_low += raw == s.low ? g : 0.0f;
+        own_high += raw == s.high ? g : 0.0f;
+        through_low += raw == s.low ? 0.0f : g * ((s.high - raw) / width);
+        through_high += raw == s.high ? 0.0f : g * ((raw - s.low) / width);
+        ties_low += raw == s.low, ties_high += raw == s.high;
+    }
+    low->own += own_low, low->through += through_low, low->ties += ties_low;
+    high->own += own_high, high->through += through_high, high->ties += ties_high;
+}
+
+WIDEST static void share(int64_t n, const float *x, float at, struct extreme e, float *gradient) {
+    /* its own slope and its share of all slopes cancel: subtract the two first */
+    float own = (float)(e.own / e.ties), through = (float)(e.through / e.ties);
+    for (int64_t i = 0; i < n; i++)
+        gradient[i] = x[i] == at ? (gradient[i] - own) - through : gradient[i];
+}
+
+/* Adds to the gradient of `linear` in n elements what flows through its two extremes, in equal
+   shares for the elements that tie. */
+EXPORT int segact_through_extremes(int64_t n, const float *x, float low, float high,
+                                   float *gradient) {
+    struct extreme at_low = {0}, at_high = {0};
+    struct span s = {low, high};
+    for (int64_t i = 0; i < n; i += BLOCK)
+        gather(n - i < BLOCK ? n - i : BLOCK, x + i, s, gradient + i, &at_low, &at_high);
+    share(n, x, low, at_low, gradient);
+    share(n, x, high, at_high, gradient);
     return 1;
 }

@@ -189,6 +189,23 @@ def test_a_change_before_the_backward_pass_is_noticed():
 
 
 @needs_loops
+@pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "focal_tversky"])
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+def test_areas_of_the_piecewise_linear_activations(name, hard):
+    loss = make(next(key for key in LOSSES if key.startswith(name)))
+    x, y = batch(hard)
+    x[0, 0, 0, :4], x[1, 1, 3, :3] = x.min(), x.max()  # several extremes
+    for activation in ("hardtanh", "linear"):
+        assert is_fused(loss(x.clone().requires_grad_(), y, activation))
+        assert_equals_float64(loss, x, y, activation)
+        assert_equals_float64(loss, x.to(memory_format=torch.channels_last), y, activation)
+    constant = torch.full_like(x, 0.5)
+    assert not is_fused(loss(constant.requires_grad_(), y, "linear"))
+    weight = torch.linspace(0, 2, 33).expand(1, 1, 1, 33)
+    assert_equals_float64(loss, x, y, "hardtanh", weight=weight)
+
+
+@needs_loops
 def test_other_defaults(loss):
     """The loops write float32, whatever the default is."""
     x, y = batch()
@@ -228,8 +245,10 @@ def test_what_the_loops_do_not_serve(loss):
     x, y = batch(shape=(2, 2, 3, 5))
     x.requires_grad_()
     squeezed = segact_torch.get_activation("arctan", epsilon=1e-7)
-    for activation in ("hardtanh", "linear", squeezed):
+    per_image = segact_torch.get_activation("linear", axis=(1, 2, 3))
+    for activation in (squeezed, per_image):
         assert not is_fused(loss(x, y, activation))
+    assert not is_fused(segact_torch.binary_cross_entropy(x, y, "hardtanh"))
     assert not is_fused(loss(x, y.clone().requires_grad_(), "arctan"))
     assert not is_fused(loss(x.double(), y.double(), "arctan"))
 
