@@ -10,11 +10,13 @@ FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"]
 # torch brings the very libgomp that this names, and so the two share their threads
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
+# elsewhere one thread, but vectors all the same
+FLAGS += OPENMP or ["-fopenmp-simd"]
 
 KERNELS = Extension(
     "segact_torch._kernels",
     ["segact_torch/_kernels.c"],
-    extra_compile_args=[*FLAGS, *OPENMP],
+    extra_compile_args=FLAGS,
     extra_link_args=OPENMP,
     optional=True,
 )

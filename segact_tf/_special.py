@@ -424,7 +424,7 @@ def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
 
 
 def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
-    """The mean over one axis by the backend, and its length, if one of several is short.
+    """The mean over one axis by the backend, and its length, if one of several is short; else x, 1.
 
     What is used twice, or added in halves at once, XLA would compute as often as that.
     """

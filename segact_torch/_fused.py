@@ -5,8 +5,8 @@ the input once, and leave the gradient behind: one tensor, which the backward pa
 are compiled when the package is installed, where there is a C compiler. They serve the five smooth
 activations without epsilon, and for areas the two others as published. For everything else each
 function here returns None, and the formula decides: other activations, precisions and devices, raw
-outputs beyond 1e12, NaN, targets or weights out of their range, function transforms, gradients in
-the target.
+outputs beyond 1e12, NaN, targets or weights out of their range, function transforms, export, and
+gradients in the target.
 
 `SEGACT_KERNELS=0` in the environment, before the import, leaves them out.
 """
@@ -62,7 +62,10 @@ def _load() -> ctypes.CDLL | None:
     found = [path for path in map(Path(__file__).with_name, names) if path.is_file()]
     if not found or os.environ.get("SEGACT_KERNELS") == "0":
         return None
-    loaded = ctypes.CDLL(str(found[0]))
+    try:
+        loaded = ctypes.CDLL(str(found[0]))
+    except OSError:  # of another system, or without its OpenMP
+        return None
     for name, arguments in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = arguments
     return loaded
@@ -81,18 +84,26 @@ def serves(f: object, *tensors: Tensor | None) -> bool:
         and f.epsilon == f.default_epsilon
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in given)
         and not any(t.requires_grad for t in given[1:])
-        and (torch.compiler.is_compiling() or not _is_followed(given))
+        and not torch._C._are_functorch_transforms_active()
+        and not _is_followed(given)
     )
 
 
 def _is_followed(tensors: list[Tensor]) -> bool:
     """Whether somebody follows the operations on these, who would not see the loops."""
+    if torch.compiler.is_compiling():  # to be run here, or to be taken elsewhere
+        return not torch.compiler.is_dynamo_compiling() or _is_exporting()
     return (
         any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
         or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
         or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+        or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def _is_exporting() -> bool:
+    known = getattr(torch.compiler, "is_exporting", None)  # since PyTorch 2.7
+    return known is not None and known()
 
 
 def cross_entropy(
@@ -114,13 +125,15 @@ def cross_entropy(
     rows = _Rows(x, y, w, axis or tuple(range(x.ndim)))
     slopes = rows.empty() if _is_differentiated(x) else None
     value = rows.cross_entropy(slopes, not axis, *options)
+    del rows  # copies, if x does not lie in rows
     if value is None or slopes is None:
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
-        if not axis:
-            return rows.back(slopes.mul_(rows.of(upstream)))
-        return rows.back(slopes.mul_(_spread(upstream.float(), slopes, rows.summed)))
+        factor = _spread(upstream.float(), x.shape, axis) if axis else upstream
+        if factor.isfinite().all():
+            return slopes.mul_(factor)
+        return _Weigh.forward(factor.expand(x.shape), slopes)
 
     def formula(x: Tensor) -> Tensor:
         return each(x).double().sum(axis) if axis else each(x)
@@ -154,17 +167,20 @@ def overlap(
     areas = rows.areas(density, activation, *span)
     if areas is None:
         return None
+    if not isinstance(f, Linear):
+        rows.x = rows.y  # a copy, if x does not lie in rows, and no longer needed
     ratio, slopes = _ratio(areas.numpy(), costs, smooth, np)  # a few numbers, and NumPy is quick
     value = torch.from_numpy(np.asarray(ratio, np.float32))
     if density is None:
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
-        each = torch.from_numpy(np.stack(slopes, axis=-1)) * upstream.unsqueeze(-1)
-        rows.run("segact_areas_gradient", each.float(), density)
+        in_areas = torch.from_numpy(np.stack(slopes, axis=-1))
+        in_areas = _Weigh.forward(upstream.unsqueeze(-1), in_areas).float()
+        rows.run("segact_areas_gradient", in_areas, density)
         if isinstance(f, Linear):
-            _call("segact_through_extremes", x.numel(), rows.tensors[0], *span, density)
-        return rows.back(density)
+            _call("segact_through_extremes", x.numel(), rows.x, *span, density)
+        return density
 
     return _known(value, gradient, formula, x, y, w)
 
@@ -203,35 +219,31 @@ class _Rows:
 
     def __init__(self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> None:
         kept = [a for a in range(x.ndim) if a not in axis]
+        self.shape, self.kept = x.shape, [x.shape[a] for a in kept]
         self.order = [*kept, *sorted(axis, key=x.stride, reverse=True)]
-        self.sizes = [x.shape[a] for a in self.order]
-        self.kept = self.sizes[: len(kept)]
-        self.summed = range(len(kept), x.ndim)
         self.count = math.prod(self.kept)
         self.length = x.numel() // self.count
         self.blocks = -(-self.length // BLOCK)
-        self.tensors = [None if t is None else self.of(t) for t in (x, y, w)]
-
-    def empty(self) -> Tensor:
-        return _empty(self.sizes, torch.float32)
+        self.x, self.y = self.of(x), self.of(y)
+        self.w = None if w is None else self.of(w)
 
     def of(self, x: Tensor) -> Tensor:
         """A tensor of the shape of x, laid out in rows."""
-        return x.detach().permute(self.order).contiguous()
+        return x.detach().resolve_neg().permute(self.order).contiguous()
 
-    def back(self, rows: Tensor) -> Tensor:
-        """The other way."""
-        return rows.permute(sorted(range(len(self.order)), key=self.order.__getitem__))
+    def empty(self) -> Tensor:
+        """A tensor in the shape of x, laid out in rows."""
+        return torch.empty_permuted(self.shape, self.order, dtype=torch.float32, device="cpu")
 
     def cross_entropy(
-        self, slopes: Tensor | None, each: bool, *options: int | float
+        self, slopes: Tensor | None, elementwise: bool, *options: int | float
     ) -> Tensor | None:
-        """The sum of each row in float64, or each loss, and into `slopes` its gradient."""
+        """The sum of each row in float64, or every loss, and into `slopes` its gradient."""
         sums = _empty([self.count, self.blocks], torch.float64)
-        losses = self.empty() if each else None
+        losses = self.empty() if elementwise else None
         if not self.run("segact_cross_entropy", *options, sums, losses, slopes):
             return None
-        return sums.sum(1).reshape(self.kept) if losses is None else self.back(losses)
+        return sums.sum(1).reshape(self.kept) if losses is None else losses
 
     def areas(
         self, density: Tensor | None, activation: int, low: float = 0.0, high: float = 0.0
@@ -245,7 +257,7 @@ class _Rows:
     def run(self, name: str, *arguments: Any) -> bool:
         """Call a compiled loop on the rows."""
         shape = (torch.get_num_threads(), self.count, self.length)
-        return _call(name, *shape, *self.tensors, *arguments)
+        return _call(name, *shape, self.x, self.y, self.w, *arguments)
 
 
 def _call(name: str, *arguments: Any) -> bool:
@@ -255,7 +267,7 @@ def _call(name: str, *arguments: Any) -> bool:
 
 
 class _Known(torch.autograd.Function):
-    """A value whose gradient is at hand: `gradient(upstream)` gives it, once."""
+    """A value whose gradient is at hand: `gradient(upstream)` gives it in place, and so once."""
 
     @staticmethod
     def forward(ctx: Any, known: tuple[Tensor, Formula, Formula], *inputs: Tensor) -> Tensor:
@@ -269,8 +281,11 @@ class _Known(torch.autograd.Function):
         x, *constants = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
         again = torch.is_grad_enabled()  # the gradient is to be differentiated in turn
-        if gradient is None or again:
+        batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])  # by is_grads_batched
+        if gradient is None or again or batched:
             with torch.enable_grad():
+                # not x itself, whose hooks would run here as well
+                x = x.view_as(x) if again else x.detach().requires_grad_()
                 value = ctx.formula(x)
             (found,) = torch.autograd.grad(value, x, grads[0], create_graph=again)
         else:
@@ -283,15 +298,22 @@ def _known(value: Tensor, gradient: Formula, formula: Formula, *inputs: Tensor |
 
 
 # In compiled code the loops are operators, of which the compiler knows shapes and gradients. They
-# refuse nothing: there is no other way from within.
+# refuse nothing: there is no other way from within. Their gradients take x, which they do not need,
+# so that the compiler sees who asks for second derivatives, and says that it has none.
 
 
-@torch.library.custom_op("segact::cross_entropy", mutates_args=())
+@torch.library.custom_op(
+    "segact::cross_entropy",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation, float pos_weight, "
+    "float label_smoothing) -> (Tensor, Tensor)",
+)
 def _cross_entropy(
     x: Tensor,
     y: Tensor,
     w: Tensor | None,
-    axis: list[int],
+    axis: Sequence[int],
     activation: int,
     pos_weight: float,
     label_smoothing: float,
@@ -301,73 +323,119 @@ def _cross_entropy(
     slopes = rows.empty()
     value = rows.cross_entropy(slopes, not axis, activation, pos_weight, label_smoothing)
     if value is not None:
-        return value.contiguous(), rows.back(slopes).contiguous()
+        return value.contiguous(), slopes.contiguous()
     f, y = SMOOTH[activation](), y * (1 - label_smoothing) + label_smoothing / 2
-    on, off = (t if w is None else _Weigh.apply(w, t) for t in (pos_weight * y, 1 - y))
-    loss = _Weigh.apply(on, -f.logcdf(x)) + _Weigh.apply(off, -f.logsf(x))
-    slope = _Weigh.apply(on, f._logcdf_derivative(x)) + _Weigh.apply(off, f._logsf_derivative(x))
-    return loss.double().sum(axis) if axis else loss, -slope
+    on, off = (t if w is None else _Weigh.forward(w, t) for t in (pos_weight * y, 1 - y))
+    loss = _Weigh.forward(on, -f.logcdf(x)) + _Weigh.forward(off, -f.logsf(x))
+    up, down = f._logcdf_derivative(x), f._logsf_derivative(x)
+    slopes = -(_Weigh.forward(on, up) + _Weigh.forward(off, down)).contiguous()
+    return loss.double().sum(tuple(axis)) if axis else loss.contiguous(), slopes
 
 
 @_cross_entropy.register_fake
-def _(x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], *options: Any) -> Any:
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
     if not axis:
         return _empty(x.shape, x.dtype), _empty(x.shape, x.dtype)
     kept = [size for a, size in enumerate(x.shape) if a not in axis]
     return _empty(kept, torch.float64), _empty(x.shape, x.dtype)
 
 
+@torch.library.custom_op(
+    "segact::cross_entropy_gradient",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor slopes, Tensor upstream, int[] axis) -> Tensor",
+)
+def _cross_entropy_gradient(
+    x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]
+) -> Tensor:
+    factor = _spread(upstream.float(), x.shape, axis) if axis else upstream
+    if factor.isfinite().all():
+        return slopes * factor
+    return _Weigh.forward(factor.expand(x.shape), slopes)
+
+
+@_cross_entropy_gradient.register_fake
+def _(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
+    return torch.empty_like(slopes)
+
+
 def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.axis = inputs[3]
-    ctx.save_for_backward(output[1])
+    x, _, _, ctx.axis, *_ = inputs
+    ctx.save_for_backward(x, output[1])
 
 
 def _cross_entropy_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    (slopes,) = ctx.saved_tensors
-    return _spread(upstream.float(), slopes, ctx.axis) * slopes, *[None] * 6
+    return _cross_entropy_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 6
 
 
 _cross_entropy.register_autograd(_cross_entropy_backward, setup_context=_save_slopes)
 
 
-@torch.library.custom_op("segact::areas", mutates_args=())
+@torch.library.custom_op(
+    "segact::areas",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation) -> (Tensor, Tensor)",
+)
 def _areas(
-    x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], activation: int
+    x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], activation: int
 ) -> tuple[Tensor, Tensor]:
     """The areas TP, FP and FN over `axis`, stacked, and the density of every element."""
     rows = _Rows(x, y, w, tuple(axis))
     density = rows.empty()
     value = rows.areas(density, activation)
     if value is not None:
-        return value.contiguous(), rows.back(density).contiguous()
+        return value.contiguous(), density.contiguous()
     f = SMOOTH[activation]()
     p, q = f.cdf(x), f.sf(x)
-    parts = [t if w is None else _Weigh.apply(w, t) for t in (y * p, (1 - y) * p, y * q)]
-    return torch.stack([part.double().sum(axis) for part in parts]), f.pdf(x)
+    parts = [t if w is None else _Weigh.forward(w, t) for t in (y * p, (1 - y) * p, y * q)]
+    sums = torch.stack([part.double().sum(tuple(axis)) for part in parts])
+    return sums, f.pdf(x).contiguous()
 
 
 @_areas.register_fake
-def _(x: Tensor, y: Tensor, w: Tensor | None, axis: list[int], activation: int) -> Any:
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], activation: int) -> Any:
     kept = [size for a, size in enumerate(x.shape) if a not in axis]
     return _empty([3, *kept], torch.float64), _empty(x.shape, x.dtype)
 
 
+@torch.library.custom_op(
+    "segact::areas_gradient",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor y, Tensor? w, Tensor density, Tensor upstream, int[] axis) -> Tensor",
+)
+def _areas_gradient(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    density: Tensor,
+    upstream: Tensor,
+    axis: Sequence[int],
+) -> Tensor:
+    hit, false_alarm, miss = (_spread(u.float(), x.shape, axis) for u in upstream)
+    slope = _Weigh.forward((1 - y) * false_alarm + y * (hit - miss), density)
+    return slope if w is None else _Weigh.forward(w, slope)
+
+
+@_areas_gradient.register_fake
+def _(x: Tensor, y: Tensor, w: Any, density: Tensor, upstream: Tensor, axis: Any) -> Tensor:
+    return torch.empty_like(density)
+
+
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, y, w, ctx.axis, _ = inputs
-    ctx.save_for_backward(y, w, output[1])
+    x, y, w, ctx.axis, _ = inputs
+    ctx.save_for_backward(x, y, w, output[1])
 
 
 def _areas_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    y, w, density = ctx.saved_tensors
-    hit, false_alarm, miss = (_spread(u.float(), y, ctx.axis) for u in upstream)
-    slope = (1 - y) * false_alarm + y * (hit - miss)
-    gradient = slope * density
-    return gradient if w is None else _Weigh.apply(w, gradient), *[None] * 4
+    return _areas_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 4
 
 
 _areas.register_autograd(_areas_backward, setup_context=_save_density)
 
 
-def _spread(reduced: Tensor, x: Tensor, axis: Sequence[int]) -> Tensor:
-    """What was summed over `axis`, in a shape that broadcasts to that of x."""
-    return reduced.reshape([1 if a in axis else size for a, size in enumerate(x.shape)])
+def _spread(reduced: Tensor, shape: Sequence[int], axis: Sequence[int]) -> Tensor:
+    """What was summed over `axis`, in a shape that broadcasts to the one that it was summed of."""
+    return reduced.reshape([1 if a in axis else size for a, size in enumerate(shape)])

@@ -21,9 +21,8 @@ here.
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-/* Elements of a block. Areas are summed in float32 within it, and all else in float64. As in
-   _fused.py. */
-enum { BLOCK = 1024 };
+/* Elements of a block, as in _fused.py, and of what is summed in float32 before float64 goes on. */
+enum { BLOCK = 1024, STRETCH = 256 };
 /* Elements from which on a second thread is worth its start. */
 enum { GRAIN = 16384 };
 /* Larger raw outputs would overflow in squares and cubes. */
@@ -59,14 +58,15 @@ INLINE float exponential(float high, float low) {
     p = p * r + 0.16666666681614256f;
     p = p * r + 0.5000000013457727f;
     float mantissa = (p * (r * r) + r) + 1.0f;
-    float power = from_bits((to_bits(shifted) - to_bits(shift) + 127) << 23);
+    uint32_t exponent = (uint32_t)to_bits(shifted) - (uint32_t)to_bits(shift) + 127u;
+    float power = from_bits((int32_t)(exponent << 23));
     return high + low < -87.3365f ? 0.0f : mantissa * power;
 }
 
 /* log(s + lost), where `lost` is what rounding took from s; s is normal. */
 INLINE float logarithm(float s, float lost) {
     const int32_t root_half = 0x3f3504f3;
-    int32_t bits = to_bits(s) + (0x3f800000 - root_half);
+    int32_t bits = (int32_t)((uint32_t)to_bits(s) + (uint32_t)(0x3f800000 - root_half));
     float k = (float)((bits >> 23) - 127);
     float f = from_bits((bits & 0x7fffff) + root_half) - 1.0f; /* [sqrt(1/2), sqrt(2)) - 1 */
     float v = f / (2.0f + f), w = v * v;
@@ -127,11 +127,8 @@ INLINE struct shares shares_of(float x, struct tail a) {
 
 INLINE struct shares sigmoid_shares(float x, struct span s) {
     (void)s;
-    /* F(x) is 0 from where exp(-x) overflows; NaN is not beyond anything, and stays. */
-    int beyond = -x > 87.0f;
-    float e = exponential(beyond ? 87.0f : -x, 0.0f);
-    float p = beyond ? 0.0f : 1.0f / (1.0f + e);
-    return (struct shares){p, beyond ? 1.0f : e * p, e * p * p};
+    float e = exponential(-fabsf(x), 0.0f), inverse = 1.0f / (1.0f + e), a = e * inverse;
+    return (struct shares){x < 0 ? a : inverse, x < 0 ? inverse : a, a * inverse};
 }
 
 INLINE struct surprise sigmoid_surprise(float z) {
@@ -321,7 +318,7 @@ struct entropy {
    sign says whether there is a target beyond [0, 1]. */
 #define AREAS_LOOP(NAME, W)                                                                        \
     _Pragma("omp simd reduction(+ : hits, false_alarms, misses) reduction(| : signs)")             \
-    for (int64_t i = 0; i < b.n; i++) {                                                            \
+    for (int64_t i = from; i < to; i++) {                                                          \
         struct shares f = NAME##_shares(b.x[i], s);                                                \
         float y = b.y[i];                                                                          \
         signs |= to_bits(y - y * y);                                                               \
@@ -333,14 +330,18 @@ struct entropy {
 #define AREAS(NAME)                                                                                \
     WIDEST static int32_t NAME##_areas(struct block b, struct span s, double *areas,               \
                                        float *density) {                                           \
-        float hits = 0.0f, false_alarms = 0.0f, misses = 0.0f;                                     \
         int32_t signs = 0;                                                                         \
-        if (b.w == ONES) {                                                                         \
-            AREAS_LOOP(NAME, 1.0f)                                                                 \
-        } else {                                                                                   \
-            AREAS_LOOP(NAME, b.w[i])                                                               \
+        areas[0] = areas[1] = areas[2] = 0.0;                                                      \
+        for (int64_t from = 0; from < b.n; from += STRETCH) {                                      \
+            int64_t to = from + STRETCH < b.n ? from + STRETCH : b.n;                              \
+            float hits = 0.0f, false_alarms = 0.0f, misses = 0.0f;                                 \
+            if (b.w == ONES) {                                                                     \
+                AREAS_LOOP(NAME, 1.0f)                                                             \
+            } else {                                                                               \
+                AREAS_LOOP(NAME, b.w[i])                                                           \
+            }                                                                                      \
+            areas[0] += hits, areas[1] += false_alarms, areas[2] += misses;                        \
         }                                                                                          \
-        areas[0] = hits, areas[1] = false_alarms, areas[2] = misses;                               \
         return signs;                                                                              \
     }
 
@@ -462,8 +463,10 @@ EXPORT int segact_areas(int threads, int64_t rows, int64_t n, const float *x, co
 
 WIDEST static void slope(struct block b, const float *slopes, float *density) {
     float off = slopes[1], on = slopes[0] - slopes[2];
-    for (int64_t i = 0; i < b.n; i++)
-        density[i] *= b.w[i] * ((1.0f - b.y[i]) * off + b.y[i] * on);
+    for (int64_t i = 0; i < b.n; i++) {
+        float gradient = density[i] * (b.w[i] * ((1.0f - b.y[i]) * off + b.y[i] * on));
+        density[i] = b.w[i] == 0.0f || density[i] == 0.0f ? 0.0f : gradient;
+    }
 }
 
 /* Makes the gradient of the areas of `density`, in place; `slopes` (rows, 3) are those of the loss
@@ -521,8 +524,8 @@ EXPORT int segact_through_extremes(int64_t n, const float *x, float low, float h
                                    float *gradient) {
     struct extreme at_low = {0}, at_high = {0};
     struct span s = {low, high};
-    for (int64_t i = 0; i < n; i += BLOCK)
-        gather(n - i < BLOCK ? n - i : BLOCK, x + i, s, gradient + i, &at_low, &at_high);
+    for (int64_t i = 0; i < n; i += STRETCH)
+        gather(n - i < STRETCH ? n - i : STRETCH, x + i, s, gradient + i, &at_low, &at_high);
     share(n, x, low, at_low, gradient);
     share(n, x, high, at_high, gradient);
     return 1;

@@ -580,6 +580,14 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
     return values.detach().to(x.dtype).expand(x.shape)
 
 
+def _check_validate(validate: bool | None) -> None:
+    if validate and torch.compiler.is_compiling():
+        raise ValueError(
+            "validate=True reads target, which has no values in compiled code; "
+            "call the loss uncompiled, or use validate=None"
+        )
+
+
 def _look(
     x: Tensor,
     y: Tensor,
@@ -589,12 +597,8 @@ def _look(
     hard: bool = False,
 ) -> None:
     """Raise for values out of their range, if `validate` lets us look."""
+    _check_validate(validate)
     if torch.compiler.is_compiling():
-        if validate:
-            raise ValueError(
-                "validate=True reads target, which has no values in compiled code; "
-                "call the loss uncompiled, or use validate=None"
-            )
         return
     if validate or (validate is None and x.device.type == "cpu"):
         # None where there are no values: under vmap, or of a fake tensor
@@ -706,6 +710,7 @@ def _entropy(
         x, t = _harmless(x, y, w, f)
         return _weighted(_cross_entropy(x, _smooth(t, label_smoothing), f, factor), w)
 
+    _check_validate(validate)
     fused = _fused.cross_entropy(each, x, y, w, f, axis, factor, label_smoothing)
     if fused is not None:
         total = fused / _count(x, valid, axis).reshape(fused.shape) if mean and axis else fused
@@ -744,6 +749,7 @@ def _overlap(
     def formula(x: Tensor) -> Tensor:
         return _overlap_of(_areas(x, y, f, w, axis), costs, smooth)
 
+    _check_validate(validate)
     fused = _fused.overlap(formula, x, y, w, f, axis, costs, smooth)
     if fused is not None:
         return fused

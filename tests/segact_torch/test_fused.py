@@ -1,5 +1,6 @@
 """The compiled loops against the formulas, which they must equal in all but speed and memory."""
 
+import importlib.machinery
 import os
 import shutil
 import subprocess
@@ -333,3 +334,94 @@ def test_operators_are_registered_as_they_behave(weighted):
         torch.library.opcheck(_fused._cross_entropy, (x, y, w, axis, 2, 1.5, 0.125))
         if axis:
             torch.library.opcheck(_fused._areas, (x, y, w, axis, 2))
+
+
+def small():
+    x = torch.tensor([[0.3, -1.2, 2.0], [-0.4, 0.9, 1.1]], requires_grad=True)
+    return x, torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+
+
+def test_hooks_run_once(loss):
+    x, y = small()
+    x.register_hook(lambda gradient: 2 * gradient)
+    x, y = x.reshape(2, 3, 1, 1), y.reshape(2, 3, 1, 1)
+    x.retain_grad()
+    value = loss(x, y, "arctan").sum()
+    passes = [{"retain_graph": True}, {"retain_graph": True}, {"create_graph": True}]
+    found = []
+    for options in passes:
+        x.grad = None
+        value.backward(**options)
+        found.append(x.grad.detach().clone())
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+
+
+@needs_loops
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "dice"])
+def test_compiled_code_has_no_second_derivatives_and_says_so(name):
+    torch._dynamo.reset()
+    loss = make(name)
+    x, y = small()
+    value = torch.compile(loss, backend="aot_eager", fullgraph=True)(x, y, "arctan").sum()
+    (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        torch.autograd.grad(value + gradient.pow(2).sum(), x)
+
+
+@pytest.mark.parametrize("name", ["binary_cross_entropy, each", "jaccard"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_what_is_left_out_stays_out_under_an_infinite_upstream(name, compiled):
+    torch._dynamo.reset()
+    loss, (x, y) = make(name), small()
+    loss = torch.compile(loss, backend="aot_eager") if compiled else loss
+    w = torch.ones_like(y)
+    w[0] = 0
+    more = {"reduction": "none"} if name == "jaccard" else {}
+    loss(x, y, "arctan", weight=w, **more).sqrt().sum().backward()
+    assert x.grad[0].tolist() == [0, 0, 0]
+    assert x.grad.isfinite().all()
+
+
+def test_elementwise_losses_can_be_changed_in_place():
+    x, y = small()
+    value = segact_torch.binary_cross_entropy(x, y, reduction="none")
+    value *= 2
+    value.sum().backward()
+    expected = torch.autograd.grad(2 * segact_torch.binary_cross_entropy(x, y, reduction="sum"), x)
+    torch.testing.assert_close(x.grad, expected[0])
+
+
+def test_batched_upstreams_and_transforms_in_compiled_code(loss):
+    torch._dynamo.reset()
+    x, y = small()
+    x, y = x.detach().reshape(2, 3, 1, 1).requires_grad_(), y.reshape(2, 3, 1, 1)
+
+    def of(x):
+        return loss(x, y, "arctan")
+
+    rows = torch.autograd.functional.jacobian(of, x)
+    at_once = torch.autograd.functional.jacobian(of, x, vectorize=True)
+    torch.testing.assert_close(at_once, rows, rtol=1e-5, atol=1e-8)
+    compiled = torch.compile(torch.func.grad(lambda x: of(x).sum()), backend="aot_eager")
+    (expected,) = torch.autograd.grad(of(x).sum(), x)
+    torch.testing.assert_close(compiled(x.detach()), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_smallest_areas_and_equal_elements():
+    """F(x) is a normal number down to -87.336; equal values round in one direction."""
+    x = torch.full((1000,), -87.1)
+    assert segact_torch.dice(x, torch.zeros(1000)) == 1
+    y = torch.arange(4096) % 2
+    for raw in (-0.31372, -0.05986, -0.27156):
+        for activation in ("sigmoid", "softsign", "arctan"):
+            x = torch.full((4096,), raw)
+            exact = segact_torch.dice(x.double(), y, activation).item()
+            assert segact_torch.dice(x, y, activation).item() == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_library_that_does_not_load_is_done_without(tmp_path, monkeypatch):
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        (tmp_path / f"_kernels{suffix}").write_bytes(b"\x7fELF")
+    monkeypatch.setattr(_fused, "__file__", str(tmp_path / "_fused.py"))
+    assert _fused._load() is None
