@@ -175,9 +175,7 @@ def overlap(
         return value
 
     def gradient(upstream: Tensor) -> Tensor:
-        in_areas = torch.from_numpy(np.stack(slopes, axis=-1))
-        in_areas = _Weigh.forward(upstream.unsqueeze(-1), in_areas).float()
-        rows.run("segact_areas_gradient", in_areas, density)
+        rows.run("segact_areas_gradient", _chained(upstream.numpy(), slopes), density)
         if isinstance(f, Linear):
             _call("segact_through_extremes", x.numel(), rows.x, *span, density)
         return density
@@ -203,6 +201,13 @@ def _ratio(
     value = error * inverse
     share = kept * inverse * inverse
     return value, (-a * value * inverse, b * share, c * share)
+
+
+def _chained(upstream: Any, slopes: tuple[Any, ...]) -> Tensor:
+    """The slopes of a row in its areas, (rows, 3); 0 where they are, under any upstream."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        products = [np.where(slope == 0, 0.0, upstream * slope) for slope in slopes]
+    return torch.from_numpy(np.stack(products, axis=-1).astype(np.float32))
 
 
 def _empty(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -414,9 +419,11 @@ def _areas_gradient(
     upstream: Tensor,
     axis: Sequence[int],
 ) -> Tensor:
-    hit, false_alarm, miss = (_spread(u.float(), x.shape, axis) for u in upstream)
-    slope = _Weigh.forward((1 - y) * false_alarm + y * (hit - miss), density)
-    return slope if w is None else _Weigh.forward(w, slope)
+    rows = _Rows(x, y, w, tuple(axis))
+    gradient = rows.empty().copy_(density)
+    slopes = upstream.reshape(3, rows.count).T.float().contiguous()
+    rows.run("segact_areas_gradient", slopes, gradient)
+    return gradient.contiguous()
 
 
 @_areas_gradient.register_fake
