@@ -20,8 +20,9 @@ enum { STRETCH = 512 };
 #define WIDEST
 enum { STRETCH = 256 };
 #endif
-/* STRETCH: of how many elements areas are summed in float32, before float64 goes on. The narrower the
-   vectors, the more of them one sum takes up: with four lanes and 512, equal ones are off by 1e-6. */
+/* STRETCH: of how many elements areas are summed in float32, before float64 goes on. The narrower
+   the vectors, the more of them one sum takes up: with four lanes and 512, equal ones are off by
+   1e-6. */
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
