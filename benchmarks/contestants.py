@@ -146,7 +146,17 @@ def compiled() -> list[Contestant]:
     """`torch.compile` in one graph, against the compiled sigmoid cross entropy."""
     group, baseline = "torch.compile", f"compiled {STOCK}"
     stock = Contestant(group, baseline, _one_graph(F.binary_cross_entropy_with_logits), baseline)
-    return [stock, *_compiled(group, baseline, 1.3)]
+    others = {
+        "Dice + cross entropy": segact_torch.dice_cross_entropy,
+        "squared error": segact_torch.mean_squared_error,
+        "focal cross entropy": segact_torch.binary_focal_cross_entropy,
+    }
+    found = [stock, *_compiled(group, baseline, 1.3)]
+    for what, loss in others.items():
+        graph = _one_graph(partial(loss, activation="arctan"))
+        found.append(Contestant(group, f"segact, arctan, {what}", graph, baseline, 1.3))
+    graph = _one_graph(partial(segact_torch.dice, activation="hardtanh"))
+    return [*found, Contestant(group, "segact, hardtanh, Dice", graph, baseline, 1.3)]
 
 
 def _copy(x: Tensor, y: Tensor) -> Tensor:

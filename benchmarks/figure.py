@@ -32,7 +32,7 @@ def _bars(axes: Any, rows: list[Row], group: str) -> None:
             axes.plot([row.goal] * 2, [i - 0.42, i + 0.42], color="black", linewidth=1.8)
     axes.axvline(1, color="#666666", linewidth=0.8)
     axes.set_xscale("log")
-    axes.set_xlim(0.05, 60)
+    axes.set_xlim(0.05, 200)
     axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     axes.minorticks_off()
     axes.set_yticks(range(len(own)), [row.name for row in own])
