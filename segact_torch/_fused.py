@@ -224,7 +224,7 @@ class _Rows:
 
     def __init__(self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> None:
         kept = [a for a in range(x.ndim) if a not in axis]
-        self.shape, self.kept = x.shape, [x.shape[a] for a in kept]
+        self.shape, self.kept = x.shape, rest(x, axis)
         self.order = [*kept, *sorted(axis, key=x.stride, reverse=True)]
         self.count = math.prod(self.kept)
         self.length = x.numel() // self.count
@@ -341,8 +341,7 @@ def _cross_entropy(
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
     if not axis:
         return _empty(x.shape, x.dtype), _empty(x.shape, x.dtype)
-    kept = [size for a, size in enumerate(x.shape) if a not in axis]
-    return _empty(kept, torch.float64), _empty(x.shape, x.dtype)
+    return _empty(rest(x, axis), torch.float64), _empty(x.shape, x.dtype)
 
 
 @torch.library.custom_op(
@@ -401,8 +400,7 @@ def _areas(
 
 @_areas.register_fake
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], activation: int) -> Any:
-    kept = [size for a, size in enumerate(x.shape) if a not in axis]
-    return _empty([3, *kept], torch.float64), _empty(x.shape, x.dtype)
+    return _empty([3, *rest(x, axis)], torch.float64), _empty(x.shape, x.dtype)
 
 
 @torch.library.custom_op(
@@ -441,6 +439,11 @@ def _areas_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
 
 
 _areas.register_autograd(_areas_backward, setup_context=_save_density)
+
+
+def rest(x: Tensor, axis: Sequence[int]) -> list[int]:
+    """The sizes of x without the dimensions `axis`."""
+    return [size for a, size in enumerate(x.shape) if a not in axis]
 
 
 def _spread(reduced: Tensor, shape: Sequence[int], axis: Sequence[int]) -> Tensor:

@@ -487,7 +487,7 @@ class _Mean(torch.autograd.Function):
     def forward(loss: Tensor, count: Tensor, axis: Axis) -> Tensor:
         mean = loss.sum(axis, keepdim=True) / count
         mean = torch.where(mean.isinf(), (loss / count).sum(axis, keepdim=True), mean)
-        return mean.reshape(_rest(loss, axis))
+        return mean.reshape(_fused.rest(loss, axis))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Axis], output: Tensor) -> None:
@@ -792,12 +792,7 @@ def _lovasz_extension(error: Tensor, y: Tensor, w: Tensor | None, axis: Axis) ->
 def _flat(x: Tensor, axis: Axis) -> Tensor:
     """The dimensions `axis` as one, the last."""
     kept = tuple(a for a in range(x.ndim) if a not in axis)
-    return x.permute((*kept, *axis)).reshape(*_rest(x, axis), -1)
-
-
-def _rest(x: Tensor, axis: Axis) -> list[int]:
-    """The sizes of x without the dimensions `axis`."""
-    return [size for a, size in enumerate(x.shape) if a not in axis]
+    return x.permute((*kept, *axis)).reshape(*_fused.rest(x, axis), -1)
 
 
 def _summed(x: Tensor, per_sample: bool, channel_axis: int | None) -> Axis:
