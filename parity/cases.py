@@ -69,6 +69,10 @@ REDUCED: dict[str, tuple[str, ...]] = {
     "lovasz_hinge": (*_GROUPS, "weight", "ignore_index"),
 }
 """The reduced losses with their options, each judged apart."""
+ELEMENTWISE = ("binary_cross_entropy", "squared_error", "binary_focal_cross_entropy")
+"""The losses that have a value for every element."""
+LOSSES = tuple(dict.fromkeys((*ELEMENTWISE, *REDUCED)))
+"""All of them; the squared error's mean is the mean_squared_error."""
 _ON_BATCHES = (
     ("binary_cross_entropy", "mean"),
     ("mean_squared_error", "mean"),
@@ -168,7 +172,7 @@ class Case:
     @property
     def parts(self) -> tuple[str, ...]:
         """What an evaluation gives: `value`, `grad_x` and, for soft targets, `grad_y`."""
-        if self.quantity == "ppf" or self.quantity in SHOWN:
+        if self.quantity == "ppf" or self.quantity in SHOWN[1:]:
             return ("value",)
         if self.quantity == "lovasz" and self.inputs == "file":
             return ("value",)  # among many errors, rounding decides the order, and so the gradient

@@ -4,7 +4,6 @@ Exit code 0: something was judged and all of it is within bounds. 1: something i
 nothing could be judged. 2: wrong usage, or a file that cannot be used.
 """
 
-import json
 import math
 import os
 import sys
@@ -14,28 +13,44 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import numpy as np
 import typer
+from rich.console import Console
 
 from parity import (
     __version__,
     convention_figure,
     convention_tables,
+    page,
     reference,
     report,
+    training,
+    training_tables,
+    userfunction,
 )
 from parity import conventions as convention_rows
-from parity.cases import standard_cases
+from parity.backends import Server
+from parity.cases import ACTIVATIONS, LOSSES, standard_cases
 from parity.compare import compare
+from parity.difference import check_tolerance
 from parity.implementations import IMPLEMENTATIONS, missing
-from parity.inputs import input_sets
+from parity.inputs import case_inputs, case_names, input_sets
 from parity.judgement import Judgement, judge
-from parity.records import REFERENCE_PATH, Record, RecordError, RecordWriter, write_atomically
-from parity.runner import Job, Outcome, progress_display
+from parity.processes import progress_display
+from parity.records import (
+    REFERENCE_PATH,
+    STANDARD,
+    Record,
+    RecordError,
+    RecordWriter,
+    json_text,
+    write_atomically,
+)
+from parity.runner import Job, Outcome
 from parity.runner import run as run_workers
-from parity.userfile import InputError, judge_file, load_file
+from parity.userfile import InputError, judge_file, load_file, look_like_probabilities
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -47,6 +62,19 @@ class Device(StrEnum):
 
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Backend(StrEnum):
+    """What Keras runs on."""
+
+    tensorflow = "tensorflow"
+    jax = "jax"
+    torch = "torch"
+
+
+_CASES_HELP = f"The inputs of your own functions: one of {', '.join(case_names())}."
+_RTOL_HELP = "The relative tolerance of your own functions; by default 1e-5 in float32."
+_ATOL_HELP = "The absolute one; by default 16 rounding units of the largest entry."
 
 
 def _refuse(message: str) -> NoReturn:
@@ -62,6 +90,32 @@ def _known(name: str, more: tuple[str, ...] = ()) -> str:
         hint = f"did you mean {near[0]}? One" if near else "wanted one"
         _refuse(f"unknown implementation {name}; {hint} of {', '.join(known)}")
     return name
+
+
+def _split(names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Implementations of segact, and a user's own functions, `NAME=MODULE:NAME`, by name."""
+    targets: dict[str, str] = {}
+    for text in (name for name in names if ":" in name):
+        name, equals, target = text.partition("=")
+        name, target = (name, target) if equals else (text, text)
+        if not name or name in targets or name in IMPLEMENTATIONS:
+            _refuse(f"--implementation {text}: wanted another name before the =")
+        targets[name] = target
+    return [_known(name) for name in names if ":" not in name], targets
+
+
+def _check_tolerance(rtol: float | None, atol: float | None) -> None:
+    try:
+        check_tolerance(rtol, atol)
+    except ValueError as error:
+        _refuse(f"--{error}")
+
+
+def _check_cases(cases: str) -> None:
+    try:
+        case_inputs(cases)
+    except ValueError as error:
+        _refuse(f"--cases: {error}")
 
 
 def _check_writable(path: Path | None) -> None:
@@ -88,8 +142,11 @@ def _plain_errors() -> Iterator[None]:
     """Turn what a user can cause into one plain line and an exit code."""
     try:
         yield
-    except (InputError, RecordError) as error:
+    except (InputError, RecordError, userfunction.FunctionError) as error:
         _refuse(str(error))
+    except userfunction.FunctionFailed as error:
+        print(f"segact-parity: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("segact-parity: interrupted", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -103,22 +160,44 @@ def _writing(path: Path) -> Iterator[None]:
         _refuse(f"{path}: cannot write there; {error.strerror or error}")
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no infinity and no NaN: those become strings."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _write_json(found: Judgement | convention_rows.Results, path: Path) -> None:
-    text = json.dumps(_plain(found.as_dict()), indent=1, allow_nan=False) + "\n"
+def _write_json(
+    found: Judgement | convention_rows.Results | training.Trainings, path: Path
+) -> None:
+    text = json_text(found.as_dict())
     if str(path) == "-":
         sys.stdout.write(text)
         return
     with _writing(path):
         write_atomically(path, text.encode())
+
+
+def _prepare_folder(folder: Path | None) -> None:
+    """Make the folder of a report before any work is done, or refuse."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "wanted a folder" if folder.is_file() else error.strerror or str(error)
+        _refuse(f"{folder}: cannot write there; {reason}")
+    for name in page.FILES:
+        _check_writable(folder / name)
+
+
+def _write_report(
+    out: Console, folder: Path, judgement: Judgement, trainings: training.Trainings | None = None
+) -> None:
+    with _writing(folder):
+        page.write(folder, judgement, trainings)
+    out.print(f"report: {folder / page.FILES[0]}", markup=False, soft_wrap=True)
+
+
+def _train_too(names: list[str], required: frozenset[str]) -> training.Trainings:
+    """The training of a report, so that it is whole."""
+    with _plain_errors(), progress_display(report.console(stderr=True)) as progress:
+        found = training.run(names, training.Options(), progress)
+    found.required = required
+    return found
 
 
 def _show_version(wanted: bool) -> None:
@@ -139,6 +218,12 @@ def _options(
 def _judge_workers(names: list[str], device: str, inputs: Path | None, dense: bool) -> Judgement:
     """Run the workers in a temporary folder and judge their records while it is there."""
     content = load_file(inputs) if inputs else None
+    if content is not None and look_like_probabilities(content):
+        print(
+            f"segact-parity: {inputs}: all logits lie in [0, 1]; if they are probabilities, the "
+            "figures below are of an activation applied twice",
+            file=sys.stderr,
+        )
     with tempfile.TemporaryDirectory(prefix="segact-parity-") as folder:
         job = Job(Path(folder), device, inputs.resolve() if inputs else None, dense and not inputs)
         with progress_display(report.console(stderr=True)) as progress:
@@ -163,11 +248,28 @@ def run(
         Path | None, typer.Option(help="An .npz with your own logits and targets to judge.")
     ] = None,
     implementation: Annotated[
-        list[str] | None, typer.Option(help="Only this one; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only this one, or mine=MODULE:NAME, your own; may be repeated."),
     ] = None,
+    cases: Annotated[str, typer.Option(help=_CASES_HELP)] = "segmentation",
+    loss: Annotated[
+        str | None, typer.Option(help="Hold your own function against this loss of the judge.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Hold your own function against losses of this one.")
+    ] = None,
+    backend: Annotated[
+        Backend | None, typer.Option(help="The Keras backend of your own functions.")
+    ] = None,
+    rtol: Annotated[float | None, typer.Option(help=_RTOL_HELP)] = None,
+    atol: Annotated[float | None, typer.Option(help=_ATOL_HELP)] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+    ] = None,
+    report_folder: Annotated[
+        Path | None,
+        typer.Option("--report", help="Train too, and write a page with figures into that folder."),
     ] = None,
     dense: Annotated[
         bool, typer.Option("--dense/--no-dense", help="Sweep a million inputs per quantity.")
@@ -182,12 +284,34 @@ def run(
     if context.args:
         extra = context.args[0]
         _refuse(f"run takes no argument {extra}; for a file of your own: --inputs {extra}")
-    names = [_known(name) for name in implementation or IMPLEMENTATIONS]
+    names, own = _split(implementation or list(IMPLEMENTATIONS))
     if markdown and str(json_file) == "-":
         _refuse("--markdown and --json - both write to standard output; choose one")
     if markdown and inputs:
         _refuse("--markdown is the summary of the standard cases; it does not go with --inputs")
     _check_writable(json_file)
+    if own:
+        if names or inputs or markdown:
+            _refuse(
+                "your own functions are judged apart: no other implementation, --inputs or "
+                "--markdown beside them"
+            )
+        choice = (loss, activation)
+        _prepare_folder(report_folder)
+        judgement = _judge_functions(own, cases, backend, device.value, choice, rtol, atol)
+        if json_file:
+            _write_json(judgement, json_file)
+        out = report.console(stderr=str(json_file) == "-")
+        report.print_functions(out, judgement)
+        if report_folder:
+            _write_report(out, report_folder, judgement)
+        raise typer.Exit(0 if judgement.passed else 1)
+    if any(option is not None for option in (loss, activation, backend, rtol, atol)):
+        _refuse(
+            "--loss, --activation, --backend, --rtol and --atol go with a function of your own: "
+            "--implementation mine=MODULE:NAME"
+        )
+    _prepare_folder(report_folder)
     with _plain_errors():
         judgement = _judge_workers(list(dict.fromkeys(names)), device.value, inputs, dense)
     # what was asked for by name must have run
@@ -197,10 +321,18 @@ def run(
     out = report.console(stderr=str(json_file) == "-")
     if markdown:
         print(report.markdown(judgement))
-        report.print_verdict(report.console(stderr=True), judgement)
+        out = report.console(stderr=True)
+        report.print_verdict(out, judgement)
     else:
         report.print_report(out, judgement, verbose)
-    raise typer.Exit(0 if judgement.passed else 1)
+    passed = judgement.passed
+    if report_folder:
+        trainings = None if inputs else _train_too(names, judgement.required)
+        if trainings and (trainings.compared or not trainings.passed):
+            training_tables.print_trainings(out, trainings)
+            passed = passed and trainings.passed
+        _write_report(out, report_folder, judgement, trainings)
+    raise typer.Exit(0 if passed else 1)
 
 
 def _write_reference(path: Path) -> None:
@@ -215,13 +347,27 @@ def _write_reference(path: Path) -> None:
 
 @app.command()
 def record(
-    implementation: Annotated[str, typer.Argument(help="An implementation, or `reference`.")],
+    implementation: Annotated[
+        str,
+        typer.Argument(
+            help="An implementation, `reference`, or MODULE:NAME, a function of your own."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The record to write.")],
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
+    cases: Annotated[str | None, typer.Option(help=_CASES_HELP)] = None,
+    backend: Annotated[
+        Backend | None, typer.Option(help="The Keras backend of your own function.")
+    ] = None,
 ) -> None:
     """Write the record of one implementation, to compare with another machine's or next year's."""
-    _known(implementation, ("reference",))
     _check_writable(output)
+    if ":" in implementation:
+        _record_function(implementation, output, device.value, cases or "segmentation", backend)
+        return
+    _known(implementation, ("reference",))
+    if cases or backend:
+        _refuse("--cases and --backend go with a function of your own, MODULE:NAME")
     with _plain_errors():
         _record(implementation, output, device.value)
 
@@ -247,6 +393,58 @@ def _record(implementation: str, output: Path, device: str) -> None:
         write_atomically(output, content)
 
 
+def _evaluate_function(
+    name: str, target: str, cases: str, backend: str | None, device: str
+) -> userfunction.Evaluated:
+    """Run a user's function in a process of its own; it may lie in the folder one is in."""
+    server = Server(backend or "", device, ahead=os.getcwd())
+    try:
+        with report.console(stderr=True).status(f"{name}: {target}"):
+            userfunction.check(name, target, server)
+            return userfunction.evaluate(name, target, cases, server)
+    finally:
+        server.close()
+
+
+def _record_function(
+    target: str, output: Path, device: str, cases: str, backend: str | None
+) -> None:
+    _check_cases(cases)
+    with _plain_errors():
+        found = _evaluate_function(target, target, cases, backend, device)
+    with _writing(output):
+        userfunction.writer(found, device).write(output)
+
+
+def _judge_functions(
+    targets: dict[str, str],
+    cases: str,
+    backend: str | None,
+    device: str,
+    choice: tuple[str | None, str | None],
+    rtol: float | None,
+    atol: float | None,
+) -> Judgement:
+    """Judge a user's functions against each other, or against a loss of the judge."""
+    _check_tolerance(rtol, atol)
+    _check_cases(cases)
+    for kind, value, known in (("loss", choice[0], LOSSES), ("activation", choice[1], ACTIVATIONS)):
+        if value is not None and value not in known:
+            near = get_close_matches(value, known, 1, 0.5)
+            hint = f"did you mean {near[0]}? One" if near else "wanted one"
+            _refuse(f"unknown {kind} {value}; {hint} of {', '.join(known)}")
+    with _plain_errors():
+        found = [
+            _evaluate_function(name, target, cases, backend, device)
+            for name, target in targets.items()
+        ]
+        measurements = userfunction.compare_all(found, rtol, atol)
+        if len(found) == 1 or any(choice):
+            for function in found:
+                measurements += userfunction.nearest(function, rtol, atol, *choice)
+    return Judgement([Outcome(function.name) for function in found], measurements)
+
+
 def _load_record(path: Path) -> Record:
     """The record at the path; the word `reference` is the shipped one."""
     shipped = str(path) == "reference" and not path.exists()
@@ -260,14 +458,27 @@ def compare_records(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
     ] = None,
+    rtol: Annotated[float | None, typer.Option(help=_RTOL_HELP)] = None,
+    atol: Annotated[float | None, typer.Option(help=_ATOL_HELP)] = None,
 ) -> None:
-    """Compare two records: within the sum of their bounds, or not."""
+    """Compare two records: within the sum of their bounds, or not.
+
+    Records of a function of your own are compared to the tolerance given.
+    """
     _check_writable(json_file)
+    _check_tolerance(rtol, atol)
     with _plain_errors():
         one, two = _load_record(left), _load_record(right)
         if one.implementation == "reference":  # the truth belongs on the right
             one, two = two, one
-        found = compare(one, two)
+        one.check_cases(two)
+        standard = one.cases == STANDARD
+        if standard and (rtol is not None or atol is not None):
+            _refuse("--rtol and --atol go with records of your own functions; these have bounds")
+        if standard:
+            found = compare(one, two)
+        else:
+            found = userfunction.compare_records(one, two, rtol, atol)
     judgement = Judgement(
         [Outcome(one.implementation, one), Outcome(two.implementation, two)], found
     )
@@ -277,9 +488,12 @@ def compare_records(
     for item in (one, two):
         made = ", ".join(f"{key} {value}" for key, value in item.versions.items())
         out.print(f"{item.path}: {item.implementation} on {item.device}; {made}", soft_wrap=True)
-    report.print_table(out, report.comparison_table(found))
-    out.print()
-    report.print_verdict(out, judgement)
+    if standard:
+        report.print_table(out, report.comparison_table(found))
+        out.print()
+        report.print_verdict(out, judgement)
+    else:
+        report.print_functions(out, judgement)
     raise typer.Exit(0 if judgement.passed else 1)
 
 
@@ -296,14 +510,10 @@ def _raw_outputs(text: str) -> list[float]:
 
 
 def _check_figure(path: Path | None) -> None:
-    """Refuse, before any work is done, a figure that could not be drawn or written."""
+    """Refuse, before any work is done, a figure that could not be written."""
     _check_writable(path)
-    if path is None:
-        return
-    if path.suffix.lower() not in convention_figure.SUFFIXES:
+    if path and path.suffix.lower() not in convention_figure.SUFFIXES:
         _refuse(f"{path}: a figure is written as .png or .svg")
-    if convention_figure.missing():
-        _refuse(f"--figure: {convention_figure.missing()}")
 
 
 def _write_figure(found: convention_rows.Results, path: Path) -> None:
@@ -348,6 +558,55 @@ def conventions(
     if figure:
         _write_figure(found, figure)
     raise typer.Exit(0 if found.good and not found.failures else 1)
+
+
+@app.command()
+def train(
+    steps: Annotated[int, typer.Option(help="How many steps.")] = 100,
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(training.OPTIMIZERS)}; may be repeated."),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32 or float64; may be repeated.")
+    ] = None,
+    implementation: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be repeated.")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="What is minimised.")] = training.Options.loss,
+    activation: Annotated[
+        str, typer.Option(help="What makes it a probability.")
+    ] = training.Options.activation,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+    ] = None,
+    require_all: Annotated[
+        bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
+    ] = False,
+) -> None:
+    """Train the same small network in every implementation and compare the losses at every step.
+
+    Exit code 1 also where there was only one to train.
+    """
+    names = [_known(name) for name in implementation or IMPLEMENTATIONS]
+    try:
+        options = training.Options(
+            steps,
+            tuple(dict.fromkeys(optimizer or training.OPTIMIZERS)),
+            tuple(dict.fromkeys(dtype or training.DTYPES)),
+            loss,
+            activation,
+        )
+    except ValueError as error:
+        _refuse(str(error))
+    _check_writable(json_file)
+    with _plain_errors(), progress_display(report.console(stderr=True)) as progress:
+        found = training.run(names, options, progress)
+    found.required = frozenset(names if require_all or implementation else ())
+    if json_file:
+        _write_json(found, json_file)
+    training_tables.print_trainings(report.console(stderr=str(json_file) == "-"), found)
+    raise typer.Exit(0 if found.passed and found.compared else 1)
 
 
 def main() -> None:

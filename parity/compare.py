@@ -6,7 +6,7 @@ against the largest entry, or against the largest term where all entries cancel.
 for the figures.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,7 +71,8 @@ class Measurement:
         at += "" if self.y is None else f", y={self.y:.9g}"
         part = "value" if self.part == "value" else f"gradient in {self.part[-1]}"
         return (
-            f"{self.left} against {self.right}: {self.activation} {self.quantity} {part}{at}: "
+            f"{self.left} against {self.right}: {self.activation}{' ' if self.activation else ''}"
+            f"{self.quantity} {part}{at}: "
             f"got {self.got:.9g}, expected {self.expected:.9g}, "
             f"error {self.error:.3g} {self.unit}, bound {self.bound:g} "
             f"({self.case}; {self.over} of {self.count} over)"
@@ -193,6 +194,10 @@ def errors(
     return error
 
 
+Seen = Callable[[Case, str, Inputs, Array], None]
+"""Is shown a part of a case, its inputs and the error of every entry."""
+
+
 def measure(
     left: str,
     right: str,
@@ -202,6 +207,7 @@ def measure(
     expected: Array,
     inputs: Inputs,
     scale: Array | None = None,
+    seen: Seen | None = None,
 ) -> Measurement:
     """The worst error of one part of a case, with where it happened.
 
@@ -216,6 +222,8 @@ def measure(
         error = errors(case, part, got, expected, inputs, scale, pair)
     else:
         error = np.full(expected.shape, np.inf)
+    if seen:
+        seen(case, part, inputs, error)
     bound = bounds.bound(left, right, case, part)
     worst = int(np.argmax(error))
     inside = {key: array.flat[worst] for key, array in inputs.items() if array.size == error.size}
@@ -245,14 +253,20 @@ Results = Mapping[str, Array]
 
 
 def measure_case(
-    left: str, right: str, case: Case, got: Results, expected: Results, inputs: Inputs
+    left: str,
+    right: str,
+    case: Case,
+    got: Results,
+    expected: Results,
+    inputs: Inputs,
+    seen: Seen | None = None,
 ) -> list[Measurement]:
     """One measurement for every part of the case."""
     scale = oracle.scales(case, inputs)
 
     def against(truth: Results) -> list[Measurement]:
         return [
-            measure(left, right, case, part, got[part], truth[part], inputs, scale.get(part))
+            measure(left, right, case, part, got[part], truth[part], inputs, scale.get(part), seen)
             for part in case.parts
         ]
 
@@ -264,7 +278,12 @@ def measure_case(
     return found
 
 
-def compare(left: Record, right: Record, cases: Iterable[Case] | None = None) -> list[Measurement]:
+def compare(
+    left: Record,
+    right: Record,
+    cases: Iterable[Case] | None = None,
+    seen: Seen | None = None,
+) -> list[Measurement]:
     """Every measurement between two records, the right one perhaps the reference.
 
     What the reference does not hold is held against the oracle. Raises `RecordError` if the records
@@ -281,7 +300,8 @@ def compare(left: Record, right: Record, cases: Iterable[Case] | None = None) ->
             name, expected = "oracle", oracle.evaluate(case, inputs)
         else:
             expected = right.result(case)
-        found += measure_case(left.implementation, name, case, left.result(case), expected, inputs)
+        got = left.result(case)
+        found += measure_case(left.implementation, name, case, got, expected, inputs, seen)
     return found
 
 

@@ -1,6 +1,5 @@
 """The figure of `segact-parity conventions`: every convention's loss and gradient for label 0."""
 
-from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
@@ -20,11 +19,6 @@ _STYLES: dict[str, tuple[Any, str, float]] = {
 }
 _X = (11.0, 20.0)
 _LOSS = (10.5, 31.0)
-
-
-def missing() -> str:
-    """Why nothing can be drawn; empty if it can."""
-    return "" if find_spec("matplotlib") else "matplotlib is not installed"
 
 
 def _ends(curves: dict[str, Any]) -> dict[float, str]:

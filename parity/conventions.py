@@ -8,24 +8,18 @@ the others.
 
 import json
 import math
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
+from parity import processes
 from parity.implementations import absent_modules, environment, missing
 from parity.records import versions
-from parity.runner import Workers, search_path
 from parity.stock import CONVENTIONS, FRAMEWORKS, LABELS
 
 RAW = (-200, -100, -50, -20, -17, -16, -10, -1, 0, 1, 10, 16, 17, 20, 50, 100, 200)
@@ -154,68 +148,36 @@ def _environment(framework: str, threads: int) -> dict[str, str]:
     if framework == "tf-keras":  # TensorFlow may import Keras 3 as well
         settings["KERAS_BACKEND"] = "tensorflow"
     settings.pop("JAX_ENABLE_X64", None)  # as JAX comes
-    return {**os.environ, **settings, "PYTHONPATH": search_path()}
+    return settings
 
 
-def _follow(lines: Iterable[str], report: Callable[..., None]) -> list[Row]:
-    """The rows of a process, in the order in which they come."""
-    rows: list[Row] = []
-    for text in lines:
-        if text.startswith("{"):
-            found = json.loads(text)
-            total = found.pop("total")
-            rows.append(Row(**found))
-            report(completed=len(rows), total=total, message=rows[-1].code)
-    return rows
+def _follow(rows: list[Row], lines: Iterable[str], report: processes.Report) -> None:
+    """Take the rows of a process, in the order in which they come."""
+    for done, text in enumerate((line for line in lines if line.startswith("{")), 1):
+        found = json.loads(text)
+        total = found.pop("total")
+        rows.append(Row(**found))
+        report(completed=done, total=total, message=rows[-1].code)
 
 
-def _run_one(
-    name: str, results: Results, threads: int, progress: Progress, task: TaskID, workers: Workers
-) -> None:
-    """Run the process of one framework; nothing that goes wrong in it ends the others."""
-    started = time.monotonic()
-    progress.start_task(task)
-    command = [sys.executable, "-P", "-m", "parity.stock", name, "--raw", json.dumps(results.raw)]
-    env = _environment(name, threads)
-    rows: list[Row] = []
-    try:
-        with tempfile.TemporaryFile("w+", errors="replace") as stderr:
-            with workers.start(command, env=env, stdout=subprocess.PIPE, stderr=stderr) as process:
-                rows = _follow(process.stdout or (), partial(progress.update, task))
-            stderr.seek(0)
-            words = [line.strip() for line in stderr if line.strip()]
-        if process.returncode != 0:
-            last = f": {words[-1]}" if words else ""
-            results.failed[name] = f"exit code {process.returncode}{last}"
-    except Exception as error:  # a process may leave anything behind
-        results.failed[name] = str(error) or type(error).__name__
-    results.rows += rows
-    word = "failed" if name in results.failed else "done"
-    progress.update(task, completed=1, total=1, message=word)
-    if not (progress.console.is_terminal or workers.stopped):
-        seconds = time.monotonic() - started
-        progress.console.print(f"{name}: {word}, {seconds:.0f} s", soft_wrap=True)
+def _task(name: str, raw: list[float], rows: list[Row]) -> processes.Task:
+    return processes.Task(
+        name=name,
+        command=processes.python("parity.stock", name, "--raw", json.dumps(raw)),
+        environment=partial(_environment, name),
+        follow=partial(_follow, rows),
+        finish=lambda: "done",
+    )
 
 
 def run(raw: list[float], progress: Progress) -> Results:
     """Evaluate everything that is installed, as many frameworks at a time as there are cores."""
     results = Results(raw)
     results.skipped = {name: words for name in FRAMEWORKS if (words := _missing(name))}
-    present = [name for name in FRAMEWORKS if name not in results.skipped]
-    side_by_side = max(1, min(os.cpu_count() or 1, len(present)))
-    threads = max(1, (os.cpu_count() or 1) // side_by_side)
-    workers = Workers()
-    with ThreadPoolExecutor(side_by_side) as pool:
-        waiting = []
-        for name in present:
-            task = progress.add_task(name, start=False, total=None, message="waiting")
-            waiting.append(pool.submit(_run_one, name, results, threads, progress, task, workers))
-        try:
-            for done in waiting:
-                done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            workers.stop()
-            raise
-    results.rows.sort(key=lambda row: _ORDER.index(row.framework))  # whoever was first
+    rows: dict[str, list[Row]] = {n: [] for n in FRAMEWORKS if n not in results.skipped}
+    tasks = [_task(name, raw, mine) for name, mine in rows.items()]
+    for name, ended in processes.run(tasks, progress).items():
+        if ended.error:
+            results.failed[name] = ended.line
+    results.rows = [row for name in _ORDER for row in rows.get(name, ())]
     return results

@@ -17,7 +17,7 @@ from parity.cases import (
     elementwise_losses,
     focal_losses,
 )
-from parity.compare import Measurement, measure, worst
+from parity.compare import Measurement, Seen, measure, worst
 from parity.inputs import PUBLISHED_EPSILON, SEED, Array, Inputs
 
 COUNT = 1 << 20
@@ -79,7 +79,9 @@ def cases_of(activation: str, inputs: str) -> list[Case]:
     return [Case(inputs, "float32", activation, *quantity, epsilon) for quantity in quantities]
 
 
-def _measure_chunk(name: str, evaluate: Evaluate, cases: list[Case], x: Array) -> list[Measurement]:
+def _measure_chunk(
+    name: str, evaluate: Evaluate, cases: list[Case], x: Array, seen: Seen | None
+) -> list[Measurement]:
     inputs = {"x": x}
     with np.errstate(all="ignore"):
         at = oracle.curve(cases[0], x.astype(np.float64))
@@ -87,7 +89,7 @@ def _measure_chunk(name: str, evaluate: Evaluate, cases: list[Case], x: Array) -
     for case in cases:
         got, expected = evaluate(case, inputs), oracle.evaluate(case, inputs, at)
         found += [
-            measure(name, "oracle", case, part, got[part], expected[part], inputs)
+            measure(name, "oracle", case, part, got[part], expected[part], inputs, seen=seen)
             for part in case.parts
         ]
     return found
@@ -116,7 +118,9 @@ def wanted() -> set[tuple[str, str, str]]:
     return found | {(activation, "ppf", "value") for activation in ACTIVATIONS[:-1]}
 
 
-def sweep(name: str, evaluate: Evaluate) -> Iterator[tuple[str, list[Measurement]]]:
+def sweep(
+    name: str, evaluate: Evaluate, seen: Seen | None = None
+) -> Iterator[tuple[str, list[Measurement]]]:
     """Sweep every activation; yields its name and its measurements, the worst over all chunks.
 
     `linear` is swept in batches of one chunk, each with its own minimum and maximum; far out its
@@ -126,9 +130,9 @@ def sweep(name: str, evaluate: Evaluate) -> Iterator[tuple[str, list[Measurement
     for activation in ACTIVATIONS:
         found = []
         for chunk in np.split(near, COUNT // CHUNK):
-            found += _measure_chunk(name, evaluate, cases_of(activation, "dense"), chunk)
+            found += _measure_chunk(name, evaluate, cases_of(activation, "dense"), chunk, seen)
         if activation != "linear":
-            found += _measure_chunk(name, evaluate, cases_of(activation, "far"), far)
+            found += _measure_chunk(name, evaluate, cases_of(activation, "far"), far, seen)
             found += [
                 _quantiles(name, evaluate, activation, c) for c in np.split(p, COUNT // CHUNK)
             ]

@@ -5,6 +5,7 @@ reduced losses on small batches in the shapes that users train with, and their o
 batch of volumes.
 """
 
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -209,3 +210,46 @@ def input_sets() -> dict[str, Inputs]:
     off = np.array([[-5.0, -1.0, -0.5], [-3.0, -0.25, 0.0]], "float32")
     sets["all-off-float32"] = {"x": off, "y": np.zeros_like(off)}
     return sets
+
+
+_CASES = {
+    "segmentation": ("segmentation-soft", "segmentation-hard"),
+    "classification": ("classification-soft", "classification-hard"),
+    "volumes": ("volume-soft", "volume-hard"),
+    "predictions": ("predictions",),
+}
+"""The sets of `input_sets` that suit a loss of anybody's, by what they are."""
+
+
+def _tails(dtype: str) -> Inputs:
+    """Raw outputs from -40 to 40 in quarters, each with the targets 0, 1 and one between."""
+    x, y = np.meshgrid(np.linspace(-40, 40, 321), [0, 1, 0.3], indexing="ij")
+    return {"x": x.astype(dtype), "y": y.astype(dtype)}
+
+
+def case_names() -> tuple[str, ...]:
+    """What `case_inputs` knows."""
+    return (*_CASES, "tails")
+
+
+def case_inputs(name: str) -> dict[str, Inputs]:
+    """The input sets that serve for a loss `f(x, y)` of anybody's, by full name.
+
+    "segmentation": (2, 1, 6, 6), NCHW; "classification": (32, 1); "volumes": (2, 3, 2, 2, 2); each
+    with soft and with hard targets, and outputs of which one in eight saturates (up to 30).
+    "tails": (321, 3), raw outputs from -40 to 40. "predictions": probabilities from 0 to 1 instead
+    of raw outputs. Each in float32 and float64, or in one of them, as "tails-float32".
+
+    Raises `ValueError` for another name.
+    """
+    kind, dash, dtype = name.rpartition("-")
+    dtypes, kind = ((dtype,), kind) if dash and dtype in DTYPES else (DTYPES, name)
+    if kind not in case_names():
+        near = get_close_matches(kind, case_names(), 1, 0.4)
+        hint = f"did you mean {near[0]}? One" if near else "wanted one"
+        raise ValueError(f"unknown cases {name}; {hint} of {', '.join(case_names())}")
+    if kind == "tails":
+        return {f"tails-{dtype}": _tails(dtype) for dtype in dtypes}
+    sets = input_sets()
+    names = [f"{kind}-{dtype}" for kind in _CASES[kind] for dtype in dtypes]
+    return {name: sets[name] for name in names if name in sets}

@@ -10,6 +10,7 @@ import numpy as np
 from parity import __version__, bounds
 from parity.cases import SHOWN, Case, shown_cases
 from parity.compare import Measurement, compare, stale_exceptions, worst
+from parity.curves import ErrorCurves, LossCurve, loss_curves
 from parity.records import REFERENCE_PATH, Record, versions
 from parity.runner import Outcome
 from parity.userfile import LossRow
@@ -44,7 +45,10 @@ class ShownRow:
 
 @dataclass
 class Judgement:
-    """Everything a run found; `required` are the implementations that must not be skipped."""
+    """Everything a run found; `required` are the implementations that must not be skipped.
+
+    The curves are what a report draws: the errors of every implementation, and the losses.
+    """
 
     outcomes: list[Outcome]
     measurements: list[Measurement] = field(default_factory=list)
@@ -52,6 +56,8 @@ class Judgement:
     losses: list[LossRow] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     required: frozenset[str] = frozenset()
+    error_curves: dict[str, ErrorCurves] = field(default_factory=dict)
+    loss_curves: list[LossCurve] = field(default_factory=list)
 
     @property
     def implementations(self) -> list[str]:
@@ -160,12 +166,16 @@ def judge(outcomes: list[Outcome], swept: bool) -> Judgement:
         return judgement
     reference = Record.load(REFERENCE_PATH)
     for record in records:
-        judgement.measurements += compare(record, reference)
+        curves = judgement.error_curves[record.implementation] = ErrorCurves()
+        judgement.measurements += compare(record, reference, seen=curves.add)
     for outcome in outcomes:
         judgement.measurements += outcome.sweep
+        if outcome.record:
+            judgement.error_curves[outcome.name].merge(outcome.curves)
     for left, right in combinations(records, 2):
         judgement.measurements += compare(left, right)
     judgement.shown = shown_rows(records, reference)
+    judgement.loss_curves = loss_curves(records, reference)
     if swept and all(record.device == "cpu" for record in records):
         names = {record.implementation for record in records}
         judgement.stale = stale_exceptions(judgement.measurements, names)

@@ -5,6 +5,7 @@ who made the record, with which versions, where, and from which seed.
 """
 
 import json
+import math
 import os
 import platform
 import tempfile
@@ -23,6 +24,8 @@ from parity.cases import Case
 from parity.inputs import SEED, Array, Inputs
 
 FORMAT = "1"
+STANDARD = "standard"
+"""What a record holds that does not name its cases: those of `cases.judged_cases`."""
 _PACKAGES = ("segact", "numpy", "torch", "keras", "tensorflow", "jax", "mpmath")
 _REQUIRED = ("implementation", "device", "seed", "platform", "versions")
 
@@ -43,6 +46,20 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NaN: those become strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def json_text(found: dict[str, Any]) -> str:
+    """What is written as a JSON file; "inf", "-inf" and "nan" stand for what JSON lacks."""
+    return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -71,6 +88,7 @@ class RecordWriter:
 
     implementation: str
     device: str
+    cases: str = STANDARD
     tensors: dict[str, Array] = field(default_factory=dict)
 
     def add_inputs(self, name: str, inputs: Inputs) -> None:
@@ -89,6 +107,7 @@ class RecordWriter:
             "format": f"segact-parity {FORMAT}",
             "implementation": self.implementation,
             "device": self.device,
+            "cases": self.cases,
             "seed": str(SEED),
             "platform": f"{platform.system()} {platform.machine()}",
             "versions": json.dumps(versions()),
@@ -106,6 +125,7 @@ class Record:
     seed: str
     platform: str
     versions: dict[str, str]
+    cases: str
     _file: Any = field(repr=False, compare=False)
 
     @classmethod
@@ -138,7 +158,8 @@ class Record:
         except (ValueError, TypeError) as error:
             raise RecordError(f"{path}: the versions in the record's header are no JSON") from error
         fields = {key: header[key] for key in _REQUIRED if key != "versions"}
-        return cls(path=path, versions=found, _file=file, **fields)
+        cases = header.get("cases", STANDARD)
+        return cls(path=path, versions=found, cases=cases, _file=file, **fields)
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -154,7 +175,13 @@ class Record:
                 found.setdefault(names[0], []).append(names[1])
         return found
 
-    def _tensor(self, key: str) -> Array:
+    @property
+    def input_sets(self) -> tuple[str, ...]:
+        """The names of the input sets."""
+        return tuple(self._arrays)
+
+    def tensor(self, key: str) -> Array:
+        """The tensor of that name."""
         if key not in self.keys:
             raise RecordError(f"{self.path}: holds no {key}")
         array: Array = self._file.get_tensor(key)
@@ -164,11 +191,11 @@ class Record:
         """The arrays of an input set."""
         if name not in self._arrays:
             raise RecordError(f"{self.path}: holds no input set {name}")
-        return {array: self._tensor(f"inputs/{name}/{array}") for array in self._arrays[name]}
+        return {array: self.tensor(f"inputs/{name}/{array}") for array in self._arrays[name]}
 
     def result(self, case: Case) -> dict[str, Array]:
         """The parts of a case: `value` and its gradients."""
-        return {part: self._tensor(f"{case.name}/{part}") for part in case.parts}
+        return {part: self.tensor(f"{case.name}/{part}") for part in case.parts}
 
     def has(self, case: Case) -> bool:
         """Whether the record holds every part of the case."""
@@ -182,13 +209,25 @@ class Record:
     def check_comparable(self, other: "Record", cases: Iterable[Case]) -> None:
         """Raises `RecordError` unless both records hold all `cases`, on equal inputs."""
         cases = list(cases)
+        self.check_cases(other)
         for record in (self, other):
             absent = record.lacks(cases)
             if absent:
                 raise RecordError(
                     f"{record.path}: other cases; {len(absent)} are missing, first {absent[0]}"
                 )
-        for name in dict.fromkeys(case.input_set for case in cases):
+        self.check_inputs(other, dict.fromkeys(case.input_set for case in cases))
+
+    def check_cases(self, other: "Record") -> None:
+        """Raises `RecordError` if the two records say that they hold other cases."""
+        if self.cases != other.cases:
+            raise RecordError(
+                f"{other.path}: other cases; it holds {other.cases}, {self.path} holds {self.cases}"
+            )
+
+    def check_inputs(self, other: "Record", names: Iterable[str]) -> None:
+        """Raises `RecordError` unless both records hold equal input sets of these names."""
+        for name in names:
             mine, theirs = self.inputs(name), other.inputs(name)
             same = mine.keys() == theirs.keys() and all(
                 mine[key].dtype == theirs[key].dtype

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parity import bounds
-from parity.cases import ACTIVATIONS, CONVENTIONS, METHODS, REDUCED, Case
+from parity.cases import ACTIVATIONS, CONVENTIONS, METHODS, NO_ACTIVATION, REDUCED, Case
 from parity.compare import Measurement, worst
 from parity.inputs import DTYPES
 from parity.judgement import Judgement, ShownRow
@@ -20,7 +20,7 @@ from parity.userfile import Beside, LossRow
 
 WIDTH = 100
 _MOST_LINES = 60
-_SHORT = {"keras-tensorflow": "k-tf", "keras-jax": "k-jax", "keras-torch": "k-torch"}
+SHORT = {"keras-tensorflow": "k-tf", "keras-jax": "k-jax", "keras-torch": "k-torch"}
 _TITLES = {
     "binary_cross_entropy": "cross entropy",
     "binary_focal_cross_entropy": "focal cross entropy",
@@ -107,7 +107,7 @@ def _pair(found: list[Measurement]) -> str:
     pair = _worst_of(m for m in found if not m.judged_alone)
     if pair is None:
         return ""
-    sides = " ".join(_SHORT.get(name, name) for name in (pair.left, pair.right))
+    sides = " ".join(SHORT.get(name, name) for name in (pair.left, pair.right))
     return f"{sides} {_number(pair)}"
 
 
@@ -128,7 +128,7 @@ def _verdict(found: Iterable[Measurement | LossRow]) -> Text:
 
 
 def _heads(names: list[str]) -> list[str]:
-    return [_SHORT.get(name, name) for name in names]
+    return [SHORT.get(name, name) for name in names]
 
 
 def _pair_head(names: list[str]) -> list[str]:
@@ -296,6 +296,46 @@ def comparison_table(found: list[Measurement]) -> Table:
     return table
 
 
+def _function_title(m: Measurement) -> str:
+    right = m.right
+    if right == "oracle":
+        of = "" if m.activation == NO_ACTIVATION else f" of {m.activation}"
+        right = f"{_loss_name(m.quantity.removesuffix(',y=given'))}{of}, in double precision"
+    return f"{m.left} against {right}"
+
+
+def function_tables(found: list[Measurement]) -> list[Table]:
+    """A user's own functions: for every pair the error of every part on every input set."""
+    tables = []
+    for title in dict.fromkeys(map(_function_title, found)):
+        note = "needs: the smallest relative tolerance that would pass"
+        table = _table(
+            f"{title}\n{note}", "", "", "needs", "allowed", "misses", "at x", "left", "right"
+        )
+        for m in (m for m in found if _function_title(m) == title):
+            part = "value" if m.part == "value" else "gradient"
+            table.add_row(
+                f"{m.case} {part}",
+                _verdict([m]),
+                f"{m.error:.1e}" if m.error else "0",
+                f"{m.bound:g}",
+                f"{m.over:,}/{m.count:,}",
+                "" if m.x is None else f"{m.x:.3g}",
+                f"{m.got:.6g}",
+                f"{m.expected:.6g}",
+            )
+        tables.append(table)
+    return tables
+
+
+def print_functions(out: Console, judgement: Judgement) -> None:
+    """A user's own functions: the tables and the verdict."""
+    for table in function_tables(judgement.measurements):
+        print_table(out, table)
+    out.print()
+    print_verdict(out, judgement)
+
+
 def _short(x: float) -> str:
     """Two digits, without an exponent where there is no need."""
     return f"{float(f'{x:.2g}'):g}"
@@ -372,33 +412,34 @@ def _print_outcomes(out: Console, judgement: Judgement) -> None:
         )
         if outcome.record:
             words = f"{outcome.record.device}, {outcome.seconds:.0f} s"
-        short = _SHORT.get(outcome.name, "")
+        short = SHORT.get(outcome.name, "")
         out.print(f"{short:>7}  {outcome.name:16}  {escape(words)}", soft_wrap=True)
 
 
-def _tables(judgement: Judgement, verbose: bool) -> list[Table]:
+def tables(judgement: Judgement, verbose: bool = False) -> list[Table]:
+    """Everything that was measured; `verbose` is every pair of implementations too."""
     names = judgement.implementations
     figures = list(worst(judgement.measurements).values())
     if judgement.losses:
         dtype = figures[0].dtype
-        tables = [loss_table(names, judgement.losses), activation_table(names, figures, dtype)]
-        tables.append(reduced_table(names, figures))
+        found = [loss_table(names, judgement.losses), activation_table(names, figures, dtype)]
+        found.append(reduced_table(names, figures))
         for row in judgement.losses:
             if row.beside and names:
-                tables.append(beside_table(names[0], row.values[names[0]], row.beside))
-        return tables
+                found.append(beside_table(names[0], row.values[names[0]], row.beside))
+        return found
     if not figures:
         return []
-    tables = [float32_table(names, figures), activation_table(names, figures, "float64")]
-    tables += [reduced_table(names, figures), convention_table(names, figures)]
-    tables += [pair_table(names, figures)] if verbose and len(names) > 1 else []
-    return tables + ([shown_table(judgement.shown)] if judgement.shown else [])
+    found = [float32_table(names, figures), activation_table(names, figures, "float64")]
+    found += [reduced_table(names, figures), convention_table(names, figures)]
+    found += [pair_table(names, figures)] if verbose and len(names) > 1 else []
+    return found + ([shown_table(judgement.shown)] if judgement.shown else [])
 
 
 def print_report(out: Console, judgement: Judgement, verbose: bool = False) -> None:
     """Everything: who ran, the tables, the verdict."""
     _print_outcomes(out, judgement)
-    for table in _tables(judgement, verbose):
+    for table in tables(judgement, verbose):
         print_table(out, table)
     out.print()
     print_verdict(out, judgement)
@@ -425,8 +466,8 @@ def print_verdict(out: Console, judgement: Judgement) -> None:
         out.print(f"and {len(failures) - _MOST_LINES} more (--json has them all)")
 
 
-def markdown(judgement: Judgement) -> str:
-    """The summary for a README: worst float32 ulp of all values / all gradients per activation.
+def summary_table(judgement: Judgement) -> Table:
+    """Worst float32 ulp of all values/all gradients per activation, against the reference.
 
     `linear` shows its values only: its gradients are judged against the largest entry.
     """
@@ -434,18 +475,26 @@ def markdown(judgement: Judgement) -> str:
     figures = [
         m
         for m in _elementwise(list(worst(judgement.measurements).values()), "float32")
-        if m.judged_alone and m.quantity != "ppf"
+        if m.judged_alone and m.quantity != "ppf" and m.part != "grad_y"
     ]
-    lines = ["| float32, ulp | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    table = _table("float32, ulp", "", *names)
     for activation in ACTIVATIONS:
-        cells = []
-        for name in names:
-            mine = [m for m in figures if (m.left, m.activation) == (name, activation)]
-            cells.append(_cell([m for m in mine if m.part != "grad_y"]).plain.replace("/", " / "))
-        lines.append(f"| {activation} | " + " | ".join(cells) + " |")
+        mine = [m for m in figures if m.activation == activation]
+        table.add_row(activation, *(_cell([m for m in mine if m.left == name]) for name in names))
     case = Case("grid", "float32", "sigmoid", "cdf")
     limits = [
-        f"{bounds.table_bound(n, case, 'value'):g} / {bounds.table_bound(n, case, 'grad_x'):g}"
+        f"{bounds.table_bound(n, case, 'value'):g}/{bounds.table_bound(n, case, 'grad_x'):g}"
         for n in names
     ]
-    return "\n".join([*lines, "| bound | " + " | ".join(limits) + " |"])
+    table.add_row(Text("bound", "bold"), *limits)
+    return table
+
+
+def markdown(judgement: Judgement) -> str:
+    """The summary for a README: `summary_table`."""
+    table = summary_table(judgement)
+    heads = [str(table.title), *(str(column.header) for column in table.columns[1:])]
+    lines = [heads, ["---"] * len(heads)]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        lines.append([str(cell).replace("/", " / ") for cell in row])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

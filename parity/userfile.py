@@ -50,17 +50,20 @@ def _unreadable(error: Exception) -> str:
 
 
 def load_file(path: Path) -> Inputs:
-    """Read `logits` (float32 or float64, any shape) and `targets` (same shape, in [0, 1]).
+    """Read `logits` (float16, float32 or float64, any shape) and `targets` (same shape, in [0, 1]).
 
-    Arrays of the other byte order are converted.
+    Arrays of the other byte order are converted, and float16 becomes float32, which every loss
+    computes it in.
 
     Returns x and y, both in the dtype of the logits. Raises `InputError` for a file that is no
     .npz, lacks an array, holds objects, integers as logits, no elements, differing shapes, logits
     that are not finite, or targets outside [0, 1].
     """
     logits, targets = (array.astype(array.dtype.newbyteorder("=")) for array in _read(path))
+    if logits.dtype == np.float16:
+        logits = logits.astype(np.float32)
     if logits.dtype not in (np.float32, np.float64):
-        raise InputError(f"{path}: logits are {logits.dtype}; wanted float32 or float64")
+        raise InputError(f"{path}: logits are {logits.dtype}; wanted float16, float32 or float64")
     if targets.dtype.kind not in "biuf":
         raise InputError(f"{path}: targets are {targets.dtype}; wanted numbers in [0, 1]")
     if logits.shape != targets.shape:
@@ -77,6 +80,11 @@ def load_file(path: Path) -> Inputs:
         found = f"{targets.min():g} to {targets.max():g}"
         raise InputError(f"{path}: targets lie outside [0, 1]: they go from {found}")
     return {"x": logits, "y": targets.astype(logits.dtype)}
+
+
+def look_like_probabilities(inputs: Inputs) -> bool:
+    """Whether all logits lie in [0, 1]: then an activation has probably been applied already."""
+    return bool(np.all((inputs["x"] >= 0) & (inputs["x"] <= 1)))
 
 
 def sample(inputs: Inputs) -> Array:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from parity import dense
 from parity.cases import ACTIVATIONS, Case, file_cases, judged_cases, shown_cases
-from parity.implementations import Evaluate, NoDevice, load
+from parity.curves import ErrorCurves
+from parity.engines import NoDevice
+from parity.implementations import Evaluate, load
 from parity.inputs import Inputs, input_sets
 from parity.records import RecordWriter
 from parity.userfile import load_file
@@ -42,13 +44,13 @@ def _evaluate_all(
 
 
 def _sweep(name: str, evaluate: Evaluate, path: Path) -> None:
-    found = []
+    found, curves = [], ErrorCurves()
     total = len(ACTIVATIONS)
     _say("dense sweep", 0, total)
-    for done, (activation, measurements) in enumerate(dense.sweep(name, evaluate), 1):
+    for done, (activation, measurements) in enumerate(dense.sweep(name, evaluate, curves.add), 1):
         found += [asdict(m) for m in measurements]
         _say(f"dense sweep, {activation}", done, total)
-    path.write_text(json.dumps(found))
+    path.write_text(json.dumps({"measurements": found, "curves": curves.as_dict()}))
 
 
 def main() -> None:

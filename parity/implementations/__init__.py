@@ -3,8 +3,12 @@
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
 
 from parity.cases import Case
+from parity.engines import Engine
 from parity.inputs import Array, Inputs
 
 Evaluate = Callable[[Case, Inputs], dict[str, Array]]
@@ -17,10 +21,6 @@ _NEEDS = {
     "torch": ("torch", "segact_torch"),
 }
 IMPLEMENTATIONS = tuple(_NEEDS)
-
-
-class NoDevice(RuntimeError):
-    """The framework sees no device of the kind asked for."""
 
 
 def absent_modules(modules: Iterable[str]) -> str:
@@ -61,10 +61,24 @@ def environment(name: str, device: str, threads: int) -> dict[str, str]:
     return settings
 
 
+def evaluate_on(
+    engine: Engine, function: Callable[..., Any], device: str, case: Case, inputs: Inputs
+) -> dict[str, Array]:
+    """The parts of a case; the gradient of the sum is 0 in what it does not depend on."""
+    arrays = case.arguments(inputs)
+    wanted = range(len(case.parts) - 1)
+    value, gradients = engine(function, arrays, wanted, device=device)
+    found = [
+        np.zeros_like(arrays[i]) if gradient is None else gradient
+        for i, gradient in enumerate(gradients)
+    ]
+    return dict(zip(case.parts, [value, *found], strict=True))
+
+
 def load(name: str, device: str) -> Evaluate:
     """Import the framework and give the function that evaluates a case.
 
-    Raises `NoDevice` if the framework sees no such device.
+    Raises `engines.NoDevice` if the framework sees no such device.
     """
     module = import_module("parity.implementations." + ("torch" if name == "torch" else "keras"))
     evaluate: Evaluate = module.load(device)

@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from parity import engines
 from parity.cases import NO_ACTIVATION, Case
-from parity.implementations import Evaluate, NoDevice
+from parity.implementations import Evaluate, evaluate_on
 from parity.inputs import Array, Inputs
 from segact_tf import activations, losses
 
@@ -73,34 +74,9 @@ def _function(case: Case) -> Function:
     return method
 
 
-def _tensorflow(device: str) -> Evaluate:
-    import tensorflow as tf
-
-    if device == "cuda" and not tf.config.list_physical_devices("GPU"):
-        raise NoDevice("tensorflow sees no CUDA device")
-
-    def evaluate(case: Case, inputs: Inputs) -> dict[str, Array]:
-        tensors = [tf.constant(array) for array in case.arguments(inputs)]
-        wanted = tensors[: len(case.parts) - 1]
-        with tf.GradientTape() as tape:
-            tape.watch(wanted)
-            value = _function(case)(*tensors)
-        zero = tf.UnconnectedGradients.ZERO
-        gradients = tape.gradient(value, wanted, unconnected_gradients=zero)
-        results = [value.numpy(), *(tf.convert_to_tensor(g).numpy() for g in gradients)]
-        return dict(zip(case.parts, results, strict=True))
-
-    return evaluate
-
-
-def _jax(device: str) -> Evaluate:
+def _jax() -> Evaluate:
     import jax
 
-    if device == "cuda":
-        try:
-            jax.devices("gpu")
-        except (RuntimeError, AssertionError) as error:  # by version: no backend, or none at all
-            raise NoDevice("jax sees no CUDA device") from error
     compiled: dict[Case, Callable[..., Any]] = {}
 
     def value_and_gradients(case: Case, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -126,14 +102,11 @@ def _jax(device: str) -> Evaluate:
     return evaluate
 
 
-def _torch(device: str) -> Evaluate:
-    from parity.implementations import autograd
-
-    autograd.check_device(device)
-    return lambda case, inputs: autograd.evaluate_on(_function(case), device, case, inputs)
-
-
 def load(device: str) -> Evaluate:
     """The function that evaluates a case with `segact_tf` on the backend Keras runs on."""
-    backends = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-    return backends[keras.backend.backend()](device)
+    backend = keras.backend.backend()
+    engines.check_device(backend, device)
+    if backend == "jax":
+        return _jax()
+    engine = engines.ENGINES[backend]
+    return lambda case, inputs: evaluate_on(engine, _function(case), device, case, inputs)

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 import segact_torch
 from parity.cases import NO_ACTIVATION, Case
-from parity.implementations import Evaluate
-from parity.implementations.autograd import Function, check_device, evaluate_on
+from parity.engines import check_device, on_torch
+from parity.implementations import Evaluate, evaluate_on
+
+Function = Callable[..., Tensor]
 
 # the formulas as published, in the input's own precision
 PUBLISHED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -57,5 +59,5 @@ def _function(case: Case) -> Function:
 
 def load(device: str) -> Evaluate:
     """The function that evaluates a case with `segact_torch`."""
-    check_device(device)
-    return lambda case, inputs: evaluate_on(_function(case), device, case, inputs)
+    check_device("torch", device)
+    return lambda case, inputs: evaluate_on(on_torch, _function(case), device, case, inputs)

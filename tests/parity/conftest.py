@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,16 @@ def copy_of_package(tmp_path: Path) -> Callable[[str], Path]:
     return copy
 
 
-@pytest.fixture
-def perfect_record(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def perfect_record_in() -> Callable[..., Path]:
     """Writes the reference (or the oracle, where that judges), rounded to each case's dtype, as the
-    record of an implementation.
+    record of an implementation, into a folder.
 
     `change` may alter the results before they are written.
     """
 
     def write(
+        folder: Path,
         name: str = "torch",
         file: str = "",
         change: Callable[[Any, dict[str, Any]], None] | None = None,
@@ -79,11 +81,17 @@ def perfect_record(tmp_path: Path) -> Callable[..., Path]:
             if change:
                 change(case, found)
             writer.add(case, found)
-        path = tmp_path / (file or f"{name}.safetensors")
+        path = folder / (file or f"{name}.safetensors")
         writer.write(path)
         return path
 
     return write
+
+
+@pytest.fixture
+def perfect_record(tmp_path: Path, perfect_record_in: Callable[..., Path]) -> Callable[..., Path]:
+    """`perfect_record_in` the test's own folder."""
+    return partial(perfect_record_in, tmp_path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

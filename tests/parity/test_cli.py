@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import cli
 from parity.cases import judged_cases, standard_cases
-from parity.records import REFERENCE_PATH, Record
+from parity.records import REFERENCE_PATH, Record, json_text
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -198,8 +197,8 @@ def test_markdown_is_a_table(segact_parity: Run) -> None:
 
 
 def test_json_has_no_infinities() -> None:
-    plain = cli._plain({"a": [float("inf"), 1.0, float("nan")], "b": {"c": -float("inf")}})
-    assert json.loads(json.dumps(plain, allow_nan=False)) == {
+    text = json_text({"a": [float("inf"), 1.0, float("nan")], "b": {"c": -float("inf")}})
+    assert json.loads(text) == {
         "a": ["inf", 1.0, "nan"],
         "b": {"c": "-inf"},
     }

@@ -60,8 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ran(folder: Path) -> subprocess.CompletedProcess[str]:
     """The command, once, with everything that is installed."""
-    drawn = ["--figure", "figure.png"] if find_spec("matplotlib") else []
-    return command("--json", "all.json", *drawn, folder=folder)
+    return command("--json", "all.json", "--figure", "figure.png", folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +236,6 @@ def test_the_tables_fit(ran: subprocess.CompletedProcess[str]) -> None:
 
 @TORCH
 def test_the_figure_is_written(ran: subprocess.CompletedProcess[str], folder: Path) -> None:
-    pytest.importorskip("matplotlib")
     content = (folder / "figure.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert 20_000 < len(content) < 120_000
@@ -245,12 +243,12 @@ def test_the_figure_is_written(ran: subprocess.CompletedProcess[str], folder: Pa
 
 @pytest.fixture
 def only_torch(tmp_path: Path) -> Path:
-    """Hides every other framework, and matplotlib."""
+    """Hides every other framework."""
     hide = tmp_path / "hide"
     hide.mkdir()
     (hide / "sitecustomize.py").write_text(
         "import importlib.util as u\nreal = u.find_spec\n"
-        "hidden = ('keras', 'tensorflow', 'tf_keras', 'jax', 'matplotlib')\n"
+        "hidden = ('keras', 'tensorflow', 'tf_keras', 'jax')\n"
         "u.find_spec = lambda name, *a: None if name in hidden else real(name, *a)\n"
     )
     return hide
@@ -303,7 +301,7 @@ def test_what_fails_leaves_the_rest(tmp_path: Path, only_torch: Path) -> None:
 
 def test_nothing_installed(tmp_path: Path, only_torch: Path) -> None:
     file = only_torch / "sitecustomize.py"
-    file.write_text(file.read_text().replace("'matplotlib'", "'matplotlib', 'torch'"))
+    file.write_text(file.read_text().replace("'jax'", "'jax', 'torch'"))
     result = command(folder=tmp_path, ahead=only_torch)
     assert result.returncode == 1
     assert "torch: skipped: torch is not installed" in result.stdout
@@ -324,7 +322,6 @@ def test_bad_options_are_refused_before_the_work(
     assert "nowhere/a.json: cannot write" in refused("--json", "nowhere/a.json")
     assert "nowhere/a.png: cannot write" in refused("--figure", "nowhere/a.png")
     assert "a.pdf: a figure is written as .png or .svg" in refused("--figure", "a.pdf")
-    assert "matplotlib is not installed" in refused("--figure", "a.png")
     assert "--markdown and --json -" in refused("--markdown", "--json", "-")
 
 

@@ -1,5 +1,6 @@
 """The verdict on a whole run: nothing that is wrong, absent or skipped passes unseen."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import dense, implementations, judgement, runner, worker
+from parity import dense, implementations, judgement, processes, runner, worker
 from parity.cases import Case, judged_cases
 from parity.compare import Measurement, measure
 from parity.inputs import Inputs
 from parity.judgement import Judgement
+from parity.processes import progress_display
 from parity.records import REFERENCE_PATH, Record
 from parity.report import console
-from parity.runner import Job, Outcome, progress_display
+from parity.runner import Job, Outcome
 from parity.userfile import LossRow
 
 CDF = Case("grid", "float32", "arctan", "cdf")
@@ -84,7 +86,7 @@ def run_script(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """What the runner makes of a worker that runs this instead."""
     path = tmp_path / "worker.py"
     path.write_text(script)
-    monkeypatch.setattr(Job, "command", lambda job, name: [runner.sys.executable, str(path)])
+    monkeypatch.setattr(Job, "command", lambda job, name: [sys.executable, str(path)])
     monkeypatch.setattr(runner, "missing", lambda name: "")
     with progress_display(console(stderr=True)) as progress:
         (outcome,) = runner.run(["torch"], Job(tmp_path, sweep=True), progress)
@@ -117,7 +119,7 @@ def test_no_device_is_said_on_standard_output(
         ("import shutil; shutil.copy({reference!r}, {record!r})", "wrote no sweep"),
         (
             "import shutil; shutil.copy({reference!r}, {record!r})\n"
-            "open({sweep!r}, 'w').write('[]')",
+            "import json; json.dump({{'measurements': [], 'curves': {{}}}}, open({sweep!r}, 'w'))",
             "the sweep lacks",
         ),
     ],
@@ -147,12 +149,12 @@ def test_workers_import_nothing_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And this very package, after what the user has put in PYTHONPATH."""
-    home = str(Path(runner.__file__).resolve().parents[1])
-    monkeypatch.setenv("PYTHONPATH", f"/one{runner.os.pathsep}")
-    monkeypatch.setattr(runner.sysconfig, "get_path", lambda kind: "/site-packages")
-    assert runner.search_path().split(runner.os.pathsep) == ["/one", home]
-    monkeypatch.setattr(runner.sysconfig, "get_path", lambda kind: home)
-    assert runner.search_path() == "/one"
+    home = str(Path(processes.__file__).resolve().parents[1])
+    monkeypatch.setenv("PYTHONPATH", f"/one{processes.os.pathsep}")
+    monkeypatch.setattr(processes.sysconfig, "get_path", lambda kind: "/site-packages")
+    assert processes.search_path().split(processes.os.pathsep) == ["/one", home]
+    monkeypatch.setattr(processes.sysconfig, "get_path", lambda kind: home)
+    assert processes.search_path() == "/one"
     assert "-P" in Job(tmp_path).command("torch")
 
 

@@ -13,7 +13,15 @@ from parity.inputs import Inputs
 from parity.judgement import Judgement
 from parity.records import Record, RecordWriter
 from parity.runner import Outcome
-from parity.userfile import InputError, LossRow, beside, judge_file, load_file, sample
+from parity.userfile import (
+    InputError,
+    LossRow,
+    beside,
+    judge_file,
+    load_file,
+    look_like_probabilities,
+    sample,
+)
 
 X = np.linspace(-5, 5, 12, dtype=np.float32).reshape(3, 4)
 Y = (X > 1).astype(np.uint8)
@@ -26,12 +34,19 @@ def saved(tmp_path: Path, **arrays: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("targets", [Y, Y.astype(bool), Y * 0.5, Y.astype(np.int64)])
 def test_good_files(tmp_path: Path, dtype: type, targets: Any) -> None:
     inputs = load_file(saved(tmp_path, logits=X.astype(dtype), targets=targets))
-    assert inputs["x"].dtype == inputs["y"].dtype == dtype
+    assert inputs["x"].dtype == inputs["y"].dtype == np.promote_types(dtype, np.float32)
+    assert np.array_equal(inputs["x"], X.astype(dtype))
     assert np.array_equal(inputs["y"], targets.astype(dtype))
+    assert not look_like_probabilities(inputs)
+
+
+def test_probabilities_are_noticed(tmp_path: Path) -> None:
+    p = 1 / (1 + np.exp(-X))
+    assert look_like_probabilities(load_file(saved(tmp_path, logits=p, targets=Y)))
 
 
 def with_one(array: Any, value: float) -> Any:
@@ -48,8 +63,7 @@ def with_one(array: Any, value: float) -> Any:
         ({"x": X}, "lacks logits and targets"),
         ({"logits": X, "targets": Y[:2]}, r"\(3, 4\) and targets \(2, 4\) differ in shape"),
         ({"logits": X, "targets": Y[..., None]}, "differ in shape"),
-        ({"logits": X.astype(int), "targets": Y}, "logits are int64; wanted float32 or float64"),
-        ({"logits": X.astype(np.float16), "targets": Y}, "logits are float16"),
+        ({"logits": X.astype(int), "targets": Y}, "logits are int64; wanted float16, float32"),
         ({"logits": with_one(X, np.nan), "targets": Y}, "NaN or infinity"),
         ({"logits": with_one(X, np.inf), "targets": Y}, "NaN or infinity"),
         ({"logits": X, "targets": Y * 255}, r"outside \[0, 1\]: they go from 0 to 255"),

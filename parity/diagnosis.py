@@ -1,0 +1,295 @@
+"""Why a pair of layers, or what lies between two pairs, gives different numbers.
+
+Everything is compared in Keras's layout.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from parity.capture import Call
+from parity.difference import Difference, difference
+from parity.flatten import image_order, permutation
+from parity.inputs import Array
+from parity.layers import ARRAYS, Layer
+from parity.settings import setting_differences
+from parity.weights import FILLS, reordered
+
+TIMES = 8
+"""The tolerance for layers and models, in absolute tolerances of `difference`: 32 rounding units of
+the largest entry. Sound ports of networks with up to 40 layers, 512 channels or 20,000 inputs of a
+layer stayed below 6 units."""
+
+_MANY = 200_000  # numbers on which activations are tried
+_LETTERS = {2: "L", 3: "HW", 4: "DHW"}
+
+
+def compare(
+    left: Array, right: Array, rtol: float | None = None, atol: float | None = None
+) -> Difference:
+    """The difference of two outputs; without tolerances, `TIMES` that of `difference`, and no
+    relative one: rounding is of the size of the largest entry, not of each."""
+    rtol = 0.0 if rtol is None else rtol
+    atol = TIMES * difference(left, right, rtol).atol if atol is None else atol
+    return difference(left, right, rtol, atol)
+
+
+def agree(left: Array, right: Array) -> bool:
+    """Whether two arrays are the same but for rounding."""
+    return left.shape == right.shape and compare(left, right).passed
+
+
+@dataclass
+class Step:
+    """One call of a pair of layers: what came in and went out, PyTorch's in Keras's layout.
+
+    `place` is where the two calls stand among all of theirs; `orders` says for the features that
+    came in and that went out whether PyTorch has its own order of a flattened image.
+    """
+
+    number: int
+    pair: tuple[Layer, Layer]
+    calls: tuple[Call, Call]
+    place: tuple[int, int]
+    taken: tuple[Array, Array]
+    given: tuple[Array, Array]
+    orders: tuple[bool, bool]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Framework and name of both."""
+        return f"Keras {self.pair[0].name}", f"PyTorch {self.pair[1].name}"
+
+
+def make_step(
+    number: int, pair: tuple[Layer, Layer], calls: tuple[Call, Call], place: tuple[int, int]
+) -> Step:
+    """A step, with PyTorch's arrays in Keras's layout: the one that agrees, or the likeliest."""
+    sides, orders = [], []
+    given_order = orders_of_features(pair[0])[1]
+    for part, order in (("taken", orders_of_features(pair[0])[0]), ("given", given_order)):
+        mine, theirs = (getattr(call, part) for call in calls)
+        choices = list(_in_keras_layout(theirs, pair[0], order))
+        mine = _bare(mine, pair[0], pair[0], part)
+        choices = [(_bare(array, *pair, part), first) for array, first in choices]
+        chosen = next((c for c in choices if agree(mine, c[0])), choices[0])
+        sides.append((mine, chosen[0]))
+        orders.append(chosen[1])
+    return Step(number, pair, calls, place, sides[0], sides[1], (orders[0], orders[1]))
+
+
+def orders_of_features(layer: Layer) -> tuple[Any, Any]:
+    """The orders of the features in and out of a Keras layer, as far as they are known."""
+    rows = layer.rows or (image_order(layer.unsure, "channels_last") if layer.unsure else None)
+    return rows, layer.columns if layer.kind == "dense" else rows
+
+
+def _in_keras_layout(array: Array, keras: Layer, order: Any) -> Iterator[tuple[Array, bool]]:
+    """What PyTorch's array may be in Keras's layout, the likeliest first, and whether its features
+    are in PyTorch's order of a flattened image."""
+    if order is not None and array.ndim == 2:
+        places = permutation(order)
+        if len(places) == array.shape[1]:
+            yield array[:, places], True
+    if array.ndim > 2 and _channels_last(keras, array.ndim):
+        yield np.moveaxis(array, 1, -1), False
+    else:
+        yield array, False
+
+
+def _bare(array: Array, keras: Layer, layer: Layer, part: str) -> Array:
+    """Without what a layer of padding before a convolution adds, or one behind will cut."""
+    if part != {"conv": "taken", "conv_transpose": "given"}.get(layer.kind):
+        return array
+    added = layer.settings["added"]
+    if any(number < 0 for pair in added for number in pair):
+        return array
+    first = 1 if _channels_last(keras, array.ndim) else 2
+    sizes = array.shape[first : first + len(added)]
+    kept = (slice(a, size - b) for (a, b), size in zip(added, sizes, strict=True))
+    return array[(slice(None),) * first + tuple(kept)]
+
+
+def _channels_last(keras: Layer, rank: int) -> bool:
+    """Whether PyTorch's channels come earlier than this Keras layer's."""
+    if keras.kind in ("conv", "conv_transpose"):
+        return bool(keras.handle.data_format == "channels_last")
+    return keras.kind == "batch_normalization" and keras.handle.axis in (-1, rank - 1)
+
+
+# A layer whose inputs agree and whose outputs do not
+
+
+def layer_causes(step: Step) -> list[str]:
+    """What is wrong with a layer: its settings and its weights."""
+    differences = setting_differences(*step.pair)
+    lines = [text for key, text in differences.items() if key != "momentum"]
+    for name in ARRAYS[step.pair[0].kind]:
+        lines += _weight_causes(step, name)
+    if lines:
+        return lines
+    moved = _transposition(*step.given)
+    if moved:
+        return [f"the outputs are equal after np.transpose of PyTorch's, {moved}"]
+    return ["settings and weights agree: it is what PyTorch's forward, or Keras's call, does more"]
+
+
+def _weight_causes(step: Step, name: str) -> list[str]:
+    keras, pytorch = step.pair
+    mine, theirs = (layer.arrays.get(name) for layer in step.pair)
+    if mine is None and theirs is None:
+        return []
+    if name in FILLS:
+        mine = np.full_like(theirs, FILLS[name]) if mine is None and theirs is not None else mine
+        theirs = np.full_like(mine, FILLS[name]) if theirs is None and mine is not None else theirs
+    if mine is None or theirs is None:
+        absent, present = step.names if mine is None else step.names[::-1]
+        return [f"{name}: {absent} has none, {present} has one"]
+    expected = _expected(mine, name, step, step.orders)
+    if agree(expected, theirs):
+        return []
+    for order in ((True, False), (False, True), (True, True), (False, False)):
+        if order != step.orders and agree(_expected(mine, name, step, order), theirs):
+            return _flatten_causes(step, name, order)
+    moved = _transposition(expected, theirs)
+    if moved:
+        return [f"the {name} is transposed: PyTorch's, in Keras's layout, is equal after {moved}"]
+    axes = tuple(range(theirs.ndim - 2))
+    if axes and agree(expected, np.flip(theirs, axes)):
+        return [f"the {name} is mirrored: PyTorch's is equal after np.flip along the window's axes"]
+    for other, array in pytorch.arrays.items():
+        if other != name and agree(expected, array):
+            theirs_name = pytorch.own_name(other)
+            return [f"Keras's {name} is PyTorch's {theirs_name}, not {pytorch.own_name(name)}"]
+    return [_how_far(expected, theirs, name, keras, pytorch)]
+
+
+def _expected(array: Array, name: str, step: Step, orders: tuple[bool, bool]) -> Array:
+    """Keras's array as PyTorch would have it, where its features come or go in its own order."""
+    known = orders_of_features(step.pair[0])
+    rows = known[0] if orders[0] else None
+    columns = known[1] if orders[1] else None
+    return reordered(array, name, (rows, columns), *step.pair)
+
+
+def _flatten_causes(step: Step, name: str, found: tuple[bool, bool]) -> list[str]:
+    """The rows (or columns) of the kernel stand in the other order of a flattened image."""
+    lines = []
+    sides = zip(("rows", "columns"), orders_of_features(step.pair[0]), strict=True)
+    for (side, order), is_first, wanted in zip(sides, found, step.orders, strict=True):
+        if order is None or is_first == wanted:
+            continue
+        space = _LETTERS.get(len(order[0][0]), "...")
+        last, first = f"N{space}C", f"NC{space}"
+        entries = f"{side} of the {name}" if name == "kernel" else f"entries of the {name}"
+        if is_first:
+            lines.append(
+                f"the {entries} are in the order of an {first} flatten; PyTorch's model permutes "
+                f"to {last} itself: wanted flatten='channels_last' in weights.copy"
+            )
+        else:
+            lines.append(
+                f"the {entries} are in the order of an {last} flatten; PyTorch flattens {first}: "
+                "wanted flatten='channels_first' in weights.copy"
+            )
+    return lines
+
+
+def _transposition(left: Array, right: Array) -> str:
+    """The axes that make the right array the left one, in words, or nothing."""
+    for axes in permutations(range(right.ndim)):
+        if axes == tuple(range(right.ndim)) or right.ndim > 5:
+            continue
+        if agree(left, right.transpose(axes)):
+            return f"transpose{axes}"
+    return ""
+
+
+def _how_far(mine: Array, theirs: Array, name: str, keras: Layer, pytorch: Layer) -> str:
+    found = compare(mine, theirs)
+    names = f"Keras's {name} and PyTorch's {pytorch.own_name(name)}"
+    if not found.comparable:
+        return f"{names} have other shapes: {mine.shape} and {theirs.shape} in Keras's layout"
+    return (
+        f"{names} differ: {found.left:g} and {found.right:g} at {found.index} in Keras's layout, "
+        f"{found.over:,} of {found.count:,} numbers"
+    )
+
+
+# What lies between two layers
+
+
+def _leaky(slope: float) -> Callable[[Array], Array]:
+    return lambda x: np.where(x > 0, x, slope * x)
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(np.exp(-np.logaddexp(0, -x)))
+
+
+def _softmax(x: Array) -> Array:
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "nothing": lambda x: x,
+    "relu": _leaky(0.0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "leaky_relu with slope 0.01": _leaky(0.01),
+    "leaky_relu with slope 0.1": _leaky(0.1),
+    "leaky_relu with slope 0.2": _leaky(0.2),
+    "leaky_relu with slope 0.3": _leaky(0.3),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "hard_sigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
+    "softplus": lambda x: np.logaddexp(0, x),
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))) / 2,
+    "gelu (tanh)": lambda x: x * _sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    "softmax": _softmax,
+    "log_softmax": lambda x: np.log(_softmax(x)),
+}
+
+
+def _applied(before: Array, after: Array) -> str:
+    """The activation that makes one of the other, by name, or nothing known."""
+    if before.size != after.size:
+        return ""
+    few = max(1, len(after) * _MANY // max(after.size, 1))
+    x, after = before.reshape(after.shape)[:few].astype(np.float64), after[:few]
+    with np.errstate(all="ignore"):
+        found = (name for name, of in _ACTIVATIONS.items() if _near(of(x), after))
+        return next(found, "")
+
+
+def _near(left: Array, right: Array) -> bool:
+    return agree(np.asarray(left).astype(right.dtype), right)
+
+
+def between_causes(
+    before: tuple[Array, Array] | None, after: tuple[Array, Array], raw: tuple[Array, Array] | None
+) -> list[str]:
+    """What makes equal outputs of one pair unequal inputs of the next.
+
+    `before` and `raw`: what came before in each framework's own layout, and what came then; `after`
+    likewise, PyTorch's in Keras's layout.
+    """
+    lines = []
+    moved = _transposition(*after)
+    if moved:
+        lines.append(f"they are equal after np.transpose of PyTorch's, {moved}")
+    elif after[0].shape != after[1].shape:
+        lines.append(f"their shapes, in Keras's layout, are {after[0].shape} and {after[1].shape}")
+    if before is None or raw is None:
+        return lines
+    done = [_applied(one, then) for one, then in zip(before, raw, strict=True)]
+    if done[0] != done[1]:
+        names = [name or "something else" for name in done]
+        lines.append(f"Keras applies {names[0]}, PyTorch {names[1]}")
+    return lines

@@ -1,0 +1,220 @@
+"""In which order the features of a flattened image stand, found in the graph of a Keras model.
+
+Keras flattens (height, width, channels), PyTorch (channels, height, width). An order is a list of
+blocks `[shape, axes]`, one after the other: a block of Keras's features is
+`arange(shape).transpose(axes)` of PyTorch's, so `[[8, 4, 4], [1, 2, 0]]` for eight channels. None
+means that both have the same order.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.inputs import Array
+
+Order = list[Any] | None
+_NORMS = ("BatchNormalization", "LayerNormalization")
+_KEEP = (
+    *("Activation", "Dropout", "ELU", "GaussianDropout", "GaussianNoise", "Identity", "LeakyReLU"),
+    *("ReLU", "Softmax", *_NORMS),
+)
+
+
+def permutation(order: list[Any]) -> Array:
+    """The place in PyTorch's order of each of Keras's features."""
+    places, start = [], 0
+    for shape, axes in order:
+        count = math.prod(shape)
+        places.append(start + np.arange(count).reshape(shape).transpose(axes).ravel())
+        start += count
+    return np.concatenate(places)
+
+
+def image_order(shape: Sequence[int | None], layout: str, turned: bool = False) -> Order:
+    """The order of an image of this shape in Keras, or None where it is PyTorch's.
+
+    `turned`: Keras's Flatten was given channels_first, where it puts the channels last itself.
+    """
+    axes = list(range(len(shape)))
+    sizes = list(shape)
+    if layout == "channels_last":
+        sizes, axes = [sizes[-1], *sizes[:-1]], [*axes[1:], 0]
+    if turned:
+        axes = [*axes[1:], axes[0]]
+    return None if axes == sorted(axes) or None in sizes else [[sizes, axes]]
+
+
+def _name(operation: Any) -> str:
+    return type(operation).__name__
+
+
+def _weights(operation: Any) -> list[Any]:
+    return list(getattr(operation, "weights", []))  # a mere operation has none
+
+
+def _bare(tensor: Any) -> tuple[int | None, ...]:
+    """The shape without the batch."""
+    return tuple(tensor.shape[1:])
+
+
+class Graph:
+    """Where the layers of a Keras model come from and go to, through nested models.
+
+    `layers` are all of them in order, the models among them included. A subclassed model has no
+    graph; there only the order tells what comes before what.
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = list(layers)
+        self.entered: dict[tuple[int, int, int], Any] = {}
+        for model in self.layers[1:]:
+            inputs = getattr(model, "inputs", None) or []
+            for node in getattr(model, "_inbound_nodes", []):
+                for inner, outer in zip(inputs, node.input_tensors, strict=False):
+                    self.entered[self._key(inner)] = outer
+
+    @staticmethod
+    def _key(tensor: Any) -> tuple[int, int, int]:
+        operation, node, index = tensor._keras_history
+        return id(operation), node, index
+
+    def _origin(self, tensor: Any) -> tuple[Any, list[Any], Any]:
+        """What made a tensor, from which tensors, and the tensor as it was made."""
+        operation, node, index = tensor._keras_history
+        if _name(operation) == "InputLayer":
+            outer = self.entered.get(self._key(tensor))
+            return (operation, [], tensor) if outer is None else self._origin(outer)
+        if getattr(operation, "outputs", None):  # a model inside of the model
+            return self._origin(operation.outputs[index])
+        return operation, list(operation._inbound_nodes[node].input_tensors), tensor
+
+    def features(self, layer: Any, kind: str) -> tuple[Order, Order]:
+        """The order of the features that a layer takes, and of those that it gives."""
+        if kind not in ("dense", "batch_normalization", "layer_normalization"):
+            return None, None
+        rows = columns = None
+        for node in layer._inbound_nodes:
+            taken = node.input_tensors[0]
+            if len(taken.shape) == 2:
+                rows = rows or self._backward(taken)
+                columns = columns or self._forward(node.outputs[0])
+        return (rows, columns) if kind == "dense" else (rows or columns, None)
+
+    def _backward(self, tensor: Any) -> Order:
+        """The order of flat features, from what flattened them."""
+        operation, sources, tensor = self._origin(tensor)
+        if not sources:
+            return None
+        name, source = _name(operation), sources[0]
+        if name in ("Flatten", "Reshape") and len(source.shape) > 2:
+            layout = self._layout_before(source)
+            turned = name == "Flatten" and operation.data_format == "channels_first"
+            return image_order(_bare(source), layout, turned) if layout else None
+        if name == "Concatenate":
+            orders = [self._backward(one) for one in sources]
+            if not any(orders):
+                return None
+            sizes = [[[one.shape[-1]], [0]] for one in sources]
+            pairs = zip(orders, sizes, strict=True)
+            return [block for order, size in pairs for block in (order or [size])]
+        if name not in _NORMS and _weights(operation):
+            return None
+        if any(tuple(one.shape) != tuple(tensor.shape) for one in sources):
+            return None
+        return next(filter(None, map(self._backward, sources)), None)
+
+    def _forward(self, tensor: Any) -> Order:
+        """The order of flat features, from the image that they are made to later."""
+        operation = tensor._keras_history.operation
+        for node in operation._outbound_nodes:
+            if not any(self._key(one) == self._key(tensor) for one in node.input_tensors):
+                continue
+            then, out = node.operation, node.outputs[0]
+            if _name(then) == "Reshape" and len(out.shape) > 2:
+                layout = self._layout_behind(out)
+                return image_order(_bare(out), layout) if layout else None
+            keeps = _name(then) in _NORMS or not _weights(then)
+            if keeps and tuple(out.shape) == tuple(tensor.shape):
+                found = self._forward(out)
+                if found:
+                    return found
+        return None
+
+    def _layout_before(self, tensor: Any) -> str:
+        """`channels_last`, `channels_first`, or nothing for what is no image."""
+        operation, sources, tensor = self._origin(tensor)
+        if hasattr(operation, "data_format") and _name(operation) != "Flatten":
+            return str(operation.data_format)
+        if not sources:
+            return _input_layout(_bare(tensor))
+        return next(filter(None, map(self._layout_before, sources)), "")
+
+    def _layout_behind(self, tensor: Any) -> str:
+        operation = tensor._keras_history.operation
+        if not operation._outbound_nodes:
+            return _input_layout(_bare(tensor))
+        for node in operation._outbound_nodes:
+            then = node.operation
+            if hasattr(then, "data_format"):
+                return str(then.data_format)
+            found = self._layout_behind(node.outputs[0])
+            if found:
+                return found
+        return ""
+
+    def _neighbour(self, layer: Any, step: int) -> Any:
+        """The layer before or behind: in the graph, or, without one, in order."""
+        if layer._inbound_nodes:
+            if step < 0:
+                return self._origin(layer._inbound_nodes[0].input_tensors[0])[0]
+            behind = layer._outbound_nodes
+            return behind[0].operation if len(behind) == 1 else None
+        place = next(i for i, one in enumerate(self.layers) if one is layer) + step
+        return self.layers[place] if 0 <= place < len(self.layers) else None
+
+    def padding_before(self, layer: Any, rank: int) -> list[Any]:
+        """What a ZeroPadding layer right before a convolution adds along every axis."""
+        before = self._neighbour(layer, -1)
+        return _pairs(before.padding if _name(before) == f"ZeroPadding{rank}D" else 0, rank)
+
+    def cropping_behind(self, layer: Any, rank: int) -> list[Any]:
+        """What a Cropping layer right behind a transposed convolution cuts along every axis."""
+        behind = self._neighbour(layer, 1)
+        return _pairs(behind.cropping if _name(behind) == f"Cropping{rank}D" else 0, rank)
+
+    def unsure(self, layer: Any, kind: str) -> list[int]:
+        """The shape of the image that a layer without a graph seems to get flattened, or []."""
+        if kind not in ("dense", "batch_normalization", "layer_normalization"):
+            return []
+        if layer._inbound_nodes:
+            return []
+        place = next(i for i, one in enumerate(self.layers) if one is layer)
+        before = self.layers[:place][::-1]
+        flat = next((i for i, one in enumerate(before) if _name(one) not in _KEEP), None)
+        if flat is None or _name(before[flat]) not in ("Flatten", "Reshape"):
+            return []
+        taken = (before[flat].get_build_config() or {}).get("input_shape") or ()
+        for one in before[flat + 1 :]:
+            if getattr(one, "data_format", "") == "channels_first":
+                return []
+            if hasattr(one, "data_format"):
+                break
+        else:
+            if _input_layout(taken[1:]) != "channels_last":
+                return []
+        return list(taken[1:]) if len(taken) > 2 else []
+
+
+def _input_layout(shape: Sequence[int | None]) -> str:
+    """Of an input or output of the model: an image has two axes of space and one of channels."""
+    from keras import config
+
+    return str(config.image_data_format()) if len(shape) >= 3 else ""
+
+
+def _pairs(value: Any, rank: int) -> list[Any]:
+    if value == 0:
+        return [(0, 0)] * rank
+    return [tuple(value)] if rank == 1 else [tuple(pair) for pair in value]

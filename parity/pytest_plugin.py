@@ -1,0 +1,128 @@
+"""The pytest plugin: the fixture `parity`, and `--parity-report DIR`.
+
+The report holds every `assert_parity` and `assert_model_parity` of the run, called through the
+fixture or not, also where pytest-xdist spreads the tests over processes. Everything is imported
+when it is first used: this module is loaded wherever pytest runs.
+"""
+
+import importlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Parity:
+    """What the fixture gives: `parity(f, g, inputs=...)` is `assert_parity`, and so on."""
+
+    def __call__(self, *functions: Any, **options: Any) -> Any:
+        """`parity.assert_parity`."""
+        __tracebackhide__ = True
+        from parity import assert_parity
+
+        return assert_parity(*functions, **options)
+
+    def model(self, keras_model: Any, torch_model: Any, x: Any, **options: Any) -> Any:
+        """`parity.assert_model_parity`."""
+        __tracebackhide__ = True
+        from parity import assert_model_parity
+
+        return assert_model_parity(keras_model, torch_model, x, **options)
+
+    def run_in_backend(self, backend: str, target: Any, **keywords: Any) -> Any:
+        """`parity.run_in_backend`."""
+        from parity import run_in_backend
+
+        return run_in_backend(backend, target, **keywords)
+
+
+@pytest.fixture
+def parity() -> Parity:
+    """Checks that functions or models agree: `parity(keras_loss, torch_loss, inputs=(x, y))`.
+
+    `parity.model(keras_model, torch_model, x)`; `parity.run_in_backend("jax", "mypkg:loss")`.
+    """
+    return Parity()
+
+
+class Report:
+    """Collects what the assertions of the tests found, and writes it when the run ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.test = ""
+        self.findings: list[dict[str, Any]] = []
+
+    def observe(self, finding: Any) -> None:
+        """Keep one finding, in plain values that go to another process."""
+        worst = finding.worst
+        needed = worst.needed_rtol if worst else math.inf
+        self.findings.append(
+            {
+                "name": self.test,
+                "what": finding.what,
+                "passed": finding.passed,
+                "needed_rtol": needed if math.isfinite(needed) else str(needed),
+                "rtol": worst.rtol if worst else None,
+                "message": finding.message if not finding.passed else "",
+            }
+        )
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Know which test runs, and listen while it does."""
+        from parity.difference import observers
+
+        self.test = item.nodeid
+        observers.append(self.observe)
+        try:
+            return (yield)
+        finally:
+            observers.remove(self.observe)
+
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a process of pytest-xdist found."""
+        self.findings += getattr(node, "workeroutput", {}).get("segact_parity", [])
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the report, or hand it to the process that does."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["segact_parity"] = self.findings
+            return
+        from parity import page
+
+        page.write(self.folder, checks=self.findings)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Say where it is."""
+        terminalreporter.write_line(
+            f"parity report: {self.folder / 'index.html'} ({len(self.findings)} checks)"
+        )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--parity-report DIR`."""
+    group = parser.getgroup("parity", "segact's judge")
+    group.addoption(
+        "--parity-report",
+        metavar="DIR",
+        type=Path,
+        help="write what every assert_parity found there: a page, JSON and JUnit",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the report, if one is wanted."""
+    folder = config.getoption("--parity-report")
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise pytest.UsageError(f"--parity-report {folder}: wanted a folder, it is a file")
+    try:
+        importlib.import_module("parity.page")
+    except ModuleNotFoundError as error:
+        wanted = "pip install 'segact[parity]'"
+        raise pytest.UsageError(f"--parity-report: {error.name} is missing; {wanted}") from error
+    config.pluginmanager.register(Report(folder.resolve()), "segact-parity-report")

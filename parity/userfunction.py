@@ -1,0 +1,273 @@
+"""A user's own functions: recorded, compared with each other, or held against the judge's losses.
+
+A function at `mypkg.losses:focal` runs in a process of its own on the input sets of
+`parity.inputs.case_inputs`. Its record holds `INPUT SET/function/value` and, if it has one,
+`INPUT SET/function/grad_x`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+
+from parity import oracle
+from parity.backends import RemoteError, Server
+from parity.cases import (
+    ACTIVATIONS,
+    CONVENTIONS,
+    ELEMENTWISE,
+    NO_ACTIVATION,
+    REDUCED,
+    Case,
+    default_epsilon,
+)
+from parity.compare import Measurement
+from parity.difference import Difference, difference, lowest_precision
+from parity.functions import direction
+from parity.inputs import Array, Inputs, case_inputs
+from parity.records import Record, RecordError, RecordWriter
+
+_SPECIAL = ("weight", "ignore_index")
+"""Options that need arrays or targets of their own, which a user's function does not get."""
+_MODERATE = 4.0
+"""Raw outputs up to this are far from where anybody clips."""
+PARTS = ("value", "grad_x")
+Results = dict[str, dict[str, Array]]
+"""By input set, the `value` and perhaps `grad_x`."""
+
+
+class FunctionError(ValueError):
+    """A user's function that is not there or cannot be judged; the message says why."""
+
+
+class FunctionFailed(RuntimeError):
+    """A user's function raised an error; the message ends with it."""
+
+
+@dataclass
+class Evaluated:
+    """What a function gave on every input set."""
+
+    name: str
+    cases: str
+    inputs: dict[str, Inputs]
+    results: Results = field(default_factory=dict)
+    framework: str = ""
+
+
+def check(name: str, target: str, server: Server) -> None:
+    """Raises `FunctionError` if there is no function at `target`, or its framework is not clear."""
+    try:
+        server.describe(target, {})
+    except RemoteError as error:
+        raise FunctionError(f"{name}: {error}") from error
+
+
+def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
+    """Run the function at `target` on the input sets; the gradient is that in its first input.
+
+    Raises `FunctionFailed` with what the function said if it fails.
+    """
+    found = Evaluated(name, cases, case_inputs(cases))
+    try:
+        found.framework = server.describe(target, {})["framework"]
+        for set_name, inputs in found.inputs.items():
+            value, (gradient,) = server.evaluate(target, {}, list(inputs.values()), [0])
+            found.results[set_name] = {"value": value}
+            if gradient is not None:
+                found.results[set_name]["grad_x"] = gradient
+    except RemoteError as error:
+        raise FunctionFailed(f"{name}: {error}") from error
+    return found
+
+
+def writer(found: Evaluated, device: str) -> RecordWriter:
+    """The record of a function."""
+    record = RecordWriter(found.name, device, cases=found.cases)
+    for set_name, inputs in found.inputs.items():
+        record.add_inputs(set_name, inputs)
+    for set_name, parts in found.results.items():
+        for part, array in parts.items():
+            record.tensors[f"{set_name}/function/{part}"] = np.array(array, order="C")
+    return record
+
+
+def read(record: Record) -> Evaluated:
+    """What a function's record holds."""
+    inputs = {name: record.inputs(name) for name in record.input_sets}
+    found = Evaluated(record.implementation, record.cases, inputs)
+    for key in sorted(record.keys):
+        set_name, _, part = key.partition("/function/")
+        if part in PARTS:
+            found.results.setdefault(set_name, {})[part] = record.tensor(key)
+    return found
+
+
+def _measurement(
+    names: tuple[str, str], set_name: str, part: str, found: Difference, inputs: Inputs, case: Any
+) -> Measurement:
+    """A difference as the judge's tables and reports have it; its error is the rtol it needs."""
+    same = found.comparable and bool(found.index or found.count == 1)
+    inside = {
+        key: float(array[found.index])
+        for key, array in inputs.items()
+        if same and array.shape == found.shapes[0]
+    }
+    return Measurement(
+        left=names[0],
+        right=names[1],
+        case=set_name,
+        dtype=found.dtype,
+        activation=case.activation if case else "",
+        quantity=case.label if case else "function",
+        part=part,
+        unit="relative",
+        error=found.needed_rtol,
+        bound=found.rtol,
+        x=inside.get("x"),
+        y=inside.get("y"),
+        got=found.left,
+        expected=found.right,
+        over=found.over if found.comparable else max(1, found.count),
+        count=max(1, found.count),
+    )
+
+
+def compare_pair(
+    left: Evaluated, right: Evaluated, rtol: float | None, atol: float | None
+) -> list[Measurement]:
+    """Two functions on the same input sets; a gradient that one of them lacks is left out."""
+    names = (left.name, right.name)
+    found = []
+    for set_name, inputs in left.inputs.items():
+        one, two = left.results[set_name], right.results[set_name]
+        for part in PARTS:
+            if part in one and part in two:
+                precision = lowest_precision(one["value"], two["value"], one[part], two[part])
+                apart = difference(one[part], two[part], rtol, atol, precision)
+                found.append(_measurement(names, set_name, part, apart, inputs, None))
+    return found
+
+
+def compare_all(
+    functions: list[Evaluated], rtol: float | None, atol: float | None
+) -> list[Measurement]:
+    """Every pair."""
+    pairs = combinations(functions, 2)
+    return [m for left, right in pairs for m in compare_pair(left, right, rtol, atol)]
+
+
+def compare_records(
+    left: Record, right: Record, rtol: float | None, atol: float | None
+) -> list[Measurement]:
+    """Two records of functions; raises `RecordError` if their inputs are not the same."""
+    left.check_cases(right)
+    if set(left.input_sets) != set(right.input_sets):
+        raise RecordError(f"{right.path}: other cases than {left.path}; the input sets differ")
+    left.check_inputs(right, left.input_sets)
+    one, two = read(left), read(right)
+    for record, found in ((left, one), (right, two)):
+        absent = [n for n in found.inputs if "value" not in found.results.get(n, {})]
+        if absent:
+            raise RecordError(f"{record.path}: holds no value of the function on {absent[0]}")
+    if one.name == two.name:
+        one.name, two.name = left.path.name, right.path.name
+    return compare_pair(one, two, rtol, atol)
+
+
+def _candidates(set_name: str) -> Iterator[Case]:
+    """The judge's own losses on an input set."""
+    inputs, _, dtype = set_name.rpartition("-")
+    if inputs == "predictions":
+        for name in CONVENTIONS:
+            yield Case(inputs, dtype, f"{name}_convention", "binary_cross_entropy", "y=given")
+        return
+    for loss, name in product(ELEMENTWISE, ACTIVATIONS[:-1]):
+        yield Case(inputs, dtype, name, loss, "y=given", default_epsilon(name))
+    for loss, options in REDUCED.items():
+        names = (NO_ACTIVATION,) if loss == "lovasz_hinge" else ACTIVATIONS
+        for option, name in product(options, names):
+            if option not in _SPECIAL and not (loss.startswith("lovasz") and "soft" in inputs):
+                yield Case(inputs, dtype, name, loss, option, default_epsilon(name))
+
+
+def _expected(case: Case, inputs: Inputs, shape: tuple[int, ...]) -> dict[str, Array] | None:
+    """The oracle's value and gradient in the shape of the function's value, if it fits.
+
+    The gradient of elements is in the `direction` in which a function's own is taken; of a
+    convention, which has elements only, the mean serves as well.
+    """
+    each = shape == inputs["x"].shape and not case.reduced
+    mean = shape == () and bool(case.convention)
+    if not (each or mean or (shape == () and case.reduced)):
+        return None
+    exact = oracle.evaluate(case, inputs)
+    value, gradient = exact["value"], exact["grad_x"]
+    if each:
+        return {"value": value, "grad_x": gradient * direction(shape, case.dtype)}
+    if mean:
+        return {"value": value.mean(), "grad_x": gradient / value.size}
+    return {"value": value, "grad_x": gradient}
+
+
+def _typical_error(got: Array, expected: Array, x: Array) -> float:
+    """The median relative error at moderate x: what tells another function from one that clips."""
+    got, expected = got.astype(np.float64), np.asarray(expected, np.float64)
+    with np.errstate(all="ignore"):
+        error = np.abs(got - expected) / np.maximum(np.abs(got), np.abs(expected))
+    error = np.where(got == expected, 0.0, np.nan_to_num(error, nan=np.inf))
+    return float(np.median(error[np.abs(x) <= _MODERATE] if error.shape == x.shape else error))
+
+
+def _against(
+    function: Evaluated, cases: list[Case], rtol: float | None, atol: float | None
+) -> tuple[float, list[Measurement]] | None:
+    """The function's typical error against a loss of the judge, and its worst ones.
+
+    None if their shapes differ.
+    """
+    names = (function.name, "oracle")
+    typical, found = 0.0, []
+    for case in cases:
+        inputs, got = function.inputs[case.input_set], function.results[case.input_set]
+        expected = _expected(case, inputs, got["value"].shape)
+        if expected is None:
+            return None
+        for part in (p for p in PARTS if p in got):
+            typical = max(typical, _typical_error(got[part], expected[part], inputs["x"]))
+            precision = lowest_precision(got["value"], got[part])
+            apart = difference(got[part], expected[part], rtol, atol, precision)
+            found.append(_measurement(names, case.input_set, part, apart, inputs, case))
+    return typical, found
+
+
+def nearest(
+    function: Evaluated,
+    rtol: float | None,
+    atol: float | None,
+    loss: str | None = None,
+    activation: str | None = None,
+) -> list[Measurement]:
+    """The function against the loss of the judge that it comes nearest to, on every input set:
+    the one from which its values and gradients are off least at the median of moderate elements.
+
+    `loss` and `activation` say which losses come into question. Raises `FunctionError` if none
+    gives values of the function's shape.
+    """
+    by_name: dict[tuple[str, str], list[Case]] = {}
+    for set_name in function.results:
+        for case in _candidates(set_name):
+            if loss in (None, case.quantity) and activation in (None, case.activation):
+                by_name.setdefault((case.activation, case.label), []).append(case)
+    # a loss that has no case on one of the sets cannot be told
+    everywhere = [cases for cases in by_name.values() if len(cases) == len(function.results)]
+    found = [f for cases in everywhere if (f := _against(function, cases, rtol, atol))]
+    if not found:
+        shape = next(iter(function.results.values()))["value"].shape
+        raise FunctionError(
+            f"{function.name}: no loss of the judge gives a value of shape {shape} on "
+            f"{function.cases}; wanted one of every element, or their mean"
+        )
+    return min(found, key=lambda f: f[0])[1]

@@ -1,0 +1,453 @@
+"""`assert_model_parity`: sound ports pass, and planted faults are named by layer or by loss."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity import weights
+from parity.difference import Difference, ParityError
+from parity.models import assert_model_parity
+
+pytestmark = pytest.mark.needs("torch", "keras")
+
+X = np.random.default_rng(11).normal(size=(6, 8, 8, 3)).astype(np.float32)
+
+
+def keras_cnn() -> Any:
+    """A CNN in Keras with random weights everywhere."""
+    import keras
+    from keras import layers
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, padding="same", activation="relu", name="conv_1"),
+            layers.BatchNormalization(name="bn_1"),
+            layers.Conv2D(4, 3, strides=2, padding="same", name="conv_2"),
+            layers.BatchNormalization(name="bn_2"),
+            layers.LeakyReLU(0.3, name="leaky"),
+            layers.Flatten(name="flat"),
+            layers.Dropout(0.5),
+            layers.Dense(64, activation="tanh", name="dense_1"),
+            layers.Dense(1, name="dense_2"),
+        ]
+    )
+    rng = np.random.default_rng(3)
+    for variable in model.weights:
+        value = rng.normal(size=variable.shape) * (0.3 if len(variable.shape) > 1 else 0.1)
+        positive = "gamma" in variable.name or "variance" in variable.name
+        variable.assign(rng.uniform(0.5, 1.5, variable.shape) if positive else value)
+    return model
+
+
+def torch_cnn(**parts: Any) -> Any:
+    """Its counterpart in PyTorch, some modules replaced."""
+    from torch import nn
+
+    modules: dict[str, Any] = {
+        "conv1": nn.Conv2d(3, 4, 3, padding=1),
+        "relu": nn.ReLU(inplace=True),
+        "bn1": nn.BatchNorm2d(4),
+        "pad": nn.ZeroPad2d((0, 1, 0, 1)),
+        "conv2": nn.Conv2d(4, 4, 3, stride=2),
+        "bn2": nn.BatchNorm2d(4),
+        "leaky": nn.LeakyReLU(0.3, inplace=True),
+        "flat": nn.Flatten(),
+        "fc1": nn.Linear(64, 64),
+        "tanh": nn.Tanh(),
+        "fc2": nn.Linear(64, 1),
+        **parts,
+    }
+    model = nn.Sequential()
+    for name, module in modules.items():
+        model.add_module(name, module)
+    return model
+
+
+@pytest.fixture
+def ported() -> tuple[Any, Any]:
+    """A sound port."""
+    one, other = keras_cnn(), torch_cnn()
+    weights.copy(one, other, settings="copy")
+    return one, other
+
+
+def message(*arguments: Any, **options: Any) -> str:
+    """What `assert_model_parity` raises."""
+    with pytest.raises(ParityError) as raised:
+        assert_model_parity(*arguments, **options)
+    print(raised.value)
+    return str(raised.value)
+
+
+def permuting(*axes: int) -> Any:
+    """A module that permutes."""
+    from torch import nn
+
+    class Permute(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.permute(*axes)
+
+    return Permute()
+
+
+def test_a_sound_port_passes_and_nothing_stays_behind(ported: tuple[Any, Any]) -> None:
+    one, other = ported
+    other.train()
+    other.bn1.eval()
+    found = assert_model_parity(one, other, X)
+    assert isinstance(found, Difference)
+    assert found.passed
+    assert found.shapes == ((6, 1), (6, 1))
+    text = message(one, other, X, rtol=0, atol=1e-12)
+    assert text.startswith("the outputs miss the given tolerances; no layer does more than round")
+    assert "Keras conv_1 / PyTorch conv1: " in text
+    assert other.training
+    assert not other.bn1.training
+    for module in other.modules():
+        assert not module._forward_hooks
+    for layer in one.layers:
+        assert "call" not in vars(layer)
+    assert one.get_layer("conv_1").activation.__name__ == "relu"
+
+
+def test_twenty_layers_pass_at_the_default_tolerance() -> None:
+    import keras
+    from keras import layers
+    from torch import nn
+
+    keras.utils.set_random_seed(4)
+    there: list[Any] = [keras.Input((8, 8, 8))]
+    here: list[Any] = []
+    for _ in range(20):
+        there += [layers.Conv2D(8, 3, padding="same"), layers.BatchNormalization(), layers.ReLU()]
+        here += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    one, other = keras.Sequential(there), nn.Sequential(*here)
+    weights.copy(one, other, settings="copy")
+    x = np.random.default_rng(2).normal(size=(2, 8, 8, 8)).astype(np.float32)
+    assert_model_parity(one, other, x)
+    other[30 + 1].eps = 1e-5
+    assert "layer 22: Keras batch_normalization_10" in message(one, other, x)
+
+
+# The planted faults
+
+
+def test_a_wrong_epsilon(ported: tuple[Any, Any]) -> None:
+    one, other = ported
+    other.bn2.eps = 1e-5
+    text = message(one, other, X)
+    assert text.startswith(
+        "the outputs differ, first at layer 4: Keras bn_2 (BatchNormalization) and PyTorch bn2 "
+        "(BatchNorm2d): their inputs agree, their outputs do not\n"
+    )
+    assert (
+        "likely cause\n  epsilon is 0.001 in Keras bn_2, 1e-05 in PyTorch bn2; wanted in PyTorch "
+        "bn2: eps=0.001\n"
+    ) in text
+    assert "Keras conv_2 / PyTorch conv2: " in text
+    assert "output of the models\n  where    index (" in text
+    assert "  passes   from rtol=" in text
+
+
+def test_a_transposed_square_kernel(ported: tuple[Any, Any]) -> None:
+    one, other = ported
+    other.fc1.weight.data = other.fc1.weight.data.T.clone()
+    text = message(one, other, X)
+    assert "first at layer 5: Keras dense_1 (Dense) and PyTorch fc1 (Linear)" in text
+    what = "the kernel is transposed: PyTorch's, in Keras's layout, is equal after transpose(1, 0"
+    assert f"{what})" in text
+    other = torch_cnn()
+    weights.copy(one, other, settings="copy")
+    other.conv2.weight.data = other.conv2.weight.data.transpose(2, 3).clone()
+    text = message(one, other, X)
+    assert "first at layer 3: Keras conv_2 (Conv2D) and PyTorch conv2 (Conv2d)" in text
+    assert (
+        "the kernel is transposed: PyTorch's, in Keras's layout, is equal after transpose(1, 0"
+        in text
+    )
+    other.conv2.weight.data = other.conv2.weight.data.transpose(2, 3).flip(2, 3).clone()
+    assert "the kernel is mirrored" in message(one, other, X)
+
+
+def test_an_nhwc_flatten(ported: tuple[Any, Any]) -> None:
+    """Rows in Keras's order where PyTorch flattens channels first, and the other way around."""
+    one, other = ported
+    weights.copy(one, other, settings="copy", flatten="channels_last")
+    text = message(one, other, X)
+    assert "first at layer 5: Keras dense_1 (Dense) and PyTorch fc1 (Linear)" in text
+    assert (
+        "the rows of the kernel are in the order of an NHWC flatten; PyTorch flattens NCHW: wanted "
+        "flatten='channels_first'"
+    ) in text
+    from torch import nn
+
+    flat = nn.Sequential(permuting(0, 2, 3, 1), nn.Flatten())
+    other = torch_cnn(flat=flat)
+    weights.copy(one, other, settings="copy", flatten="channels_last")
+    assert_model_parity(one, other, X)
+    weights.copy(one, other, settings="copy")
+    text = message(one, other, X)
+    assert "first at layer 5" in text
+    assert "NCHW flatten; PyTorch's model permutes to NHWC itself: wanted flatten='chann" in text
+
+
+def test_a_clipped_loss(ported: tuple[Any, Any]) -> None:
+    import keras
+    import torch
+
+    one, other = ported
+    head = one.get_layer("dense_2")
+    head.bias.assign(head.bias + 17.0 - one(X, training=False)[3])
+    weights.copy(one, other)
+    y = np.zeros((6, 1), np.float32)
+    exact = keras.losses.BinaryCrossentropy(from_logits=True)
+    theirs = torch.nn.BCEWithLogitsLoss()
+    assert assert_model_parity(one, other, X, losses=(exact, theirs), targets=y).passed
+
+    def clipped(y_true: Any, y_pred: Any) -> Any:
+        p = keras.ops.clip(keras.ops.sigmoid(y_pred), 1e-7, 1 - 1e-7)
+        return -keras.ops.mean(
+            y_true * keras.ops.log(p) + (1 - y_true) * keras.ops.log1p(-p), axis=-1
+        )
+
+    y[:] = 1
+    y[3] = 0
+    text = message(one, other, X, losses=(clipped, theirs), targets=y)
+    assert text.startswith("the models agree, their losses do not: Keras clipped gives 2.6")
+    assert "PyTorch BCEWithLogitsLoss 2.8" in text
+    assert (
+        "they part most at sample 3: output 17, target 0, where Keras gives 15.9424 and PyTorch 17"
+    ) in text
+
+
+# Other places where models part
+
+
+def test_a_kernel_that_is_off(ported: tuple[Any, Any]) -> None:
+    one, other = ported
+    other.conv1.weight.data[1, 2, 0, 1] += 0.5
+    text = message(one, other, X)
+    assert "first at layer 1: Keras conv_1 (Conv2D) and PyTorch conv1 (Conv2d)" in text
+    assert "Keras's kernel and PyTorch's weight differ: " in text
+    assert "at (0, 1, 2, 1) in Keras's layout, 1 of 108 numbers" in text
+    weights.copy(one, other)
+    other.bn1.running_mean.data, other.bn1.running_var.data = (
+        other.bn1.running_var.data,
+        other.bn1.running_mean.data.abs(),
+    )
+    assert "Keras's moving_variance is PyTorch's running_mean, not running_var" in message(
+        one, other, X
+    )
+
+
+def test_padding_on_both_sides(ported: tuple[Any, Any]) -> None:
+    from torch import nn
+
+    one, _ = ported
+    other = torch_cnn(pad=nn.Identity(), conv2=nn.Conv2d(4, 4, 3, stride=2, padding=1))
+    weights.copy(one, other, settings="ignore")
+    other.bn1.eps = other.bn2.eps = 1e-3
+    text = message(one, other, X)
+    assert "first at layer 3: Keras conv_2" in text
+    assert "wanted in PyTorch conv2: nn.ZeroPad2d((0, 1, 0, 1)) before it and padding=0" in text
+
+
+@pytest.mark.parametrize(
+    ("part", "place", "cause"),
+    [
+        (
+            {"leaky": 0.01},
+            "between Keras bn_2 / PyTorch bn2 and Keras dense_1 / PyTorch fc1",
+            "Keras applies leaky_relu with slope 0.3, PyTorch leaky_relu with slope 0.01",
+        ),
+        (
+            {"tanh": None},
+            "between Keras dense_1 / PyTorch fc1 and Keras dense_2 / PyTorch fc2",
+            "Keras applies tanh, PyTorch nothing",
+        ),
+    ],
+)
+def test_an_activation_between_two_layers(
+    ported: tuple[Any, Any], part: dict[str, Any], place: str, cause: str
+) -> None:
+    from torch import nn
+
+    one, _ = ported
+    ((name, slope),) = part.items()
+    other = torch_cnn(**{name: nn.LeakyReLU(slope) if slope else nn.Identity()})
+    weights.copy(one, other, settings="copy")
+    text = message(one, other, X)
+    assert f"first {place}: all before agrees, the inputs of the latter do not" in text
+    assert cause in text
+    if slope:
+        assert "Keras: leaky (LeakyReLU), flat (Flatten)\n  PyTorch: leaky (LeakyReLU), fl" in text
+    else:
+        assert "Keras: activation=tanh\n  PyTorch: no layer; functions" in text
+
+
+def test_behind_the_last_layer_and_before_the_first(ported: tuple[Any, Any]) -> None:
+    from torch import nn
+
+    one, other = ported
+    text = message(one, nn.Sequential(other, nn.Sigmoid()), X)
+    assert "first after the last layer with weights, Keras dense_2 / PyTorch 0.fc2" in text
+    assert "Keras applies nothing, PyTorch sigmoid" in text
+    assert "PyTorch: 1 (Sigmoid)" in text
+    text = message(one, nn.Sequential(permuting(0, 1, 3, 2), other), X)
+    assert "first before the first layer with weights" in text
+    assert "equal after np.transpose of PyTorch's, transpose(0, 2, 1, 3)" in text
+
+
+def test_layers_that_are_no_pairs(ported: tuple[Any, Any]) -> None:
+    from torch import nn
+
+    one, other = ported
+    text = message(one, nn.Sequential(other, nn.Linear(1, 1)), X)
+    assert "where is not known, as the layers are no pairs: 6 layers with weights in the" in text
+    assert "output of the models" in text
+
+
+# Models of other shapes
+
+
+def test_a_subclassed_model_with_a_layer_that_is_called_twice() -> None:
+    import keras
+    from torch import nn
+
+    class There(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = keras.layers.Dense(5, name="first")
+            self.again = keras.layers.Dense(5, "relu", name="again")
+
+        def call(self, x: Any) -> Any:
+            return self.again(self.again(self.first(x)))
+
+    class Here(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again, self.times = nn.Linear(5, 5), nn.Linear(5, 5), 2
+
+        def forward(self, x: Any) -> Any:
+            x = self.first(x)
+            for _ in range(self.times):
+                x = self.again(x).relu() if self.times > 1 else self.again(x)
+            return x
+
+    one, other, x = There(), Here(), X.reshape(-1, 3)[:4] @ np.ones((3, 5), np.float32)
+    one(x)
+    one.again.bias.assign(np.ones(5))
+    weights.copy(one, other)
+    assert_model_parity(one, other, x)
+    other.times = 1
+    text = message(one, other, x)
+    assert "Keras again (Dense) is called 2 times, PyTorch again (Linear) 1" in text
+
+
+def test_several_inputs_and_outputs_and_an_explicit_map() -> None:
+    import keras
+    from keras import layers
+    from torch import nn
+
+    picture, number = keras.Input((8, 8, 3)), keras.Input((2,))
+    maps = layers.Conv2D(2, 3, name="conv")(picture)
+    added = layers.Dense(2, name="fc")(number)
+    one = keras.Model([picture, number], [maps, added])
+
+    class Here(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.conv = nn.Linear(2, 2), nn.Conv2d(3, 2, 3)
+
+        def forward(self, picture: Any, number: Any) -> Any:
+            return self.conv(picture), self.fc(number)
+
+    other, names = Here(), {"conv": "conv", "fc": "fc"}
+    weights.copy(one, other, layers=names)
+    x = (X, X[:, 0, 0, :2])
+    assert_model_parity(one, other, x)
+    other.fc.bias.data += 1
+    text = message(one, other, x, layers=names)
+    assert "Keras fc (Dense) and PyTorch fc (Linear)" in text
+    assert "Keras's bias and PyTorch's bias differ" in text
+    assert "output 1 of the models" in text
+    assert "the layers are no pairs: layer 1: Keras conv (Conv2D" in message(one, other, x)
+
+
+def test_sequences_and_segmentation_losses() -> None:
+    """Channels first in one dimension, and a loss over maps: the element is named."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    one = keras.Sequential([keras.Input((9, 3)), layers.Conv1D(1, 3, padding="same")])
+    other = nn.Conv1d(3, 1, 3, padding=1)
+    weights.copy(one, other)
+    x, y = X[:, :, 0].repeat(2, 1)[:, :9], np.zeros((6, 9, 1), np.float32)
+    y[2, 5] = 1
+
+    def weighted(y_true: Any, y_pred: Any) -> Any:
+        return keras.ops.mean((1 + y_true) * (y_pred - y_true) ** 2, axis=-1)
+
+    assert_model_parity(one, other, x, losses=("mse", nn.MSELoss()), targets=y)
+    text = message(one, other, x, losses=(weighted, nn.MSELoss()), targets=y)
+    assert "they part most at index (2, 5, 0): output " in text
+    assert "target 1," in text
+
+
+def test_class_numbers_as_targets() -> None:
+    import keras
+    from torch import nn
+
+    one, other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)]), nn.Linear(3, 4)
+    weights.copy(one, other)
+    x, y = X[:, 0, 0], np.arange(6) % 4
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert_model_parity(one, other, x, losses=(sparse, nn.CrossEntropyLoss()), targets=y)
+    smooth = nn.CrossEntropyLoss(label_smoothing=0.1)
+    assert "PyTorch CrossEntropyLoss" in message(one, other, x, losses=(sparse, smooth), targets=y)
+
+
+def test_bad_arguments(ported: tuple[Any, Any]) -> None:
+    one, other = ported
+    with pytest.raises(TypeError, match="keras_model is a Sequential; wanted a Keras model"):
+        assert_model_parity(other, one, X)
+    with pytest.raises(TypeError, match=r"torch_model is a Sequential; wanted a torch.nn.Module"):
+        assert_model_parity(one, one, X)
+    with pytest.raises(ValueError, match="losses without targets"):
+        assert_model_parity(one, other, X, losses=("mse", "mse"))
+    with pytest.raises(ValueError, match="losses is 'mse'; wanted"):
+        assert_model_parity(one, other, X, losses="mse", targets=X)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rtol is -1; wanted a number >= 0"):
+        assert_model_parity(one, other, X, rtol=-1)
+    with pytest.raises(ValueError, match="targets have 2 samples, the outputs 6"):
+        assert_model_parity(one, other, X, losses=("mse", "mse"), targets=X[:2])
+
+
+def test_everything_is_restored_when_a_model_raises(ported: tuple[Any, Any]) -> None:
+    from torch import nn
+
+    one, _ = ported
+
+    class Fails(nn.Module):
+        """Gives zeros once, then raises."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.times = torch_cnn(), 0
+
+        def forward(self, x: Any) -> Any:
+            self.times += 1
+            if self.times > 1:
+                self.inner(x)
+                raise RuntimeError("planted")
+            return self.inner(x) * 0
+
+    other = Fails().train()
+    with pytest.raises(RuntimeError, match="planted"):
+        assert_model_parity(one, other, X)
+    assert all(module.training and not module._forward_hooks for module in other.modules())
+    assert all("call" not in vars(layer) for layer in one.layers)
+    assert one.get_layer("dense_1").activation.__name__ == "tanh"

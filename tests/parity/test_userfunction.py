@@ -1,0 +1,219 @@
+"""A user's own functions on the command line: `record`, `compare`, `run --implementation`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from parity.backends import RemoteError, Server
+from parity.inputs import case_inputs
+from parity.userfunction import FunctionError, evaluate, nearest
+from tests.parity.conftest import Run
+
+MODULE = '''
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+def focal(x, y):
+    ce = F.binary_cross_entropy_with_logits(x, y, reduction="none")
+    p = torch.sigmoid(x)
+    return (ce * (y * (1 - p) + (1 - y) * p) ** 2).mean()
+
+def dice(x, y):
+    p = 0.5 + torch.atan(x) / torch.pi
+    return 1 - 2 * (p * y).sum() / (p + y).sum()
+
+def clipped(x, y):
+    p = torch.sigmoid(x).clamp(1e-7, 1 - 1e-7)
+    return -(y * p.log() + (1 - y) * torch.log1p(-p))
+
+def squared(x, y):
+    """With a head that is none of the judge's."""
+    return ((torch.tanh(x) - y) ** 2).mean()
+
+def by_hand(x, y):
+    return np.mean(np.logaddexp(0, x) - x * y)
+
+def noisy(x, y):
+    print("noise on standard output")
+    return focal(x, y) * (1 + 1e-3)
+
+def broken(x, y):
+    return x.reshape(7, 7, 7)
+
+class Focal(torch.nn.Module):
+    def forward(self, x, y):
+        return focal(x, y)
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A package with functions, in the folder that commands run in."""
+    package = tmp_path / "mypkg"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "losses.py").write_text(MODULE)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A process that finds `mypkg`."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "own_module.py").write_text(MODULE)
+    found = Server(ahead=str(folder))
+    yield found
+    found.close()
+
+
+needs_torch = pytest.mark.needs("torch")
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("name", "cases", "found"),
+    [
+        ("focal", "segmentation", ("sigmoid", "binary_focal_cross_entropy,mean")),
+        ("Focal", "classification", ("sigmoid", "binary_focal_cross_entropy,mean")),
+        ("dice", "segmentation", ("arctan", "dice")),
+        ("clipped", "tails", ("sigmoid", "binary_cross_entropy,y=given")),
+        ("by_hand", "volumes", ("sigmoid", "binary_cross_entropy,mean")),
+    ],
+)
+def test_the_nearest_loss_is_found(
+    server: Server, name: str, cases: str, found: tuple[str, str]
+) -> None:
+    function = evaluate("mine", f"own_module:{name}", cases, server)
+    measurements = nearest(function, None, None)
+    assert {(m.activation, m.quantity) for m in measurements} == {found}
+    assert all(m.passed for m in measurements) == (name != "clipped")
+    assert {m.part for m in measurements} == (
+        {"value"} if name == "by_hand" else {"value", "grad_x"}
+    )
+
+
+@needs_torch
+def test_the_gradient_is_judged_too(server: Server) -> None:
+    function = evaluate("mine", "own_module:focal", "segmentation", server)
+    function.results["segmentation-soft-float32"]["grad_x"][0, 0, 2, 3] *= 1.001
+    failed = [m for m in nearest(function, None, None) if not m.passed]
+    assert [(m.case, m.part, m.over) for m in failed] == [
+        ("segmentation-soft-float32", "grad_x", 1)
+    ]
+
+
+@needs_torch
+def test_the_loss_may_be_named(server: Server) -> None:
+    function = evaluate("mine", "own_module:focal", "segmentation", server)
+    as_dice = nearest(function, None, None, loss="dice", activation="sigmoid")
+    assert {(m.activation, m.quantity.partition(",")[0]) for m in as_dice} == {("sigmoid", "dice")}
+    assert not any(m.passed for m in as_dice if m.part == "value")
+    with pytest.raises(FunctionError, match=r"no loss of the judge gives a value of shape \(\)"):
+        nearest(function, None, None, loss="lovasz")  # not judged on soft targets
+
+
+@needs_torch
+def test_a_process_survives_an_error_and_noise(server: Server) -> None:
+    inputs = case_inputs("classification-float32")["classification-soft-float32"]
+    arrays = list(inputs.values())
+    with pytest.raises(RemoteError, match=r"in broken \(torch\), given float32\[32, 1\]"):
+        server.evaluate("own_module:broken", {}, arrays, [])
+    noisy, _ = server.evaluate("own_module:noisy", {}, arrays, [])
+    exact, _ = server.evaluate("own_module:focal", {}, arrays, [])
+    assert noisy / exact == pytest.approx(1.001, rel=1e-5)
+
+
+@needs_torch
+def test_record_and_compare(segact_parity: Run, own: Path) -> None:
+    for name in ("focal", "Focal", "noisy"):
+        target = f"mypkg.losses:{name}" if name != "Focal" else "mypkg/losses.py:Focal"
+        options = ("--cases", "segmentation", "-o", f"{name}.safetensors")
+        done = segact_parity("record", target, *options)
+        assert done.returncode == 0, done.stderr
+    with safe_open(own / "noisy.safetensors", "numpy") as file:
+        header = file.metadata()
+    assert header["cases"] == "segmentation"
+    assert header["implementation"] == "mypkg.losses:noisy"
+    assert {"format", "device", "seed", "versions", "platform"} < header.keys()
+    assert "torch" in json.loads(header["versions"])
+
+    same = segact_parity("compare", "focal.safetensors", "Focal.safetensors")
+    assert same.returncode == 0, same.stdout
+    other = segact_parity("compare", "focal.safetensors", "noisy.safetensors", "--json", "c.json")
+    assert other.returncode == 1
+    assert "mypkg.losses:focal against mypkg.losses:noisy: function value" in other.stdout
+    found = json.loads((own / "c.json").read_text())["measurements"]
+    assert max(m["error"] for m in found) == pytest.approx(1e-3, rel=0.02)
+    wide = segact_parity("compare", "focal.safetensors", "noisy.safetensors", "--rtol", "2e-3")
+    assert wide.returncode == 0, wide.stdout
+
+    tensors = load_file(own / "focal.safetensors")
+    tensors["inputs/segmentation-soft-float32/x"][0, 0, 0, 0] += 1
+    save_file(tensors, own / "moved.safetensors", metadata=header)
+    save_file(tensors, own / "other.safetensors", metadata=header | {"cases": "tails"})
+    del tensors["segmentation-soft-float32/function/value"]
+    save_file(tensors, own / "less.safetensors", metadata=header)
+    tensors = {k: v for k, v in tensors.items() if "soft-float32" not in k}
+    save_file(tensors, own / "fewer.safetensors", metadata=header)
+    shutil.copy(own / "less.safetensors", own / "less2.safetensors")
+    for left, right, words in (
+        ("focal", "moved", "the inputs of segmentation-soft-float32 differ"),
+        ("focal", "other", "other cases; it holds tails, focal.safetensors holds segmentation"),
+        ("less", "less2", "holds no value of the function on segmentation-soft-float32"),
+        ("focal", "fewer", "the input sets differ"),
+        ("focal", "reference", "other cases; it holds standard"),
+    ):
+        right = right if right == "reference" else f"{right}.safetensors"
+        done = segact_parity("compare", f"{left}.safetensors", right)
+        assert done.returncode == 2, (left, right)
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@needs_torch
+def test_run_judges_a_function(segact_parity: Run, own: Path) -> None:
+    done = segact_parity("run", "--implementation", "mine=mypkg.losses:focal")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mine against focal cross entropy of sigmoid, in double precision" in done.stdout
+    both = ("--implementation", "a=mypkg.losses:focal", "--implementation", "b=mypkg.losses:noisy")
+    done = segact_parity("run", *both, "--json", "-")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert {(m["left"], m["right"]) for m in found["measurements"]} == {("a", "b")}
+    assert not found["passed"]
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("run --implementation m=mypkg.losses:squared", 1, "m is out of bounds in"),
+        ("run --implementation m=mypkg.losses:broken", 1, "in broken (torch), given float32"),
+        ("run --implementation m=mypkg.losses:fokal", 2, "did you mean focal?"),
+        ("run --implementation m=mypkg.loses:focal", 2, "there is no module mypkg.loses"),
+        ("run --implementation torch=mypkg.losses:focal", 2, "wanted another name before the ="),
+        ("run --implementation a=m:f --implementation torch", 2, "are judged apart"),
+        ("run --implementation a=m:f --cases tail", 2, "did you mean tails?"),
+        ("run --implementation a=m:f --loss dise", 2, "did you mean dice?"),
+        ("run --implementation a=m:f --activation sigmoit", 2, "did you mean sigmoid?"),
+        ("run --implementation a=m:f --rtol -1", 2, "--rtol is -1.0"),
+        ("run --rtol 1", 2, "go with a function of your own"),
+        ("record torch --cases tails -o a.safetensors", 2, "go with a function of your own"),
+        ("record mypkg.losses:nothing -o a.safetensors", 2, "mypkg.losses has no nothing"),
+        ("record mypkg.losses:broken -o a.safetensors", 1, "in broken (torch)"),
+        ("compare reference reference --rtol 1", 2, "go with records of your own functions"),
+    ],
+)
+def test_what_goes_wrong_is_said(
+    segact_parity: Run, own: Path, arguments: str, code: int, words: str
+) -> None:
+    done = segact_parity(*arguments.split())
+    assert done.returncode == code, done.stdout + done.stderr
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(own.glob("*.safetensors"))

@@ -1,0 +1,715 @@
+"""Weights carried between Keras and PyTorch: every kind of layer, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from parity import weights
+from parity.weights import WeightsError
+
+pytestmark = pytest.mark.needs("torch", "keras")
+
+Array = Any
+
+
+def randomised(model: Any) -> Any:
+    """A Keras model with weights that are nowhere zero, one or symmetric."""
+    rng = np.random.default_rng(3)
+    for variable in model.weights:
+        value = rng.normal(size=variable.shape) * 0.3
+        variable.assign(np.abs(value) + 0.5 if "variance" in variable.name else value)
+    return model
+
+
+def keras_model(size: tuple[int | None, ...], *layers: Any) -> Any:
+    """A sequential Keras model with random weights."""
+    import keras
+
+    return randomised(keras.Sequential([keras.Input(size), *layers]))
+
+
+def outputs(keras_model: Any, torch_model: Any, x: Array, first: bool) -> tuple[Array, Array]:
+    """What both models make of x, both as Keras has it; `first`: PyTorch wants channels first."""
+    import keras
+    import torch
+
+    there = keras.ops.convert_to_numpy(keras_model(x, training=False))
+    with torch.no_grad():
+        given = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1) if first else x))
+        here = torch_model.eval()(given).numpy()
+    return there, np.moveaxis(here, 1, -1) if first and here.ndim > 2 else here
+
+
+def assert_same_model(keras_model: Any, torch_model: Any, x: Array, first: bool = True) -> None:
+    """Copies to PyTorch and compares the outputs; then back into a model of zeros."""
+    import keras
+
+    weights.copy(keras_model, torch_model)
+    there, here = outputs(keras_model, torch_model, x, first)
+    assert there.shape == here.shape
+    assert np.abs(there).max() > 0.1
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5 * np.abs(there).max())
+    again = keras.models.clone_model(keras_model)
+    for variable in again.weights:
+        variable.assign(np.zeros(variable.shape))
+    weights.copy(torch_model, again)
+    for one, other in zip(keras_model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def image(*shape: int) -> Array:
+    """A batch of random images."""
+    return np.random.default_rng(5).normal(size=(2, *shape)).astype(np.float32)
+
+
+CONVS = [
+    # size, kernel, strides, dilation, groups, padding, PyTorch's (ZeroPad or None, padding), bias
+    ((9, 4), 3, 1, 1, 1, "valid", None, 0, True),
+    ((9, 4), 3, 1, 1, 2, "same", None, "same", False),
+    ((9, 4), 3, 1, 2, 1, "causal", (4, 0), 0, True),
+    ((8, 7, 4), 3, 2, 1, 1, "valid", None, 0, True),
+    ((8, 8, 4), 3, 2, 1, 1, "same", (0, 1, 0, 1), 0, True),
+    ((9, 9, 4), 3, 2, 1, 2, "same", None, 1, True),
+    ((8, 9, 4), 3, 2, 1, 1, "same", (1, 1, 0, 1), 0, True),
+    ((9, 8, 4), (2, 3), (3, 1), 1, 4, "same", (1, 1, 0, 0), 0, False),
+    ((9, 8, 4), (3, 2), 1, 2, 1, "same", None, "same", True),
+    ((5, 4, 6, 4), 2, 2, 1, 1, "valid", None, 0, True),
+    ((5, 4, 6, 4), (3, 2, 1), 1, 1, 2, "same", None, "same", True),
+]
+
+
+@pytest.mark.parametrize("case", CONVS)
+def test_convolutions(case: tuple[Any, ...]) -> None:
+    from keras import layers
+    from torch import nn
+
+    size, kernel, strides, dilation, groups, padding, zeros, own, bias = case
+    rank = len(size) - 1
+    options = {"strides": strides, "dilation_rate": dilation, "groups": groups}
+    keras_layer = getattr(layers, f"Conv{rank}D")(
+        6 if groups != 4 else 8, kernel, padding=padding, use_bias=bias, **options
+    )
+    torch_layer = getattr(nn, f"Conv{rank}d")(
+        4, keras_layer.filters, kernel, strides, own, dilation, groups, bias
+    )
+    before = [getattr(nn, f"ZeroPad{rank}d")(zeros)] if zeros else []
+    model = nn.Sequential(*before, torch_layer)
+    assert_same_model(keras_model(size, keras_layer), model, image(*size))
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_depthwise_convolutions(rank: int, multiplier: int) -> None:
+    from keras import layers
+    from torch import nn
+
+    size = (*(8, 9)[:rank], 4)
+    layer = getattr(layers, f"DepthwiseConv{rank}D")(3, depth_multiplier=multiplier)
+    module = getattr(nn, f"Conv{rank}d")(4, 4 * multiplier, 3, groups=4)
+    assert_same_model(keras_model(size, layer), module, image(*size))
+
+
+TRANSPOSED = [
+    # size, kernel, strides, dilation, padding, output_padding,
+    # PyTorch's padding, output_padding, ZeroPad behind
+    ((5, 4), 3, 1, 1, "valid", None, 0, 0, None),
+    ((5, 4), 2, 3, 1, "valid", None, 0, 1, None),
+    ((5, 4), 3, 1, 2, "same", None, 2, 0, None),
+    ((5, 4, 4), 3, 2, 1, "same", None, 0, 0, (0, -1, 0, -1)),
+    ((5, 4, 4), 4, 2, 1, "same", None, 1, 0, None),
+    ((5, 4, 4), (5, 2), 2, 1, "same", None, (1, 0), 0, (0, 0, 0, -1)),
+    ((5, 4, 4), 3, 2, 1, "same", 0, 1, 0, None),
+    ((5, 4, 4), 1, 3, 1, "same", None, 0, 2, None),
+    ((3, 4, 2, 4), 3, 2, 1, "same", None, 0, 0, (0, -1, 0, -1, 0, -1)),
+]
+
+
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_transposed_convolutions(case: tuple[Any, ...]) -> None:
+    from keras import layers
+    from torch import nn
+
+    size, kernel, strides, dilation, padding, more, own, own_more, zeros = case
+    rank = len(size) - 1
+    keras_layer = getattr(layers, f"Conv{rank}DTranspose")(
+        6, kernel, strides, padding, output_padding=more, dilation_rate=dilation
+    )
+    torch_layer = getattr(nn, f"ConvTranspose{rank}d")(
+        4, 6, kernel, strides, own, own_more, dilation=dilation
+    )
+    behind = [getattr(nn, f"ZeroPad{rank}d")(zeros)] if zeros else []
+    model = nn.Sequential(torch_layer, *behind)
+    assert_same_model(keras_model(size, keras_layer), model, image(*size))
+
+
+NORMS = [
+    # Keras's class and options, PyTorch's class and options, size, channels first
+    ("BatchNormalization", {}, "BatchNorm1d", {}, (6,), False),
+    ("BatchNormalization", {"epsilon": 1e-3}, "BatchNorm1d", {}, (5, 6), True),
+    ("BatchNormalization", {}, "BatchNorm2d", {}, (4, 5, 6), True),
+    ("BatchNormalization", {}, "BatchNorm3d", {}, (3, 4, 2, 6), True),
+    ("BatchNormalization", {"scale": False}, "BatchNorm2d", {}, (4, 5, 6), True),
+    ("BatchNormalization", {"center": False}, "BatchNorm2d", {}, (4, 5, 6), True),
+    (
+        *("BatchNormalization", {"scale": False, "center": False}),
+        *("BatchNorm2d", {"affine": False}, (4, 5, 6), True),
+    ),
+    ("LayerNormalization", {}, "LayerNorm", {}, (6,), False),
+    ("LayerNormalization", {"center": False}, "LayerNorm", {"bias": False}, (5, 6), False),
+    ("LayerNormalization", {"axis": [1, 2]}, "LayerNorm", {"shape": (5, 6)}, (5, 6), False),
+    (
+        *("LayerNormalization", {"scale": False, "center": False}),
+        *("LayerNorm", {"elementwise_affine": False}, (5, 6), False),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_normalisations_with_their_settings(case: tuple[Any, ...]) -> None:
+    from keras import layers
+    from torch import nn
+
+    kind, options, torch_kind, torch_options, size, first = case
+    one = keras_model(size, getattr(layers, kind)(**options))
+    other = getattr(nn, torch_kind)(torch_options.pop("shape", 6), **torch_options)
+    with pytest.raises(
+        WeightsError, match=r"epsilon is 0.001 in Keras .*wanted in PyTorch model: eps="
+    ):
+        weights.copy(one, other)
+    weights.copy(one, other, settings="copy")
+    assert other.eps == 1e-3
+    if kind == "BatchNormalization":
+        assert other.momentum == 0.01
+        assert other.num_batches_tracked == 0
+    assert_same_model(one, other, image(*size), first)
+
+
+def test_one_step_moves_the_variances_apart_by_n_over_n_minus_1() -> None:
+    import torch
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((6,), layers.BatchNormalization(momentum=0.9, epsilon=1e-5))
+    other = nn.BatchNorm1d(6)
+    weights.copy(one, other)
+    before, x = other.running_var.numpy().copy(), image(6)[:2]
+    one(x, training=True)
+    other.train()(torch.from_numpy(x))
+    there = one.layers[0].moving_variance.numpy() - 0.9 * before
+    here = other.running_var.numpy() - 0.9 * before
+    np.testing.assert_allclose(here / there, 2 / 1, rtol=1e-3)
+    np.testing.assert_allclose(other.running_mean, one.layers[0].moving_mean.numpy(), rtol=1e-5)
+
+
+def test_dense_and_embedding_and_nested_models() -> None:
+    import keras
+    from keras import layers
+    from torch import nn
+
+    inner = keras_model((7, 5), layers.Dense(4, "tanh"), layers.Dense(3, use_bias=False))
+    body = randomised(keras.Sequential([keras.Input((7,)), layers.Embedding(11, 5), inner]))
+    module = nn.Sequential(
+        nn.Embedding(11, 5), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3, bias=False)
+    )
+    tokens = np.random.default_rng(1).integers(0, 11, (2, 7))
+    pairs = weights.copy(body, module)
+    names = ["0", "1", "3"]
+    assert [name for _, name in pairs] == names
+    assert [name.split("/")[0] for name, _ in pairs[1:]] == [inner.name] * 2
+    there, here = outputs(body, module, tokens, first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-6)
+
+
+def cnn(flatten: bool = True) -> Any:
+    """A Keras CNN with BatchNormalization, a strided same convolution and a dense head."""
+    from keras import layers
+
+    return keras_model(
+        (8, 8, 3),
+        layers.Conv2D(4, 3, padding="same", activation="relu", name="conv_1"),
+        layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name="bn_1"),
+        layers.Conv2D(5, 3, strides=2, padding="same", name="conv_2"),
+        layers.ReLU(),
+        layers.Flatten() if flatten else layers.GlobalAveragePooling2D(),
+        layers.Dropout(0.5),
+        layers.Dense(6, activation="tanh", name="dense_1"),
+        layers.Dense(2, name="dense_2"),
+    )
+
+
+def torch_cnn(flatten: Any = None, head: int = 80, padding: Any = None) -> Any:
+    """Its counterpart in PyTorch."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding="same"),
+        nn.ReLU(),
+        nn.BatchNorm2d(4),
+        nn.ZeroPad2d((0, 1, 0, 1)) if padding is None else nn.Identity(),
+        nn.Conv2d(4, 5, 3, stride=2, padding=padding or 0),
+        nn.ReLU(),
+        *(flatten or [nn.Flatten()]),
+        nn.Linear(head, 6),
+        nn.Tanh(),
+        nn.Linear(6, 2),
+    )
+
+
+def pooled() -> list[Any]:
+    """Global average pooling in PyTorch."""
+    from torch import nn
+
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+
+
+class Last:
+    """Makes the module that permutes to channels last."""
+
+    def __new__(cls) -> Any:
+        from torch import nn
+
+        class Permute(nn.Module):
+            def forward(self, x: Any) -> Any:
+                return x.permute(0, 2, 3, 1)
+
+        return Permute()
+
+
+def test_a_whole_cnn() -> None:
+    assert_same_model(cnn(), torch_cnn(), image(8, 8, 3))
+    assert_same_model(cnn(flatten=False), torch_cnn(pooled(), 5), image(8, 8, 3))
+
+
+def test_flatten_channels_last() -> None:
+    from torch import nn
+
+    one, other = cnn(), torch_cnn([Last(), nn.Flatten()])
+    weights.copy(one, other, flatten="channels_last")
+    there, here = outputs(one, other, image(8, 8, 3), first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    weights.copy(one, other)  # reordered rows, and so another model
+    assert np.abs(outputs(one, other, image(8, 8, 3), first=True)[1] - there).max() > 0.01
+
+
+def test_flatten_in_a_functional_model() -> None:
+    """Through a nested model, a Reshape, a BatchNormalization, and beside another input."""
+    import keras
+    import torch
+    from keras import layers
+    from torch import nn
+
+    picture, number = keras.Input((4, 5, 3)), keras.Input((2,))
+    inner = keras.Sequential([keras.Input((4, 5, 3)), layers.Conv2D(2, 2), layers.ReLU()])
+    flat = keras.ops.relu(layers.Reshape((-1,))(inner(picture)))
+    flat = layers.BatchNormalization(epsilon=1e-5, momentum=0.9)(flat)
+    out = layers.Dense(3)(layers.Concatenate()([number, flat]))
+    one = randomised(keras.Model([picture, number], out))
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn, self.fc = nn.Conv2d(3, 2, 2), nn.BatchNorm1d(24), nn.Linear(26, 3)
+
+        def forward(self, picture: Any, number: Any) -> Any:
+            flat = self.bn(self.conv(picture).relu().flatten(1))
+            return self.fc(torch.cat([number, flat], 1))
+
+    other = Module().eval()
+    weights.copy(one, other)
+    x, more = image(4, 5, 3), image(2)
+    there = keras.ops.convert_to_numpy(one([x, more], training=False))
+    here = other(torch.from_numpy(np.moveaxis(x, -1, 1)), torch.from_numpy(more))
+    np.testing.assert_allclose(here.detach(), there, rtol=1e-4, atol=1e-5)
+
+
+def test_flatten_in_one_nested_model_and_dense_in_another() -> None:
+    import keras
+    from keras import layers
+    from torch import nn
+
+    body = keras.Sequential([keras.Input((4, 5, 3)), layers.Conv2D(2, 2), layers.Flatten()])
+    head = keras.Sequential([keras.Input((24,)), layers.Dense(3, name="fc")], name="head")
+    picture = keras.Input((4, 5, 3))
+    one = randomised(keras.Model(picture, head(layers.Dropout(0.5)(body(picture)))))
+    assert_same_model(
+        one, nn.Sequential(nn.Conv2d(3, 2, 2), nn.Flatten(), nn.Linear(24, 3)), image(4, 5, 3)
+    )
+
+
+@pytest.mark.parametrize("flatten", ["channels_last", "channels_first"])
+def test_keras_channels_first(flatten: str) -> None:
+    """Keras's Flatten puts the channels last itself if it is told that they come first."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model(
+        (3, 4, 5),
+        layers.Conv2D(2, 2, data_format="channels_first"),
+        layers.Flatten(data_format=flatten),
+        layers.Dense(3),
+    )
+    other = nn.Sequential(nn.Conv2d(3, 2, 2), nn.Flatten(), nn.Linear(24, 3))
+    weights.copy(one, other)
+    rows = one.layers[-1].kernel.numpy()
+    if flatten == "channels_first":
+        rows = rows.reshape(3, 4, 2, 3).transpose(2, 0, 1, 3).reshape(24, 3)
+    np.testing.assert_array_equal(other[2].weight.detach(), rows.T)
+
+
+def test_a_generator_that_makes_an_image_of_features() -> None:
+    from keras import layers
+    from torch import nn
+
+    one = keras_model(
+        (6,),
+        layers.Dense(24),
+        layers.BatchNormalization(epsilon=1e-5, momentum=0.9),
+        layers.LeakyReLU(),
+        layers.Reshape((2, 3, 4)),
+        layers.Conv2DTranspose(3, 4, 2, "same"),
+    )
+    other = nn.Sequential(
+        nn.Linear(6, 24),
+        nn.BatchNorm1d(24),
+        nn.LeakyReLU(0.3),
+        nn.Unflatten(1, (4, 2, 3)),
+        nn.ConvTranspose2d(4, 3, 4, 2, 1),
+    )
+    assert_same_model(one, other, image(6))
+
+
+def test_sequences_need_no_reordering() -> None:
+    """An Embedding gives (steps, features) in both frameworks, and both flatten it alike."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((7,), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3))
+    other = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(28, 3))
+    weights.copy(one, other)
+    there, here = outputs(one, other, np.arange(14).reshape(2, 7) % 9, first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_a_subclassed_model_must_be_told() -> None:
+    import keras
+    from keras import layers
+    from torch import nn
+
+    class Model(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.flat = layers.Conv2D(3, 2), layers.Flatten()
+            self.fc = layers.Dense(2, name="fc")
+
+        def call(self, x: Any) -> Any:
+            return self.fc(self.flat(self.conv(x)))
+
+    one, x = Model(), image(4, 5, 2)
+    with pytest.raises(WeightsError, match="is not built; call the model on data once"):
+        weights.copy(one, nn.Linear(2, 2))
+    one(x)
+    randomised(one)
+    other = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(36, 2))
+    with pytest.raises(WeightsError, match=r"no graph.*flatten=\{'fc': \(3, 4, 3\)\}"):
+        weights.copy(one, other)
+    weights.copy(one, other, flatten={"fc": (3, 4, 3)})
+    there, here = outputs(one, other, x, first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    with pytest.raises(WeightsError, match=r"flatten: no layer .* 'fx'; the nearest is 'fc'"):
+        weights.copy(one, other, flatten={"fx": (3, 4, 3)})
+    with pytest.raises(WeightsError, match="does not fit a flattened image of 27 numbers"):
+        weights.copy(one, other, flatten={"fc": (3, 3, 3)})
+
+
+# What is refused
+
+
+def unchanged(action: Callable[[], Any], model: Any, message: str) -> None:
+    """The action is refused with the message, and no weight of the PyTorch model has moved."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=message):
+        action()
+    for key, value in model.state_dict().items():
+        assert value.equal(before[key]), key
+
+
+def test_misfits_name_both_layers_and_shapes() -> None:
+    from torch import nn
+
+    one = cnn()
+    for other, message in [
+        (
+            torch_cnn(head=81),
+            r"layer 4: Keras dense_1 \(Dense, kernel \(80, 6\)\) does not fit "
+            r"PyTorch 7 \(Linear, weight \(6, 81\)\)",
+        ),
+        (
+            nn.Sequential(*list(torch_cnn())[:-1]),
+            r"5 layers with weights in the source, 4 in the target: Keras dense_2 "
+            r"\(Dense, kernel \(6, 2\)\) has no partner",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), *list(torch_cnn())[1:]),
+            r"layer 1: Keras conv_1 \(Conv2D, kernel \(3, 3, 3, 4\)\) does not fit PyTorch 0 "
+            r"\(Linear, weight \(4, 3\)\)",
+        ),
+        (
+            nn.Sequential(*list(torch_cnn())[:-1], nn.Linear(6, 2, bias=False)),
+            r"layer 5: Keras dense_2 \(Dense, bias \(2,\)\) does not fit PyTorch 9 "
+            r"\(Linear, no bias\)",
+        ),
+        (
+            nn.Sequential(*list(torch_cnn()), nn.GRU(2, 2)),
+            r"PyTorch 10 \(GRU\) has weights of a kind that cannot be carried over "
+            r"\(weight_ih_l0",
+        ),
+        (nn.Sequential(nn.LazyLinear(2)), r"PyTorch 0 \(LazyLinear\) has no shapes yet"),
+    ]:
+        if "Lazy" in message:
+            with pytest.raises(WeightsError, match=message):
+                weights.copy(one, other)
+        else:
+            unchanged(lambda other=other: weights.copy(one, other), other, message)
+
+
+def test_keras_layers_of_another_kind() -> None:
+    from keras import layers
+    from torch import nn
+
+    for layer in (layers.LSTM(3), layers.SeparableConv1D(3, 2), layers.PReLU()):
+        name = rf"Keras {layer.name}.* has weights of a kind that cannot be carried over"
+        with pytest.raises(WeightsError, match=name):
+            weights.copy(keras_model((5, 4), layer), nn.Linear(4, 3))
+    with pytest.raises(WeightsError, match=r"normalises axis \[1\] of 3"):
+        weights.copy(keras_model((5, 4), layers.LayerNormalization(axis=1)), nn.Linear(4, 3))
+    with pytest.raises(TypeError, match="target is a str; wanted a Keras model or"):
+        weights.copy(nn.Linear(4, 3), "model")
+
+
+def test_settings_are_listed_together_with_their_remedies() -> None:
+    from torch import nn
+
+    one = cnn()
+    one.get_layer("bn_1").epsilon = 1e-3
+    one.get_layer("bn_1").momentum = 0.99
+    other = torch_cnn(padding=1)
+    unchanged(
+        lambda: weights.copy(one, other),
+        other,
+        r"(?s)3 settings differ, so the two models would not agree:\n"
+        r"Keras bn_1 \(BatchNormalization\) and PyTorch 2 \(BatchNorm2d\): epsilon is 0.001 in "
+        r"Keras bn_1, 1e-05 in PyTorch 2; wanted in PyTorch 2: eps=0.001, or settings='copy'\n"
+        r".*momentum is 0.99 in Keras bn_1, 0.1 \(Keras's is 1 minus that\) in PyTorch 2; wanted "
+        r"in PyTorch 2: momentum=0.01, or settings='copy'\n"
+        r".*conv_2 pads \(\(0, 1\), \(0, 1\)\) \('same', for an input of 8\), PyTorch 4 pads "
+        r"\(\(1, 1\), \(1, 1\)\); wanted in PyTorch 4: nn.ZeroPad2d\(\(0, 1, 0, 1\)\) before it "
+        r"and padding=0",
+    )
+    unchanged(
+        lambda: weights.copy(one, other, settings="copy"), other, "(?s)a setting differs.*conv_2"
+    )
+    assert other[2].eps == 1e-5
+    weights.copy(one, other, settings="ignore")
+    assert other[2].eps == 1e-5
+    weights.copy(one, torch_cnn(), settings="copy")
+    again = cnn()
+    fine = torch_cnn()
+    fine[2].eps = 2e-4
+    fine[2].momentum = 0.25
+    weights.copy(fine, again, settings="copy")
+    assert again.get_layer("bn_1").epsilon == 2e-4
+    assert again.get_layer("bn_1").momentum == 0.75
+    with pytest.raises(
+        WeightsError, match=r"groups is 1 in .*, 2 in .*wanted in PyTorch 0: groups=1"
+    ):
+        weights.copy(_conv(2, 2), nn.Sequential(nn.Conv2d(4, 2, 3, groups=2)))
+
+
+def _conv(channels: int, filters: int) -> Any:
+    from keras import layers
+
+    return keras_model((9, 9, channels), layers.Conv2D(filters, 3))
+
+
+def test_strided_same_of_an_unknown_size() -> None:
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((None, None, 3), layers.Conv2D(2, 3, 2, "same"))
+    with pytest.raises(WeightsError, match=r"which is not known here.*\(0, 1, 0, 1\)\) before it"):
+        weights.copy(one, nn.Conv2d(3, 2, 3, 2, 1))
+    weights.copy(one, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 2, 3, 2)))
+    with pytest.raises(WeightsError, match="not known here"):
+        weights.copy(one, nn.Sequential(nn.ZeroPad2d((2, 1, 2, 1)), nn.Conv2d(3, 2, 3, 2)))
+    one = keras_model((None, None, 3), layers.Conv2D(2, 2, 2, "valid"))
+    weights.copy(one, nn.Conv2d(3, 2, 2, 2))
+
+
+@pytest.mark.parametrize("target", ["Keras", "PyTorch"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+def test_the_remedy_of_a_transposed_convolution_is_right(
+    kernel: int, padding: str, target: str
+) -> None:
+    """What the error says to write is written, and the outputs agree."""
+    import re
+
+    import keras
+    from torch import nn
+
+    kl = keras.layers
+    one = kl.Conv2DTranspose(3, kernel, 2, padding)
+    other = nn.ConvTranspose2d(2, 3, kernel, 2, padding=1)
+    pair = (keras_model((4, 5, 2), one), nn.Sequential(other))
+    with pytest.raises(WeightsError) as refused:
+        weights.copy(*(pair if target == "PyTorch" else pair[::-1]))
+    wanted = str(refused.value).partition("wanted in ")[2].partition(": ")[2]
+    options = dict(re.findall(r"(\w+)=('?\w+'?|\(.*?\))", wanted))
+    written = {name: eval(text) for name, text in options.items()}
+    behind = re.search(r"(nn\.ZeroPad2d|Cropping2D)\((\(.*\))\) behind", wanted)
+    added = (
+        [getattr(nn if target == "PyTorch" else kl, behind[1].removeprefix("nn."))(eval(behind[2]))]
+        if behind
+        else []
+    )
+    if target == "PyTorch":
+        new = nn.Sequential(nn.ConvTranspose2d(2, 3, kernel, 2, **written), *added)
+        assert_same_model(pair[0], new, image(4, 5, 2))
+    else:
+        new = keras_model((4, 5, 2), kl.Conv2DTranspose(3, kernel, 2, **written), *added)
+        weights.copy(pair[1], new)
+        there, here = outputs(new, pair[1], image(4, 5, 2), first=True)
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_keras_zero_padding_before_a_convolution() -> None:
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((9, 9, 3), layers.ZeroPadding2D(1), layers.Conv2D(2, 3, 2))
+    assert_same_model(one, nn.Conv2d(3, 2, 3, 2, 1), image(9, 9, 3))
+    with pytest.raises(
+        WeightsError, match=r"wanted in Keras .*: ZeroPadding2D\(\(\(2, 2\), \(2, 2\)\)\) before it"
+    ):
+        weights.copy(nn.Conv2d(3, 2, 3, 2, 2), one)
+
+
+def test_an_explicit_map() -> None:
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((3,), layers.Dense(3, name="a"), layers.Dense(3, name="b"))
+    other = nn.ModuleDict({"second": nn.Linear(3, 3), "first": nn.Linear(3, 3)})
+    assert weights.copy(one, other, layers={"a": "first", "b": "second"}) == [
+        ("a", "first"),
+        ("b", "second"),
+    ]
+    np.testing.assert_array_equal(other["first"].weight.detach(), one.layers[0].kernel.numpy().T)
+    for layers_, message in [
+        ({"a": "first", "b": "secnd"}, "called 'secnd'; the nearest is 'second'"),
+        ({"a": "first"}, r"leaves out Keras b \(Dense\)"),
+        ({"a": "first", "b": "first"}, "names 'first' twice"),
+    ]:
+        unchanged(lambda given=layers_: weights.copy(one, other, layers=given), other, message)
+
+
+def test_within_one_framework_and_between_dtypes() -> None:
+    import torch
+    from torch import nn
+
+    one, two = cnn(), cnn()
+    for variable in two.weights:
+        variable.assign(np.zeros(variable.shape))
+    weights.copy(one, two)
+    for mine, theirs in zip(one.weights, two.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+    first, second = torch_cnn().double(), torch_cnn().bfloat16()
+    weights.copy(one, first)
+    weights.copy(first, second)
+    assert second[0].weight.dtype == torch.bfloat16
+    assert first[0].weight.to(torch.bfloat16).equal(second[0].weight)
+    weights.copy(second, two)
+    assert two.layers[0].kernel.numpy().dtype == np.float32
+    large, half = nn.Linear(1, 1), nn.Linear(1, 1).half()
+    nn.init.constant_(large.weight, 1e6)
+    unchanged(lambda: weights.copy(large, half), half, "holds 1e.06, beyond float16 of PyTorch")
+
+
+# Files
+
+
+def test_a_file_carries_a_model_both_ways(tmp_path: Path) -> None:
+    one, other, x = cnn(), torch_cnn(), image(8, 8, 3)
+    weights.save(one, tmp_path / "keras.safetensors")
+    names = load_file(tmp_path / "keras.safetensors").keys()
+    assert {"0.conv_1/kernel", "1.bn_1/moving_variance", "4.dense_2/bias"} <= names
+    weights.load(tmp_path / "keras.safetensors", other)
+    there, here = outputs(one, other, x, first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    weights.save(other, tmp_path / "torch.safetensors")
+    again = cnn()
+    for variable in again.weights:
+        variable.assign(np.zeros(variable.shape))
+    strided = torch_cnn(padding=1)
+    with pytest.raises(WeightsError, match="PyTorch 4 pads"):
+        weights.load(tmp_path / "keras.safetensors", strided)
+    weights.load(tmp_path / "torch.safetensors", again)
+    for mine, theirs in zip(one.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
+def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    from torch import nn
+
+    module, path = nn.Linear(2, 3), tmp_path / "a"
+    with pytest.raises(WeightsError, match="a: no such file"):
+        weights.load(path, module)
+    weights.save(module, path)
+    content, tensors = path.read_bytes(), load_file(path)
+    for keep in (0, 4, 100, len(content) - 1):
+        path.write_bytes(content[:keep])
+        with pytest.raises(WeightsError, match="a: truncated or not a safetensors file"):
+            weights.load(path, module)
+    header = {"format": "segact-weights 1", "layers": "[]"}
+    known = {"kind": "dense", "framework": "Keras", "name": "model", "class_name": "Dense"}
+    layer = {**known, "settings": {}, "rows": None, "columns": None, "unsure": []}
+    for metadata, message in [
+        (None, "a safetensors file, but not one of parity.weights"),
+        ({"format": "segact-parity 1"}, "a safetensors file, but not one of parity.weights"),
+        ({**header, "format": "segact-weights 2"}, "weights format 2, this is format 1"),
+        ({**header, "layers": "{"}, "the layers in the file's header cannot be read"),
+        ({**header, "layers": json.dumps([known])}, "header cannot be read"),
+        ({**header, "layers": json.dumps([{**layer, "kind": "gru"}])}, "header cannot be read"),
+        (header, "0.model/.* belongs to none of the layers"),
+    ]:
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(WeightsError, match=message):
+            weights.load(path, module)
+    with pytest.raises(WeightsError, match="no such folder"):
+        weights.save(module, tmp_path / "absent" / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_same_padding() -> None:
+    assert weights.same_padding(32, 3, 2) == (0, 1)
+    assert weights.same_padding(33, 3, 2) == (1, 1)
+    assert weights.same_padding(10, 2, 1, 3) == (1, 2)
+    with pytest.raises(ValueError, match="stride is 0; wanted a whole number >= 1"):
+        weights.same_padding(32, 3, 0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"flatten": "NHWC"}, {"settings": "carry"}, {"flatten": {"fc": (3,)}}]
+)
+def test_options_are_checked(options: dict[str, Any]) -> None:
+    import keras
+    from torch import nn
+
+    one = keras_model((4,), keras.layers.Dense(3, name="fc"))
+    with pytest.raises(ValueError, match="; wanted "):
+        weights.copy(one, nn.Linear(4, 3), **options)
