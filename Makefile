@@ -1,20 +1,25 @@
 # make parity: build .venv, judge every implementation, print the table.
-# make test:   build .venv if it is not there, run the tests.
+# make test:   build .venv if it is not there, run the tests, in WORKERS processes.
 PYTHON ?= python3
+WORKERS ?= 2
 INSTALLED := .venv/installed
 # Keras takes its backend when it is imported: one run of its tests for each.
 KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/test_options.py \
 	tests/test_conventions.py tests/segact_tf segact_tf
+# Layers and models, on another backend than TensorFlow.
+MODEL_TESTS := tests/parity/test_weights.py tests/parity/test_models.py
+PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 
 .PHONY: parity test lint figures benchmarks
 
 parity: $(INSTALLED)
 	.venv/bin/segact-parity run --require-all
+	.venv/bin/segact-parity train --require-all
 
 test: $(INSTALLED)
-	KERAS_BACKEND=jax SEGACT_ONLY=keras .venv/bin/python -m pytest -q $(KERAS_TESTS)
-	KERAS_BACKEND=torch SEGACT_ONLY=keras .venv/bin/python -m pytest -q $(KERAS_TESTS)
-	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest
+	KERAS_BACKEND=jax SEGACT_ONLY=keras $(PYTEST) $(KERAS_TESTS)
+	KERAS_BACKEND=torch SEGACT_ONLY=keras $(PYTEST) $(KERAS_TESTS) $(MODEL_TESTS)
+	KERAS_BACKEND=tensorflow $(PYTEST)
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

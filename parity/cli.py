@@ -27,7 +27,6 @@ from parity import (
     reference,
     report,
     training,
-    training_tables,
     userfunction,
 )
 from parity import conventions as convention_rows
@@ -50,6 +49,7 @@ from parity.records import (
 )
 from parity.runner import Job, Outcome
 from parity.runner import run as run_workers
+from parity.training.tables import print_trainings
 from parity.userfile import InputError, judge_file, load_file, look_like_probabilities
 
 app = typer.Typer(
@@ -329,7 +329,7 @@ def run(
     if report_folder:
         trainings = None if inputs else _train_too(names, judgement.required)
         if trainings and (trainings.compared or not trainings.passed):
-            training_tables.print_trainings(out, trainings)
+            print_trainings(out, trainings)
             passed = passed and trainings.passed
         _write_report(out, report_folder, judgement, trainings)
     raise typer.Exit(0 if passed else 1)
@@ -605,7 +605,7 @@ def train(
     found.required = frozenset(names if require_all or implementation else ())
     if json_file:
         _write_json(found, json_file)
-    training_tables.print_trainings(report.console(stderr=str(json_file) == "-"), found)
+    print_trainings(report.console(stderr=str(json_file) == "-"), found)
     raise typer.Exit(0 if found.passed and found.compared else 1)
 
 

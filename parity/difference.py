@@ -52,7 +52,7 @@ def settle(finding: Finding) -> None:
     for observe in observers:
         observe(finding)
     if not finding.passed:
-        raise ParityError("\n" + finding.message)
+        raise ParityError(finding.message)
 
 
 def _precision(array: Array) -> str:

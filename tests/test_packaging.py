@@ -83,7 +83,7 @@ def test_the_wheel_holds_the_packages_alone(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.split("/")[0] for n in names if ".dist-info/" not in n}
     assert tops == {"segact_torch", "segact_tf", "parity"}
-    assert {"parity/reference.safetensors", "parity/templates/report.html"} <= set(names)
+    assert {"parity/reference.safetensors", "parity/page/templates/report.html"} <= set(names)
 
 
 def test_python_versions_and_extras_are_declared():

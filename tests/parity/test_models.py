@@ -120,15 +120,16 @@ def test_twenty_layers_pass_at_the_default_tolerance() -> None:
     keras.utils.set_random_seed(4)
     there: list[Any] = [keras.Input((8, 8, 8))]
     here: list[Any] = []
-    for _ in range(20):
-        there += [layers.Conv2D(8, 3, padding="same"), layers.BatchNormalization(), layers.ReLU()]
+    for i in range(20):
+        there += [layers.Conv2D(8, 3, padding="same"), layers.BatchNormalization(name=f"bn_{i}")]
+        there += [layers.ReLU()]
         here += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
     one, other = keras.Sequential(there), nn.Sequential(*here)
     weights.copy(one, other, settings="copy")
     x = np.random.default_rng(2).normal(size=(2, 8, 8, 8)).astype(np.float32)
     assert_model_parity(one, other, x)
     other[30 + 1].eps = 1e-5
-    assert "layer 22: Keras batch_normalization_10" in message(one, other, x)
+    assert "layer 22: Keras bn_10 (Batch" in message(one, other, x)
 
 
 # The planted faults
@@ -148,7 +149,21 @@ def test_a_wrong_epsilon(ported: tuple[Any, Any]) -> None:
     ) in text
     assert "Keras conv_2 / PyTorch conv2: " in text
     assert "output of the models\n  where    index (" in text
+    assert "elsewhere" not in text
     assert "  passes   from rtol=" in text
+
+
+def test_a_wrong_epsilon_that_the_outputs_hide(ported: tuple[Any, Any]) -> None:
+    one, other = ported
+    other.bn2.eps = 1.1e-3
+    with pytest.raises(ParityError, match="the outputs agree on these inputs") as caught:
+        assert_model_parity(one, other, X, rtol=1e-2, atol=1e-2)
+    assert "layer 4: Keras bn_2 (BatchNormalization) and PyTorch bn2 (BatchNorm2d): epsilon" in str(
+        caught.value
+    )
+    other.bn2.momentum = 0.7  # of no account in inference
+    other.bn2.eps = 1e-3
+    assert assert_model_parity(one, other, X).passed
 
 
 def test_a_transposed_square_kernel(ported: tuple[Any, Any]) -> None:
@@ -300,6 +315,23 @@ def test_behind_the_last_layer_and_before_the_first(ported: tuple[Any, Any]) -> 
     assert "equal after np.transpose of PyTorch's, transpose(0, 2, 1, 3)" in text
 
 
+def test_settings_that_differ_elsewhere_are_listed(ported: tuple[Any, Any]) -> None:
+    one, other = ported
+    other.bn1.eps = other.bn2.eps = 1e-5
+    text = message(one, other, X)
+    assert "first at layer 2: Keras bn_1" in text
+    assert "settings that differ elsewhere\n  epsilon is 0.001 in Keras bn_2, 1e-05 in" in text
+
+
+def test_half_precision(ported: tuple[Any, Any]) -> None:
+    """Of two precisions the lower one counts; a wrong kernel is found all the same."""
+    one, other = ported
+    assert_model_parity(one, other.bfloat16(), X)
+    assert_model_parity(one, other.half(), X)
+    other.fc2.weight.data *= -1
+    assert "first at layer 6: Keras dense_2" in message(one, other, X)
+
+
 def test_layers_that_are_no_pairs(ported: tuple[Any, Any]) -> None:
     from torch import nn
 
@@ -372,6 +404,7 @@ def test_several_inputs_and_outputs_and_an_explicit_map() -> None:
     text = message(one, other, x, layers=names)
     assert "Keras fc (Dense) and PyTorch fc (Linear)" in text
     assert "Keras's bias and PyTorch's bias differ" in text
+    assert "elsewhere" not in text
     assert "output 1 of the models" in text
     assert "the layers are no pairs: layer 1: Keras conv (Conv2D" in message(one, other, x)
 

@@ -23,10 +23,8 @@ from parity import (
     cli,
     curves,
     dense,
-    junit,
     oracle,
     page,
-    page_figures,
     report,
     runner,
     worker,
@@ -34,6 +32,7 @@ from parity import (
 from parity.cases import ACTIVATIONS, SMOOTH, Case
 from parity.curves import ErrorCurves
 from parity.judgement import Judgement, judge
+from parity.page import figures, junit
 from parity.records import Record
 from parity.runner import Outcome
 from parity.training import Options, Training, Trainings
@@ -242,7 +241,7 @@ def test_colours_are_those_of_the_page_and_have_contrast(whole: str) -> None:
     )
     assert light.keys() == dark.keys()
     used = set(re.findall(r"var\(--([\w-]+)\)", whole))
-    assert used | {style.variable[2:] for style in page_figures.STYLES.values()} == light.keys()
+    assert used | {style.variable[2:] for style in figures.STYLES.values()} == light.keys()
     body = whole[whole.index("<body>") :]
     assert not re.findall(r"(?:stroke|fill|color): ?(?:#|rgb|black|white)", body)
     for mode in (light, dark):
@@ -257,7 +256,7 @@ def test_figures_are_text_and_curves() -> None:
         x = np.linspace(-50, 50, 99).astype("f4")
         case = Case("grid", "float32", activation, "cdf")
         found.add(case, part, {"x": x}, np.full(99, 1.5))
-    drawing = page_figures.error_figure("arctan", {"torch": found})
+    drawing = figures.error_figure("arctan", {"torch": found})
     assert drawing is not None
     assert drawing.words == "worst error in ulp of values: torch 1.5; " + (
         "worst error in ulp of gradients: torch 1.5"
@@ -265,24 +264,24 @@ def test_figures_are_text_and_curves() -> None:
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawing.svg)
     assert {"raw output x", "bound of torch: 4", "bound of torch: 8", "100"} <= set(texts)
     assert "var(--line-1)" in drawing.svg
-    assert page_figures.error_figure("sigmoid", {"torch": found}) is None
+    assert figures.error_figure("sigmoid", {"torch": found}) is None
     assert ElementTree.fromstring(drawing.svg).tag == "svg"
     # what lies beyond the panel gets a cross at its edge
     crosses = drawing.svg.count("var(--bad)")
     found.add(case, "value", {"x": x}, np.where(x > 40, np.inf, 0))
-    worse = page_figures.error_figure("arctan", {"torch": found})
+    worse = figures.error_figure("arctan", {"torch": found})
     assert worse is not None
     assert worse.svg.count("var(--bad)") > crosses
     assert "torch inf" in worse.words
 
 
 def test_training_figures_show_the_bound_and_the_worst() -> None:
-    drawing = page_figures.training_figure(trainings(1.01).runs[0])
+    drawing = figures.training_figure(trainings(1.01).runs[0])
     assert drawing.title == "adam, float32"
     assert drawing.words == "largest difference from torch: keras-jax 1.0e-02"
     assert "bound: 0.0001" in drawing.svg
     alone = Training("sgd", "float32", "dice", "arctan", 1e-4, {"keras-jax": [1.0, float("nan")]})
-    assert "keras-jax" in page_figures.training_figure(alone).words
+    assert "keras-jax" in figures.training_figure(alone).words
 
 
 @pytest.mark.parametrize(
@@ -377,7 +376,7 @@ def test_loss_curves_part_where_the_published_formula_does(records: dict[str, Re
     assert curve.loss["exact"][0] == pytest.approx(5e7, rel=1e-4)
     assert curve.loss["ours"] == pytest.approx(curve.loss["exact"], rel=1e-6, abs=1e-37)
     assert curve.gradient["exact"][0] == pytest.approx(-1e4, rel=1e-4)
-    drawing = page_figures.loss_figure(curve)
+    drawing = figures.loss_figure(curve)
     assert drawing.words == "loss at x = -1e4: exact 5e+07, ours 5e+07"
     assert "1e-9" in drawing.svg
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from parity import trainer, training, training_problem
+from parity import training
 from parity.processes import progress_display
 from parity.records import RecordError
 from parity.report import console
-from parity.training import Options, Remains, Training, Trainings
-from parity.training_problem import BATCH, OPTIMIZERS, Problem, Setting
-from parity.training_tables import print_trainings
+from parity.training import Options, Remains, Training, Trainings, trainer
+from parity.training.problem import BATCH, LAYERS, OPTIMIZERS, REMAINS, Problem, Setting
+from parity.training.tables import print_trainings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -55,7 +55,7 @@ def test_keras_takes_the_course_of_torch(trained: Trainings, optimizer: str, dty
 def test_what_remains_with_other_settings(trained: Trainings) -> None:
     """The mapping of Adam's epsilon is exact up to the betas, which Keras on TensorFlow rounds."""
     found = {(r.optimizer, r.torch): r.differences["keras-tensorflow"] for r in trained.remains}
-    assert len(found) == len(training_problem.REMAINS)
+    assert len(found) == len(REMAINS)
     assert found["adam", "eps=1e-7/sqrt(1-beta_2^t)"] < found["adam", "eps=1e-7"] / 3
     assert found["rmsprop", "defaults"] > 0.01
     for name in ("alpha=0.9, eps=1e-7", "alpha=0.9, eps=sqrt(1e-7)"):
@@ -64,7 +64,7 @@ def test_what_remains_with_other_settings(trained: Trainings) -> None:
 
 def given(optimizer: str, dtype: str = "float64") -> Problem:
     """What PyTorch's process is given, with one setting; too few steps to learn much."""
-    return training.problem("torch", Options(5, (optimizer,), (dtype,)))
+    return training.problem_of("torch", Options(5, (optimizer,), (dtype,)))
 
 
 def beside(sound: Problem, planted: Problem) -> Training:
@@ -139,7 +139,7 @@ def test_kerass_losses_are_exact_and_from_before_the_step(float64: None) -> None
 
     import segact_tf
 
-    problem = training.problem("keras", Options(2, ("sgd",), ("float64",)))
+    problem = training.problem_of("keras", Options(2, ("sgd",), ("float64",)))
     losses = list(trainer.train_keras(problem, problem.settings[0]))
     model = trainer._keras_model(problem)
     loss = segact_tf.losses.DiceCrossentropy("arctan")
@@ -169,13 +169,13 @@ def test_the_two_networks_are_ports_of_each_other(float64: None) -> None:
         replace(problem, weights={key: 0 * array for key, array in problem.weights.items()}),
         "float64",
     )
-    assert len(weights.copy(trainer._keras_model(problem), other)) == len(training_problem.LAYERS)
+    assert len(weights.copy(trainer._keras_model(problem), other)) == len(LAYERS)
     for one, two in zip(ours.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
 def test_the_problem_goes_through_its_file(tmp_path: Path) -> None:
-    problem = training.problem("torch", Options(3))
+    problem = training.problem_of("torch", Options(3))
     problem.write(tmp_path / "problem")
     again = Problem.read(tmp_path / "problem")
     assert again.settings[0] == problem.settings[0]
@@ -193,7 +193,7 @@ def test_the_problem_goes_through_its_file(tmp_path: Path) -> None:
 
 
 def test_batches_go_round() -> None:
-    problem = replace(training.problem("torch", Options(9)))
+    problem = replace(training.problem_of("torch", Options(9)))
     masks = [mask for _, mask in problem.batches("float32")]
     assert len(masks) == 9
     assert np.array_equal(masks[0], masks[8])
@@ -326,7 +326,7 @@ def test_a_crash_is_shown_and_fails(
 
 def test_less_than_every_loss_is_a_failure(tmp_path: Path) -> None:
     settings = [Setting("sgd-float32", "sgd", "float32", {})]
-    problem = replace(training.problem("torch", Options(3)), settings=settings)
+    problem = replace(training.problem_of("torch", Options(3)), settings=settings)
     path = tmp_path / "losses.json"
     with pytest.raises(RecordError, match="wrote no losses"):
         training._read(path, problem)

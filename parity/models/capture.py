@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from parity.inputs import Array
-from parity.keras_layers import kind_of_layer, named_layers, sublayers
-from parity.layers import as_float32_at_least, kind_of_module, leaf_modules
+from parity.weights.keras_layers import kind_of_layer, named_layers, sublayers
+from parity.weights.layers import kind_of_module, leaf_modules
 
 
 @dataclass
@@ -41,16 +41,23 @@ def flat(outputs: Any) -> list[Any]:
 
 
 def keras_array(tensor: Any) -> Array:
-    """A copy of a tensor of the Keras backend."""
+    """A copy of a tensor of the Keras backend, in its own precision."""
+    import ml_dtypes  # Keras needs it too
     from keras import ops
 
-    return as_float32_at_least(np.array(ops.convert_to_numpy(tensor)))
+    array = np.array(ops.convert_to_numpy(tensor))
+    return array.astype(ml_dtypes.bfloat16) if "bfloat16" in str(tensor.dtype) else array
 
 
 def torch_array(tensor: Any) -> Array:
-    """A copy of a PyTorch tensor: what comes later may change the tensor in place."""
+    """A copy of a PyTorch tensor, in its own precision: what comes later may change the tensor in
+    place."""
+    import ml_dtypes
+
     tensor = tensor.detach().cpu()
-    return np.array(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
+    if str(tensor.dtype) != "torch.bfloat16":
+        return np.array(tensor)
+    return np.asarray(tensor.float()).astype(ml_dtypes.bfloat16)
 
 
 # Keras

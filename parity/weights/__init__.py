@@ -34,12 +34,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from parity.flatten import image_order, permutation
 from parity.inputs import Array
-from parity.layers import ARRAYS, KERAS, PYTORCH, Layer, WeightsError, assign, read
-from parity.padding import same_padding
 from parity.records import write_atomically
-from parity.settings import CARRIED, same_setting, setting_differences
+from parity.weights.flatten import image_order, permutation
+from parity.weights.layers import ARRAYS, KERAS, PYTORCH, Layer, WeightsError, assign, read
+from parity.weights.padding import same_padding
+from parity.weights.settings import CARRIED, same_setting, setting_differences
 
 __all__ = ["WeightsError", "copy", "load", "same_padding", "save"]
 

@@ -1,7 +1,7 @@
 """Does training take the same course? The same small network, in every implementation.
 
 Same initial weights, same batches, same optimizer; what is compared is the loss before each step.
-As with the judge, an implementation runs in a process of its own (`parity.trainer`).
+As with the judge, an implementation runs in a process of its own (`parity.training.trainer`).
 """
 
 import json
@@ -21,7 +21,7 @@ from parity.cases import ACTIVATIONS, REDUCED
 from parity.implementations import broken, environment, missing
 from parity.inputs import DTYPES
 from parity.records import RecordError, versions
-from parity.training_problem import (
+from parity.training.problem import (
     OPTIMIZERS,
     REMAINS,
     Problem,
@@ -221,7 +221,7 @@ class Trainings:
         }
 
 
-def problem(name: str, options: Options) -> Problem:
+def problem_of(name: str, options: Options) -> Problem:
     """What the process of an implementation is given."""
     settings = judged_settings(name, options.optimizers, options.dtypes)
     if "float64" in options.dtypes:
@@ -253,7 +253,7 @@ def _read(path: Path, given: Problem) -> dict[str, list[float]]:
 def _task(
     name: str, options: Options, folder: Path, take: Callable[[dict[str, list[float]]], None]
 ) -> processes.Task:
-    given, path = problem(name, options), folder / f"{name}.safetensors"
+    given, path = problem_of(name, options), folder / f"{name}.safetensors"
     output = folder / f"{name}.json"
     given.write(path)
 
@@ -263,7 +263,9 @@ def _task(
 
     return processes.Task(
         name=name,
-        command=processes.python("parity.trainer", name, "--problem", path, "--output", output),
+        command=processes.python(
+            "parity.training.trainer", name, "--problem", path, "--output", output
+        ),
         environment=partial(environment, name, "cpu"),
         follow=processes.follow_steps,
         finish=finish,

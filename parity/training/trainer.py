@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from parity.layers import assign, read
 from parity.records import write_atomically
-from parity.training_problem import KINDS, LAYERS, SIZE, Problem, Setting
+from parity.training.problem import KINDS, LAYERS, SIZE, Problem, Setting
+from parity.weights.layers import assign, read
 
 Losses = Iterator[float]
 
@@ -130,7 +130,7 @@ def _train_all(
 
 def main() -> None:
     """Train one implementation; see the options."""
-    parser = argparse.ArgumentParser(prog="python -m parity.trainer", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m parity.training.trainer", description=__doc__)
     parser.add_argument("implementation")
     parser.add_argument("--problem", type=Path, required=True, help="what to train")
     parser.add_argument("--output", type=Path, required=True, help="the JSON to write")

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from parity.capture import keras_array, torch_array
-from parity.diagnosis import compare
-from parity.difference import ParityError
 from parity.inputs import Array
+from parity.models.capture import keras_array, torch_array
+from parity.models.diagnosis import compare
+from parity.weights.layers import without_bfloat16
 
 _GROUPS = 16
 
 
-def check_losses(
+def losses_apart(
     losses: tuple[Any, Any],
     targets: Array,
     there: Array,
@@ -21,10 +21,12 @@ def check_losses(
     moved: bool,
     rtol: float | None,
     atol: float | None,
-) -> None:
-    """Raises `ParityError` unless both losses agree; `there` and `here` are the outputs of Keras
-    and of PyTorch, each in its own layout, `targets` in Keras's; `moved`: PyTorch's channels come
-    first."""
+) -> str:
+    """How two losses differ, in words; empty if they agree.
+
+    `there` and `here` are the outputs of Keras and of PyTorch, each in its own layout, `targets` in
+    Keras's; `moved`: PyTorch's channels come first.
+    """
     if len(targets) != len(there):
         raise ValueError(f"targets have {len(targets)} samples, the outputs {len(there)}")
     both = _Losses(losses)
@@ -32,19 +34,16 @@ def check_losses(
     values = both(targets, there, theirs, here)
     found = compare(*values, rtol, atol)
     if found.passed:
-        return
+        return ""
     index, output, target, apart = _worst_element(both, (targets, there, theirs, here), moved)
-    raise ParityError(
-        "\n".join(
-            [
-                f"the models agree, their losses do not: Keras {both.names[0]} gives "
-                f"{values[0]:.6g}, PyTorch {both.names[1]} {values[1]:.6g}",
-                *(f"  {line}" for line in found.lines(("Keras", "PyTorch"))),
-                f"they part most at {index}: output {output}, target {target}, where Keras gives "
-                f"{apart[0]:.6g} and PyTorch {apart[1]:.6g}",
-            ]
-        )
-    )
+    lines = [
+        f"the models agree, their losses do not: Keras {both.names[0]} gives {values[0]:.6g}, "
+        f"PyTorch {both.names[1]} {values[1]:.6g}",
+        *(f"  {line}" for line in found.lines(("Keras", "PyTorch"))),
+        f"they part most at {index}: output {output}, target {target}, where Keras gives "
+        f"{apart[0]:.6g} and PyTorch {apart[1]:.6g}",
+    ]
+    return "\n".join(lines)
 
 
 class _Losses:
@@ -62,9 +61,12 @@ class _Losses:
         import torch
         from keras import ops
 
+        there, here = without_bfloat16(there), without_bfloat16(here)
         one = self.keras(ops.convert_to_tensor(y), ops.convert_to_tensor(there))
         with torch.no_grad():
-            tensors = [torch.from_numpy(np.array(a, order="C")) for a in (here, target)]
+            tensors = [
+                torch.from_numpy(np.array(a, order="C")) for a in (here, without_bfloat16(target))
+            ]
             two = self.pytorch(*tensors)
         return np.asarray(np.mean(keras_array(one))), np.asarray(np.mean(torch_array(two)))
 

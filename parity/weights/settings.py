@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from parity.layers import PYTORCH, Layer
-from parity.padding import describe, padding_agrees, remedy
+from parity.weights.layers import PYTORCH, Layer
+from parity.weights.padding import describe, padding_agrees, remedy
 
 CARRIED = ("epsilon", "momentum")
 """The settings that can be carried over to another layer."""

@@ -1,4 +1,4 @@
-"""The layers of a Keras model in the common form (`parity.layers`)."""
+"""The layers of a Keras model in the common form (`parity.weights.layers`)."""
 
 import math
 from collections.abc import Iterator
@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from parity.flatten import Graph
 from parity.inputs import Array
-from parity.layers import (
+from parity.weights.flatten import Graph
+from parity.weights.layers import (
     ARRAYS,
     KERAS,
     Layer,
     WeightsError,
-    as_float32_at_least,
     other_kind,
     plain,
+    without_bfloat16,
 )
-from parity.padding import transposed_crop
+from parity.weights.padding import transposed_crop
 
 
 def kind_of_layer(layer: Any) -> str:
@@ -65,7 +65,7 @@ def named_layers(model: Any) -> list[tuple[str, Any]]:
 
 
 def read_keras(model: Any) -> list[Layer]:
-    """The layers with weights of a built Keras model; see `parity.layers.read`."""
+    """The layers with weights of a built Keras model; see `parity.weights.layers.read`."""
     layers = named_layers(model)
     graph = Graph([layer for _, layer in layers])
     return list(_read(layers, graph))
@@ -112,7 +112,7 @@ def _arrays(layer: Any, kind: str) -> dict[str, Array]:
         variable = getattr(layer, name, None)
         if variable is None:
             continue
-        value = as_float32_at_least(np.asarray(ops.convert_to_numpy(variable)))
+        value = without_bfloat16(np.asarray(ops.convert_to_numpy(variable)))
         if name == "kernel" and hasattr(layer, "depth_multiplier"):
             value = value.reshape((*value.shape[:-2], 1, math.prod(value.shape[-2:])))
         arrays[name] = value

@@ -50,7 +50,7 @@ class Layer:
     """A layer with weights, in the common form.
 
     `rows` and `columns` say how Keras and PyTorch order a flattened image among the features that
-    come in and go out (`parity.flatten`); `unsure` is the shape of the image that seems to be
+    come in and go out (`parity.weights.flatten`); `unsure` is the shape of the image that seems to be
     flattened right before a layer of a model without a graph. `handle` is the layer itself, None
     for one that was read from a file.
     """
@@ -121,7 +121,7 @@ def read(model: Any, argument: str = "model") -> list[Layer]:
     layers with weights of a kind that is not known here.
     """
     if is_keras(model):
-        from parity.keras_layers import read_keras
+        from parity.weights.keras_layers import read_keras
 
         return read_keras(model)
     if is_pytorch(model):
@@ -145,13 +145,9 @@ def plain(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def as_float32_at_least(array: Array) -> Array:
-    """NumPy has no bfloat16 of its own: every other such number is one of float32."""
-    return (
-        array
-        if array.dtype.kind in "iu" or array.dtype.name[:5] == "float"
-        else (array.astype(np.float32))
-    )
+def without_bfloat16(array: Array) -> Array:
+    """As float32 where it is bfloat16, which neither NumPy nor `torch.from_numpy` knows."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 # PyTorch

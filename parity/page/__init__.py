@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from parity import __version__, junit, page_figures, report, training_tables
+from parity import __version__, report
 from parity.judgement import Judgement
-from parity.page_figures import Drawing, Style
+from parity.page import figures, junit
+from parity.page.figures import Drawing, Style
 from parity.records import json_text, versions, write_atomically
+from parity.training.tables import loss_table, remains_table
 
 if TYPE_CHECKING:
     from parity.training import Trainings
@@ -149,7 +151,7 @@ def _errors(judgement: Judgement) -> Section | None:
         drawing
         for activation in report.ACTIVATIONS
         if activation in activations
-        and (drawing := page_figures.error_figure(activation, judgement.error_curves))
+        and (drawing := figures.error_figure(activation, judgement.error_curves))
     ]
     if not drawings:
         return None
@@ -161,7 +163,7 @@ def _errors(judgement: Judgement) -> Section | None:
     ]
     swept = any(outcome.sweep for outcome in judgement.outcomes)
     words += [] if swept else ["Without the dense sweep: the points of the grid alone."]
-    keys = _keys(page_figures.STYLES, judgement.error_curves)
+    keys = _keys(figures.STYLES, judgement.error_curves)
     return Section("errors", "Errors along the raw output", words, keys=keys, drawings=drawings)
 
 
@@ -178,9 +180,9 @@ def _losses(judgement: Judgement) -> Section | None:
     formulas = {name for curve in curves for name in curve.loss}
     keys = [
         Key(key.name, key.variable, key.mark, 5 if key.name == "ours" else 1.4)
-        for key in _keys(page_figures.FORMULAS, formulas)
+        for key in _keys(figures.FORMULAS, formulas)
     ]
-    drawings = [page_figures.loss_figure(curve) for curve in curves]
+    drawings = [figures.loss_figure(curve) for curve in curves]
     return Section("losses", "Loss and gradient", words, keys=keys, drawings=drawings)
 
 
@@ -193,13 +195,13 @@ def _training(trainings: "Trainings") -> Section:
     ]
     for kind, found in (("skipped", trainings.skipped), ("failed", trainings.failed)):
         words += [f"{name} {kind}: {reason}" for name, reason in found.items()]
-    drawings = [page_figures.training_figure(run) for run in trainings.runs if run.curves]
-    keys = _keys(page_figures.STYLES, trainings.implementations)
+    drawings = [figures.training_figure(run) for run in trainings.runs if run.curves]
+    keys = _keys(figures.STYLES, trainings.implementations)
     tables = [
-        training_tables.loss_table([run for run in trainings.runs if run.dtype == dtype])
+        loss_table([run for run in trainings.runs if run.dtype == dtype])
         for dtype in dict.fromkeys(run.dtype for run in trainings.runs)
     ]
-    tables += [training_tables.remains_table(trainings)] if trainings.remains else []
+    tables += [remains_table(trainings)] if trainings.remains else []
     sheets = [_sheet(table, folded=True) for table in tables]
     return Section("training", "Training", words, sheets, keys, drawings)
 
