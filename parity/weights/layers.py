@@ -50,8 +50,8 @@ class Layer:
     """A layer with weights, in the common form.
 
     `rows` and `columns` say how Keras and PyTorch order a flattened image among the features that
-    come in and go out (`parity.weights.flatten`); `unsure` is the shape of the image that seems to be
-    flattened right before a layer of a model without a graph. `handle` is the layer itself, None
+    come in and go out (`parity.weights.flatten`); `unsure` is the shape of the image that seems to
+    be flattened right before a layer of a model without a graph. `handle` is the layer itself, None
     for one that was read from a file.
     """
 

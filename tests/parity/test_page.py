@@ -33,7 +33,7 @@ from parity.cases import ACTIVATIONS, SMOOTH, Case
 from parity.curves import ErrorCurves
 from parity.judgement import Judgement, judge
 from parity.page import figures, junit
-from parity.records import Record
+from parity.records import REFERENCE_PATH, Record
 from parity.runner import Outcome
 from parity.training import Options, Training, Trainings
 
@@ -368,7 +368,7 @@ def test_the_dense_sweep_gives_its_errors_too(
 
 
 def test_loss_curves_part_where_the_published_formula_does(records: dict[str, Record]) -> None:
-    reference = Record.load(page.__file__.replace("page.py", "reference.safetensors"))
+    reference = Record.load(REFERENCE_PATH)
     found = {curve.activation: curve for curve in curves.loss_curves([records["good"]], reference)}
     assert tuple(found) == SMOOTH
     curve = found["normal_cdf"]
