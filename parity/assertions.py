@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from parity.causes import likely_causes
 from parity.difference import (
     Difference,
     Finding,
     check_tolerance,
     difference,
     lowest_precision,
+    round_up,
     settle,
+    watched,
 )
+from parity.engines import Evaluation
 from parity.functions import as_function
 from parity.inputs import Array, case_inputs
 
 _NAMES = ("x", "y", "w")
-_MOST = 6
-"""How many differences are told in full."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,28 @@ class Check:
         """Whether the two agree."""
         return self.difference is not None and self.difference.passed
 
+    @property
+    def place(self) -> str:
+        """The part and, if it has a name, the case."""
+        return f"{self.part}, {self.case}" if self.case else self.part
+
     def lines(self) -> list[str]:
-        """Who differs in what, and by how much."""
-        head = f"{self.names[0]} and {self.names[1]} differ in the {self.part}"
-        head += f" ({self.case})" if self.case else ""
+        """The place, and how far the two are apart there."""
         if self.difference is None:
-            return [head, f"  {self.problem}"]
+            return [f"{self.place}: {self.problem}"]
         where = ", ".join(f"{name} = {value:.9g}" for name, value in self.inside.items())
-        return [head, *(f"  {line}" for line in self.difference.lines(self.names, where))]
+        told = self.difference.lines(self.names, where)
+        return [f"{self.place}:", *(f"  {line}" for line in told)]
+
+    def short(self) -> str:
+        """One line."""
+        d = self.difference
+        if d is None:
+            return f"{self.place}: {self.problem}"
+        if not d.comparable:
+            return f"{self.place}: shapes {d.shapes[0]} and {d.shapes[1]}"
+        needed = round_up(d.needed_rtol)
+        return f"{self.place}: {d.over:,} of {d.count:,} miss, passes from rtol={needed} on"
 
 
 @dataclass
@@ -59,6 +75,7 @@ class Parity:
 
     what: str = ""
     checks: list[Check] = field(default_factory=list)
+    causes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -68,29 +85,42 @@ class Parity:
 
     @property
     def worst(self) -> Difference | None:
-        """The difference that needs the largest relative tolerance."""
+        """The difference that uses most of its tolerance."""
         found = [check.difference for check in self.checks if check.difference]
-        return max(found, key=lambda d: d.needed_rtol, default=None)
+        return max(found, key=lambda d: d.share, default=None)
 
     def message(self) -> str:
-        """Every difference, the first few of them in full."""
-        failed = [check for check in self.checks if not check.passed]
-        lines = [line for check in failed[:_MOST] for line in check.lines()]
-        if len(failed) > _MOST:
-            lines.append(f"and {len(failed) - _MOST} more differences")
-        agreed = len(self.checks) - len(failed)
-        if agreed:
-            lines.append(f"{agreed} of {len(self.checks)} comparisons agree")
+        """For every pair that differs: the first difference in full, the others in a line each."""
+        lines = []
+        for names in dict.fromkeys(check.names for check in self.checks):
+            checks = [check for check in self.checks if check.names == names]
+            failed = [check for check in checks if not check.passed]
+            if not failed:
+                lines.append(f"{names[0]} and {names[1]} agree")
+                continue
+            parts = " and the ".join(dict.fromkeys(check.part for check in failed))
+            lines.append(
+                f"{names[0]} and {names[1]} differ in the {parts}: "
+                f"{len(failed)} of {len(checks)} comparisons"
+            )
+            lines += failed[0].lines()
+            lines += [check.short() for check in failed[1:]]
+            if self.causes.get(names):
+                lines += ["likely cause", *(f"  {cause}" for cause in self.causes[names])]
         return "\n".join([*lines, *self.notes])
 
 
 def _as_array(name: str, value: Any) -> Array:
     """An input, be it an array, a tensor of any framework or numbers in lists."""
+    if "bfloat16" in str(getattr(value, "dtype", "")):
+        raise TypeError(f"input {name} is bfloat16; wanted float32, and the cast in the functions")
     if hasattr(value, "detach"):
         value = value.detach().cpu()
     array = np.asarray(value)
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise TypeError(f"input {name} is {array.dtype}; wanted numbers")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"input {name} is {array.dtype}; wanted real numbers")
+    if not array.size:
+        raise ValueError(f"input {name} is empty, of shape {array.shape}; wanted some elements")
     if array.dtype == np.float64 and isinstance(value, list | tuple | float):
         array = array.astype(np.float32)  # numbers without a precision have the frameworks' own
     return array
@@ -142,87 +172,69 @@ def _labels(functions: Sequence[Any], names: Sequence[str] | None) -> list[str]:
     return [f"{n} {i}" if n in repeated else n for i, n in enumerate(found, 1)]
 
 
-def _inside(arrays: dict[str, Array], index: tuple[int, ...], shape: tuple[int, ...]) -> dict:
-    return {n: float(a[index]) for n, a in arrays.items() if a.shape == shape and a.size}
+@dataclass(frozen=True)
+class _Evaluated:
+    """What every function gave on one case."""
 
+    case: str
+    arrays: dict[str, Array]
+    labels: list[str]
+    evaluations: list[Evaluation]
+    rtol: float | None
+    atol: float | None
 
-def _compare_case(
-    case: str,
-    arrays: dict[str, Array],
-    labels: list[str],
-    functions: Sequence[Any],
-    wanted: list[str],
-    asked: bool,
-    rtol: float | None,
-    atol: float | None,
-) -> tuple[list[Check], list[str]]:
-    """Every pair of functions on one case."""
-    positions = [list(arrays).index(name) for name in wanted]
-    given = list(arrays.values())
-    results = [function.evaluate(given, positions) for function in functions]
-    checks: list[Check] = []
-    notes: list[str] = []
-
-    def add(part: str, left: int, right: int, one: Array, two: Array) -> None:
+    def check(self, part: str, pair: tuple[int, int], one: Array, two: Array) -> Check:
+        """Two functions held against each other in one part."""
+        values = [self.evaluations[i][0] for i in pair]
         # a gradient comes in the input's precision, however low that of the value
-        precision = lowest_precision(results[left][0], results[right][0], one, two)
-        found = difference(one, two, rtol, atol, precision)
-        inside = _inside(arrays, found.index, one.shape) if found.comparable else {}
-        checks.append(Check(case, part, (labels[left], labels[right]), found, inside))
+        precision = lowest_precision(*values, one, two)
+        found = difference(one, two, self.rtol, self.atol, precision)
+        alike = {n: a for n, a in self.arrays.items() if found.count and a.shape == found.shapes[0]}
+        inside = {name: float(array[found.index]) for name, array in alike.items()}
+        return Check(self.case, part, (self.labels[pair[0]], self.labels[pair[1]]), found, inside)
 
-    for left, right in combinations(range(len(functions)), 2):
-        add("value", left, right, results[left][0], results[right][0])
-    for i, name in enumerate(wanted):
-        part = f"gradient in {name}"
-        found = {j: results[j][1][i] for j in range(len(functions))}
-        able = [j for j in found if functions[j].framework != "numpy"]
-        if len(able) < 2:
-            if asked:
-                raise ValueError(
-                    f"gradients names {name}, but fewer than two of the functions have gradients: "
-                    "NumPy has none"
-                )
-            if not notes:
-                notes.append("values alone were compared: NumPy has no gradients")
-            continue
-        for left, right in combinations(able, 2):
-            one, two = found[left], found[right]
+    def values(self) -> list[Check]:
+        """Every pair, in value."""
+        pairs = combinations(range(len(self.labels)), 2)
+        return [
+            self.check("value", pair, *(self.evaluations[i][0] for i in pair)) for pair in pairs
+        ]
+
+    def gradients(self, name: str, position: int, able: Iterable[int]) -> list[Check]:
+        """Every pair that is able to, in the gradient in one input."""
+        part, checks = f"gradient in {name}", []
+        for pair in combinations(able, 2):
+            one, two = (self.evaluations[i][1][position] for i in pair)
             if one is not None and two is not None:
-                add(part, left, right, one, two)
-            elif one is not None or two is not None:
-                without = labels[left] if one is None else labels[right]
-                problem = f"{without} has none: its value does not depend on {name} as far as its "
-                problem += "framework can tell (detached, or computed outside of it)"
-                checks.append(
-                    Check(case, part, (labels[left], labels[right]), None, problem=problem)
+                checks.append(self.check(part, pair, one, two))
+            elif any(gradient is not None and gradient.any() for gradient in (one, two)):
+                names = (self.labels[pair[0]], self.labels[pair[1]])
+                problem = (
+                    f"{names[0] if one is None else names[1]} has none: its value does not depend "
+                    f"on {name} as far as its framework can tell (detached, or computed outside)"
                 )
-    return checks, notes
+                checks.append(Check(self.case, part, names, None, problem=problem))
+        return checks
 
 
-def compare_functions(
-    *functions: Any,
-    inputs: Any,
-    gradients: Iterable[str] | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    names: Sequence[str] | None = None,
-) -> Parity:
-    """What `assert_parity` asserts, without raising for what differs."""
-    if len(functions) < 2:
-        raise TypeError(f"{len(functions)} functions given; wanted two or more to compare")
-    check_tolerance(rtol, atol)
-    made = [as_function(function) for function in functions]
-    labels = _labels(made, names)
-    found = Parity(" and ".join(labels))
-    for case, arrays in _cases(inputs).items():
-        wanted = _wanted(gradients, arrays)
-        asked = gradients is not None
-        checks, notes = _compare_case(case, arrays, labels, made, wanted, asked, rtol, atol)
-        found.checks += checks
-        found.notes += [note for note in notes if note not in found.notes]
-    return found
+def _add_causes(found: Parity, evaluated: _Evaluated, functions: Sequence[Any]) -> None:
+    """Why pairs differ, from the first case in which they do."""
+    given = list(evaluated.arrays.values())
+    for pair in combinations(range(len(functions)), 2):
+        names = (evaluated.labels[pair[0]], evaluated.labels[pair[1]])
+        checks = [c for c in found.checks if (c.case, c.names) == (evaluated.case, names)]
+        if names in found.causes or all(check.passed for check in checks):
+            continue
+        calls = [functions[i].evaluate for i in pair]
+        left, right = (
+            (value, *(g for g in gradients if g is not None))
+            for value, gradients in (evaluated.evaluations[i] for i in pair)
+        )
+        if len(left) == len(right):
+            found.causes[names] = likely_causes(names, calls, given, (left, right))
 
 
+@watched
 def assert_parity(
     *functions: Any,
     inputs: Any,
@@ -249,13 +261,13 @@ def assert_parity(
             and w in messages, or a mapping from names to arrays. Or the name of the judge's cases:
             "segmentation", "classification", "volumes", "tails", "predictions" (see
             `parity.inputs.case_inputs`). Outputs come first and targets second; a function
-            whose first parameters are y_true and y_pred, such as any Keras loss, gets them the
-            other way round.
+            whose first parameter is called y_true, target, label or the like, such as any Keras
+            loss, gets them the other way round.
         gradients: names of inputs; None is the first one, [] is none. A value that is no single
             number is weighted element by element with seeded numbers, then summed.
         rtol, atol: an element misses where its error exceeds atol + rtol times its magnitude.
-            Default by precision, see `parity.difference`; `atol=0` holds the smallest elements to
-            rtol, too.
+            rtol is 1e-5 in float32 and 1e-11 in float64, atol 16 rounding units of the largest
+            entry: what is smaller than that by far is not checked, unless with `atol=0`.
         names: what messages call the functions.
 
     Returns what was found. Raises `ParityError`, an `AssertionError`, if two functions differ: who,
@@ -263,8 +275,35 @@ def assert_parity(
     would pass. `TypeError` or `ValueError` if it cannot compare them.
     """
     __tracebackhide__ = True
-    found = compare_functions(
-        *functions, inputs=inputs, gradients=gradients, rtol=rtol, atol=atol, names=names
-    )
+    if len(functions) < 2:
+        raise TypeError(f"{len(functions)} functions given; wanted two or more to compare")
+    check_tolerance(rtol, atol)
+    made = [as_function(function) for function in functions]
+    labels = _labels(made, names)
+    able = [i for i, function in enumerate(made) if function.framework != "numpy"]
+    found = Parity(" and ".join(labels))
+    if len(able) < 2:
+        found.notes.append("values alone were compared: NumPy has no gradients")
+    for case, arrays in _cases(inputs).items():
+        wanted = _wanted(gradients, arrays)
+        if gradients is not None and wanted and len(able) < 2:
+            raise ValueError(
+                f"gradients names {wanted[0]}, but fewer than two of the functions have gradients: "
+                "NumPy has none"
+            )
+        positions = [list(arrays).index(name) for name in wanted]
+        given = list(arrays.values())
+        evaluations = [function.evaluate(given, positions) for function in made]
+        evaluated = _Evaluated(case, arrays, labels, evaluations, rtol, atol)
+        found.checks += evaluated.values()
+        for position, name in enumerate(wanted):
+            checks = evaluated.gradients(name, position, able)
+            if not checks and len(able) > 1:
+                words = f"no gradient in {name} was compared: none of the functions has one"
+                if gradients is not None:
+                    raise ValueError(f"gradients names {name}; {words}")
+                found.notes = [*dict.fromkeys([*found.notes, words])]
+            found.checks += checks
+        _add_causes(found, evaluated, made)
     settle(Finding(found.what, found.passed, found.worst, found.message()))
     return found

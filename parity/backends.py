@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.difference import watched
 from parity.engines import Evaluation
-from parity.functions import as_function, load_target, target_of
+from parity.functions import Function, as_function, load_target, target_of
 from parity.inputs import Array
+from parity.naming import unknown
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -35,12 +36,16 @@ class RemoteError(RuntimeError):
     """A function failed in its process; the message ends with what it said there."""
 
 
+class TargetError(ValueError):
+    """There is no function of that name, or its framework is not clear."""
+
+
 def _environment(backend: str, device: str, ahead: str) -> dict[str, str]:
-    """What the process is started with: the same modules as here, float64 on JAX."""
+    """What the process is started with: the same modules as here."""
     folders = [folder or os.getcwd() for folder in sys.path if not folder.endswith(".zip")]
     folders = [ahead, *folders] if ahead else folders
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
-    found |= {"JAX_ENABLE_X64": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    found |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
     if backend:
         found["KERAS_BACKEND"] = backend
     if device == "cpu":
@@ -53,43 +58,76 @@ class Server:
     """The parent's end of a process that evaluates functions, one request after the other.
 
     `backend`: Keras's; empty for the one of the environment. `ahead`: a folder that is searched for
-    modules first.
+    modules first. The process starts at the first request, and anew at the next one if it ended,
+    or if a request was broken off.
     """
 
     def __init__(self, backend: str = "", device: str = "cpu", ahead: str = "") -> None:
-        self.backend, self.device = backend, device
+        self.backend, self.device, self.ahead = backend, device, ahead
         self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._process: subprocess.Popen[str] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="segact-parity-")
         self._stderr = Path(self._folder.name, "stderr")
+
+    def _start(self) -> subprocess.Popen[str]:
         with self._stderr.open("w") as stderr:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", "parity.backends"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=_environment(backend, device, ahead),
+                env=_environment(self.backend, self.device, self.ahead),
             )
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one request and wait for its answer; raises `RemoteError` if it failed there."""
+        """Send one request and wait for its answer.
+
+        Raises `TargetError` if the function is not there, `RemoteError` if it failed.
+        """
         with self._lock:
+            self._process = self._process or self._start()
             try:
                 assert self._process.stdin is not None
                 assert self._process.stdout is not None
                 self._process.stdin.write(json.dumps(request) + "\n")
                 self._process.stdin.flush()
                 line = self._process.stdout.readline()
-            except (BrokenPipeError, ValueError):
+            except BrokenPipeError:
                 line = ""
+            except BaseException:  # interrupted: its answer must not become that of the next one
+                self._end()
+                raise
+            if not line:
+                self._end()
         if not line:
             words = self._stderr.read_text(errors="replace").splitlines()[-8:]
             where = f" with Keras on {self.backend}" if self.backend else ""
             raise RemoteError("\n".join([f"the process{where} ended", *words]))
         answer: dict[str, Any] = json.loads(line)
+        if "missing" in answer:
+            raise TargetError(answer["missing"])
         if "error" in answer:
             raise RemoteError(answer["error"])
         return answer
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+    def close(self) -> None:
+        """End the process, if it is this one's own: a fork leaves it alone."""
+        if os.getpid() == self._owner:
+            self._end()
+            self._folder.cleanup()
 
     def evaluate(
         self, target: str, keywords: dict[str, Any], arrays: Sequence[Array], wanted: Sequence[int]
@@ -106,18 +144,8 @@ class Server:
                 return file["value"], gradients
 
     def describe(self, target: str, keywords: dict[str, Any]) -> dict[str, Any]:
-        """The `framework` and `name` of the function at `target`."""
+        """The `framework` and `name` of the function at `target`, and Keras's `backend`."""
         return self.ask(target=target, keywords=keywords)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-        self._folder.cleanup()
 
 
 @dataclass(frozen=True)
@@ -138,73 +166,92 @@ class RemoteFunction:
 
 
 @cache
-def _server(backend: str) -> Server:
+def _server(backend: str, process: int) -> Server:
+    """The server of a backend; a fork gets its own."""
     server = Server(backend)
     atexit.register(server.close)
     return server
 
 
+@watched
 def run_in_backend(
     backend: str, target: str | Callable[..., Any], name: str = "", **keywords: Any
 ) -> RemoteFunction:
     """A function that runs with Keras on another backend, in a process of its own.
 
     `target`: a function or class at the top of a module, or its path, `mypkg.losses:focal` or
-    `path/to/file.py:focal`. A class, such as a loss, is constructed there with the keywords (JSON:
-    numbers, text, truth values), a function gets them at every call. The process imports it; one
+    `path/to/file.py:focal`. A class, such as a loss, is constructed there with the keywords
+    (numbers, text, truth values), a function gets them at every call. The process imports it; one
     process per backend is started at the first use and kept.
 
     `assert_parity(run_in_backend("jax", "mypkg.losses:focal"), port, inputs="segmentation")`
 
-    Raises `ValueError` for an unknown or missing backend and a target that is not there.
+    Raises `ValueError` for an unknown or missing backend, a target that is not there, and keywords
+    that are no plain values.
     """
+    __tracebackhide__ = True
     if backend not in BACKENDS:
-        near = get_close_matches(str(backend), BACKENDS, 1, 0.4)
-        hint = f"did you mean {near[0]}? One" if near else "wanted one"
-        raise ValueError(f"backend is {backend!r}; {hint} of {', '.join(BACKENDS)}")
+        raise ValueError(unknown("backend", backend, BACKENDS))
     for package in ("keras", backend):
         try:
             metadata.version(package)
         except metadata.PackageNotFoundError:
             raise ValueError(f"backend {backend}: {package} is not installed") from None
     path = target if isinstance(target, str) else target_of(target)
-    server = _server(backend)
+    file, python, attribute = path.partition(".py:")
+    path = os.path.abspath(file) + python + attribute if python else path
+    try:
+        json.dumps(keywords)
+    except TypeError as error:
+        raise ValueError(
+            f"keywords of {path}: {error}; wanted numbers, text, truth values"
+        ) from None
+    server = _server(backend, os.getpid())
     try:
         found = server.describe(path, keywords)
-    except RemoteError as error:
-        raise ValueError(f"cannot run {path} with Keras on {backend}: {error}") from error
+    except (RemoteError, TargetError) as error:
+        raise ValueError(f"with Keras on {backend}: {error}") from None
     return RemoteFunction(
         path, server, found["framework"], name or f"{found['name']} on {backend}", keywords
     )
 
 
-def _answer(request: dict[str, Any], functions: dict[str, Any]) -> dict[str, Any]:
-    """The child's end: load what is asked for (once), evaluate, write the arrays."""
+def _load(request: dict[str, Any], functions: dict[str, Function]) -> Function:
+    """The function that is asked for, loaded once."""
     key = json.dumps([request["target"], request["keywords"]])
     if key not in functions:
         functions[key] = as_function(load_target(request["target"], request["keywords"]))
-    function = functions[key]
-    device = request.get("device", "cpu")
+    return functions[key]
+
+
+def _answer(request: dict[str, Any], functions: dict[str, Function]) -> dict[str, Any]:
+    """The child's end: load what is asked for, evaluate, write the arrays."""
+    try:
+        function = _load(request, functions)
+    except (TypeError, ValueError) as error:
+        return {"missing": str(error)}
     if "inputs" in request:
         with np.load(request["inputs"], allow_pickle=False) as file:
             arrays = [file[f"arr_{i}"] for i in range(len(file.files))]
+        device = request["device"]
         if device != "cpu" and hasattr(function.call, "to"):  # a PyTorch module
             function.call.to(device)
         value, gradients = function.evaluate(arrays, request["wanted"], device)
         found = {f"gradient_{i}": g for i, g in enumerate(gradients) if g is not None}
-        np.savez(request["output"], value=value, **found)
-    return {"framework": function.framework, "name": function.name}
+        made: dict[str, Any] = {"value": value, **found}
+        np.savez(request["output"], **made)
+    return {"framework": function.framework, "name": function.name, "backend": function.backend}
 
 
 def main() -> None:
     """Answer requests on standard input, line by line, until it is closed."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
-    functions: dict[str, Any] = {}
+    functions: dict[str, Function] = {}
     for line in sys.stdin:
         try:
             answer = _answer(json.loads(line), functions)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             last = traceback.format_exception_only(error)
             answer = {"error": "".join(last).strip()}
         replies.write(json.dumps(answer) + "\n")

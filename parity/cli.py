@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -30,13 +29,14 @@ from parity import (
     userfunction,
 )
 from parity import conventions as convention_rows
-from parity.backends import Server
+from parity.backends import RemoteError, Server, TargetError
 from parity.cases import ACTIVATIONS, LOSSES, standard_cases
 from parity.compare import compare
 from parity.difference import check_tolerance
 from parity.implementations import IMPLEMENTATIONS, missing
 from parity.inputs import case_inputs, case_names, input_sets
 from parity.judgement import Judgement, judge
+from parity.naming import unknown
 from parity.processes import progress_display
 from parity.records import (
     REFERENCE_PATH,
@@ -72,7 +72,8 @@ class Backend(StrEnum):
     torch = "torch"
 
 
-_CASES_HELP = f"The inputs of your own functions: one of {', '.join(case_names())}."
+_CASES = "segmentation"
+_CASES_HELP = f"The inputs of your own functions, one of {', '.join(case_names())}; or {_CASES}."
 _RTOL_HELP = "The relative tolerance of your own functions; by default 1e-5 in float32."
 _ATOL_HELP = "The absolute one; by default 16 rounding units of the largest entry."
 
@@ -86,9 +87,7 @@ def _refuse(message: str) -> NoReturn:
 def _known(name: str, more: tuple[str, ...] = ()) -> str:
     known = (*IMPLEMENTATIONS, *more)
     if name not in known:
-        near = get_close_matches(name, known, 1, 0.5)
-        hint = f"did you mean {near[0]}? One" if near else "wanted one"
-        _refuse(f"unknown implementation {name}; {hint} of {', '.join(known)}")
+        _refuse(f"{unknown('implementation', name, known)}; or MODULE:NAME, a function of your own")
     return name
 
 
@@ -98,7 +97,7 @@ def _split(names: list[str]) -> tuple[list[str], dict[str, str]]:
     for text in (name for name in names if ":" in name):
         name, equals, target = text.partition("=")
         name, target = (name, target) if equals else (text, text)
-        if not name or name in targets or name in IMPLEMENTATIONS:
+        if not name or name in targets or name in IMPLEMENTATIONS or "[" in name:
             _refuse(f"--implementation {text}: wanted another name before the =")
         targets[name] = target
     return [_known(name) for name in names if ":" not in name], targets
@@ -142,9 +141,9 @@ def _plain_errors() -> Iterator[None]:
     """Turn what a user can cause into one plain line and an exit code."""
     try:
         yield
-    except (InputError, RecordError, userfunction.FunctionError) as error:
+    except (InputError, RecordError, TargetError, userfunction.FunctionError) as error:
         _refuse(str(error))
-    except userfunction.FunctionFailed as error:
+    except RemoteError as error:
         print(f"segact-parity: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
@@ -251,7 +250,7 @@ def run(
         list[str] | None,
         typer.Option(help="Only this one, or mine=MODULE:NAME, your own; may be repeated."),
     ] = None,
-    cases: Annotated[str, typer.Option(help=_CASES_HELP)] = "segmentation",
+    cases: Annotated[str | None, typer.Option(help=_CASES_HELP)] = None,
     loss: Annotated[
         str | None, typer.Option(help="Hold your own function against this loss of the judge.")
     ] = None,
@@ -296,9 +295,9 @@ def run(
                 "your own functions are judged apart: no other implementation, --inputs or "
                 "--markdown beside them"
             )
-        choice = (loss, activation)
+        on = cases or _CASES, backend, device.value
         _prepare_folder(report_folder)
-        judgement = _judge_functions(own, cases, backend, device.value, choice, rtol, atol)
+        judgement = _judge_functions(own, *on, (loss, activation), rtol, atol)
         if json_file:
             _write_json(judgement, json_file)
         out = report.console(stderr=str(json_file) == "-")
@@ -306,10 +305,10 @@ def run(
         if report_folder:
             _write_report(out, report_folder, judgement)
         raise typer.Exit(0 if judgement.passed else 1)
-    if any(option is not None for option in (loss, activation, backend, rtol, atol)):
+    if any(option is not None for option in (cases, loss, activation, backend, rtol, atol)):
         _refuse(
-            "--loss, --activation, --backend, --rtol and --atol go with a function of your own: "
-            "--implementation mine=MODULE:NAME"
+            "--cases, --loss, --activation, --backend, --rtol and --atol go with a function of "
+            "your own: --implementation mine=MODULE:NAME"
         )
     _prepare_folder(report_folder)
     with _plain_errors():
@@ -363,13 +362,15 @@ def record(
     """Write the record of one implementation, to compare with another machine's or next year's."""
     _check_writable(output)
     if ":" in implementation:
-        _record_function(implementation, output, device.value, cases or "segmentation", backend)
+        _record_function(implementation, output, device.value, cases or _CASES, backend)
+        print(f"wrote {output}")
         return
     _known(implementation, ("reference",))
     if cases or backend:
         _refuse("--cases and --backend go with a function of your own, MODULE:NAME")
     with _plain_errors():
         _record(implementation, output, device.value)
+    print(f"wrote {output}")
 
 
 def _record(implementation: str, output: Path, device: str) -> None:
@@ -400,7 +401,6 @@ def _evaluate_function(
     server = Server(backend or "", device, ahead=os.getcwd())
     try:
         with report.console(stderr=True).status(f"{name}: {target}"):
-            userfunction.check(name, target, server)
             return userfunction.evaluate(name, target, cases, server)
     finally:
         server.close()
@@ -430,19 +430,21 @@ def _judge_functions(
     _check_cases(cases)
     for kind, value, known in (("loss", choice[0], LOSSES), ("activation", choice[1], ACTIVATIONS)):
         if value is not None and value not in known:
-            near = get_close_matches(value, known, 1, 0.5)
-            hint = f"did you mean {near[0]}? One" if near else "wanted one"
-            _refuse(f"unknown {kind} {value}; {hint} of {', '.join(known)}")
+            _refuse(unknown(kind, value, known))
     with _plain_errors():
         found = [
             _evaluate_function(name, target, cases, backend, device)
             for name, target in targets.items()
         ]
+        notes = [f"{f.name} is {targets[f.name]} ({f.framework})" for f in found]
         measurements = userfunction.compare_all(found, rtol, atol)
         if len(found) == 1 or any(choice):
             for function in found:
-                measurements += userfunction.nearest(function, rtol, atol, *choice)
-    return Judgement([Outcome(function.name) for function in found], measurements)
+                best = userfunction.nearest(function, rtol, atol, *choice)
+                measurements += best.measurements
+                notes += [best.note(function.name)] if best.note(function.name) else []
+    notes += userfunction.losses_of_gradient(measurements)
+    return Judgement([Outcome(function.name) for function in found], measurements, notes=notes)
 
 
 def _load_record(path: Path) -> Record:
@@ -472,22 +474,25 @@ def compare_records(
         if one.implementation == "reference":  # the truth belongs on the right
             one, two = two, one
         one.check_cases(two)
-        standard = one.cases == STANDARD
+        standard, notes = one.cases == STANDARD, []
         if standard and (rtol is not None or atol is not None):
             _refuse("--rtol and --atol go with records of your own functions; these have bounds")
         if standard:
             found = compare(one, two)
         else:
             found = userfunction.compare_records(one, two, rtol, atol)
+            notes = userfunction.losses_of_gradient(found)
     judgement = Judgement(
-        [Outcome(one.implementation, one), Outcome(two.implementation, two)], found
+        [Outcome(one.implementation, one), Outcome(two.implementation, two)], found, notes=notes
     )
     if json_file:
         _write_json(judgement, json_file)
     out = report.console(stderr=str(json_file) == "-")
     for item in (one, two):
         made = ", ".join(f"{key} {value}" for key, value in item.versions.items())
-        out.print(f"{item.path}: {item.implementation} on {item.device}; {made}", soft_wrap=True)
+        of = f" ({item.framework})" if item.framework else ""
+        words = f"{item.path}: {item.implementation}{of} on {item.device}; {made}"
+        out.print(words, markup=False, soft_wrap=True)
     if standard:
         report.print_table(out, report.comparison_table(found))
         out.print()

@@ -4,7 +4,8 @@ An engine is called as `engine(function, arrays, wanted, direction, device)`: `f
 of the framework, `wanted` the positions of the arrays whose gradients are wanted, `direction` what
 the function's value is multiplied by, element by element, before it is summed and differentiated
 (a function of the value's shape and precision). A gradient is None where the value does not depend
-on the array as far as the framework can tell; NumPy has none at all.
+on the array as far as the framework can tell; NumPy has none at all. `device` places the tensors of
+PyTorch; the others compute where their process may. bfloat16 comes back as float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,12 +61,16 @@ def _dtype(tensor: Any) -> str:
     return str(found)
 
 
-def _one(value: Any, kind: Any, framework: str) -> Any:
-    """The value, if it is one tensor."""
+def _one(value: Any, kind: Any, framework: str, convert: Callable[[Any], Any]) -> Any:
+    """The value, if it is one tensor (or a number, which is made one) of real numbers."""
+    if isinstance(value, int | float):
+        value = convert(value)
     if not isinstance(value, kind):
         raise TypeError(
             f"the function returned {type(value).__name__}; wanted one {framework} tensor"
         )
+    if "complex" in _dtype(value):
+        raise TypeError(f"the function returned {_dtype(value)}; wanted real numbers")
     return value
 
 
@@ -74,6 +79,10 @@ def _as_numpy(tensor: Any) -> Array:
     tensor = tensor.detach().cpu()
     found: Array = (tensor.float() if _dtype(tensor) == "bfloat16" else tensor).numpy()
     return found
+
+
+def _without_bfloat16(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def on_torch(
@@ -88,7 +97,7 @@ def on_torch(
 
     tensors = [torch.tensor(array, device=device) for array in arrays]
     inside = [tensors[i].requires_grad_() for i in wanted]
-    value = _one(function(*tensors), torch.Tensor, "PyTorch")
+    value = _one(function(*tensors), torch.Tensor, "PyTorch", torch.tensor)
     found: Sequence[Any] = [None] * len(inside)
     if inside and value.requires_grad:
         along = torch.as_tensor(direction(tuple(value.shape), _dtype(value)), device=value.device)
@@ -111,10 +120,11 @@ def on_tensorflow(
     inside = [tensors[i] for i in wanted]
     with tf.GradientTape() as tape:
         tape.watch(inside)
-        value = _one(function(*tensors), (tf.Tensor, tf.Variable), "TensorFlow")
+        value = _one(function(*tensors), (tf.Tensor, tf.Variable), "TensorFlow", tf.constant)
     along = tf.cast(direction(tuple(value.shape), _dtype(value)), value.dtype)
     found = tape.gradient(value, inside, output_gradients=along) if inside else []
-    return value.numpy(), [None if g is None else tf.convert_to_tensor(g).numpy() for g in found]
+    gradients = [None if g is None else tf.convert_to_tensor(g).numpy() for g in found]
+    return _without_bfloat16(value.numpy()), gradients
 
 
 def _wide(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
@@ -147,12 +157,13 @@ def on_jax(
             given = list(tensors)
             for i, tensor in zip(wanted, inside, strict=True):
                 given[i] = tensor
-            return _one(function(*given), jax.Array, "JAX")
+            return _one(function(*given), jax.Array, "JAX", jax.numpy.asarray)
 
         value, pull = jax.vjp(of_wanted, *(tensors[i] for i in wanted))
         along = jax.numpy.asarray(direction(tuple(value.shape), _dtype(value)), value.dtype)
         found = pull(along) if wanted else ()
-        return np.asarray(value), [np.asarray(gradient) for gradient in found]
+        value = _without_bfloat16(np.asarray(value))
+        return value, [np.asarray(gradient) for gradient in found]
 
 
 def on_numpy(
@@ -163,8 +174,9 @@ def on_numpy(
     device: str = "cpu",
 ) -> Evaluation:
     """NumPy, which has no gradients."""
-    value = _one(function(*arrays), (np.ndarray, np.generic, int, float), "NumPy")
-    return np.asarray(value), [None] * len(wanted)
+    copies = [array.copy() for array in arrays]  # which it may change
+    value = _one(function(*copies), (np.ndarray, np.generic), "NumPy", np.asarray)
+    return _without_bfloat16(np.asarray(value)), [None] * len(wanted)
 
 
 ENGINES: dict[str, Engine] = {

@@ -4,6 +4,7 @@
 plain function, from the names it uses. `load_target` finds a callable by its import path.
 """
 
+import ast
 import dis
 import functools
 import importlib
@@ -21,6 +22,7 @@ import numpy as np
 
 from parity.engines import ENGINES, Evaluation, check_device
 from parity.inputs import SEED, Array
+from parity.naming import unknown
 
 FRAMEWORKS = ("torch", "keras", "tensorflow", "jax", "numpy")
 
@@ -33,6 +35,8 @@ _PACKAGES = {
     **dict.fromkeys(("jax", "jaxlib", "optax", "flax", "equinox"), "jax"),
     **dict.fromkeys(("numpy", "scipy", "sklearn"), "numpy"),
 }
+_TARGETS = ("y_true", "target", "targets", "label", "labels", "y", "mask", "masks", "ground_truth")
+"""What parameters are called that take targets."""
 _DEPTH = 4
 """How many calls deep a function's names are followed."""
 
@@ -62,9 +66,7 @@ class Function:
 
     def __post_init__(self) -> None:
         if self.framework not in FRAMEWORKS:
-            near = get_close_matches(str(self.framework), FRAMEWORKS, 1, 0.4)
-            hint = f"did you mean {near[0]}? One" if near else "wanted one"
-            raise ValueError(f"framework is {self.framework!r}; {hint} of {', '.join(FRAMEWORKS)}")
+            raise ValueError(unknown("framework", self.framework, FRAMEWORKS))
 
     @property
     def _engine(self) -> str:
@@ -77,6 +79,11 @@ class Function:
         if backend not in ENGINES:
             raise ValueError(f"{self.name}: Keras runs on {backend}; wanted one of {list(ENGINES)}")
         return backend
+
+    @property
+    def backend(self) -> str:
+        """What Keras runs on, for one of Keras; else empty."""
+        return self._engine if self.framework == "keras" else ""
 
     def evaluate(
         self, arrays: Sequence[Array], wanted: Sequence[int] = (), device: str = "cpu"
@@ -122,7 +129,11 @@ def _imported(function: Any) -> set[str]:
 def _used(function: Any) -> Iterator[Any]:
     """What a Python function refers to: globals, what it closes over, annotations, defaults."""
     for code in _codes(function.__code__):
-        yield from (function.__globals__[n] for n in code.co_names if n in function.__globals__)
+        used = [function.__globals__[n] for n in code.co_names if n in function.__globals__]
+        yield from used
+        for module in (thing for thing in used if isinstance(thing, ModuleType)):
+            if not _root(module.__name__):  # of the user's own: what is taken from it
+                yield from (getattr(module, n) for n in code.co_names if hasattr(module, n))
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
@@ -179,7 +190,7 @@ def _framework(thing: Callable[..., Any], name: str) -> str:
         found -= {str(keras.backend.backend())}
     if len(found) == 1:
         return found.pop()
-    what = f"uses {' and '.join(sorted(found))}" if found else "shows no framework that it uses"
+    what = "or its file uses " + " and ".join(sorted(found)) if found else "shows no framework"
     raise TypeError(
         f"{name} {what}; say which one its tensors are of: "
         f"parity.Function(f, framework=..., name=...), one of {', '.join(FRAMEWORKS)}"
@@ -195,12 +206,12 @@ def _name(thing: Any) -> str:
 
 
 def _takes_targets_first(thing: Callable[..., Any]) -> bool:
-    """Whether its first two parameters are called y_true and y_pred, as in Keras."""
+    """Whether its first parameter is called like targets and its second is not."""
     try:
         parameters = list(inspect.signature(thing).parameters)
     except (TypeError, ValueError):  # built in, or without a signature
         return False
-    return parameters[:2] == ["y_true", "y_pred"]
+    return len(parameters) > 1 and parameters[0] in _TARGETS and parameters[1] not in _TARGETS
 
 
 def as_function(thing: Any, name: str = "") -> Any:
@@ -228,13 +239,33 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
+def _split_keywords(target: str, keywords: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The path, and the keywords with those that stand in parentheses behind it."""
+    path, parenthesis, _ = target.partition("(")
+    if not parenthesis:
+        return target, keywords
+    try:
+        call = ast.parse(f"f{target[len(path) :]}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        found = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords if k.arg}
+    except (SyntaxError, ValueError):
+        raise ValueError(
+            f"{target}: wanted keywords with plain values in the parentheses, such as "
+            f"{path}(gamma=1.5, reduction='none')"
+        ) from None
+    return path, keywords | found
+
+
 def load_target(target: str, keywords: dict[str, Any] | None = None) -> Any:
     """The callable at `mypkg.losses:focal` or `path/to/file.py:focal`; imports it.
 
-    A class is constructed with the keywords, and anything else gets them at every call. Raises
-    `ValueError` if there is no such module or name, or it cannot be called.
+    A class is constructed with the keywords, and anything else gets them at every call; they may
+    also stand behind the name, as literals: `mypkg.losses:focal(gamma=1.5)`. Raises `ValueError` if
+    there is no such module or name, or it cannot be called.
     """
-    module_name, colon, attribute = target.rpartition(":")
+    path, keywords = _split_keywords(target, keywords or {})
+    module_name, colon, attribute = path.rpartition(":")
     if not colon or not module_name or not attribute:
         raise ValueError(f"{target}: wanted MODULE:NAME, such as mypkg.losses:focal")
     if module_name.endswith(".py"):
@@ -260,19 +291,20 @@ def load_target(target: str, keywords: dict[str, Any] | None = None) -> Any:
     if not callable(found):
         raise ValueError(f"{target}: {attribute} cannot be called; it is {type(found).__name__}")
     if isinstance(found, type):
-        return found(**(keywords or {}))
+        return found(**keywords)
     return functools.partial(found, **keywords) if keywords else found
 
 
 def target_of(function: Callable[..., Any]) -> str:
     """Where another process finds a function: `MODULE:NAME`, or `FILE:NAME`.
 
-    Raises `TypeError` for a lambda, a function inside of another, or an object.
+    Raises `TypeError` for a lambda, a function inside of another, a method, or an object.
     """
     name = getattr(function, "__qualname__", "")
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     file = getattr(module, "__file__", None)
-    if not name or "<" in name or module is None:
+    bound = inspect.ismethod(function) and not isinstance(function.__self__, type)
+    if not name or "<" in name or module is None or bound:
         raise TypeError(
             f"{_name(function)} cannot be found by another process; wanted a function or class at "
             "the top of a module, or its path as text, such as 'mypkg.losses:focal'"

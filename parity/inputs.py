@@ -5,13 +5,14 @@ reduced losses on small batches in the shapes that users train with, and their o
 batch of volumes.
 """
 
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 import mpmath as mp
 import numpy as np
 from numpy.typing import NDArray
+
+from parity.naming import unknown
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
@@ -209,6 +210,9 @@ def input_sets() -> dict[str, Inputs]:
     sets["classification-hard-float32"] = _batch((32, 1), False, "float32", 13)
     off = np.array([[-5.0, -1.0, -0.5], [-3.0, -0.25, 0.0]], "float32")
     sets["all-off-float32"] = {"x": off, "y": np.zeros_like(off)}
+    for inputs in sets.values():
+        for array in inputs.values():
+            array.setflags(write=False)  # they are kept, and given to anybody's functions
     return sets
 
 
@@ -235,19 +239,17 @@ def case_names() -> tuple[str, ...]:
 def case_inputs(name: str) -> dict[str, Inputs]:
     """The input sets that serve for a loss `f(x, y)` of anybody's, by full name.
 
-    "segmentation": (2, 1, 6, 6), NCHW; "classification": (32, 1); "volumes": (2, 3, 2, 2, 2); each
-    with soft and with hard targets, and outputs of which one in eight saturates (up to 30).
-    "tails": (321, 3), raw outputs from -40 to 40. "predictions": probabilities from 0 to 1 instead
-    of raw outputs. Each in float32 and float64, or in one of them, as "tails-float32".
+    "segmentation": (2, 1, 6, 6), NCHW; "classification": (32, 1); "volumes": (2, 3, 2, 2, 2); with
+    soft targets in float32 and float64 and with hard ones in float32 (volumes: in both). "tails":
+    (321, 3), raw outputs from -40 to 40, which the others rarely have. "predictions": probabilities
+    from 0 to 1 instead of raw outputs. "tails-float32" is those in one precision.
 
     Raises `ValueError` for another name.
     """
     kind, dash, dtype = name.rpartition("-")
     dtypes, kind = ((dtype,), kind) if dash and dtype in DTYPES else (DTYPES, name)
     if kind not in case_names():
-        near = get_close_matches(kind, case_names(), 1, 0.4)
-        hint = f"did you mean {near[0]}? One" if near else "wanted one"
-        raise ValueError(f"unknown cases {name}; {hint} of {', '.join(case_names())}")
+        raise ValueError(unknown("cases", name, case_names()))
     if kind == "tails":
         return {f"tails-{dtype}": _tails(dtype) for dtype in dtypes}
     sets = input_sets()

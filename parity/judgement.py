@@ -58,6 +58,7 @@ class Judgement:
     required: frozenset[str] = frozenset()
     error_curves: dict[str, ErrorCurves] = field(default_factory=dict)
     loss_curves: list[LossCurve] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def implementations(self) -> list[str]:
@@ -114,6 +115,7 @@ class Judgement:
                 }
                 for o in self.outcomes
             ],
+            "notes": self.notes,
             "measurements": [asdict(m) | {"passed": m.passed} for m in self.measurements],
             "shown": [asdict(row) for row in self.shown],
             "losses": [

@@ -47,6 +47,11 @@ def parity() -> Parity:
     return Parity()
 
 
+def _plain(value: float) -> float | str:
+    """A number as JSON has it."""
+    return float(value) if math.isfinite(value) else str(value)
+
+
 class Report:
     """Collects what the assertions of the tests found, and writes it when the run ends."""
 
@@ -58,17 +63,35 @@ class Report:
     def observe(self, finding: Any) -> None:
         """Keep one finding, in plain values that go to another process."""
         worst = finding.worst
-        needed = worst.needed_rtol if worst else math.inf
         self.findings.append(
             {
                 "name": self.test,
-                "what": finding.what,
-                "passed": finding.passed,
-                "needed_rtol": needed if math.isfinite(needed) else str(needed),
-                "rtol": worst.rtol if worst else None,
-                "message": finding.message if not finding.passed else "",
+                "what": str(finding.what),
+                "passed": bool(finding.passed),
+                "share": _plain(worst.share) if worst else None,
+                "needed_rtol": _plain(worst.needed_rtol) if worst else None,
+                "rtol": _plain(worst.rtol) if worst else None,
+                "atol": _plain(worst.atol) if worst else None,
+                "message": "" if finding.passed else str(finding.message),
             }
         )
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Any:
+        """A difference that a test expects is none; an error that ends one is."""
+        report = yield
+        mine = [finding for finding in self.findings if finding["name"] == item.nodeid]
+        expected = report.when == "call" and (report.passed or hasattr(report, "wasxfail"))
+        for finding in mine:
+            if expected and not finding["passed"]:
+                finding |= {"passed": True, "what": f"{finding['what']}: differs, as expected"}
+        uses = mine or "parity" in getattr(item, "fixturenames", ())
+        if report.failed and uses and all(finding["passed"] for finding in mine):
+            words = call.excinfo.exconly() if call.excinfo else "failed"
+            blank = dict.fromkeys(("share", "needed_rtol", "rtol", "atol"))
+            found = {"name": item.nodeid, "what": f"error in {report.when}", "passed": False}
+            self.findings.append({**found, **blank, "message": words})
+        return report
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:

@@ -89,6 +89,7 @@ class RecordWriter:
     implementation: str
     device: str
     cases: str = STANDARD
+    framework: str = ""
     tensors: dict[str, Array] = field(default_factory=dict)
 
     def add_inputs(self, name: str, inputs: Inputs) -> None:
@@ -108,6 +109,7 @@ class RecordWriter:
             "implementation": self.implementation,
             "device": self.device,
             "cases": self.cases,
+            "framework": self.framework,
             "seed": str(SEED),
             "platform": f"{platform.system()} {platform.machine()}",
             "versions": json.dumps(versions()),
@@ -126,6 +128,7 @@ class Record:
     platform: str
     versions: dict[str, str]
     cases: str
+    framework: str
     _file: Any = field(repr=False, compare=False)
 
     @classmethod
@@ -154,12 +157,13 @@ class Record:
         if missing:
             raise RecordError(f"{path}: the record's header lacks {', '.join(missing)}")
         try:
-            found = dict(json.loads(header["versions"]))
+            texts = dict(json.loads(header["versions"]))
+            found = {str(key): str(value) for key, value in texts.items()}
         except (ValueError, TypeError) as error:
             raise RecordError(f"{path}: the versions in the record's header are no JSON") from error
         fields = {key: header[key] for key in _REQUIRED if key != "versions"}
-        cases = header.get("cases", STANDARD)
-        return cls(path=path, versions=found, cases=cases, _file=file, **fields)
+        fields |= {"cases": header.get("cases", STANDARD), "framework": header.get("framework", "")}
+        return cls(path=path, versions=found, _file=file, **fields)
 
     @cached_property
     def keys(self) -> frozenset[str]:

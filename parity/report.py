@@ -297,11 +297,11 @@ def comparison_table(found: list[Measurement]) -> Table:
 
 
 def _function_title(m: Measurement) -> str:
-    right = m.right
-    if right == "oracle":
-        of = "" if m.activation == NO_ACTIVATION else f" of {m.activation}"
-        right = f"{_loss_name(m.quantity.removesuffix(',y=given'))}{of}, in double precision"
-    return f"{m.left} against {right}"
+    if m.right != "oracle":
+        return f"{m.left} against {m.right}"
+    loss = m.quantity.partition(", of shape")[0].partition(", whose")[0]
+    of = "" if m.activation == NO_ACTIVATION else f" of {m.activation}"
+    return f"{m.left} against {loss}{of}, in double precision"
 
 
 def function_tables(found: list[Measurement]) -> list[Table]:
@@ -329,11 +329,19 @@ def function_tables(found: list[Measurement]) -> list[Table]:
 
 
 def print_functions(out: Console, judgement: Judgement) -> None:
-    """A user's own functions: the tables and the verdict."""
+    """A user's own functions: the tables, what is to be said, the verdict."""
     for table in function_tables(judgement.measurements):
         print_table(out, table)
     out.print()
-    print_verdict(out, judgement)
+    for note in judgement.notes:
+        out.print(escape(note), soft_wrap=True)
+    failed = sum(not m.passed for m in judgement.measurements)
+    if judgement.passed:
+        out.print(
+            f"[green]passed[/]: {len(judgement.measurements)} comparisons, all within tolerance"
+        )
+    else:
+        out.print(f"[bold red]FAILED[/]: {failed} of {len(judgement.measurements)} comparisons")
 
 
 def _short(x: float) -> str:
@@ -459,7 +467,8 @@ def print_verdict(out: Console, judgement: Judgement) -> None:
     failed = [m for m in judgement.measurements if m.judged_alone and not m.passed]
     for name in dict.fromkeys(m.left for m in failed):
         activations = dict.fromkeys(m.activation for m in failed if m.left == name)
-        out.print(f"{name} is out of bounds in {', '.join(activations)}", soft_wrap=True)
+        words = f"{name} is out of bounds in {', '.join(activations)}"
+        out.print(escape(words), soft_wrap=True)
     for line in failures[:_MOST_LINES]:
         out.print(escape(line), soft_wrap=True)
     if len(failures) > _MOST_LINES:

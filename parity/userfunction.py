@@ -6,14 +6,13 @@ A function at `mypkg.losses:focal` runs in a process of its own on the input set
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
-from typing import Any
 
 import numpy as np
 
 from parity import oracle
-from parity.backends import RemoteError, Server
+from parity.backends import Server
 from parity.cases import (
     ACTIVATIONS,
     CONVENTIONS,
@@ -33,17 +32,18 @@ _SPECIAL = ("weight", "ignore_index")
 """Options that need arrays or targets of their own, which a user's function does not get."""
 _MODERATE = 4.0
 """Raw outputs up to this are far from where anybody clips."""
+_LOST = ", whose gradient was lost:"
+_NEAR = 1e-2
+"""A function whose typical error is larger is another one."""
+_SAME = 1e-5
+"""Typical errors up to this tell nothing: then the value does."""
 PARTS = ("value", "grad_x")
 Results = dict[str, dict[str, Array]]
 """By input set, the `value` and perhaps `grad_x`."""
 
 
 class FunctionError(ValueError):
-    """A user's function that is not there or cannot be judged; the message says why."""
-
-
-class FunctionFailed(RuntimeError):
-    """A user's function raised an error; the message ends with it."""
+    """Functions that cannot be judged; the message says why."""
 
 
 @dataclass
@@ -57,35 +57,29 @@ class Evaluated:
     framework: str = ""
 
 
-def check(name: str, target: str, server: Server) -> None:
-    """Raises `FunctionError` if there is no function at `target`, or its framework is not clear."""
-    try:
-        server.describe(target, {})
-    except RemoteError as error:
-        raise FunctionError(f"{name}: {error}") from error
-
-
 def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
     """Run the function at `target` on the input sets; the gradient is that in its first input.
 
-    Raises `FunctionFailed` with what the function said if it fails.
+    Raises `backends.TargetError` if there is none, `backends.RemoteError` if it fails, with what it
+    said, and `FunctionError` where a Keras backend is asked for and the function is of another
+    framework.
     """
     found = Evaluated(name, cases, case_inputs(cases))
-    try:
-        found.framework = server.describe(target, {})["framework"]
-        for set_name, inputs in found.inputs.items():
-            value, (gradient,) = server.evaluate(target, {}, list(inputs.values()), [0])
-            found.results[set_name] = {"value": value}
-            if gradient is not None:
-                found.results[set_name]["grad_x"] = gradient
-    except RemoteError as error:
-        raise FunctionFailed(f"{name}: {error}") from error
+    described = server.describe(target, {})
+    found.framework = " on ".join(filter(None, (described["framework"], described["backend"])))
+    if server.backend and not described["backend"]:
+        raise FunctionError(f"{target} is of {found.framework}; --backend goes with one of Keras")
+    for set_name, inputs in found.inputs.items():
+        value, (gradient,) = server.evaluate(target, {}, list(inputs.values()), [0])
+        found.results[set_name] = {"value": value}
+        if gradient is not None:
+            found.results[set_name]["grad_x"] = gradient
     return found
 
 
 def writer(found: Evaluated, device: str) -> RecordWriter:
     """The record of a function."""
-    record = RecordWriter(found.name, device, cases=found.cases)
+    record = RecordWriter(found.name, device, cases=found.cases, framework=found.framework)
     for set_name, inputs in found.inputs.items():
         record.add_inputs(set_name, inputs)
     for set_name, parts in found.results.items():
@@ -97,7 +91,7 @@ def writer(found: Evaluated, device: str) -> RecordWriter:
 def read(record: Record) -> Evaluated:
     """What a function's record holds."""
     inputs = {name: record.inputs(name) for name in record.input_sets}
-    found = Evaluated(record.implementation, record.cases, inputs)
+    found = Evaluated(record.implementation, record.cases, inputs, framework=record.framework)
     for key in sorted(record.keys):
         set_name, _, part = key.partition("/function/")
         if part in PARTS:
@@ -106,22 +100,28 @@ def read(record: Record) -> Evaluated:
 
 
 def _measurement(
-    names: tuple[str, str], set_name: str, part: str, found: Difference, inputs: Inputs, case: Any
+    names: tuple[str, str],
+    set_name: str,
+    part: str,
+    found: Difference,
+    inputs: Inputs,
+    case: Case | None = None,
 ) -> Measurement:
     """A difference as the judge's tables and reports have it; its error is the rtol it needs."""
-    same = found.comparable and bool(found.index or found.count == 1)
+    same = found.comparable and found.count > 0
     inside = {
         key: float(array[found.index])
         for key, array in inputs.items()
         if same and array.shape == found.shapes[0]
     }
+    shapes = "" if found.comparable else f", of shape {found.shapes[0]}, not {found.shapes[1]}"
     return Measurement(
         left=names[0],
         right=names[1],
         case=set_name,
         dtype=found.dtype,
         activation=case.activation if case else "",
-        quantity=case.label if case else "function",
+        quantity=(describe(case) if case else "function") + shapes,
         part=part,
         unit="relative",
         error=found.needed_rtol,
@@ -130,15 +130,23 @@ def _measurement(
         y=inside.get("y"),
         got=found.left,
         expected=found.right,
-        over=found.over if found.comparable else max(1, found.count),
+        over=found.over if found.comparable else 1,
         count=max(1, found.count),
     )
+
+
+def _lost(names: tuple[str, str], set_name: str, case: Case | None, values: Array) -> Measurement:
+    """That one side has a gradient and the other has none."""
+    apart = difference(np.array(np.nan, values.dtype), np.array(np.nan, values.dtype))
+    quantity = (describe(case) if case else "function") + _LOST
+    found = _measurement(names, set_name, "grad_x", apart, {}, case)
+    return replace(found, quantity=quantity)
 
 
 def compare_pair(
     left: Evaluated, right: Evaluated, rtol: float | None, atol: float | None
 ) -> list[Measurement]:
-    """Two functions on the same input sets; a gradient that one of them lacks is left out."""
+    """Two functions on the same input sets, in value and gradient; NumPy has no gradients."""
     names = (left.name, right.name)
     found = []
     for set_name, inputs in left.inputs.items():
@@ -147,8 +155,22 @@ def compare_pair(
             if part in one and part in two:
                 precision = lowest_precision(one["value"], two["value"], one[part], two[part])
                 apart = difference(one[part], two[part], rtol, atol, precision)
-                found.append(_measurement(names, set_name, part, apart, inputs, None))
+                found.append(_measurement(names, set_name, part, apart, inputs))
+            elif (part in one or part in two) and "numpy" not in (left.framework, right.framework):
+                found.append(_lost(names, set_name, None, one["value"]))
     return found
+
+
+def losses_of_gradient(measurements: list[Measurement]) -> list[str]:
+    """A line for every pair in which one side has lost its gradient."""
+    pairs = dict.fromkeys((m.left, m.right) for m in measurements if _LOST in m.quantity)
+    why = "detached, or computed outside of its framework"
+    return [
+        f"{left} has no gradient in x ({why})"
+        if right == "oracle"
+        else f"one of {left} and {right} has no gradient in x ({why})"
+        for left, right in pairs
+    ]
 
 
 def compare_all(
@@ -212,35 +234,81 @@ def _expected(case: Case, inputs: Inputs, shape: tuple[int, ...]) -> dict[str, A
     return {"value": value, "grad_x": gradient}
 
 
-def _typical_error(got: Array, expected: Array, x: Array) -> float:
-    """The median relative error at moderate x: what tells another function from one that clips."""
-    got, expected = got.astype(np.float64), np.asarray(expected, np.float64)
+def describe(case: Case) -> str:
+    """A loss of the judge with all its parameters: `binary_focal_cross_entropy(gamma=2)`."""
+    options = ", ".join(f"{key}={value:.4g}" for key, value in case.keywords.items())
+    return f"{case.quantity}({options})" if options else case.quantity
+
+
+def _moderate(array: Array, x: Array) -> Array:
+    """Its entries at raw outputs where nobody clips, if it has one for each; else all."""
+    return array[np.abs(x) <= _MODERATE] if array.shape == x.shape else array.ravel()
+
+
+def _typical_error(got: Array, expected: Array, x: Array) -> tuple[float, float]:
+    """The median relative error at moderate x, and the same after taking out a constant factor."""
+    got, expected = (_moderate(np.asarray(a, np.float64), x) for a in (got, expected))
     with np.errstate(all="ignore"):
-        error = np.abs(got - expected) / np.maximum(np.abs(got), np.abs(expected))
-    error = np.where(got == expected, 0.0, np.nan_to_num(error, nan=np.inf))
-    return float(np.median(error[np.abs(x) <= _MODERATE] if error.shape == x.shape else error))
+        errors = []
+        for factor in (1.0, np.median(got / expected)):
+            error = np.abs(got - factor * expected) / np.maximum(np.abs(got), np.abs(expected))
+            error = np.where(got == expected, 0.0, np.nan_to_num(error, nan=np.inf, posinf=np.inf))
+            errors.append(float(np.median(error)))
+    return errors[0], errors[1]
+
+
+@dataclass
+class Nearest:
+    """A function against one loss of the judge.
+
+    `typical` is its error at the median of moderate elements, of the gradient if there is one (the
+    value of a mean is ruled by the tails), `scaled` the same up to a constant factor.
+    """
+
+    case: Case
+    typical: float
+    scaled: float
+    value: float
+    measurements: list[Measurement]
+
+    def note(self, name: str) -> str:
+        """Whether that is the function at all, in words; empty if it is."""
+        if self.typical < _NEAR:
+            return ""
+        loss = f"{describe(self.case)} of {self.case.activation}"
+        if self.scaled < _NEAR / 100:
+            return f"{name} is {loss} times a constant: a sum in place of a mean?"
+        return (
+            f"{name} is none of the judge's losses: the nearest, {loss}, is off by "
+            f"{self.typical:.0%} at a typical element"
+        )
 
 
 def _against(
     function: Evaluated, cases: list[Case], rtol: float | None, atol: float | None
-) -> tuple[float, list[Measurement]] | None:
-    """The function's typical error against a loss of the judge, and its worst ones.
-
-    None if their shapes differ.
-    """
+) -> Nearest | None:
+    """The function against a loss of the judge; None if their shapes differ."""
     names = (function.name, "oracle")
-    typical, found = 0.0, []
+    nearest = Nearest(cases[0], 0.0, 0.0, 0.0, [])
     for case in cases:
         inputs, got = function.inputs[case.input_set], function.results[case.input_set]
         expected = _expected(case, inputs, got["value"].shape)
         if expected is None:
             return None
+        told = PARTS[-1] if PARTS[-1] in got else PARTS[0]
+        typical, scaled = _typical_error(got[told], expected[told], inputs["x"])
+        value, _ = _typical_error(got["value"], expected["value"], inputs["x"])
+        nearest.typical = max(nearest.typical, typical)
+        nearest.scaled = max(nearest.scaled, scaled)
+        nearest.value = max(nearest.value, value)
         for part in (p for p in PARTS if p in got):
-            typical = max(typical, _typical_error(got[part], expected[part], inputs["x"]))
             precision = lowest_precision(got["value"], got[part])
             apart = difference(got[part], expected[part], rtol, atol, precision)
-            found.append(_measurement(names, case.input_set, part, apart, inputs, case))
-    return typical, found
+            measured = _measurement(names, case.input_set, part, apart, inputs, case)
+            nearest.measurements.append(measured)
+        if "grad_x" not in got and function.framework != "numpy":
+            nearest.measurements.append(_lost(names, case.input_set, case, got["value"]))
+    return nearest
 
 
 def nearest(
@@ -249,9 +317,8 @@ def nearest(
     atol: float | None,
     loss: str | None = None,
     activation: str | None = None,
-) -> list[Measurement]:
-    """The function against the loss of the judge that it comes nearest to, on every input set:
-    the one from which its values and gradients are off least at the median of moderate elements.
+) -> Nearest:
+    """The function against the loss of the judge that it comes nearest to, on every input set.
 
     `loss` and `activation` say which losses come into question. Raises `FunctionError` if none
     gives values of the function's shape.
@@ -270,4 +337,6 @@ def nearest(
             f"{function.name}: no loss of the judge gives a value of shape {shape} on "
             f"{function.cases}; wanted one of every element, or their mean"
         )
-    return min(found, key=lambda f: f[0])[1]
+    best = min(found, key=lambda f: (max(f.typical, _SAME), f.value))
+    scaled = min(found, key=lambda f: (max(f.scaled, _SAME), f.typical))
+    return scaled if best.typical >= _NEAR and scaled.scaled < _NEAR / 100 else best

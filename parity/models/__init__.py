@@ -1,7 +1,6 @@
 """Do a Keras model and a PyTorch module give the same outputs, and if not, where do they part?"""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,21 +8,16 @@ import numpy as np
 from parity.difference import Difference, Finding, check_tolerance, settle
 from parity.inputs import Array
 from parity.models.capture import Call, run_keras, run_pytorch
-from parity.models.diagnosis import (
-    Step,
-    between_causes,
-    compare,
-    inference_settings,
-    layer_causes,
-    make_step,
-)
+from parity.models.diagnosis import agree, compare
 from parity.models.losses import losses_apart
+from parity.models.walk import Pairs, hidden_parting, indented, where_they_part
 from parity.weights import pair
 from parity.weights.keras_layers import input_shape, named_layers
-from parity.weights.layers import Layer, WeightsError, is_keras, is_pytorch, read, without_bfloat16
-from parity.weights.settings import setting_differences
+from parity.weights.layers import WeightsError, is_keras, is_pytorch, read, without_bfloat16
 
 __all__ = ["assert_model_parity"]
+
+_DATA_FORMATS = ("channels_first", "channels_last")
 
 
 def assert_model_parity(
@@ -32,15 +26,21 @@ def assert_model_parity(
     x: Any,
     *,
     layers: Mapping[str, str] | None = None,
+    data_format: str = "channels_first",
     rtol: float | None = None,
     atol: float | None = None,
     losses: tuple[Any, Any] | None = None,
     targets: Any = None,
 ) -> Difference:
-    """Check that a Keras model and a PyTorch module give the same outputs on the same inputs.
+    """Check that a Keras model and a PyTorch module give the same outputs on the same inputs, and
+    layer by layer.
 
     Both run in inference mode, each with the weights that it has (`parity.weights.copy` carries
-    them over), and are left as they were.
+    them over), and are left as they were. Where the outputs agree and the layers with weights are
+    pairs, as in `parity.weights.copy`, their inputs and outputs are compared too, since a saturated
+    head hides what is wrong before it; an order of layers or features that leaves the outputs alone
+    is no fault. Where they are no pairs (other counts or kinds, weights that are not known), only
+    the outputs are compared.
 
         weights.copy(keras_model, torch_model)
         assert_model_parity(keras_model, torch_model, images)
@@ -49,12 +49,15 @@ def assert_model_parity(
         keras_model: a Keras model of any kind, on any backend, built.
         torch_model: a `torch.nn.Module`.
         x: the input as the Keras model takes it, a batch of several samples, with NumPy; a tuple or
-            list for several inputs. PyTorch gets images (N, *space, C) as (N, C, *space), if the
-            first Keras layer with a `data_format` says channels_last or there is none: arrays of
-            four and more axes, and of three where a layer such as Conv1D takes three. Outputs are
-            compared likewise; an output that PyTorch has channels last already is taken as it is.
+            list for several inputs. The inputs and outputs of all layers with weights are kept
+            meanwhile.
         layers: `{Keras name: PyTorch name}` for all layers with weights, where their order differs
-            (as in `parity.weights.copy`). Needed to say where the models part, not whether.
+            (as in `parity.weights.copy`).
+        data_format: what PyTorch's model takes. `"channels_first"`: it gets images (N, *space, C)
+            as (N, C, *space), if the first Keras layer with a `data_format` says channels_last or
+            there is none: arrays of four and more axes, and of three where a layer such as Conv1D
+            takes three. `"channels_last"`: it gets `x` as it is, and permutes itself. Outputs are
+            compared in Keras's layout, whichever of both PyTorch gives.
         rtol, atol: an element misses where `abs(a - b) > atol + rtol max(abs(a), abs(b))`.
             Default 0, and of the largest output 3e-5 in float32, 6e-14 in float64, 6 % in
             float16, 13 % in bfloat16. Sound ports of 20 layers in float32 came to 4e-6. An epsilon
@@ -70,92 +73,151 @@ def assert_model_parity(
     Returns the difference of the outputs (of several, of the one that differs most).
 
     Raises:
-        ParityError: an `AssertionError`, where the outputs differ. It names the first layer at
-            which the models part, or the two between which they do, and the likely cause: a
-            setting, a transposed or reordered kernel, an activation. Where outputs agree and the
-            epsilon of a layer or the losses do not, it names those, and the element at which the
-            losses part most.
-        TypeError, ValueError: models, inputs, tolerances or losses that are none.
+        ParityError: an `AssertionError`, where the outputs differ, or those of a layer. It names
+            the first layer at which the models part, or the two between which they do, and the
+            likely cause: a setting, a transposed or reordered kernel, an activation, a pooling.
+            Where they agree and the epsilon of a layer or the losses do not, it names those, and
+            the element at which the losses part most, or the reduction.
+        TypeError, ValueError: models, inputs, tolerances or losses that are none, `layers` that
+            make no pairs. What a model itself raises gets a note on what it was given.
     """
     __tracebackhide__ = True
-    _check_arguments(keras_model, torch_model, losses, targets)
+    _check_arguments(keras_model, torch_model, data_format, losses, targets)
     check_tolerance(rtol, atol)
-    worst, message = _compared(keras_model, torch_model, x, layers, (rtol, atol), losses, targets)
+    compared = _Compared(keras_model, torch_model, x, layers, data_format)
+    worst, message = compared.judged((rtol, atol), losses, targets)
     names = [getattr(model, "name", type(model).__name__) for model in (keras_model, torch_model)]
     settle(Finding(" and ".join(names), not message, worst, message))
     return worst
 
 
-def _compared(
-    keras_model: Any,
-    torch_model: Any,
-    x: Any,
-    layers: Mapping[str, str] | None,
-    tolerance: tuple[float | None, float | None],
-    losses: tuple[Any, Any] | None,
-    targets: Any,
-) -> tuple[Difference, str]:
-    """The difference of the outputs, and in words what is wrong; empty if nothing is."""
-    given = x if isinstance(x, tuple | list) else [x]
-    inputs = [without_bfloat16(np.asarray(one)) for one in given]
-    moved = _moved_ranks(keras_model)
-    there = run_keras(keras_model, inputs)
-    here = run_pytorch(torch_model, [_channels_first(one, moved) for one in inputs])
-    if len(there) != len(here):
-        raise ValueError(f"Keras gives {len(there)} outputs, PyTorch {len(here)}; wanted as many")
-    aligned = [_aligned(two, one, moved) for one, two in zip(there, here, strict=True)]
-    found = [compare(one, two, *tolerance) for one, two in zip(there, aligned, strict=True)]
-    failed = next((one for one in found if not one.passed), None)
-    if failed is not None:
-        which = found.index(failed)
-        lines = _where(keras_model, torch_model, inputs, layers, which)
-        of = f" {which}" if len(found) > 1 else ""
-        lines += ["", f"output{of} of the models", *_indented(failed.lines(("Keras", "PyTorch")))]
-        return failed, "\n".join(lines)
-    worst = max(found, key=lambda one: one.absolute / (one.atol or 1))
-    message = _hidden(keras_model, torch_model, layers)
-    if not message and losses is not None:
-        turned = aligned[0] is not here[0]
-        both = there[0], here[0]
-        message = losses_apart(losses, np.asarray(targets), *both, turned, *tolerance)
-    return worst, message
+class _Compared:
+    """What one run of both models gave, and how it compares."""
+
+    def __init__(
+        self,
+        keras_model: Any,
+        torch_model: Any,
+        x: Any,
+        layers: Mapping[str, str] | None,
+        data_format: str,
+    ) -> None:
+        inputs = _arrays(x)
+        self.pairs, self.unpaired = _pairs(keras_model, torch_model, layers)
+        self.calls: tuple[list[Call], list[Call]] = ([], [])
+        kept = self.calls if self.pairs else (None, None)
+        moved = _moved_ranks(keras_model)
+        try:
+            self.keras = run_keras(keras_model, inputs, kept[0])
+        except Exception as error:
+            error.add_note(f"x is given as Keras takes it: keras_model got {_shapes(inputs)}")
+            raise
+        if data_format == "channels_first":
+            inputs = [_channels_first(one, moved) for one in inputs]
+        try:
+            self.pytorch = run_pytorch(torch_model, inputs, kept[1])
+        except Exception as error:
+            other = (
+                "channels first; data_format='channels_last' gives it x as it is"
+                if data_format == "channels_first"
+                else "x as it is; data_format='channels_first' gives it images (N, C, *space)"
+            )
+            error.add_note(f"torch_model got {_shapes(inputs)}, {other}")
+            raise
+        if len(self.keras) != len(self.pytorch):
+            many = f"Keras gives {len(self.keras)} outputs, PyTorch {len(self.pytorch)}"
+            raise ValueError(f"{many}; wanted as many")
+        outputs = zip(self.pytorch, self.keras, strict=True)
+        self.aligned = [_aligned(*both, moved, data_format) for both in outputs]
+
+    def judged(
+        self, tolerance: tuple[float | None, float | None], losses: Any, targets: Any
+    ) -> tuple[Difference, str]:
+        """The difference of the outputs, and in words what is wrong; empty if nothing is."""
+        both = list(zip(self.keras, self.aligned, strict=True))
+        found = [compare(*outputs, *tolerance) for outputs in both]
+        failed = next((one for one in found if not one.passed), None)
+        if failed is not None:
+            which = found.index(failed)
+            of = f" {which}" if len(found) > 1 else ""
+            lines = [*self._where(which), "", f"output{of} of the models"]
+            return failed, "\n".join([*lines, *indented(failed.lines(("Keras", "PyTorch")))])
+        worst = max(found, key=lambda one: one.absolute / (one.atol or 1))
+        lines = hidden_parting(self.pairs, self.calls, _allowed(found, self.keras))
+        if lines or losses is None:
+            return worst, "\n".join(lines)
+        turned = self.aligned[0] is not self.pytorch[0]
+        outputs = self.keras[0], self.pytorch[0]
+        return worst, losses_apart(losses, np.asarray(targets), *outputs, turned, *tolerance)
+
+    def _where(self, output: int) -> list[str]:
+        if not self.pairs:
+            return [
+                "the outputs differ; where is not known, as the layers are no pairs: "
+                f"{self.unpaired}"
+            ]
+        keras, pytorch = self.keras[output], self.pytorch[output]
+        return where_they_part(
+            self.pairs, self.calls, (keras, self.aligned[output]), (keras, pytorch)
+        )
 
 
-def _hidden(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None) -> str:
-    """The epsilons that differ although the outputs agree, in words: on other inputs, or behind
-    fewer layers, they would not.
-    """
-    try:
-        pairs = pair(read(keras_model, "keras_model"), read(torch_model, "torch_model"), layers)
-    except WeightsError:
-        return ""
-    texts = [
-        f"layer {number}: {one.label} and {two.label}: {text}"
-        for number, (one, two) in enumerate(pairs, 1)
-        for key, text in setting_differences(one, two).items()
-        if key == "epsilon"
+def _arrays(x: Any) -> list[Array]:
+    """The inputs of the models, one by one."""
+    inputs = [
+        without_bfloat16(np.asarray(one)) for one in (x if isinstance(x, tuple | list) else [x])
     ]
-    return (
-        "\n".join(["the outputs agree on these inputs, the epsilons do not", *texts])
-        if texts
-        else ""
-    )
+    for array in inputs:
+        if not array.size:
+            raise ValueError(
+                f"x holds no number, its shape is {array.shape}; wanted a batch of several samples"
+            )
+    return inputs
 
 
-def _check_arguments(keras_model: Any, torch_model: Any, losses: Any, targets: Any) -> None:
+def _pairs(
+    keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None
+) -> tuple[Pairs, str]:
+    """The pairs of layers with weights, or none and why there are none."""
+    try:
+        found = pair(read(keras_model, "keras_model"), read(torch_model, "torch_model"), layers)
+    except WeightsError as error:
+        if layers is not None:  # what was asked for is not left out silently
+            raise
+        return [], str(error)
+    return found, "" if found else "no layer has weights"
+
+
+def _allowed(found: list[Difference], outputs: list[Array]) -> float:
+    """The tolerances of the outputs, as a share of the largest."""
+    largest = [float(np.max(np.abs(one.astype(np.float64)), initial=0.0)) for one in outputs]
+    shares = [
+        one.rtol + one.atol / top
+        for one, top in zip(found, largest, strict=True)
+        if 0 < top < np.inf
+    ]
+    return min(shares, default=0.0)
+
+
+def _shapes(arrays: list[Array]) -> str:
+    return ", ".join(str(array.shape) for array in arrays)
+
+
+def _check_arguments(
+    keras_model: Any, torch_model: Any, data_format: str, losses: Any, targets: Any
+) -> None:
     if not is_keras(keras_model):
         raise TypeError(f"keras_model is a {type(keras_model).__name__}; wanted a Keras model")
     if not is_pytorch(torch_model):
         raise TypeError(f"torch_model is a {type(torch_model).__name__}; wanted a torch.nn.Module")
+    if data_format not in _DATA_FORMATS:
+        wanted = " or ".join(map(repr, _DATA_FORMATS))
+        raise ValueError(f"data_format is {data_format!r}; wanted {wanted}")
     if (losses is None) != (targets is None):
         given, absent = ("losses", "targets") if targets is None else ("targets", "losses")
         raise ValueError(f"{given} without {absent}; wanted both or none")
     if losses is not None and (not isinstance(losses, tuple | list) or len(losses) != 2):
         raise ValueError(f"losses is {losses!r}; wanted (keras_loss, torch_loss)")
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
 
 
 # Layouts
@@ -177,171 +239,10 @@ def _channels_first(array: Array, moved: set[int]) -> Array:
     return np.moveaxis(array, -1, 1) if array.ndim in moved else array
 
 
-def _aligned(here: Array, there: Array, moved: set[int]) -> Array:
-    """PyTorch's output in Keras's layout."""
-    choices = [np.moveaxis(here, 1, -1)] if here.ndim in moved else []
-    return next((one for one in (*choices, here) if one.shape == there.shape), here)
-
-
-# Where they part
-
-
-def _where(
-    keras_model: Any,
-    torch_model: Any,
-    inputs: list[Array],
-    layers: Mapping[str, str] | None,
-    output: int,
-) -> list[str]:
-    """The first layer, or the two layers, at which two models part whose outputs differ."""
-    try:
-        pairs = pair(read(keras_model, "keras_model"), read(torch_model, "torch_model"), layers)
-    except WeightsError as error:
-        return [f"the outputs differ; where is not known, as the layers are no pairs: {error}"]
-    moved = _moved_ranks(keras_model)
-    calls: tuple[list[Call], list[Call]] = ([], [])
-    there = run_keras(keras_model, inputs, calls[0])[output]
-    here = run_pytorch(torch_model, [_channels_first(i, moved) for i in inputs], calls[1])[output]
-    steps, lines = _steps(pairs, calls)
-    if not steps:
-        return ["the outputs differ; where is not known: no pair of layers was called", *lines]
-    last: Step | None = None
-    for number, step in enumerate(steps):
-        taken, given = compare(*step.taken), compare(*step.given)
-        if not taken.passed:
-            found = _between(last, step, calls, (step.taken, _raw(step)))
-            return [*found, *_so_far(steps[:number]), *_elsewhere(pairs, None), *lines]
-        if not given.passed:
-            found = [*_at_layer(step, given), *_so_far(steps[: number + 1])]
-            return [*found, *_elsewhere(pairs, step), *lines]
-        last = step
-    ends = ((there, _aligned(here, there, moved)), (there, here))
-    if compare(*ends[0]).passed:
-        rounding = "the outputs miss the given tolerances; no layer does more than round otherwise"
-        return [rounding, *_so_far(steps), *_elsewhere(pairs, None), *lines]
-    found = _between(last, None, calls, ends)
-    return [*found, *_so_far(steps), *_elsewhere(pairs, None), *lines]
-
-
-def _steps(
-    pairs: list[tuple[Layer, Layer]], calls: tuple[list[Call], list[Call]]
-) -> tuple[list[Step], list[str]]:
-    """The calls of the pairs in the order in which Keras makes them, and what has no partner."""
-    numbers = {id(one.handle): number for number, (one, _) in enumerate(pairs)}
-    times: Counter[int] = Counter()
-    steps = []
-    for place, call in enumerate(calls[0]):
-        number = numbers.get(id(call.layer))
-        if number is None:
-            continue
-        other = pairs[number][1].handle
-        again = [at for at, theirs in enumerate(calls[1]) if theirs.layer is other]
-        if times[number] < len(again):
-            at = again[times[number]]
-            both = (call, calls[1][at])
-            steps.append(make_step(number + 1, pairs[number], both, (place, at)))
-        times[number] += 1
-    lines = []
-    for number, (one, two) in enumerate(pairs):
-        called = sum(call.layer is two.handle for call in calls[1])
-        if called != times[number]:
-            lines += ["", f"{one.label} is called {times[number]} times, {two.label} {called}"]
-    return steps, lines
-
-
-def _at_layer(step: Step, given: Difference) -> list[str]:
-    one, two = step.pair
-    return [
-        f"the outputs differ, first at layer {step.number}: {one.label} and {two.label}: their "
-        "inputs agree, their outputs do not",
-        *_indented(given.lines(step.names)),
-        "likely cause",
-        *_indented(layer_causes(step)),
-    ]
-
-
-def _raw(step: Step) -> tuple[Array, Array]:
-    """What came into both layers, each in its own layout."""
-    mine, theirs = (call.taken for call in step.calls)
-    assert mine is not None  # they are kept of every layer of a known kind
-    assert theirs is not None
-    return mine, theirs
-
-
-def _between(
-    last: Step | None,
-    step: Step | None,
-    calls: tuple[list[Call], list[Call]],
-    arrays: tuple[tuple[Array, Array], tuple[Array, Array]],
-) -> list[str]:
-    """What is said where one pair's outputs agree and the next one's inputs do not."""
-    if last is None:
-        place = "before the first layer with weights"
-    elif step is None:
-        place = f"after the last layer with weights, {' / '.join(last.names)}"
-    else:
-        place = f"between {' / '.join(last.names)} and {' / '.join(step.names)}"
-    names = step.names if step else ("Keras", "PyTorch")
-    what = "inputs of the latter" if step and last else "inputs" if step else "outputs"
-    lines = [f"the outputs differ, first {place}: all before agrees, the {what} do not"]
-    lines += _indented(compare(*arrays[0]).lines(names))
-    before = None
-    if last is not None:
-        mine, theirs = (call.given for call in last.calls)
-        before = None if mine is None or theirs is None else (mine, theirs)
-    causes = between_causes(before, *arrays)
-    if causes:
-        lines += ["likely cause", *_indented(causes)]
-    return [*lines, "what lies there", *_indented(_in_between(last, step, calls))]
-
-
-def _in_between(
-    last: Step | None, step: Step | None, calls: tuple[list[Call], list[Call]]
-) -> list[str]:
-    """The layers without weights of both sides, by name."""
-    lines = []
-    for side, framework in enumerate(("Keras", "PyTorch")):
-        start = last.place[side] + 1 if last else 0
-        stop = step.place[side] if step else len(calls[side])
-        labels = [call.label for call in calls[side][start:stop] if _counts(call)]
-        fused = _fused(last) if side == 0 else ""
-        labels = [fused, *labels] if fused else labels
-        more = "" if side == 0 else "; functions that forward calls are not seen"
-        lines.append(f"{framework}: {', '.join(labels) or 'no layer'}{more}")
-    return lines
-
-
-def _counts(call: Call) -> bool:
-    return type(call.layer).__name__ not in ("InputLayer", "Dropout", "Identity")
-
-
-def _fused(last: Step | None) -> str:
-    """The activation of the Keras layer itself."""
-    activation = getattr(last.calls[0].layer, "activation", None) if last else None
-    name = getattr(activation, "__name__", type(activation).__name__)
-    return "" if last is None or activation is None or name == "linear" else f"activation={name}"
-
-
-def _so_far(steps: list[Step]) -> list[str]:
-    """The largest error of every layer's outputs, relative to the largest entry."""
-    if not steps:
-        return []
-    lines = ["", "largest error of each layer's outputs, relative to its largest output"]
-    for step in steps[-12:]:
-        found = compare(*step.given)
-        largest = float(np.max(np.abs(step.given[0]), initial=0.0)) or 1.0
-        error = f"{_largest_error(step) / largest:.1e}" if found.comparable else "other shapes"
-        lines.append(f"  {' / '.join(step.names)}: {error}")
-    return lines
-
-
-def _elsewhere(pairs: list[tuple[Layer, Layer]], named: Step | None) -> list[str]:
-    """The settings that differ in all other pairs: not all that is wrong shows first."""
-    others = [both for both in pairs if named is None or both is not named.pair]
-    texts = [text for both in others for text in inference_settings(*both)]
-    return ["", "settings that differ elsewhere", *_indented(texts)] if texts else []
-
-
-def _largest_error(step: Step) -> float:
-    with np.errstate(all="ignore"):
-        return float(np.max(np.abs(step.given[0] - step.given[1]), initial=0.0))
+def _aligned(pytorch: Array, keras: Array, moved: set[int], data_format: str) -> Array:
+    """PyTorch's output in Keras's layout: the one that agrees, or the likelier of the two."""
+    choices = [np.moveaxis(pytorch, 1, -1), pytorch] if pytorch.ndim in moved else [pytorch]
+    if data_format == "channels_last":
+        choices = choices[::-1]
+    fitting = [one for one in choices if one.shape == keras.shape]
+    return next((one for one in fitting if agree(keras, one)), (fitting or [pytorch])[0])

@@ -3,7 +3,7 @@
 Both are left as they were, on an error too: the training mode, no hook, no replaced method.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +17,13 @@ from parity.weights.layers import kind_of_module, leaf_modules
 
 @dataclass
 class Call:
-    """One call of a layer without layers of its own. `taken` and `given`, in the framework's own
-    layout, are kept of layers of a known kind; `given` is what an `activation=` gets."""
+    """One call of a layer without layers of its own. `input` and `output`, in the framework's own
+    layout, are kept of layers of a known kind; the output is what an `activation=` gets."""
 
     name: str
     layer: Any
-    taken: Array | None = None
-    given: Array | None = None
+    input: Array | None = None
+    output: Array | None = None
 
     @property
     def label(self) -> str:
@@ -58,6 +58,14 @@ def torch_array(tensor: Any) -> Array:
     if str(tensor.dtype) != "torch.bfloat16":
         return np.array(tensor)
     return np.asarray(tensor.float()).astype(ml_dtypes.bfloat16)
+
+
+def _kept(as_array: Callable[[Any], Array], tensor: Any) -> Array | None:
+    """The numbers of a tensor; None inside of a traced loop or map, where it has none."""
+    try:
+        return as_array(tensor)
+    except Exception:  # every framework has its own; the model itself is not to fail by it
+        return None
 
 
 # Keras
@@ -136,13 +144,14 @@ def _watched(operation: Any, name: str, calls: list[Call]) -> Iterator[None]:
 
     def watched_call(*args: Any, **kwargs: Any) -> Any:
         before_activation.clear()
-        given = call(*args, **kwargs)
+        output = call(*args, **kwargs)
         found = Call(name, operation)
         if known:
-            found.taken = keras_array(args[0] if args else next(iter(kwargs.values())))
-            found.given = keras_array(before_activation[0] if before_activation else given)
+            found.input = _kept(keras_array, args[0] if args else next(iter(kwargs.values())))
+            last = before_activation[0] if before_activation else output
+            found.output = _kept(keras_array, last)
         calls.append(found)
-        return given
+        return output
 
     def watched_activation(x: Any, *args: Any, **kwargs: Any) -> Any:
         before_activation.append(x)
@@ -162,13 +171,16 @@ def run_pytorch(
 ) -> list[Array]:
     """The outputs of a PyTorch module in eval mode without gradients, on its own device and in its
     own precision; appends to `calls` as modules finish."""
+    original = getattr(module, "_orig_mod", module)
+    if calls is not None and original is not module:  # hooks would have it compiled anew
+        _run_pytorch(original, inputs, calls)
+        calls = None
     return [torch_array(one) for one in flat(_run_pytorch(module, inputs, calls))]
 
 
 def _run_pytorch(module: Any, inputs: Sequence[Array], calls: list[Call] | None) -> Any:
     import torch
 
-    module = getattr(module, "_orig_mod", module) if calls is not None else module  # compiled
     modes = [(one, one.training) for one in module.modules()]
     hooks = []
     try:
@@ -201,8 +213,8 @@ def _hook(name: str, calls: list[Call]) -> Any:
     def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
         found = Call(name, module)
         if kind_of_module(module):
-            found.taken = torch_array(args[0] if args else next(iter(kwargs.values())))
-            found.given = torch_array(output)
+            found.input = _kept(torch_array, args[0] if args else next(iter(kwargs.values())))
+            found.output = _kept(torch_array, output)
         calls.append(found)
 
     return hook

@@ -4,14 +4,14 @@ Everything is compared in Keras's layout.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
-from parity.difference import Difference, difference
+from parity.difference import Difference, difference, lowest_precision
 from parity.inputs import Array
 from parity.models.capture import Call
 from parity.weights import FILLS, reordered
@@ -19,46 +19,80 @@ from parity.weights.flatten import image_order, permutation
 from parity.weights.layers import ARRAYS, Layer
 from parity.weights.settings import setting_differences
 
-TIMES = {"bfloat16": 1, "float16": 4, "float32": 16, "float64": 16}
-"""The tolerance for layers and models, in absolute tolerances of `difference`: in float32 256
-rounding units of the largest entry, 3e-5 of it. Sound ports of 20 layers came to 4e-6 (untrained,
-where every BatchNorm rounds to the same side), of 40 layers to 2e-5, trained-like ones to 1e-6."""
+TOLERANCE = {
+    "bfloat16": 16 * 2.0**-7,
+    "float16": 64 * 2.0**-10,
+    "float32": 256 * 2.0**-23,
+    "float64": 256 * 2.0**-52,
+}
+"""The tolerance for layers and models as a share of the largest entry: in float32 256 rounding
+units, 3e-5. Sound ports of 20 layers came to 4e-6 (untrained, where every BatchNorm rounds to the
+same side), of 40 layers to 2e-5, trained-like ones to 1e-6."""
 
 _MANY = 200_000  # numbers on which activations are tried
 _LETTERS = {2: "L", 3: "HW", 4: "DHW"}
+_POOLS = {"MaxPool": "max", "AveragePool": "average", "AvgPool": "average"}
 
 
 def compare(
-    left: Array, right: Array, rtol: float | None = None, atol: float | None = None
+    left: Array,
+    right: Array,
+    rtol: float | None = None,
+    atol: float | None = None,
+    share: float = 0.0,
 ) -> Difference:
-    """The difference of two outputs; without tolerances, `TIMES` those of `difference`, and no
-    relative one: rounding is of the size of the largest entry, not of each."""
-    rtol = 0.0 if rtol is None else rtol
+    """The difference of two outputs; without tolerances, `TOLERANCE` (or `share`, if that is more)
+    and no relative one: rounding is of the size of the largest entry, not of each."""
     if atol is None:
-        found = difference(left, right, rtol)
-        atol = TIMES[found.dtype] * found.atol
-    return difference(left, right, rtol, atol)
+        share = max(share, TOLERANCE[lowest_precision(left, right)])
+        atol = share * max(_largest(left), _largest(right))
+    return difference(left, right, 0.0 if rtol is None else rtol, atol)
 
 
-def agree(left: Array, right: Array) -> bool:
-    """Whether two arrays are the same but for rounding."""
-    return left.shape == right.shape and compare(left, right).passed
+def agree(left: Array, right: Array, share: float = 0.0) -> bool:
+    """Whether two arrays are the same but for rounding, or but for a share of the largest entry."""
+    if left.shape != right.shape:
+        return False
+    share = max(share, TOLERANCE[lowest_precision(left, right)])
+    return relative_error(left, right) <= share or compare(left, right, share=share).passed
+
+
+def relative_error(left: Array, right: Array) -> float:
+    """The largest error, relative to the largest entry; NaN where one is no finite number."""
+    with np.errstate(all="ignore"):
+        error = _wide(left) - _wide(right)
+        worst = float(np.max(np.abs(error), initial=0.0))
+    return worst / (max(_largest(left), _largest(right)) or 1.0)
+
+
+def _wide(array: Array) -> Array:
+    """In a precision to subtract in."""
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+def _largest(array: Array) -> float:
+    """The largest finite entry, without its sign."""
+    wide = _wide(array)
+    largest = max(float(wide.max(initial=0.0)), -float(wide.min(initial=0.0)))
+    if np.isfinite(largest):
+        return largest
+    return float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0.0))
 
 
 @dataclass
 class Step:
-    """One call of a pair of layers: what came in and went out, PyTorch's in Keras's layout.
+    """One call of a pair of layers: both inputs and both outputs, PyTorch's in Keras's layout.
 
-    `place` is where the two calls stand among all of theirs; `orders` says for the features that
-    came in and that went out whether PyTorch has its own order of a flattened image.
+    `place` is where the two calls stand among all of theirs; `orders` says for the features of the
+    inputs and of the outputs whether PyTorch has its own order of a flattened image.
     """
 
     number: int
     pair: tuple[Layer, Layer]
     calls: tuple[Call, Call]
     place: tuple[int, int]
-    taken: tuple[Array, Array]
-    given: tuple[Array, Array]
+    inputs: tuple[Array, Array]
+    outputs: tuple[Array, Array]
     orders: tuple[bool, bool]
 
     @property
@@ -72,14 +106,16 @@ def make_step(
 ) -> Step:
     """A step, with PyTorch's arrays in Keras's layout: the one that agrees, or the likeliest."""
     sides, orders = [], []
-    given_order = orders_of_features(pair[0])[1]
-    for part, order in (("taken", orders_of_features(pair[0])[0]), ("given", given_order)):
-        mine, theirs = (getattr(call, part) for call in calls)
-        choices = list(_in_keras_layout(theirs, pair[0], order))
-        mine = _bare(mine, pair[0], pair[0], part)
-        choices = [(_bare(array, *pair, part), first) for array, first in choices]
-        chosen = next((c for c in choices if agree(mine, c[0])), choices[0])
-        sides.append((mine, chosen[0]))
+    order_in, order_out = orders_of_features(pair[0])
+    for side, order in (("input", order_in), ("output", order_out)):
+        keras, pytorch = (getattr(call, side) for call in calls)
+        keras = _without_padding(keras, pair[0], pair[0], side)
+        choices = [
+            (_without_padding(array, *pair, side), first)
+            for array, first in _in_keras_layout(pytorch, pair[0], order)
+        ]
+        chosen = next((c for c in choices if agree(keras, c[0])), choices[0])
+        sides.append((keras, chosen[0]))
         orders.append(chosen[1])
     return Step(number, pair, calls, place, sides[0], sides[1], (orders[0], orders[1]))
 
@@ -98,14 +134,14 @@ def _in_keras_layout(array: Array, keras: Layer, order: Any) -> Iterator[tuple[A
         if len(places) == array.shape[1]:
             yield array[:, places], True
     if array.ndim > 2 and _channels_last(keras, array.ndim):
-        yield np.moveaxis(array, 1, -1), False
+        yield np.ascontiguousarray(np.moveaxis(array, 1, -1)), False
     else:
         yield array, False
 
 
-def _bare(array: Array, keras: Layer, layer: Layer, part: str) -> Array:
+def _without_padding(array: Array, keras: Layer, layer: Layer, side: str) -> Array:
     """Without what a layer of padding before a convolution adds, or one behind will cut."""
-    if part != {"conv": "taken", "conv_transpose": "given"}.get(layer.kind):
+    if side != {"conv": "input", "conv_transpose": "output"}.get(layer.kind):
         return array
     added = layer.settings["added"]
     if any(number < 0 for pair in added for number in pair):
@@ -139,7 +175,7 @@ def layer_causes(step: Step) -> list[str]:
         lines += _weight_causes(step, name)
     if lines:
         return lines
-    moved = _transposition(*step.given)
+    moved = _transposition(*step.outputs)
     if moved:
         return [f"the outputs are equal after np.transpose of PyTorch's, {moved}"]
     return ["settings and weights agree: it is what PyTorch's forward, or Keras's call, does more"]
@@ -147,32 +183,33 @@ def layer_causes(step: Step) -> list[str]:
 
 def _weight_causes(step: Step, name: str) -> list[str]:
     keras, pytorch = step.pair
-    mine, theirs = (layer.arrays.get(name) for layer in step.pair)
-    if mine is None and theirs is None:
+    source, target = (layer.arrays.get(name) for layer in step.pair)
+    if source is None and target is None:
         return []
-    if name in FILLS:
-        mine = np.full_like(theirs, FILLS[name]) if mine is None and theirs is not None else mine
-        theirs = np.full_like(mine, FILLS[name]) if theirs is None and mine is not None else theirs
-    if mine is None or theirs is None:
-        absent, present = step.names if mine is None else step.names[::-1]
+    if source is None and target is not None and name in FILLS:
+        source = np.full_like(target, FILLS[name])
+    if target is None and source is not None and name in FILLS:
+        target = np.full_like(source, FILLS[name])
+    if source is None or target is None:
+        absent, present = step.names if source is None else step.names[::-1]
         return [f"{name}: {absent} has none, {present} has one"]
-    expected = _expected(mine, name, step, step.orders)
-    if agree(expected, theirs):
+    expected = _expected(source, name, step, step.orders)
+    if agree(expected, target):
         return []
     for order in ((True, False), (False, True), (True, True), (False, False)):
-        if order != step.orders and agree(_expected(mine, name, step, order), theirs):
+        if order != step.orders and agree(_expected(source, name, step, order), target):
             return _flatten_causes(step, name, order)
-    moved = _transposition(expected, theirs)
+    moved = _transposition(expected, target)
     if moved:
         return [f"the {name} is transposed: PyTorch's, in Keras's layout, is equal after {moved}"]
-    axes = tuple(range(theirs.ndim - 2))
-    if axes and agree(expected, np.flip(theirs, axes)):
+    axes = tuple(range(target.ndim - 2))
+    if axes and agree(expected, np.flip(target, axes)):
         return [f"the {name} is mirrored: PyTorch's is equal after np.flip along the window's axes"]
     for other, array in pytorch.arrays.items():
         if other != name and agree(expected, array):
-            theirs_name = pytorch.own_name(other)
-            return [f"Keras's {name} is PyTorch's {theirs_name}, not {pytorch.own_name(name)}"]
-    return [_how_far(expected, theirs, name, keras, pytorch)]
+            found_name = pytorch.own_name(other)
+            return [f"Keras's {name} is PyTorch's {found_name}, not {pytorch.own_name(name)}"]
+    return [_how_far(expected, target, name, keras, pytorch)]
 
 
 def _expected(array: Array, name: str, step: Step, orders: tuple[bool, bool]) -> Array:
@@ -216,11 +253,11 @@ def _transposition(left: Array, right: Array) -> str:
     return ""
 
 
-def _how_far(mine: Array, theirs: Array, name: str, keras: Layer, pytorch: Layer) -> str:
-    found = compare(mine, theirs)
+def _how_far(source: Array, target: Array, name: str, keras: Layer, pytorch: Layer) -> str:
+    found = compare(source, target)
     names = f"Keras's {name} and PyTorch's {pytorch.own_name(name)}"
     if not found.comparable:
-        return f"{names} have other shapes: {mine.shape} and {theirs.shape} in Keras's layout"
+        return f"{names} have other shapes: {source.shape} and {target.shape} in Keras's layout"
     return (
         f"{names} differ: {found.left:g} and {found.right:g} at {found.index} in Keras's layout, "
         f"{found.over:,} of {found.count:,} numbers"
@@ -290,8 +327,10 @@ def between_causes(
     lines = []
     moved = _transposition(*after)
     if moved:
-        lines.append(f"they are equal after np.transpose of PyTorch's, {moved}")
-    elif after[0].shape != after[1].shape:
+        return [f"they are equal after np.transpose of PyTorch's, {moved}"]
+    if _other_order_of_channels(*after):
+        return ["PyTorch has Keras's channels in another order: a concatenation the other way?"]
+    if after[0].shape != after[1].shape:
         lines.append(f"their shapes, in Keras's layout, are {after[0].shape} and {after[1].shape}")
     if before is None or raw is None:
         return lines
@@ -300,3 +339,27 @@ def between_causes(
         names = [name or "something else" for name in done]
         lines.append(f"Keras applies {names[0]}, PyTorch {names[1]}")
     return lines
+
+
+def _other_order_of_channels(left: Array, right: Array) -> bool:
+    """Whether the last axis holds the same slices in another order."""
+    if left.shape != right.shape or left.ndim < 2 or agree(left, right):
+        return False
+    sums = [_wide(one).reshape(-1, one.shape[-1]).sum(0, np.float64) for one in (left, right)]
+    orders = [np.argsort(one) for one in sums]
+    return agree(left[..., orders[0]], right[..., orders[1]])
+
+
+def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[str]:
+    """The layers by class that pool by the maximum in one model and by the average in the other."""
+    pools = [
+        [(name, kind) for name in names for part, kind in _POOLS.items() if part in name]
+        for names in between
+    ]
+    if len(pools[0]) != len(pools[1]):
+        return []
+    return [
+        f"{keras} in Keras, {pytorch} in PyTorch"
+        for (keras, one), (pytorch, other) in zip(*pools, strict=True)
+        if one != other
+    ]

@@ -16,34 +16,55 @@ _GROUPS = 16
 def losses_apart(
     losses: tuple[Any, Any],
     targets: Array,
-    there: Array,
-    here: Array,
+    keras_output: Array,
+    torch_output: Array,
     moved: bool,
     rtol: float | None,
     atol: float | None,
 ) -> str:
     """How two losses differ, in words; empty if they agree.
 
-    `there` and `here` are the outputs of Keras and of PyTorch, each in its own layout, `targets` in
-    Keras's; `moved`: PyTorch's channels come first.
+    The outputs are each in its own layout, `targets` in Keras's; `moved`: PyTorch's channels come
+    first.
     """
-    if len(targets) != len(there):
-        raise ValueError(f"targets have {len(targets)} samples, the outputs {len(there)}")
+    if len(targets) != len(keras_output):
+        raise ValueError(f"targets have {len(targets)} samples, the outputs {len(keras_output)}")
     both = _Losses(losses)
-    theirs = _targets_of_pytorch(targets, here, moved)
-    values = both(targets, there, theirs, here)
+    torch_targets = _targets_of_pytorch(targets, torch_output, moved)
+    arrays = (targets, keras_output, torch_targets, torch_output)
+    values = both(*arrays)
     found = compare(*values, rtol, atol)
     if found.passed:
         return ""
-    index, output, target, apart = _worst_element(both, (targets, there, theirs, here), moved)
     lines = [
         f"the models agree, their losses do not: Keras {both.names[0]} gives {values[0]:.6g}, "
         f"PyTorch {both.names[1]} {values[1]:.6g}",
         *(f"  {line}" for line in found.lines(("Keras", "PyTorch"))),
-        f"they part most at {index}: output {output}, target {target}, where Keras gives "
-        f"{apart[0]:.6g} and PyTorch {apart[1]:.6g}",
     ]
+    index, output, target, apart = _worst_element(both, arrays, moved)
+    if compare(*apart, rtol, atol).passed:
+        lines.append(
+            f"{index} alone gives {apart[0]:.6g} in both, so it is the reduction that differs"
+            f"{_ratio(float(values[0]), float(values[1]), keras_output)}"
+        )
+    else:
+        lines.append(
+            f"they part most at {index}: output {output}, target {target}, where Keras gives "
+            f"{apart[0]:.6g} and PyTorch {apart[1]:.6g}"
+        )
     return "\n".join(lines)
+
+
+def _ratio(keras: float, pytorch: float, outputs: Array) -> str:
+    """How many times one loss is the other, and what that hints at."""
+    if not (math.isfinite(keras / (pytorch or math.nan)) and keras):
+        return ""
+    names = ("PyTorch", "Keras") if abs(pytorch) > abs(keras) else ("Keras", "PyTorch")
+    ratio = pytorch / keras if names[0] == "PyTorch" else keras / pytorch
+    counts = (len(outputs), outputs.size, outputs.size // outputs.shape[-1])
+    summed = any(math.isclose(ratio, count, rel_tol=1e-3) for count in counts)
+    hint = ": a sum in place of a mean?" if summed else ""
+    return f": {names[0]}'s is {ratio:.6g} times {names[1]}'s{hint}"
 
 
 class _Losses:
@@ -57,27 +78,30 @@ class _Losses:
         names = [getattr(one, "__name__", type(one).__name__) for one in losses]
         self.names = [losses[0] if isinstance(losses[0], str) else names[0], names[1]]
 
-    def __call__(self, y: Array, there: Array, target: Array, here: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, targets: Array, keras_output: Array, torch_targets: Array, torch_output: Array
+    ) -> tuple[Array, Array]:
         import torch
         from keras import ops
 
-        there, here = without_bfloat16(there), without_bfloat16(here)
-        one = self.keras(ops.convert_to_tensor(y), ops.convert_to_tensor(there))
+        predicted = ops.convert_to_tensor(without_bfloat16(keras_output))
+        keras = self.keras(ops.convert_to_tensor(targets), predicted)
         with torch.no_grad():
             tensors = [
-                torch.from_numpy(np.array(a, order="C")) for a in (here, without_bfloat16(target))
+                torch.from_numpy(np.array(without_bfloat16(array), order="C"))
+                for array in (torch_output, torch_targets)
             ]
-            two = self.pytorch(*tensors)
-        return np.asarray(np.mean(keras_array(one))), np.asarray(np.mean(torch_array(two)))
+            pytorch = self.pytorch(*tensors)
+        return np.asarray(np.mean(keras_array(keras))), np.asarray(np.mean(torch_array(pytorch)))
 
 
-def _targets_of_pytorch(targets: Array, here: Array, moved: bool) -> Array:
+def _targets_of_pytorch(targets: Array, output: Array, moved: bool) -> Array:
     """Channels first where the outputs are; numbers like the outputs where they have their shape,
     otherwise the numbers of classes."""
-    if moved and targets.ndim == here.ndim:
+    if moved and targets.ndim == output.ndim:
         targets = np.moveaxis(targets, -1, 1)
-    if targets.shape == here.shape or targets.dtype.kind == "f":
-        return targets.astype(here.dtype)
+    if targets.shape == output.shape or targets.dtype.kind == "f":
+        return targets.astype(output.dtype)
     return targets.astype(np.int64)
 
 
@@ -110,7 +134,8 @@ def _narrowed(both: _Losses, arrays: tuple[Array, ...]) -> int:
         groups = np.array_split(chosen, min(_GROUPS, len(chosen)))
         apart = []
         for group in groups:
-            one, two = map(float, both(*(array[group] for array in arrays)))
-            apart.append(math.inf if math.isnan(one - two) else abs(one - two))
+            keras, pytorch = map(float, both(*(array[group] for array in arrays)))
+            gap = abs(keras - pytorch)
+            apart.append(math.inf if math.isnan(gap) else gap)
         chosen = groups[int(np.argmax(apart))]
     return int(chosen[0])

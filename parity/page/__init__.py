@@ -24,7 +24,8 @@ FILES = ("index.html", "report.json", "junit.xml")
 """What `write` writes."""
 
 Check = Mapping[str, Any]
-"""A check of a test: `name`, `what`, `passed`, `needed_rtol`, `rtol` (perhaps None), `message`."""
+"""A check of a test: `name`, `what`, `passed`, `message`, and the worst difference's `share` of the
+tolerance, `rtol` and `atol`, each perhaps None."""
 
 MOST_LINES = 60
 """Failures listed at the top of the page."""
@@ -128,7 +129,7 @@ def _accuracy(judgement: Judgement) -> Section | None:
     names = judgement.implementations
     if not names:  # a user's own functions
         sheets = [_sheet(table) for table in report.function_tables(judgement.measurements)]
-        return Section("accuracy", "Accuracy", tables=sheets)
+        return Section("accuracy", "Accuracy", list(judgement.notes), sheets)
     sheets = []
     if not judgement.losses:
         title = "float32: worst error in ulp, of all values/all gradients"
@@ -210,16 +211,24 @@ def _number(value: object) -> str:
     return f"{value:.2g}" if isinstance(value, int | float) else "" if value is None else str(value)
 
 
+def _percent(share: Any) -> str:
+    """How much of a tolerance is used."""
+    if not isinstance(share, float):
+        return "" if share is None else str(share)
+    return f"{share:.0%}" if share < 10 else f"{share:.3g} times"
+
+
 def _checks(checks: Sequence[Check]) -> Section:
     """A table of every check, then the messages of those that failed."""
     rows = []
     for check in checks:
         verdict = ("ok", "good") if check["passed"] else ("FAIL", "bad")
-        rest = [_number(check.get(key)) for key in ("needed_rtol", "rtol")]
+        rest = [_percent(check.get("share"))]
+        rest += [_number(check.get(key)) for key in ("rtol", "atol")]
         rest.append(str(check.get("what", "")))
         cells = [[(str(check["name"]), "")], [verdict], *([(text, "")] for text in rest)]
         rows.append(Row(cells))
-    heads = ["test", "", "passes from rtol", "rtol", "what"]
+    heads = ["test", "", "of tolerance", "rtol", "atol", "what"]
     title = f"{len(checks)} checks" if len(checks) != 1 else "1 check"
     tables = [Sheet(title, "", heads, rows, prose=True)] if rows else []
     messages = [
@@ -285,7 +294,7 @@ def failures(
     lines = judgement.failures() if judgement else []
     lines += trainings.failures() if trainings else []
     lines += [f"{c['name']}: {c.get('what', '')}" for c in checks or () if not c["passed"]]
-    if judgement is None and trainings is None and not checks:
+    if judgement is None and trainings is None and checks is None:
         lines.append("nothing was checked")
     return lines
 

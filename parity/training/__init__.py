@@ -9,7 +9,6 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from parity import __version__, processes
 from parity.cases import ACTIVATIONS, REDUCED
 from parity.implementations import broken, environment, missing
 from parity.inputs import DTYPES
+from parity.naming import unknown
 from parity.records import RecordError, versions
 from parity.training.problem import (
     OPTIMIZERS,
@@ -38,14 +38,16 @@ BOUNDS = {"float32": 1e-4, "float64": 1e-9}
 """By precision: how far a loss may be from torch's at any step, relative to it."""
 
 
+ENOUGH = 100
+"""Steps within which the loss has to halve; a shorter training is not judged on that."""
+
+
 def _check(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises `ValueError` for a name that is not known, with the nearest one that is."""
     known = tuple(known)
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 1, 0.5)
-            hint = f"did you mean {near[0]}? One" if near else "wanted one"
-            raise ValueError(f"unknown {kind} {name}; {hint} of {', '.join(known)}")
+            raise ValueError(unknown(kind, name, known))
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Training:
 
     @property
     def passed(self) -> bool:
-        """All keep the bound at every step, and the loss of each halves."""
+        """All keep the bound at every step, and the loss of each halves, given `ENOUGH` steps."""
         return not self.failures()
 
     def failures(self) -> list[str]:
@@ -129,7 +131,7 @@ class Training:
                     f"{losses[step]:.9g} against {self.curves[self.reference][step]:.9g}, "
                     f"{self.differences(name)[step]:.2g} relative, bound {self.bound:g}"
                 )
-            if self.halved(name) is None:
+            if len(losses) >= ENOUGH and self.halved(name) is None:
                 lines.append(
                     f"{name} does not learn in {what}: in {len(losses)} steps the loss never "
                     f"halves, from {losses[0]:.4g} to {losses[-1]:.4g}"

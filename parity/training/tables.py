@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parity.report import SHORT, _table, print_table
-from parity.training import Training, Trainings
+from parity.training import ENOUGH, Training, Trainings
 
 
 def _step(step: int | None) -> str:
@@ -16,10 +16,11 @@ def _step(step: int | None) -> str:
 def _row(run: Training, name: str) -> list[Text | str]:
     """Verdict, first and last loss, where it halves, and how far it goes from the reference."""
     losses, parted, halved = run.curves[name], run.parted(name), run.halved(name)
-    good = parted is None and halved is not None
+    slow = len(losses) >= ENOUGH and halved is None
+    good = parted is None and not slow
     verdict = Text("ok", "green") if good else Text("FAIL", "bold red")
     alone = [f"{losses[0]:.6g}", f"{losses[-1]:.6g}"]
-    learns = Text(_step(halved), "" if halved is not None else "bold red")
+    learns = Text(_step(halved), "bold red" if slow else "")
     if name == run.reference:
         return [verdict, *alone, learns, "", ""]
     worst = max(run.differences(name))

@@ -24,28 +24,33 @@ What the frameworks do differently, and what is done about it:
 - Keras's strided `same` pads more at the end than before: see `same_padding`.
 """
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from parity.inputs import Array
-from parity.records import write_atomically
+from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
-from parity.weights.layers import ARRAYS, KERAS, PYTORCH, Layer, WeightsError, assign, read
+from parity.weights.layers import (
+    ARRAYS,
+    KERAS,
+    PYTORCH,
+    Layer,
+    WeightsError,
+    assign,
+    in_own_layout,
+    read,
+    storage,
+)
 from parity.weights.padding import same_padding
 from parity.weights.settings import CARRIED, same_setting, setting_differences
 
 __all__ = ["WeightsError", "copy", "load", "same_padding", "save"]
 
-FORMAT = "1"
-_MADE_BY = "segact-weights"
-_FIELDS = ("framework", "name", "class_name", "kind", "settings", "rows", "columns", "unsure")
 FILLS = {"gamma": 1.0, "beta": 0.0}
 Flatten = str | Mapping[str, Sequence[int]]
 
@@ -84,12 +89,13 @@ def copy(
     Returns the pairs `(source name, target name)`.
 
     Raises `TypeError` for what is no model; `WeightsError`, a `ValueError`, that names both layers
-    where kinds, shapes, counts or settings differ, for names that are not known, layers that are
-    not built, and weights of unknown kinds.
+    where kinds, shapes, counts or settings differ, or where two layers of the target share weights
+    and the source has two values for them; for names that are not known, layers that are not built,
+    a BatchNormalization over another axis than the channels', and weights of unknown kinds.
     """
     _check_options(flatten, settings)
-    taken, given = read(source, "source"), read(target, "target")
-    return _carry(taken, given, layers, flatten, settings)
+    read_both = read(source, "source"), read(target, "target")
+    return _carry(*read_both, layers, flatten, settings)
 
 
 def save(model: Any, path: str | Path) -> None:
@@ -97,20 +103,9 @@ def save(model: Any, path: str | Path) -> None:
     safetensors file, in Keras's layout.
 
     Raises as `copy` does for a model that cannot be read, `WeightsError` where there is no such
-    folder.
+    folder, or `path` is one.
     """
-    path = Path(path)
-    found = read(model)
-    if not path.parent.is_dir():
-        raise WeightsError(f"{path}: no such folder")
-    tensors = {
-        f"{number}.{layer.name}/{name}": np.array(array, order="C")
-        for number, layer in enumerate(found)
-        for name, array in layer.arrays.items()
-    }
-    described = [{key: getattr(layer, key) for key in _FIELDS} for layer in found]
-    header = {"format": f"{_MADE_BY} {FORMAT}", "layers": json.dumps(described)}
-    write_atomically(path, to_bytes(tensors, metadata=header))
+    write_file(Path(path), read(model))
 
 
 def load(
@@ -124,10 +119,11 @@ def load(
     """Copy the weights of a file that `save` wrote into a model of either framework, in place.
 
     Everything else as in `copy`, the file being the source. Raises `WeightsError` besides for a
-    file that is missing, truncated, no safetensors file, of another kind or format.
+    file that is missing, truncated, no safetensors file, of another kind or format, or whose header
+    makes no sense.
     """
     _check_options(flatten, settings)
-    return _carry(_read_file(Path(path)), read(model), layers, flatten, settings)
+    return _carry(read_file(Path(path)), read(model), layers, flatten, settings)
 
 
 def _check_options(flatten: Flatten, settings: str) -> None:
@@ -141,42 +137,58 @@ def _check_options(flatten: Flatten, settings: str) -> None:
 
 
 def _carry(
-    source: list[Layer],
-    target: list[Layer],
+    sources: list[Layer],
+    targets: list[Layer],
     layers: Mapping[str, str] | None,
     flatten: Flatten,
     settings: str,
 ) -> list[tuple[str, str]]:
     """Pair, check everything, then write."""
-    paired = pair(source, target, layers)
+    paired = pair(sources, targets, layers)
     _check_known(flatten, paired)
     arrays = [fitted(*both, flatten, number) for number, both in enumerate(paired, 1)]
+    _check_tied(paired, arrays)
     if settings != "ignore":
         _check_settings(paired, settings == "copy")
-    for (one, other), values in zip(paired, arrays, strict=True):
+    for (source, target), values in zip(paired, arrays, strict=True):
         changed = {
             key: value
-            for key, value in one.settings.items()
+            for key, value in source.settings.items()
             if settings == "copy"
             and key in CARRIED
-            and not same_setting(value, other.settings[key])
+            and not same_setting(value, target.settings[key])
         }
-        assign(other, values, changed)
-    return [(one.name, other.name) for one, other in paired]
+        assign(target, values, changed)
+    return [(source.name, target.name) for source, target in paired]
 
 
 def _check_settings(paired: list[tuple[Layer, Layer]], carried: bool) -> None:
     """Raises `WeightsError` with all settings that differ; `carried`: those that are copied may."""
     lines = []
-    for one, other in paired:
-        for key, text in setting_differences(one, other).items():
+    for source, target in paired:
+        for key, text in setting_differences(source, target).items():
             if key not in CARRIED:
-                lines.append(f"{one.label} and {other.label}: {text}")
+                lines.append(f"{source.label} and {target.label}: {text}")
             elif not carried:
-                lines.append(f"{one.label} and {other.label}: {text}, or settings='copy'")
+                lines.append(f"{source.label} and {target.label}: {text}, or settings='copy'")
     if lines:
         many = f"{len(lines)} settings differ" if len(lines) > 1 else "a setting differs"
         raise WeightsError(f"{many}, so the two models would not agree:\n" + "\n".join(lines))
+
+
+def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]]) -> None:
+    """Raises `WeightsError` where two values would go to weights that the target ties."""
+    seen: dict[int, tuple[Layer, Layer, Array]] = {}
+    for (source, target), values in zip(paired, arrays, strict=True):
+        for name, value in values.items():
+            own = in_own_layout(target, name, value)
+            first = seen.setdefault(storage(target, name), (source, target, own))
+            if own.size and not np.array_equal(first[2], own, equal_nan=True):
+                raise WeightsError(
+                    f"{first[1].label} and {target.label} share their {target.own_name(name)}, but "
+                    f"those of {first[0].label} and {source.label} differ; wanted equal ones, or a "
+                    "target that does not tie them"
+                )
 
 
 def _unknown(name: str, known: Sequence[str], argument: str) -> WeightsError:
@@ -188,34 +200,34 @@ def _unknown(name: str, known: Sequence[str], argument: str) -> WeightsError:
 
 
 def pair(
-    source: list[Layer], target: list[Layer], layers: Mapping[str, str] | None = None
+    sources: list[Layer], targets: list[Layer], layers: Mapping[str, str] | None = None
 ) -> list[tuple[Layer, Layer]]:
     """Who belongs to whom, by order or by the map; raises `WeightsError` where the count or a kind
     differs, or the map leaves a layer out."""
     if layers is not None:
-        return _mapped(source, target, layers)
-    for number, (one, other) in enumerate(zip(source, target, strict=False), 1):
-        if one.kind != other.kind:
-            raise _misfit(number, one, other, one.first)
-    if len(source) != len(target):
-        longer, shorter = sorted((source, target), key=len, reverse=True)
+        return _mapped(sources, targets, layers)
+    for number, (source, target) in enumerate(zip(sources, targets, strict=False), 1):
+        if source.kind != target.kind:
+            raise _misfit(number, source, target, source.first)
+    if len(sources) != len(targets):
+        longer, shorter = sorted((sources, targets), key=len, reverse=True)
         extra = longer[len(shorter)]
         raise WeightsError(
-            f"{len(source)} layers with weights in the source, {len(target)} in the target: "
+            f"{len(sources)} layers with weights in the source, {len(targets)} in the target: "
             f"{extra.described(extra.first)} has no partner"
         )
-    return list(zip(source, target, strict=True))
+    return list(zip(sources, targets, strict=True))
 
 
 def _mapped(
-    source: list[Layer], target: list[Layer], layers: Mapping[str, str]
+    sources: list[Layer], targets: list[Layer], layers: Mapping[str, str]
 ) -> list[tuple[Layer, Layer]]:
-    ones = _named(source, list(layers))
-    others = _named(target, list(layers.values()))
-    chosen = list(zip(ones, others, strict=True))
-    for number, (one, other) in enumerate(chosen, 1):
-        if one.kind != other.kind:
-            raise _misfit(number, one, other, one.first)
+    chosen = list(
+        zip(_named(sources, list(layers)), _named(targets, list(layers.values())), strict=True)
+    )
+    for number, (source, target) in enumerate(chosen, 1):
+        if source.kind != target.kind:
+            raise _misfit(number, source, target, source.first)
     return chosen
 
 
@@ -235,47 +247,47 @@ def _named(found: list[Layer], names: list[str]) -> list[Layer]:
     return [by_name[name] for name in names]
 
 
-def _misfit(number: int, one: Layer, other: Layer, array: str) -> WeightsError:
-    name = array if array in other.arrays or one.kind == other.kind else other.first
+def _misfit(number: int, source: Layer, target: Layer, array: str) -> WeightsError:
+    name = array if array in target.arrays or source.kind == target.kind else target.first
     return WeightsError(
-        f"layer {number}: {one.described(array)} does not fit {other.described(name)}"
+        f"layer {number}: {source.described(array)} does not fit {target.described(name)}"
     )
 
 
-def fitted(one: Layer, other: Layer, flatten: Flatten, number: int) -> dict[str, Array]:
+def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[str, Array]:
     """The arrays of a layer as its partner takes them, reordered and cast.
 
     Raises `WeightsError`: shapes that differ, arrays that are absent on one side and no identity,
     values that the partner's dtype cannot hold.
     """
     values = {}
-    orders = orders_of(one, other, flatten)
-    for name in ARRAYS[one.kind]:
-        mine, theirs = one.arrays.get(name), other.arrays.get(name)
-        if mine is None and theirs is not None and name in FILLS:
-            mine = np.full_like(theirs, FILLS[name])  # PyTorch has both of the two or none
-        if mine is None and theirs is None:
+    orders = orders_of(source, target, flatten)
+    for name in ARRAYS[source.kind]:
+        value, held = source.arrays.get(name), target.arrays.get(name)
+        if value is None and held is not None and name in FILLS:
+            value = np.full_like(held, FILLS[name])  # PyTorch has both of the two or none
+        if value is None and held is None:
             continue
-        if theirs is None and name in FILLS and mine is not None and np.all(mine == FILLS[name]):
+        if held is None and name in FILLS and value is not None and np.all(value == FILLS[name]):
             continue
-        if mine is None or theirs is None or mine.shape != theirs.shape:
-            raise _misfit(number, one, other, name)
-        turned = reordered(mine, name, orders, one, other)
+        if value is None or held is None or value.shape != held.shape:
+            raise _misfit(number, source, target, name)
+        turned = reordered(value, name, orders, source, target)
         with np.errstate(over="ignore"):
-            values[name] = turned.astype(theirs.dtype)
+            values[name] = turned.astype(held.dtype)
         if np.any(np.isfinite(turned) & ~np.isfinite(values[name])):
             raise WeightsError(
-                f"layer {number}: {one.described(name)} holds {np.abs(turned).max():g}, beyond "
-                f"{theirs.dtype} of {other.described(name)}"
+                f"layer {number}: {source.described(name)} holds {np.abs(turned).max():g}, beyond "
+                f"{held.dtype} of {target.described(name)}"
             )
     return values
 
 
-def orders_of(one: Layer, other: Layer, flatten: Flatten) -> tuple[Any, Any]:
+def orders_of(source: Layer, target: Layer, flatten: Flatten) -> tuple[Any, Any]:
     """The orders of the rows and columns of Keras's layer, where its partner has PyTorch's."""
-    if one.framework == other.framework or flatten == "channels_last":
+    if source.framework == target.framework or flatten == "channels_last":
         return None, None
-    keras = one if one.framework == KERAS else other
+    keras = source if source.framework == KERAS else target
     if isinstance(flatten, Mapping) and keras.name in flatten:
         return image_order(flatten[keras.name], "channels_last"), keras.columns
     if keras.unsure:
@@ -287,18 +299,21 @@ def orders_of(one: Layer, other: Layer, flatten: Flatten) -> tuple[Any, Any]:
     return keras.rows, keras.columns
 
 
-def reordered(array: Array, name: str, orders: tuple[Any, Any], one: Layer, other: Layer) -> Array:
+def reordered(
+    array: Array, name: str, orders: tuple[Any, Any], source: Layer, target: Layer
+) -> Array:
     axes = {"kernel": (0, -1), "bias": (None, 0)}.get(name, (0, None))
     for axis, order in zip(axes, orders, strict=True):
-        if axis is None or order is None or one.kind not in FLAT_KINDS:
+        if axis is None or order is None or source.kind not in FLAT_KINDS:
             continue
-        places = permutation(order)
-        if len(places) != array.shape[axis]:
-            keras = one if one.framework == KERAS else other
+        count = sum(math.prod(shape) for shape, _ in order)
+        if count != array.shape[axis]:
+            keras = source if source.framework == KERAS else target
             raise WeightsError(
-                f"{keras.described(name)} does not fit a flattened image of {len(places)} numbers"
+                f"{keras.described(name)} does not fit a flattened image of {count} numbers"
             )
-        array = np.take(array, places if one.framework == PYTORCH else np.argsort(places), axis)
+        places = permutation(order)
+        array = np.take(array, places if source.framework == PYTORCH else np.argsort(places), axis)
     return array
 
 
@@ -323,42 +338,3 @@ def _check_known(flatten: Flatten, paired: list[tuple[Layer, Layer]]) -> None:
             raise WeightsError(
                 f"flatten[{name!r}] is {shape!r}; wanted the shape of the image, channels last"
             )
-
-
-# Files
-
-
-def _read_file(path: Path) -> list[Layer]:
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:
-        raise WeightsError(f"{path}: truncated or not a safetensors file ({error})") from error
-    made_by, _, number = header.get("format", "").partition(" ")
-    if made_by != _MADE_BY:
-        raise WeightsError(f"{path}: a safetensors file, but not one of parity.weights")
-    if number != FORMAT:
-        raise WeightsError(f"{path}: weights format {number or 'unknown'}, this is format {FORMAT}")
-    try:
-        described = json.loads(header["layers"])
-        layers = [Layer(**_known_fields(one), arrays={}) for one in described]
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: the layers in the file's header cannot be read") from error
-    for key, array in tensors.items():
-        place, _, rest = key.partition(".")
-        name, _, of = rest.rpartition("/")
-        fits = place.isdecimal() and int(place) < len(layers)
-        if not (fits and layers[int(place)].name == name and of in ARRAYS[layers[int(place)].kind]):
-            raise WeightsError(f"{path}: {key} belongs to none of the layers in the file's header")
-        layers[int(place)].arrays[of] = array
-    return layers
-
-
-def _known_fields(described: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a layer in a file's header; raises `ValueError` for another kind of layer."""
-    if described["kind"] not in ARRAYS or described["framework"] not in (KERAS, PYTORCH):
-        raise ValueError(described["kind"])
-    return {key: described[key] for key in _FIELDS}

@@ -54,7 +54,7 @@ def _weights(operation: Any) -> list[Any]:
     return list(getattr(operation, "weights", []))  # a mere operation has none
 
 
-def _bare(tensor: Any) -> tuple[int | None, ...]:
+def _shape_of_sample(tensor: Any) -> tuple[int | None, ...]:
     """The shape without the batch."""
     return tuple(tensor.shape[1:])
 
@@ -96,9 +96,9 @@ class Graph:
             return None, None
         rows = columns = None
         for node in layer._inbound_nodes:
-            taken = node.input_tensors[0]
-            if len(taken.shape) == 2:
-                rows = rows or self._backward(taken)
+            features = node.input_tensors[0]
+            if len(features.shape) == 2:
+                rows = rows or self._backward(features)
                 columns = columns or self._forward(node.outputs[0])
         return (rows, columns) if kind == "dense" else (rows or columns, None)
 
@@ -111,7 +111,7 @@ class Graph:
         if name in ("Flatten", "Reshape") and len(source.shape) > 2:
             layout = self._layout_before(source)
             turned = name == "Flatten" and operation.data_format == "channels_first"
-            return image_order(_bare(source), layout, turned) if layout else None
+            return image_order(_shape_of_sample(source), layout, turned) if layout else None
         if name == "Concatenate":
             orders = [self._backward(one) for one in sources]
             if not any(orders):
@@ -134,7 +134,7 @@ class Graph:
             then, out = node.operation, node.outputs[0]
             if _name(then) == "Reshape" and len(out.shape) > 2:
                 layout = self._layout_behind(out)
-                return image_order(_bare(out), layout) if layout else None
+                return image_order(_shape_of_sample(out), layout) if layout else None
             keeps = _name(then) in _NORMS or not _weights(then)
             if keeps and tuple(out.shape) == tuple(tensor.shape):
                 found = self._forward(out)
@@ -148,13 +148,13 @@ class Graph:
         if hasattr(operation, "data_format") and _name(operation) != "Flatten":
             return str(operation.data_format)
         if not sources:
-            return _input_layout(_bare(tensor))
+            return _input_layout(_shape_of_sample(tensor))
         return next(filter(None, map(self._layout_before, sources)), "")
 
     def _layout_behind(self, tensor: Any) -> str:
         operation = tensor._keras_history.operation
         if not operation._outbound_nodes:
-            return _input_layout(_bare(tensor))
+            return _input_layout(_shape_of_sample(tensor))
         for node in operation._outbound_nodes:
             then = node.operation
             if hasattr(then, "data_format"):
@@ -195,16 +195,16 @@ class Graph:
         flat = next((i for i, one in enumerate(before) if _name(one) not in _KEEP), None)
         if flat is None or _name(before[flat]) not in ("Flatten", "Reshape"):
             return []
-        taken = (before[flat].get_build_config() or {}).get("input_shape") or ()
+        image = (before[flat].get_build_config() or {}).get("input_shape") or ()
         for one in before[flat + 1 :]:
             if getattr(one, "data_format", "") == "channels_first":
                 return []
             if hasattr(one, "data_format"):
                 break
         else:
-            if _input_layout(taken[1:]) != "channels_last":
+            if _input_layout(image[1:]) != "channels_last":
                 return []
-        return list(taken[1:]) if len(taken) > 2 else []
+        return list(image[1:]) if len(image) > 2 else []
 
 
 def _input_layout(shape: Sequence[int | None]) -> str:

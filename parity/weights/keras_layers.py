@@ -71,7 +71,20 @@ def read_keras(model: Any) -> list[Layer]:
     return list(_read(layers, graph))
 
 
+def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
+    """Of all layers that have one, or else the default."""
+    from keras import config
+
+    found = {
+        str(layer.data_format)
+        for _, layer in layers
+        if hasattr(layer, "data_format") and type(layer).__name__ != "Flatten"
+    }
+    return found or {str(config.image_data_format())}
+
+
 def _read(layers: list[tuple[str, Any]], graph: Graph) -> Iterator[Layer]:
+    formats = _data_formats(layers)
     for name, layer in layers:
         kind = kind_of_layer(layer)
         if not kind:
@@ -88,7 +101,7 @@ def _read(layers: list[tuple[str, Any]], graph: Graph) -> Iterator[Layer]:
         strange = [w.name for w in layer.weights if not any(w is one for one in known)]
         if strange or getattr(layer, "rms_scaling", False):
             raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
-        _check_axis(name, layer, kind)
+        _check_axis(name, layer, kind, formats)
         rows, columns = graph.features(layer, kind)
         yield Layer(
             framework=KERAS,
@@ -124,17 +137,26 @@ def input_shape(layer: Any) -> tuple[int | None, ...]:
     return tuple((layer.get_build_config() or {}).get("input_shape") or ())
 
 
-def _check_axis(name: str, layer: Any, kind: str) -> None:
-    """PyTorch normalises trailing axes only."""
-    if kind != "layer_normalization":
-        return
+def _check_axis(name: str, layer: Any, kind: str, formats: set[str]) -> None:
+    """PyTorch normalises trailing axes in LayerNorm, and in BatchNorm the axis of the channels."""
     rank = len(input_shape(layer))
-    axes = sorted(axis - rank if axis >= 0 else axis for axis in layer.axis)
-    if rank and axes != list(range(-len(axes), 0)):
-        raise WeightsError(
-            f"Keras {name} (LayerNormalization) normalises axis {layer.axis} of {rank}; wanted the "
-            "last axis or the last few, as in PyTorch"
-        )
+    if kind == "layer_normalization":
+        axes = sorted(axis - rank if axis >= 0 else axis for axis in layer.axis)
+        if rank and axes != list(range(-len(axes), 0)):
+            raise WeightsError(
+                f"Keras {name} (LayerNormalization) normalises axis {layer.axis} of {rank}; wanted "
+                "the last axis or the last few, as in PyTorch"
+            )
+    if kind == "batch_normalization":
+        axis = layer.axis % rank if rank else layer.axis
+        wanted = {-1, rank - 1} | ({1} if "channels_first" in formats else set())
+        if axis not in wanted:
+            of = f" of {rank}" if rank else ""
+            raise WeightsError(
+                f"Keras {name} (BatchNormalization) normalises axis {layer.axis}{of}, data_format "
+                f"is {' and '.join(sorted(formats))!r}; wanted the axis of the channels, as in "
+                "PyTorch"
+            )
 
 
 def _settings(layer: Any, kind: str, graph: Graph) -> dict[str, Any]:

@@ -26,6 +26,17 @@ ARRAYS = {
 }
 """The arrays of every kind of layer, by their names in Keras."""
 
+_CONV = ("kernel_size", "strides", "dilation", "groups", "padding_mode", "size", "added")
+SETTINGS = {
+    "dense": (),
+    "conv": (*_CONV, "padding"),
+    "conv_transpose": (*_CONV, "crop"),
+    "batch_normalization": ("epsilon", "momentum"),
+    "layer_normalization": ("epsilon",),
+    "embedding": ("max_norm",),
+}
+"""The settings of every kind of layer."""
+
 _IN_PYTORCH = {
     "kernel": "weight",
     "bias": "bias",
@@ -282,6 +293,20 @@ def _zero_pad(module: Any, rank: int) -> list[tuple[int, int]]:
 # Writing
 
 
+def storage(layer: Layer, array: str) -> int:
+    """What tells whether two arrays of layers are one: of tied weights it is the same."""
+    if layer.framework == KERAS:
+        return id(getattr(layer.handle, array))
+    return int(getattr(layer.handle, _IN_PYTORCH[array]).data_ptr())
+
+
+def in_own_layout(layer: Layer, array: str, value: Array) -> Array:
+    """An array of the common form as the layer's own framework has it."""
+    if layer.framework == PYTORCH and array == "kernel":
+        return value.transpose(_turn(value.ndim))
+    return value
+
+
 def assign(layer: Layer, arrays: dict[str, Array], settings: dict[str, Any]) -> None:
     """Put arrays of the common form, and some settings, into the layer itself."""
     (_assign_to_keras if layer.framework == KERAS else _assign_to_pytorch)(layer, arrays)
@@ -305,7 +330,6 @@ def _assign_to_pytorch(layer: Layer, arrays: dict[str, Array]) -> None:
     import torch
 
     for name, value in arrays.items():
-        turned = value.transpose(_turn(value.ndim)) if name == "kernel" else value
+        own = np.ascontiguousarray(in_own_layout(layer, name, value))
         with torch.no_grad():
-            tensor = getattr(layer.handle, _IN_PYTORCH[name])
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(turned)))
+            getattr(layer.handle, _IN_PYTORCH[name]).copy_(torch.from_numpy(own))

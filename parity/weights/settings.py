@@ -20,24 +20,24 @@ def same_setting(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def setting_differences(one: Layer, other: Layer) -> dict[str, str]:
-    """By setting, both values and what is wanted in `other` to have what `one` has."""
-    names = [f"{layer.framework} {layer.name}" for layer in (one, other)]
+def setting_differences(source: Layer, target: Layer) -> dict[str, str]:
+    """By setting, both values and what is wanted in `target` to have what `source` has."""
+    names = [f"{layer.framework} {layer.name}" for layer in (source, target)]
     found = {}
     for key in _COMPARED:
-        if key in one.settings and not same_setting(one.settings[key], other.settings[key]):
+        if key in source.settings and not same_setting(source.settings[key], target.settings[key]):
             found[key] = (
-                f"{key} is {_value(one, key)} in {names[0]}, {_value(other, key)} in {names[1]}; "
-                f"wanted in {names[1]}: {_written(one.settings[key], other, key)}"
+                f"{key} is {_value(source, key)} in {names[0]}, {_value(target, key)} in "
+                f"{names[1]}; wanted in {names[1]}: {_written(source.settings[key], target, key)}"
             )
-    if one.kind in ("conv", "conv_transpose") and not found:
-        pairs = zip(one.settings["size"], other.settings["size"], strict=True)
-        sizes = [mine or theirs for mine, theirs in pairs]
-        if not padding_agrees(one.settings, other.settings, sizes):
+    if source.kind in ("conv", "conv_transpose") and not found:
+        pairs = zip(source.settings["size"], target.settings["size"], strict=True)
+        sizes = [left or right for left, right in pairs]
+        if not padding_agrees(source.settings, target.settings, sizes):
             found["padding"] = (
-                f"{names[0]} {describe(one.settings, sizes)}, {names[1]} "
-                f"{describe(other.settings, sizes)}; wanted in {names[1]}: "
-                f"{remedy(one.settings, sizes, other.framework)}"
+                f"{names[0]} {describe(source.settings, sizes)}, {names[1]} "
+                f"{describe(target.settings, sizes)}; wanted in {names[1]}: "
+                f"{remedy(source.settings, sizes, target.framework)}"
             )
     return found
 

@@ -2,6 +2,8 @@
 
 import functools
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 
@@ -25,6 +27,15 @@ def torch_sigmoid(x):
     import torch
 
     return torch.sigmoid(x)
+
+
+def sleeping(x):
+    import time
+
+    import torch
+
+    time.sleep(3)
+    return torch.zeros(1)
 
 
 def keras_sigmoid(x):
@@ -75,7 +86,7 @@ def test_one_that_differs_is_told_with_where_and_by_how_much():
         "error   0.5, relative 0.333, 4.194e+06 ulp of float32",
         "misses  1 of 24 elements",
         "passes  from rtol=3.4e-01 or atol=5.0e-01 on",
-        "1 of 2 comparisons agree",
+        "differ in the value: 1 of 2 comparisons",
     ):
         assert words in text, text
 
@@ -89,7 +100,7 @@ def test_a_gradient_alone_that_differs():
 
     with pytest.raises(ParityError, match="differ in the gradient in x") as caught:
         assert_parity(torch_sigmoid, detached, inputs=[X])
-    assert "1 of 2 comparisons agree" in str(caught.value)
+    assert "differ in the gradient in x: 1 of 2 comparisons" in str(caught.value)
     assert assert_parity(torch_sigmoid, detached, inputs=[X], gradients=[]).passed
     with pytest.raises(ParityError, match="cut has none: its value does not depend on x"):
         assert_parity(
@@ -222,7 +233,9 @@ def test_keras_is_keras_on_every_backend():
         ([np.exp, lambda x: x * x], {}, TypeError, "lambda shows no framework"),
         ([np.exp, np.exp], {"inputs": 3}, TypeError, "inputs is int; wanted a list of arrays"),
         ([np.exp, np.exp], {"inputs": []}, ValueError, "inputs is empty"),
-        ([np.exp, np.exp], {"inputs": ["a"]}, TypeError, "input x is <U1; wanted numbers"),
+        ([np.exp, np.exp], {"inputs": ["a"]}, TypeError, "input x is <U1; wanted real numbers"),
+        ([np.exp, np.exp], {"inputs": [np.zeros((0, 3))]}, ValueError, "input x is empty"),
+        ([np.exp, lambda x: np.exp(1j * x)], {}, TypeError, "returned complex64; wanted real"),
         ([np.exp, np.exp], {"inputs": "tail"}, ValueError, "did you mean tails?"),
         (
             [np.exp, np.exp],
@@ -241,8 +254,90 @@ def test_what_cannot_be_compared_is_refused(functions, options, error, words):
         assert_parity(*functions, **{"inputs": [X], **options})
 
 
+BY_HAND = {
+    "sum": ("bce", lambda x, y: bce(x, y).sum(), "sum is 24 times bce; a sum in place of a mean?"),
+    "swapped": (
+        "bce",
+        lambda y_, x: bce(x, y_).mean(),
+        "swapped gets its first two inputs the oth",
+    ),
+    "probabilities": (
+        "bce",
+        lambda p, y: -(y * np.log(p) + (1 - y) * np.log1p(-p)).mean(),
+        "they agree if probabilities gets sigmoid(x): it takes probabilities",
+    ),
+    "clipped": (
+        "each",
+        lambda x, y: bce(np.clip(x, -16.1, 16.1), y),
+        "they agree where abs x <= 15: one of them clips probabilities, the other does not",
+    ),
+    "other": ("bce", lambda x, y: ((x - y) ** 2).mean(), ""),
+}
+
+
+def bce(x, y):
+    return np.logaddexp(0, x) - x * y
+
+
+@pytest.mark.parametrize("mistake", BY_HAND)
+def test_likely_causes(mistake):
+    name, function, words = BY_HAND[mistake]
+    x = X if name == "each" else X / 8
+    right = Function(bce if name == "each" else lambda x, y: bce(x, y).mean(), "numpy", name)
+    with pytest.raises(ParityError) as caught:
+        assert_parity(right, Function(function, "numpy", mistake), inputs=[x, Y])
+    assert (words in str(caught.value)) if words else ("likely cause" not in str(caught.value))
+
+
+def test_targets_first_whatever_they_are_called():
+    def backwards(target, logits):
+        return bce(logits, target).mean()
+
+    assert as_function(backwards).targets_first
+    assert_parity(backwards, lambda x, y: bce(x, y).mean(), inputs=[X, Y])
+
+
+def test_a_function_that_changes_its_input_changes_nothing_else():
+    def changing(x):
+        x *= 2
+        return np.square(x) / 4
+
+    x = np.ones(3, np.float32)
+    assert_parity(changing, np.square, inputs=[x])
+    assert x.tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        case_inputs("segmentation-float32")["segmentation-soft-float32"]["x"][...] = 0
+
+
+@pytest.mark.needs("torch")
+def test_no_gradient_anywhere_is_said():
+    import torch
+
+    def flat(x):
+        return (torch.sign(x) > 0).float()
+
+    assert "no gradient in x was compared" in assert_parity(flat, flat, inputs=[X]).notes[0]
+    with pytest.raises(ValueError, match="no gradient in x was compared"):
+        assert_parity(flat, flat, inputs=[X], gradients=["x"])
+
+
+@pytest.mark.needs("torch", "jax")
+def test_a_gradient_of_zeros_is_none():
+    import torch
+
+    def torch_flat(x):
+        return (torch.sign(x) > 0).float()
+
+    def jax_flat(x):
+        import jax
+
+        return (jax.numpy.sign(x) > 0).astype("float32")
+
+    assert assert_parity(torch_flat, jax_flat, inputs=[X]).passed
+
+
 def test_an_unknown_framework_is_refused():
-    with pytest.raises(ValueError, match="framework is 'pytorch'; did you mean torch"):
+    with pytest.raises(ValueError, match="unknown framework pytorch; did you mean torch"):
         Function(np.exp, "pytorch", "f")
 
 
@@ -275,7 +370,15 @@ def test_targets_are_found_and_refused(tmp_path):
             load_target(target)
     assert target_of(np.testing.assert_allclose) == "numpy.testing._private.utils:assert_allclose"
     assert load_target(target_of(numpy_sigmoid))(0.0) == 0.5
-    for nowhere in (lambda x: x, functools.partial(np.exp)):
+    assert load_target(f"{file}:Times(by=5)")(2) == 10
+    for target in (f"{file}:Times(5)", f"{file}:Times(by=print())", f"{file}:Times(by=5"):
+        with pytest.raises(ValueError, match="wanted keywords with plain values"):
+            load_target(target)
+    for nowhere in (
+        lambda x: x,
+        functools.partial(np.exp),
+        load_target(f"{file}:Times(by=5)").__call__,
+    ):
         with pytest.raises(TypeError, match="cannot be found by another process"):
             target_of(nowhere)
 
@@ -298,9 +401,68 @@ def test_other_backends_in_processes_of_their_own():
         on_torch.evaluate([X])
 
 
+def quit_process(x):
+    import torch
+
+    os._exit(3)
+    return torch.zeros(1)
+
+
+@pytest.mark.needs("keras", "torch")
+def test_a_process_that_ended_is_started_again():
+    again = run_in_backend("torch", keras_sigmoid)
+    ending = run_in_backend("torch", quit_process)
+    assert again.evaluate([X])[0].shape == X.shape
+    with pytest.raises(RuntimeError, match="the process with Keras on torch ended"):
+        ending.evaluate([X])
+    assert again.evaluate([X])[0].shape == X.shape
+
+
+@pytest.mark.needs("keras", "torch")
+def test_an_answer_that_came_too_late_is_not_taken_for_another():
+    again = run_in_backend("torch", keras_sigmoid)
+    expected = again.evaluate([X])[0]
+
+    class Late(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(Late):
+            run_in_backend("torch", sleeping).evaluate([X])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(again.evaluate([X])[0], expected)
+
+
+@pytest.mark.needs("keras", "torch")
+def test_a_fork_leaves_the_process_alone():
+    again = run_in_backend("torch", keras_sigmoid)
+    child = os.fork()
+    if not child:
+        again.server.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert again.evaluate([X])[0].shape == X.shape
+
+
+@pytest.mark.needs("keras", "torch")
+def test_relative_files_are_those_of_the_caller(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("import torch\n\ndef half(x):\n    return x / 2\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert run_in_backend("torch", "../mine.py:half").evaluate([X])[0][0] == X[0] / 2
+    with pytest.raises(ValueError, match=r"keywords of .*not JSON serializable"):
+        run_in_backend("torch", "../mine.py:half", by=np.float32(2))
+
+
 @pytest.mark.needs("keras")
 def test_other_backends_refused():
-    with pytest.raises(ValueError, match="backend is 'tensorflw'; did you mean tensorflow"):
+    with pytest.raises(ValueError, match="unknown backend tensorflw; did you mean tensorflow"):
         run_in_backend("tensorflw", "a:b")
 
 

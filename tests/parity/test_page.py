@@ -90,9 +90,9 @@ def trainings(factor: float = 1.0) -> Trainings:
 
 
 CHECKS = [
-    {"name": "a.py::test_one", "what": "f against g", "passed": True, "needed_rtol": 2e-7}
+    {"name": "a.py::test_one", "what": "f against g", "passed": True, "share": 0.02}
     | {"rtol": 1e-5, "message": ""},
-    {"name": "a.py::test_<b>", "what": "h against g", "passed": False, "needed_rtol": "inf"}
+    {"name": "a.py::test_<b>", "what": "h against g", "passed": False, "share": "inf"}
     | {"rtol": None, "message": "gradients differ:\n  a < b & c\x00"},
 ]
 

@@ -25,7 +25,7 @@ def test_imported():
     assert_parity(double, times, inputs=X)
 
 def test_differs(parity):
-    parity(double, wrong, inputs=X)
+    parity(double, wrong, inputs=X, rtol=np.float64(1e-5))
 """
 
 Pytest = Callable[..., subprocess.CompletedProcess[str]]
@@ -74,6 +74,64 @@ def test_the_report_holds_every_check(
     }
     assert "double and wrong differ" in checks["test_port.py::test_differs"]["message"]
     assert checks["test_port.py::test_differs"]["needed_rtol"] == pytest.approx(0.2)
+
+
+OTHERS = """
+import numpy as np
+import pytest
+from parity import ParityError, assert_parity, run_in_backend
+
+X = [np.ones(3)]
+
+def test_is_expected(parity):
+    with pytest.raises(ParityError):
+        parity(np.sin, np.cos, inputs=X)
+
+@pytest.mark.xfail(strict=True)
+def test_is_known(parity):
+    parity(np.sin, np.cos, inputs=X)
+
+def test_breaks(parity):
+    parity(np.sin, lambda x: np.reshape(x, (2, 2)), inputs=X)
+
+def test_breaks_before(parity):
+    raise RuntimeError("no data")
+
+def test_of_nothing_here():
+    raise RuntimeError("not ours")
+
+def test_asks_for_nonsense():
+    run_in_backend("jx", "a:b")
+"""
+
+
+def test_errors_are_no_passes_and_expected_differences_no_failures(
+    run_pytest: Pytest, tmp_path: Path
+) -> None:
+    (tmp_path / "test_port.py").write_text(OTHERS)
+    done = run_pytest("--parity-report", "found")
+    assert "4 failed, 1 passed, 1 xfailed" in done.stdout
+    found = json.loads((tmp_path / "found" / "report.json").read_text())
+    assert not found["passed"]
+    checks = {c["name"].partition("::")[2]: c for c in found["checks"]}
+    passed = {name: check["passed"] for name, check in checks.items()}
+    wrong = ("test_breaks", "test_breaks_before", "test_asks_for_nonsense")
+    assert passed == {
+        "test_is_expected": True,
+        "test_is_known": True,
+        **dict.fromkeys(wrong, False),
+    }
+    assert "differs, as expected" in checks["test_is_known"]["what"]
+    assert "ValueError: cannot reshape" in checks["test_breaks"]["message"]
+    assert "RuntimeError: no data" in checks["test_breaks_before"]["message"]
+    assert "unknown backend jx" in checks["test_asks_for_nonsense"]["message"]
+
+
+def test_a_run_without_checks_is_none_that_failed(run_pytest: Pytest, tmp_path: Path) -> None:
+    (tmp_path / "test_port.py").write_text("def test_other(): pass")
+    done = run_pytest("--parity-report", "found")
+    assert "(0 checks)" in done.stdout
+    assert json.loads((tmp_path / "found" / "report.json").read_text())["passed"]
 
 
 def test_a_file_in_the_way_is_refused(run_pytest: Pytest, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_learning_rate_off_by_a_millionth_is_seen_after_one_step(optimizer: st
     run = beside(sound, with_option(sound, lr=rate * (1 + 1e-6)))
     assert run.parted("torch") is None
     assert run.parted("other") == 1
-    line = run.failures()[1]
+    line = run.failures()[0]
     assert line.startswith(f"other parts from torch in {optimizer} float64 at step 1: loss ")
     assert line.endswith("bound 1e-09")
 
@@ -102,7 +102,7 @@ def test_the_default_alpha_of_torch_is_seen_after_one_step(dtype: str) -> None:
     sound = given("rmsprop", dtype)
     run = beside(sound, with_option(sound, alpha=0.99))
     assert run.parted("other") == 1
-    assert f"other parts from torch in rmsprop {dtype} at step 1" in run.failures()[1]
+    assert f"other parts from torch in rmsprop {dtype} at step 1" in run.failures()[0]
 
 
 @TORCH
@@ -112,7 +112,7 @@ def test_a_wrong_initial_weight_is_seen_at_once() -> None:
     kernel[2, 0, 3, 7] += 1e-4
     run = beside(sound, replace(sound, weights={**sound.weights, "down/kernel": kernel}))
     assert run.parted("other") == 0
-    assert "in sgd float64 at step 0" in run.failures()[1]
+    assert "in sgd float64 at step 0" in run.failures()[0]
 
 
 @TORCH
@@ -214,8 +214,11 @@ def test_where_they_part_and_where_they_halve() -> None:
     assert not run.passed
     exact = made(other=[4.0, 2.75], torch=[4.0, 2.5])
     assert exact.parted("other") is None  # on the bound
-    assert exact.failures() == [
-        f"{name} does not learn in adam float32: in 2 steps the loss never halves, from 4 to {last}"
+    assert exact.passed  # too short to be judged on learning
+    slow = made(other=[4.0, *99 * [2.75]], torch=[4.0, *99 * [2.5]])
+    assert slow.failures() == [
+        f"{name} does not learn in adam float32: in 100 steps the loss never halves, from 4 to "
+        f"{last}"
         for name, last in (("other", 2.75), ("torch", 2.5))
     ]
 
@@ -303,13 +306,6 @@ def test_one_alone_is_trained_and_compared_with_nothing(segact_parity: Run) -> N
     (run,) = found["trainings"]
     assert len(run["curves"]["torch"]) == 20
     assert run["halved"] == {"torch": 11}
-
-
-@TORCH
-def test_what_does_not_learn_fails(segact_parity: Run) -> None:
-    result = segact_parity("train", "--steps", 2, "--implementation", "torch")
-    assert result.returncode == 1
-    assert "torch does not learn in adam float64: in 2 steps" in result.stdout
 
 
 @TORCH

@@ -10,7 +10,13 @@ from safetensors.numpy import load_file, save_file
 
 from parity.backends import RemoteError, Server
 from parity.inputs import case_inputs
-from parity.userfunction import FunctionError, evaluate, nearest
+from parity.userfunction import (
+    FunctionError,
+    compare_pair,
+    evaluate,
+    losses_of_gradient,
+    nearest,
+)
 from tests.parity.conftest import Run
 
 MODULE = '''
@@ -18,10 +24,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-def focal(x, y):
+def focal(x, y, gamma=2):
     ce = F.binary_cross_entropy_with_logits(x, y, reduction="none")
     p = torch.sigmoid(x)
-    return (ce * (y * (1 - p) + (1 - y) * p) ** 2).mean()
+    return (ce * (y * (1 - p) + (1 - y) * p) ** gamma).mean()
 
 def dice(x, y):
     p = 0.5 + torch.atan(x) / torch.pi
@@ -34,6 +40,15 @@ def clipped(x, y):
 def squared(x, y):
     """With a head that is none of the judge's."""
     return ((torch.tanh(x) - y) ** 2).mean()
+
+def clipped_mean(x, y):
+    return clipped(x, y).mean()
+
+def summed(x, y):
+    return focal(x, y) * x.numel()
+
+def detached(x, y):
+    return focal(x.detach(), y)
 
 def by_hand(x, y):
     return np.mean(np.logaddexp(0, x) - x * y)
@@ -78,20 +93,24 @@ needs_torch = pytest.mark.needs("torch")
 @pytest.mark.parametrize(
     ("name", "cases", "found"),
     [
-        ("focal", "segmentation", ("sigmoid", "binary_focal_cross_entropy,mean")),
-        ("Focal", "classification", ("sigmoid", "binary_focal_cross_entropy,mean")),
+        ("focal", "segmentation", ("sigmoid", "binary_focal_cross_entropy(gamma=2)")),
+        ("focal(gamma=1.5)", "volumes", ("sigmoid", "binary_focal_cross_entropy(gamma=1.5)")),
+        ("Focal", "classification", ("sigmoid", "binary_focal_cross_entropy(gamma=2)")),
         ("dice", "segmentation", ("arctan", "dice")),
-        ("clipped", "tails", ("sigmoid", "binary_cross_entropy,y=given")),
-        ("by_hand", "volumes", ("sigmoid", "binary_cross_entropy,mean")),
+        ("clipped", "tails", ("sigmoid", "binary_cross_entropy")),
+        ("clipped_mean", "tails", ("sigmoid", "binary_cross_entropy")),
+        ("by_hand", "volumes", ("sigmoid", "binary_cross_entropy")),
     ],
 )
 def test_the_nearest_loss_is_found(
     server: Server, name: str, cases: str, found: tuple[str, str]
 ) -> None:
     function = evaluate("mine", f"own_module:{name}", cases, server)
-    measurements = nearest(function, None, None)
+    best = nearest(function, None, None)
+    measurements = best.measurements
+    assert best.note("mine") == ""
     assert {(m.activation, m.quantity) for m in measurements} == {found}
-    assert all(m.passed for m in measurements) == (name != "clipped")
+    assert all(m.passed for m in measurements) == (not name.startswith("clipped"))
     assert {m.part for m in measurements} == (
         {"value"} if name == "by_hand" else {"value", "grad_x"}
     )
@@ -101,7 +120,7 @@ def test_the_nearest_loss_is_found(
 def test_the_gradient_is_judged_too(server: Server) -> None:
     function = evaluate("mine", "own_module:focal", "segmentation", server)
     function.results["segmentation-soft-float32"]["grad_x"][0, 0, 2, 3] *= 1.001
-    failed = [m for m in nearest(function, None, None) if not m.passed]
+    failed = [m for m in nearest(function, None, None).measurements if not m.passed]
     assert [(m.case, m.part, m.over) for m in failed] == [
         ("segmentation-soft-float32", "grad_x", 1)
     ]
@@ -111,10 +130,43 @@ def test_the_gradient_is_judged_too(server: Server) -> None:
 def test_the_loss_may_be_named(server: Server) -> None:
     function = evaluate("mine", "own_module:focal", "segmentation", server)
     as_dice = nearest(function, None, None, loss="dice", activation="sigmoid")
-    assert {(m.activation, m.quantity.partition(",")[0]) for m in as_dice} == {("sigmoid", "dice")}
-    assert not any(m.passed for m in as_dice if m.part == "value")
+    assert (as_dice.case.activation, as_dice.case.quantity) == ("sigmoid", "dice")
+    assert not any(m.passed for m in as_dice.measurements if m.part == "value")
+    assert "mine is none of the judge's losses: the nearest, dice" in as_dice.note("mine")
     with pytest.raises(FunctionError, match=r"no loss of the judge gives a value of shape \(\)"):
         nearest(function, None, None, loss="lovasz")  # not judged on soft targets
+
+
+@needs_torch
+def test_a_constant_factor_is_noticed(server: Server) -> None:
+    function = evaluate("mine", "own_module:summed", "segmentation", server)
+    note = nearest(function, None, None).note("mine")
+    assert note.startswith(
+        "mine is binary_focal_cross_entropy(gamma=2) of sigmoid times a constant"
+    )
+
+
+@needs_torch
+def test_a_lost_gradient_is_a_failure(server: Server) -> None:
+    whole = evaluate("a", "own_module:focal", "segmentation", server)
+    lost = evaluate("b", "own_module:detached", "segmentation", server)
+    for measurements in (
+        compare_pair(whole, lost, None, None),
+        compare_pair(lost, whole, None, None),
+        nearest(lost, None, None).measurements,
+    ):
+        assert {m.part for m in measurements if not m.passed} == {"grad_x"}
+        assert "no gradient in x (detached" in losses_of_gradient(measurements)[0]
+    by_hand = evaluate("c", "own_module:by_hand", "segmentation", server)
+    assert {m.part for m in compare_pair(whole, by_hand, None, None)} == {"value"}
+
+
+@needs_torch
+def test_shapes_that_differ_are_told(server: Server) -> None:
+    mean = evaluate("a", "own_module:focal", "classification-float32", server)
+    each = evaluate("b", "own_module:clipped", "classification-float32", server)
+    line = compare_pair(mean, each, None, None)[0].line()
+    assert "function, of shape (), not (32, 1) value" in line
 
 
 @needs_torch
@@ -139,6 +191,7 @@ def test_record_and_compare(segact_parity: Run, own: Path) -> None:
         header = file.metadata()
     assert header["cases"] == "segmentation"
     assert header["implementation"] == "mypkg.losses:noisy"
+    assert header["framework"] == "torch"
     assert {"format", "device", "seed", "versions", "platform"} < header.keys()
     assert "torch" in json.loads(header["versions"])
 
@@ -146,7 +199,8 @@ def test_record_and_compare(segact_parity: Run, own: Path) -> None:
     assert same.returncode == 0, same.stdout
     other = segact_parity("compare", "focal.safetensors", "noisy.safetensors", "--json", "c.json")
     assert other.returncode == 1
-    assert "mypkg.losses:focal against mypkg.losses:noisy: function value" in other.stdout
+    assert "mypkg.losses:focal against mypkg.losses:noisy" in other.stdout
+    assert "FAILED: 6 of 6 comparisons" in other.stdout
     found = json.loads((own / "c.json").read_text())["measurements"]
     assert max(m["error"] for m in found) == pytest.approx(1e-3, rel=0.02)
     wide = segact_parity("compare", "focal.safetensors", "noisy.safetensors", "--rtol", "2e-3")
@@ -179,7 +233,9 @@ def test_record_and_compare(segact_parity: Run, own: Path) -> None:
 def test_run_judges_a_function(segact_parity: Run, own: Path) -> None:
     done = segact_parity("run", "--implementation", "mine=mypkg.losses:focal")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "mine against focal cross entropy of sigmoid, in double precision" in done.stdout
+    what = "mine against binary_focal_cross_entropy(gamma=2) of sigmoid, in double precision"
+    assert what in done.stdout
+    assert "mine is mypkg.losses:focal (torch)" in done.stdout
     both = ("--implementation", "a=mypkg.losses:focal", "--implementation", "b=mypkg.losses:noisy")
     done = segact_parity("run", *both, "--json", "-")
     assert done.returncode == 1
@@ -192,7 +248,10 @@ def test_run_judges_a_function(segact_parity: Run, own: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ("run --implementation m=mypkg.losses:squared", 1, "m is out of bounds in"),
+        ("run --implementation m=mypkg.losses:squared", 1, "m is none of the judge's losses"),
+        ("run --cases tails", 2, "go with a function of your own"),
+        ("record mypkg.losses:focal --backend jax -o a.safetensors", 2, "is of torch; --backend"),
+        ("record mypkg.losses:focal(2) -o a.safetensors", 2, "wanted keywords with plain values"),
         ("run --implementation m=mypkg.losses:broken", 1, "in broken (torch), given float32"),
         ("run --implementation m=mypkg.losses:fokal", 2, "did you mean focal?"),
         ("run --implementation m=mypkg.loses:focal", 2, "there is no module mypkg.loses"),

@@ -491,6 +491,53 @@ def test_keras_layers_of_another_kind() -> None:
         weights.copy(nn.Linear(4, 3), "model")
 
 
+def test_tied_weights_take_one_value_only() -> None:
+    """Keras's Dense holds another kernel than its Embedding, PyTorch's share one."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model(
+        (7,), layers.Embedding(11, 4, name="emb"), layers.Dense(11, use_bias=False, name="out")
+    )
+    other = nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 11, bias=False))
+    other[1].weight = other[0].weight
+    text = (
+        r"PyTorch 0 \(Embedding\) and PyTorch 1 \(Linear\) share their weight, but those of "
+        r"Keras emb \(Embedding\) and Keras out \(Dense\) differ"
+    )
+    unchanged(lambda: weights.copy(one, other), other, text)
+    one.layers[-1].kernel.assign(one.layers[0].embeddings.numpy().T)
+    weights.copy(one, other)
+    np.testing.assert_array_equal(other[0].weight.detach(), one.layers[0].embeddings.numpy())
+
+
+def test_the_axis_of_a_batch_normalization() -> None:
+    from keras import layers
+    from torch import nn
+
+    for options in ({}, {"axis": 3}):
+        weights.copy(
+            keras_model((6, 6, 6), layers.BatchNormalization(**options)),
+            nn.BatchNorm2d(6),
+            settings="ignore",
+        )
+    for axis in (1, 2, -2):
+        one = keras_model((6, 6, 6), layers.BatchNormalization(axis=axis, name="bn"))
+        other = nn.BatchNorm2d(6)
+        unchanged(
+            lambda one=one, other=other: weights.copy(one, other, settings="ignore"),
+            other,
+            rf"Keras bn \(BatchNormalization\) normalises axis {axis} of 4, data_format is "
+            "'channels_last'; wanted the axis of the channels",
+        )
+    first = keras_model(
+        (3, 5, 5),
+        layers.Conv2D(6, 1, data_format="channels_first"),
+        layers.BatchNormalization(axis=1),
+    )
+    weights.copy(first, nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6)), settings="ignore")
+
+
 def test_settings_are_listed_together_with_their_remedies() -> None:
     from torch import nn
 
@@ -685,13 +732,31 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
         ({**header, "layers": "{"}, "the layers in the file's header cannot be read"),
         ({**header, "layers": json.dumps([known])}, "header cannot be read"),
         ({**header, "layers": json.dumps([{**layer, "kind": "gru"}])}, "header cannot be read"),
+        ({**header, "layers": "null"}, "header cannot be read"),
+        ({**header, "layers": "[3]"}, "header cannot be read: all of layer 0"),
+        *[
+            ({**header, "layers": json.dumps([{**layer, **changed}])}, rf"read: {field} of layer 0")
+            for changed, field in [
+                ({"settings": None}, "settings"),
+                ({"kind": "batch_normalization"}, r"settings\['epsilon'\]"),
+                ({"kind": "batch_normalization", "settings": {"epsilon": ""}}, "settings.*"),
+                ({"kind": "conv"}, r"settings\['kernel_size'\]"),
+                ({"rows": "abc"}, "rows"),
+                ({"rows": [[[2, 1], [0, 0]]]}, "rows"),
+                ({"columns": [[2]]}, "columns"),
+                ({"unsure": None}, "unsure"),
+                ({"name": 3}, "name"),
+            ]
+        ],
+        ({**header, "layers": json.dumps([{**layer, "rows": [[[10**12], [0]]]}])}, "does not fit"),
         (header, "0.model/.* belongs to none of the layers"),
     ]:
         save_file(tensors, path, metadata=metadata)
-        with pytest.raises(WeightsError, match=message):
-            weights.load(path, module)
+        unchanged(lambda: weights.load(path, module), module, message)
     with pytest.raises(WeightsError, match="no such folder"):
         weights.save(module, tmp_path / "absent" / "a")
+    with pytest.raises(WeightsError, match="is a folder; wanted the path of a file"):
+        weights.save(module, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
