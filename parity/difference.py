@@ -73,8 +73,9 @@ def watched(function: Callable[P, R]) -> Callable[P, R]:
         except ParityError:
             raise
         except Exception as error:
+            message = f"{type(error).__name__}: {error}"
             for observe in observers:
-                observe(Finding(function.__name__, False, None, f"{type(error).__name__}: {error}"))
+                observe(Finding(f"error in {function.__name__}", False, None, message))
             raise
 
     return watching

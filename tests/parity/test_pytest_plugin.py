@@ -121,7 +121,7 @@ def test_errors_are_no_passes_and_expected_differences_no_failures(
         "test_is_known": True,
         **dict.fromkeys(wrong, False),
     }
-    assert "differs, as expected" in checks["test_is_known"]["what"]
+    assert checks["test_is_known"]["what"] == "sin and cos, as expected"
     assert "ValueError: cannot reshape" in checks["test_breaks"]["message"]
     assert "RuntimeError: no data" in checks["test_breaks_before"]["message"]
     assert "unknown backend jx" in checks["test_asks_for_nonsense"]["message"]
