@@ -84,10 +84,11 @@ def _refuse(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _known(name: str, more: tuple[str, ...] = ()) -> str:
+def _known(name: str, more: tuple[str, ...] = (), or_own: bool = True) -> str:
     known = (*IMPLEMENTATIONS, *more)
     if name not in known:
-        _refuse(f"{unknown('implementation', name, known)}; or MODULE:NAME, a function of your own")
+        own = "; or MODULE:NAME, a function of your own" if or_own else ""
+        _refuse(unknown("implementation", name, known) + own)
     return name
 
 
@@ -184,7 +185,10 @@ def _prepare_folder(folder: Path | None) -> None:
 
 
 def _write_report(
-    out: Console, folder: Path, judgement: Judgement, trainings: training.Trainings | None = None
+    out: Console,
+    folder: Path,
+    judgement: Judgement | None,
+    trainings: training.Trainings | None = None,
 ) -> None:
     with _writing(folder):
         page.write(folder, judgement, trainings)
@@ -585,6 +589,10 @@ def train(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
     ] = None,
+    report_folder: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write a page with the curves there, JSON and JUnit."),
+    ] = None,
     require_all: Annotated[
         bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
     ] = False,
@@ -593,7 +601,7 @@ def train(
 
     Exit code 1 also where there was only one to train.
     """
-    names = [_known(name) for name in implementation or IMPLEMENTATIONS]
+    names = [_known(name, or_own=False) for name in implementation or IMPLEMENTATIONS]
     try:
         options = training.Options(
             steps,
@@ -605,12 +613,16 @@ def train(
     except ValueError as error:
         _refuse(str(error))
     _check_writable(json_file)
+    _prepare_folder(report_folder)
     with _plain_errors(), progress_display(report.console(stderr=True)) as progress:
         found = training.run(names, options, progress)
     found.required = frozenset(names if require_all or implementation else ())
     if json_file:
         _write_json(found, json_file)
-    print_trainings(report.console(stderr=str(json_file) == "-"), found)
+    out = report.console(stderr=str(json_file) == "-")
+    print_trainings(out, found)
+    if report_folder:
+        _write_report(out, report_folder, None, found)
     raise typer.Exit(0 if found.passed and found.compared else 1)
 
 

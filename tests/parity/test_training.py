@@ -288,6 +288,7 @@ def test_bad_options_are_refused_in_one_line(segact_parity: Run) -> None:
         ("--optimizer", "adm", "did you mean adam?"),
         ("--implementation", "pytorch", "did you mean torch?"),
         ("--json", "nowhere/a.json", "cannot write there"),
+        ("--report", "/dev/null", "cannot write there"),
     ):
         result = segact_parity("train", option, value)
         assert (result.returncode, result.stdout) == (2, "")
@@ -296,9 +297,10 @@ def test_bad_options_are_refused_in_one_line(segact_parity: Run) -> None:
 
 
 @TORCH
-def test_one_alone_is_trained_and_compared_with_nothing(segact_parity: Run) -> None:
+def test_one_alone_is_trained_and_compared_with_nothing(segact_parity: Run, tmp_path: Path) -> None:
     few = ("--optimizer", "sgd", "--dtype", "float32", "--implementation", "torch")
-    result = segact_parity("train", "--steps", 20, *few, "--json", "-")
+    result = segact_parity("train", "--steps", 20, *few, "--json", "-", "--report", "page")
+    assert "sgd, float32" in (tmp_path / "page" / "index.html").read_text()
     assert result.returncode == 1
     assert "nothing was compared: torch alone was trained" in result.stderr
     found = json.loads(result.stdout)
