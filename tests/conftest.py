@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before any framework is imported: float64 on JAX, and TensorFlow without its greeting.
@@ -72,3 +73,16 @@ def dense_error():
         ]
 
     return error
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker `needs`."""
+    config.addinivalue_line("markers", "needs(*modules): skip where a module is not installed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test, saying why, where a module it needs is not installed."""
+    for mark in item.iter_markers("needs"):
+        absent = [module for module in mark.args if find_spec(module) is None]
+        if absent:
+            pytest.skip(f"not installed: {', '.join(absent)}")

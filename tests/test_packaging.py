@@ -97,5 +97,6 @@ def test_python_versions_and_extras_are_declared():
         "jax",
         "parity",
         "benchmarks",
+        "examples",
         "dev",
     }

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +91,3 @@ def perfect_record_in() -> Callable[..., Path]:
 def perfect_record(tmp_path: Path, perfect_record_in: Callable[..., Path]) -> Callable[..., Path]:
     """`perfect_record_in` the test's own folder."""
     return partial(perfect_record_in, tmp_path)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """The marker `needs`."""
-    config.addinivalue_line("markers", "needs(*modules): skip where a module is not installed")
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test, saying why, where a module it needs is not installed."""
-    for mark in item.iter_markers("needs"):
-        absent = [module for module in mark.args if find_spec(module) is None]
-        if absent:
-            pytest.skip(f"not installed: {', '.join(absent)}")

@@ -1,0 +1,1 @@
+"""Programs that run from a clone; each does the same in both frameworks."""

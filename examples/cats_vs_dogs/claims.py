@@ -1,0 +1,241 @@
+"""The claims of the seed, beside what runs show: each with its figure, ours, and the command."""
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from examples.cats_vs_dogs.clipping import (
+    FULL,
+    KERAS_LIMITS,
+    Samples,
+    batch_means,
+    limits,
+    moments,
+    relative_difference,
+    splits_of,
+)
+from examples.cats_vs_dogs.options import SYNTHETIC_EPOCHS, SYNTHETIC_SIZE, Options
+from examples.common.runs import Run, RunError
+from parity.records import write_atomically
+from parity.report import console
+
+SEED_EPOCH = 8
+SEEN = (-3.0, 8.0)
+"""The seed's raw outputs after 8 epochs."""
+SLACK = 2.0
+"""What "about" may add to either end of them."""
+PAST = 16.0
+VISIBLE = 0.01
+"""The relative difference of two losses that the eye finds in a scatter."""
+BATCH_SIZES = (4, 20)
+_PROGRAM = "python -m examples.cats_vs_dogs"
+Splits = dict[str, Samples]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim and one run; `holds` is None where there is nothing to hold it against."""
+
+    claim: str
+    run: str
+    seed: str
+    ours: str
+    holds: bool | None
+    command: str
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no` or `-`."""
+        return {True: "yes", False: "no", None: "-"}[self.holds]
+
+
+def table(run_folders: Sequence[Path]) -> list[Row]:
+    """One row for every claim and run, claim by claim.
+
+    The losses are those of the sigmoid, clipped as the convention keras has it, whatever the run
+    was trained with. Raises `RunError`: a folder without a run, one that was trained with another
+    activation than the sigmoid, and what `clipping.splits_of` raises.
+    """
+    columns = [_claims(Run.open(folder)) for folder in run_folders]
+    return [row for rows in zip(*columns, strict=True) for row in rows]
+
+
+def _claims(run: Run) -> list[Row]:
+    """All claims of one run, in order."""
+    if run.options["activation"] != "sigmoid":
+        raise RunError(
+            f"{run.folder}: --activation {run.options['activation']}; the seed's claims are of "
+            "sigmoid"
+        )
+    early = f"epoch_{run.options['checkpoint_epoch']}"
+    found = {when: splits_of(run, when) for when in moments(run)}
+    at_first, at_last = found.get(early), found.get(FULL)
+    epoch = run.options["checkpoint_epoch"]
+    draw = f"{_PROGRAM} figures {shlex.quote(str(run.folder))}"
+    trained = training_command(run)
+    name = run.folder.resolve().name + (" (synthetic)" if run.config["data"]["synthetic"] else "")
+
+    def row(
+        claim: str,
+        seed: str,
+        splits: Splits | None,
+        judge: Callable[[Splits], tuple[str, bool | None]],
+        command: str,
+    ) -> Row:
+        ours, holds = judge(splits) if splits else ("not trained so far", None)
+        return Row(claim, name, seed, ours, holds, command)
+
+    low, high = SEEN
+    return [
+        row(
+            f"after {epoch} epochs all raw outputs lie within about [{low:g}, {high:g}] "
+            f"(at most {SLACK:g} beyond)",
+            f"[{low:g}, {high:g}]",
+            at_first,
+            _range if epoch == SEED_EPOCH else lambda splits: (_range(splits)[0], None),
+            draw,
+        ),
+        row(f"after full training some dogs are past {PAST:g}", "some", at_last, _past, draw),
+        row(
+            "the clipped loss stops at about 1e-7 and at 16.1",
+            f"{KERAS_LIMITS[0]:.0e}, {KERAS_LIMITS[1]:.1f}",
+            at_last,
+            _stops,
+            "segact-parity conventions",
+        ),
+        row("accuracy after full training", "not at hand", at_last, _accuracy, trained),
+        *(
+            row(
+                f"in batches of {size} the two losses do not differ visibly "
+                f"(by more than {VISIBLE:.0%})",
+                "no difference",
+                at_last,
+                partial(_batches, size=size, seed=run.options["seed"]),
+                draw,
+            )
+            for size in BATCH_SIZES
+        ),
+    ]
+
+
+def training_command(run: Run) -> str:
+    """What trains such a run; the data folder is called DIR."""
+    options = run.options
+    usual = Options().as_dict()
+    if options["data"] is None:
+        usual |= {"size": SYNTHETIC_SIZE, "epochs": SYNTHETIC_EPOCHS}
+    words = ["--framework", options["framework"]]
+    if options["framework"] == "keras":
+        words += ["--backend", options["backend"]]
+    known = {field.name for field in dataclasses.fields(Options)}
+    for name in sorted(known - {"framework", "backend"}, key=list(options).index):
+        if options[name] != usual[name]:
+            value = "DIR" if name == "data" else str(options[name])
+            words += [f"--{name.replace('_', '-')}", value]
+    return f"{_PROGRAM} train {shlex.join([*words, '--out', str(run.folder)])}"
+
+
+def _each(splits: Splits, of: Callable[[Samples], str]) -> str:
+    return "; ".join(f"{name} {of(samples)}" for name, samples in splits.items())
+
+
+def _range(splits: Splits) -> tuple[str, bool]:
+    raw = np.concatenate([samples.raw for samples in splits.values()])
+    inside = bool(raw.min() >= SEEN[0] - SLACK and raw.max() <= SEEN[1] + SLACK)
+    return _each(splits, lambda s: f"[{s.raw.min():.1f}, {s.raw.max():.1f}]"), inside
+
+
+def _past(splits: Splits) -> tuple[str, bool]:
+    def dogs(samples: Samples) -> np.ndarray:
+        return samples.raw[samples.labels == 1]
+
+    some = any((dogs(samples) > PAST).any() for samples in splits.values())
+    return _each(
+        splits,
+        lambda s: (
+            f"{(dogs(s) > PAST).sum():,} of {dogs(s).size:,}, the highest {dogs(s).max():.1f}"
+        ),
+    ), some
+
+
+def _stops(splits: Splits) -> tuple[str, bool]:
+    """Where float32 losses stop, and how many samples stand there."""
+    (low, high_cat), (_, high_dog) = limits("keras", 0), limits("keras", 1)
+    ours = f"{low:.3g} below, {high_cat:.3f} (cats) and {high_dog:.3f} (dogs) above; there stand "
+
+    def standing(samples: Samples) -> str:
+        highest = np.where(samples.labels > 0, high_dog, high_cat)
+        below = (samples.from_probability <= low).sum()
+        above = (samples.from_probability >= highest).sum()
+        return f"{below:,} and {above:,} samples"
+
+    near = abs(low / KERAS_LIMITS[0] - 1) < 0.25 and abs(high_cat / KERAS_LIMITS[1] - 1) < 0.02
+    return ours + _each(splits, standing), near
+
+
+def _accuracy(splits: Splits) -> tuple[str, None]:
+    return _each(splits, lambda s: f"{np.mean((s.raw > 0) == (s.labels > 0)):.1%}"), None
+
+
+def _batches(splits: Splits, size: int, seed: int) -> tuple[str, bool | None]:
+    """How far the means over batches are apart, at most, and how many visibly."""
+    apart = {}
+    for name, samples in splits.items():
+        apart[name] = relative_difference(*batch_means(samples, size, seed))
+
+    def said(found: np.ndarray) -> str:
+        if not found.size:
+            return "too few"
+        many = f"{(found > VISIBLE).sum():,} of {found.size:,} ({np.mean(found > VISIBLE):.2%})"
+        return f"{many}, at most {found.max():.2g} apart, relative"
+
+    ours = "; ".join(f"{name} {said(found)}" for name, found in apart.items())
+    judged = all(found.size for found in apart.values())
+    return ours, not any((found > VISIBLE).any() for found in apart.values()) if judged else None
+
+
+_HEADS = ("claim", "run", "seed", "ours", "holds")
+
+
+def print_claims(out: Console, rows: Sequence[Row]) -> None:
+    """The table, in the width of the terminal, and the commands below it."""
+    shown = Table(*_HEADS, box=None, padding=(0, 2, 1, 0), pad_edge=False)
+    last = ""
+    for row in rows:
+        claim, last = ("" if row.claim == last else row.claim), row.claim
+        shown.add_row(claim, row.run, row.seed, row.ours, row.verdict)
+    out.print(shown, markup=False)
+    out.print("commands", style="bold")
+    for command in dict.fromkeys(row.command for row in rows):
+        out.print(f"  {command}", markup=False, soft_wrap=True)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The same as Markdown, with the command in a column."""
+    lines = [(*_HEADS, "command"), ("---",) * 6]
+    lines += [(r.claim, r.run, r.seed, r.ours, r.verdict, f"`{r.command}`") for r in rows]
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
+    )
+
+
+def command(
+    folders: Annotated[list[Path], typer.Argument(help="The folders of runs.")],
+    to: Annotated[
+        Path | None, typer.Option("--markdown", help="Write it there as Markdown, too.")
+    ] = None,
+) -> None:
+    """Hold the claims of the seed against runs."""
+    rows = table(folders)
+    print_claims(console(), rows)
+    if to:
+        write_atomically(to, markdown(rows).encode())

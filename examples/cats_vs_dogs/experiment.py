@@ -1,0 +1,603 @@
+"""What the seed did not measure: the same training with the clipped and with the unclipped loss.
+
+For every seed and batch size two runs start from the same weights and take the same batches in
+the same order; one has the loss of raw outputs, the other that of probabilities as the convention
+keras clips them. A folder holds
+
+    experiment.json     what was asked for
+    runs/               the run folders: seed_0_batch_20_clipped, ...
+    epochs.csv          of every batch size, quantity and epoch: the mean of either loss over the
+                        seeds and of their paired differences, with intervals
+    runs.csv            one row a run: its last epoch, and its loss by one measure for all
+    results.md, epochs.png, epochs.svg
+
+The last four are written anew after each run, from those that are finished.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from examples.cats_vs_dogs import training
+from examples.cats_vs_dogs.clipping import FULL, from_raw_outputs
+from examples.cats_vs_dogs.options import Options
+from examples.common.runs import Row, Run, RunError, csv_bytes
+from parity.records import json_text, write_atomically
+from parity.report import console, print_table
+
+BATCH_SIZES, SEEDS, SIZE, EPOCHS = (1, 4, 20), (0, 1, 2), 64, 20
+LOSSES: dict[str, str | None] = {"clipped": "keras", "unclipped": None}
+"""By name: the convention."""
+LEVEL = 0.95
+"""Of the intervals, of Student's t."""
+QUANTITIES = {
+    "loss": "training loss, its own",
+    "val_loss": "validation loss, its own",
+    "accuracy": "training accuracy",
+    "val_accuracy": "validation accuracy",
+    "clipped": "training samples clipped",
+    "clipped_wrong": "of these wrong",
+    "val_clipped": "validation samples clipped",
+    "val_clipped_wrong": "of these wrong, validation",
+}
+"""Columns of history.csv. A training sample counts as the loss met it, dropout and all."""
+EXACT = {
+    "exact_loss": "training loss, unclipped",
+    "exact_val_loss": "validation loss, unclipped",
+}
+"""Of the final weights, without dropout: one measure for both, which their own losses are not."""
+_SPLITS = {"exact_loss": "train", "exact_val_loss": "validation"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for; `base` has all options that the runs share."""
+
+    base: Options
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
+    seeds: tuple[int, ...] = SEEDS
+
+    def __post_init__(self) -> None:
+        for name, values, least in (
+            ("batch-size", self.batch_sizes, 1),
+            ("seed", self.seeds, 0),
+        ):
+            if not values or len(set(values)) < len(values) or min(values) < least:
+                given = ", ".join(map(str, values)) or "nothing"
+                raise RunError(f"--{name}: {given}; wanted different whole numbers >= {least}")
+        if self.base.activation != "sigmoid" or self.base.loss != "binary_cross_entropy":
+            raise RunError("the experiment is of the cross entropy of the sigmoid")
+
+    def trainings(self) -> Iterator["Training"]:
+        """All, seed by seed, the large batches, which are quick, first."""
+        for seed in self.seeds:
+            for batch_size in sorted(self.batch_sizes, reverse=True):
+                for loss in LOSSES:
+                    yield Training(self, seed, batch_size, loss)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For experiment.json: `base` without what every run has of its own."""
+        base = self.base.as_dict()
+        for name in ("seed", "batch_size", "convention"):
+            del base[name]
+        return {"batch_sizes": list(self.batch_sizes), "seeds": list(self.seeds), "base": base}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of the runs."""
+
+    plan: Plan
+    seed: int
+    batch_size: int
+    loss: str
+
+    @property
+    def options(self) -> Options:
+        """Those of its run."""
+        own = {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "convention": LOSSES[self.loss],
+        }
+        return Options(**(self.plan.base.as_dict() | own))
+
+    def folder(self, out: Path) -> Path:
+        """Where it is."""
+        return out / "runs" / f"seed_{self.seed}_batch_{self.batch_size}_{self.loss}"
+
+    def found(self, out: Path) -> Run | None:
+        """Its run, if it has been started."""
+        folder = self.folder(out)
+        return Run.open(folder) if (folder / "config.json").is_file() else None
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}, batch size {self.batch_size}, {self.loss}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with half the width of its interval: NaN for one value alone."""
+
+    mean: float
+    half: float
+    count: int
+
+    def __str__(self) -> str:
+        if not self.count:
+            return "-"
+        if not self.half > 0 or math.isinf(self.half):
+            return f"{self.mean:.4g}" + (" ± 0" if self.half == 0 else "")
+        digits = max(0, 1 - math.floor(math.log10(self.half)))
+        return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Of values that are a sample of a normal distribution.
+
+    >>> interval([1.0, 2.0, 3.0])
+    Interval(mean=2.0, half=2.484137711...)
+    """
+    from scipy import stats
+
+    count = len(values)
+    if not count:
+        return Interval(math.nan, math.nan, 0)
+    mean = float(np.mean(values))
+    if count == 1:
+        return Interval(mean, math.nan, 1)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count)
+    return Interval(mean, float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, count)
+
+
+def run(plan: Plan, out: Path, cache: Path | None = None, tell: Console | None = None) -> list[Run]:
+    """Train all that is not trained yet, one after the other; returns the runs, in order.
+
+    A finished run stays as it is and an unfinished one goes on; after each, the results are
+    written. Raises `RunError` where `out` holds an experiment that was asked otherwise or
+    something else, and what training raises.
+    """
+    _prepare(plan, out)
+    tell = tell or console(stderr=True)
+    every = list(plan.trainings())
+    for number, one in enumerate(every, 1):
+        found = one.found(out)
+        if found is not None and found.finished:
+            _check_options(one, found)
+        else:
+            _say(tell, f"{number} of {len(every)}: {one}; {left(plan, out)}")
+            since = time.monotonic()
+            last = _train(one, out, cache).history()[-1]
+            minutes = (time.monotonic() - since) / 60
+            _say(
+                tell,
+                f"  loss {last['loss']:.4g}, validation loss {last['val_loss']:.4g}, accuracy "
+                f"{last['val_accuracy']:.1%}, {last['clipped']} clipped; {minutes:.1f} min",
+            )
+            write_results(plan, out)
+    write_results(plan, out)
+    return [Run.open(one.folder(out)) for one in every]
+
+
+def _say(out: Console, line: str) -> None:
+    out.print(line, markup=False, soft_wrap=True)
+
+
+def _prepare(plan: Plan, out: Path) -> None:
+    """Write what is asked for, or see that the same was asked before; more seeds may be."""
+    path, asked = out / "experiment.json", plan.as_dict()
+    if path.is_file():
+        held = _held(path)
+        for name, value in asked["base"].items():
+            if held.get("base", {}).get(name) != value and name not in ("data", "device"):
+                was = held.get("base", {}).get(name)
+                option = f"--{name.replace('_', '-')}"
+                raise RunError(f"{out}: this experiment has {option} {was}, not {value}")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: holds something else; choose another folder")
+    (out / "runs").mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json_text(asked).encode())
+
+
+def _check_options(one: Training, found: Run) -> None:
+    """Raises `RunError` for a finished run that was another training."""
+    for name, value in one.options.as_dict().items():
+        if name not in ("data", "device") and found.options.get(name) != value:
+            was, option = found.options.get(name), f"--{name.replace('_', '-')}"
+            raise RunError(f"{found.folder}: this run has {option} {was}, not {value}")
+
+
+def _held(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: not an experiment")
+    return found
+
+
+def _train(one: Training, out: Path, cache: Path | None) -> Run:
+    """From the beginning or from where it stopped, in this process."""
+    folder, found = one.folder(out), one.found(out)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()  # else every model before stays in memory
+    if found is not None:
+        given = {name: getattr(one.options, name) for name in found.options}
+        return training.resume(folder, given, cache)
+    if folder.is_dir():
+        Run(folder).clear_leftovers()  # of a kill before the configuration was written
+    return training.start(one.options, folder, cache)
+
+
+def left(plan: Plan, out: Path) -> str:
+    """How long the rest may take, by the seconds of epochs so far; "at least" where some batch size
+    has none yet."""
+    seconds: dict[int, list[float]] = {size: [] for size in plan.batch_sizes}
+    missing = dict.fromkeys(plan.batch_sizes, 0)
+    for one in plan.trainings():
+        found = one.found(out)
+        rows = found.history() if found else []
+        seconds[one.batch_size] += [row["seconds"] for row in rows]
+        if not (found and found.finished):
+            missing[one.batch_size] += plan.base.epochs - len(rows)
+    known = {size: float(np.mean(found)) for size, found in seconds.items() if found}
+    if not known:
+        return "time left not known yet"
+    total = sum(missing[size] * known.get(size, max(known.values())) for size in missing)
+    least = "" if all(size in known for size in missing if missing[size]) else "at least "
+    return f"{least}{_duration(total)} left"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two finished runs that differ in the loss alone."""
+
+    batch_size: int
+    seed: int
+    runs: dict[str, Run]
+    histories: dict[str, list[Row]]
+    exact: dict[str, dict[str, float]]
+
+
+def pairs(plan: Plan, out: Path) -> list[Pair]:
+    """All of which both runs are finished; raises `RunError` where their first weights differ."""
+    found = []
+    for batch_size in sorted(plan.batch_sizes):
+        for seed in plan.seeds:
+            runs = {loss: Training(plan, seed, batch_size, loss).found(out) for loss in LOSSES}
+            done = {loss: run for loss, run in runs.items() if run and run.finished}
+            if len(done) == len(LOSSES):
+                _check_same_start(list(done.values()))
+                histories = {loss: run.history() for loss, run in done.items()}
+                exact = {loss: exact_losses(run) for loss, run in done.items()}
+                found.append(Pair(batch_size, seed, done, histories, exact))
+    return found
+
+
+def _check_same_start(runs: Sequence[Run]) -> None:
+    from safetensors.numpy import load_file
+
+    first, *others = (load_file(run.need("initial.safetensors")) for run in runs)
+    for run, other in zip(runs[1:], others, strict=True):
+        same = first.keys() == other.keys()
+        if not same or any(not np.array_equal(first[name], other[name]) for name in first):
+            raise RunError(f"{run.folder}: other initial weights than {runs[0].folder}")
+
+
+def exact_losses(run: Run) -> dict[str, float]:
+    """The unclipped loss of the final weights, whatever they were trained with."""
+    found = run.outputs(FULL)
+    return {
+        name: float(from_raw_outputs(found[f"{split}_raw"], found[f"{split}_labels"]).mean())
+        for name, split in _SPLITS.items()
+    }
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One quantity at one epoch over the seeds; `difference` is clipped minus unclipped, paired."""
+
+    batch_size: int
+    quantity: str
+    epoch: int
+    clipped: Interval
+    unclipped: Interval
+    difference: Interval
+
+    @property
+    def verdict(self) -> str:
+        """What the interval of the difference says of the clipped loss."""
+        if math.isnan(self.difference.half):
+            return "-"
+        if abs(self.difference.mean) <= self.difference.half:
+            return "none shown"
+        return "higher" if self.difference.mean > 0 else "lower"
+
+
+def compared(found: Sequence[Pair]) -> list[Compared]:
+    """Every quantity at every epoch that all pairs of a batch size have; what is exact, at the end.
+
+    A run whose loss is no longer finite ends early; what follows then is not compared.
+    """
+    rows = []
+    for batch_size in sorted({pair.batch_size for pair in found}):
+        mine = [pair for pair in found if pair.batch_size == batch_size]
+        epochs = min(len(rows) for pair in mine for rows in pair.histories.values())
+        for epoch in range(epochs):
+            now = [{loss: pair.histories[loss][epoch] for loss in LOSSES} for pair in mine]
+            rows += [_compared(batch_size, name, epoch + 1, now) for name in QUANTITIES]
+        last = [pair.exact for pair in mine]
+        rows += [_compared(batch_size, name, epochs, last) for name in EXACT]
+    return rows
+
+
+def _compared(
+    batch_size: int, quantity: str, epoch: int, values: Sequence[dict[str, Row]]
+) -> Compared:
+    """Of one row for each loss, for every seed."""
+    clipped, unclipped = ([rows[loss][quantity] for rows in values] for loss in LOSSES)
+    differences = [one - other for one, other in zip(clipped, unclipped, strict=True)]
+    intervals = (interval(numbers) for numbers in (clipped, unclipped, differences))
+    return Compared(batch_size, quantity, epoch, *intervals)
+
+
+def _as_row(one: Compared) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "batch_size": one.batch_size,
+        "quantity": one.quantity,
+        "epoch": one.epoch,
+        "seeds": one.difference.count,
+    }
+    for name in ("clipped", "unclipped", "difference"):
+        found: Interval = getattr(one, name)
+        row |= {
+            name: found.mean,
+            f"{name}_low": found.mean - found.half,
+            f"{name}_high": found.mean + found.half,
+        }
+    return row
+
+
+def _run_rows(found: Sequence[Pair]) -> list[dict[str, Any]]:
+    return [
+        {
+            "batch_size": pair.batch_size,
+            "seed": pair.seed,
+            "trained_with": loss,
+            **pair.histories[loss][-1],
+            **pair.exact[loss],
+            "seconds": sum(row["seconds"] for row in pair.histories[loss]),
+        }
+        for pair in found
+        for loss in LOSSES
+    ]
+
+
+def write_results(plan: Plan, out: Path) -> None:
+    """Write the tables and the figure of all pairs that are finished; nothing without any."""
+    found = pairs(plan, out)
+    if not found:
+        return
+    rows = compared(found)
+    write_atomically(out / "epochs.csv", csv_bytes([_as_row(row) for row in rows]))
+    write_atomically(out / "runs.csv", csv_bytes(_run_rows(found)))
+    write_atomically(out / "results.md", markdown(found, rows).encode())
+    for suffix in (".png", ".svg"):
+        write_atomically(out / f"epochs{suffix}", draw(found, rows, suffix))
+
+
+def _said(found: Sequence[Pair]) -> str:
+    """What was trained, where, and how long it took."""
+    run = next(iter(found[0].runs.values()))
+    options, data = run.options, run.config["data"]
+    seconds = sum(row["seconds"] for p in found for rows in p.histories.values() for row in rows)
+    images = "synthetic images" if data["synthetic"] else "photographs"
+    keras = options["framework"] == "keras"
+    return (
+        f"{data['train']:,} training and {data['validation']:,} validation {images} at "
+        f"{options['size']} x {options['size']} pixels; "
+        f"{'Keras on ' + options['backend'] if keras else 'PyTorch'}, {run.config['device']}; "
+        f"{options['epochs']} epochs at most, {len(found)} pairs of runs, "
+        f"{_duration(seconds)} of training. "
+        f"Means over the seeds ± half of the {LEVEL:.0%} interval of Student's t; differences are "
+        "paired by seed, clipped minus unclipped."
+    )
+
+
+def _final(rows: Sequence[Compared]) -> list[Compared]:
+    """The last epoch of every quantity."""
+    last = {row.batch_size: row.epoch for row in rows}
+    return [row for row in rows if row.epoch == last[row.batch_size]]
+
+
+_FINAL_HEADS = ("batch", "at the end", "clipped", "unclipped", "difference", "clipped is")
+
+
+def _final_cells(rows: Sequence[Compared]) -> list[tuple[str, ...]]:
+    names = QUANTITIES | EXACT
+    return [
+        (
+            str(row.batch_size),
+            names[row.quantity],
+            str(row.clipped),
+            str(row.unclipped),
+            str(row.difference),
+            row.verdict,
+        )
+        for row in _final(rows)
+    ]
+
+
+def _epoch_cells(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+    """How many training samples were clipped at every epoch: heads and lines."""
+    sizes = sorted({row.batch_size for row in rows})
+    heads = ["epoch", *(f"{size}, {loss}" for size in sizes for loss in LOSSES)]
+    by = {(row.batch_size, row.epoch): row for row in rows if row.quantity == "clipped"}
+    lines = []
+    for epoch in range(1, max(epoch for _, epoch in by) + 1):
+        cells = [
+            str(getattr(by[size, epoch], loss)) if (size, epoch) in by else "-"
+            for size in sizes
+            for loss in LOSSES
+        ]
+        lines.append([str(epoch), *cells])
+    return heads, lines
+
+
+_CLIPPED_TITLE = "training samples in the clipped region, by batch size and loss"
+
+
+def print_results(out: Console, found: Sequence[Pair], rows: Sequence[Compared]) -> None:
+    """Both tables, for the terminal."""
+    _say(out, _said(found))
+    final, lines = _final_cells(rows), _epoch_cells(rows)
+    for title, heads, cells in (
+        ("after the last epoch", _FINAL_HEADS, final),
+        (_CLIPPED_TITLE, *lines),
+    ):
+        shown = Table(title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for head in heads:
+            shown.add_column(head, justify="left" if head in _FINAL_HEADS[1::4] else "right")
+        for line in cells:
+            shown.add_row(*line)
+        print_table(out, shown)
+
+
+def markdown(found: Sequence[Pair], rows: Sequence[Compared]) -> str:
+    """The same as Markdown."""
+
+    def as_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+        lines = [heads, ["---"] * len(heads), *cells]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    return (
+        f"{_said(found)}\n\n{as_table(_FINAL_HEADS, _final_cells(rows))}\n"
+        f"{_CLIPPED_TITLE.capitalize()}:\n\n{as_table(*_epoch_cells(rows))}"
+    )
+
+
+_SHOWN = ("loss", "val_loss", "val_accuracy", "clipped")
+_SUBTRACTED = "val_loss"
+_STYLES: dict[str, dict[str, Any]] = {
+    "clipped": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
+    "unclipped": {"color": "#0072B2", "marker": "^", "linestyle": "--"},
+}
+"""Of Okabe and Ito's palette."""
+_DIFFERENCE: dict[str, dict[str, Any]] = {
+    "difference": {"color": "#000000", "marker": "s", "linestyle": "-"}
+}
+
+
+def draw(found: Sequence[Pair], rows: Sequence[Compared], suffix: str) -> bytes:
+    """Quantities by epoch, a column for every batch size; png or svg by the suffix."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    sizes = sorted({row.batch_size for row in rows})
+    synthetic = next(iter(found[0].runs.values())).config["data"]["synthetic"]
+    content = BytesIO()
+    with rc_context({"font.size": 9, "svg.hashsalt": "segact"}):
+        figure = Figure(figsize=(4 * len(sizes) + 1, 11), layout="constrained")
+        seeds = len({pair.seed for pair in found})
+        figure.suptitle(
+            f"{'Synthetic images' if synthetic else 'Photographs'}: means over {seeds} seeds, "
+            f"with {LEVEL:.0%} intervals"
+        )
+        shape = len(_SHOWN) + 1, len(sizes)
+        grid = figure.subplots(*shape, squeeze=False, sharex="col", sharey="row")
+        for line, quantity in zip(grid, (*_SHOWN, _SUBTRACTED), strict=True):
+            difference = line[0] is grid[-1, 0]
+            for axes, size in zip(line, sizes, strict=True):
+                mine = [r for r in rows if r.batch_size == size and r.quantity == quantity]
+                _curves(axes, mine, _DIFFERENCE if difference else _STYLES)
+            said = "\nclipped minus unclipped, paired" if difference else ""
+            line[0].set_ylabel(QUANTITIES[quantity] + said)
+        for axes, size in zip(grid[0], sizes, strict=True):
+            axes.set_title(f"batch size {size}")
+        for axes in grid[-1]:
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        grid[0, 0].legend(title="loss")
+        named = {"Date": None} if suffix == ".svg" else {}
+        figure.savefig(content, dpi=130, format=suffix.removeprefix("."), metadata=named)
+    return content.getvalue()
+
+
+def _curves(axes: Any, rows: Sequence[Compared], styles: dict[str, dict[str, Any]]) -> None:
+    """Both losses with their intervals, or the difference with its own and a line at 0."""
+    epochs = [row.epoch for row in rows]
+    if "difference" in styles:
+        axes.axhline(0, color="0.5", linewidth=0.8)
+    for loss, style in styles.items():
+        found: list[Interval] = [getattr(row, loss) for row in rows]
+        mean = np.array([one.mean for one in found])
+        half = np.nan_to_num([one.half for one in found])
+        axes.plot(epochs, mean, label=loss, markersize=4, markerfacecolor="none", **style)
+        low, high = mean - half, mean + half
+        if loss != "difference":  # nothing that is shown can be below 0
+            low = np.maximum(low, 0)
+        if rows and rows[0].quantity == "val_accuracy":
+            high = np.minimum(high, 1)
+        axes.fill_between(epochs, low, high, facecolor=style["color"], alpha=0.15, linewidth=0)
+        for edge in (low, high):
+            how = {"color": style["color"], "linestyle": style["linestyle"]}
+            axes.plot(epochs, edge, linewidth=0.5, **how)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="The experiment's folder; what is there goes on.")],
+    framework: Annotated[str, typer.Option(help="torch or keras.")] = "torch",
+    backend: Annotated[str, typer.Option(help="Keras's.")] = Options.backend,
+    data: Annotated[
+        Path | None, typer.Option(help="The images; without it, the synthetic set.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder in which to keep the decoded images.")
+    ] = None,
+    batch_size: Annotated[list[int], typer.Option(help="Several times.")] = list(BATCH_SIZES),  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Several times.")] = list(SEEDS),  # noqa: B006
+    size: Annotated[int, typer.Option(help="Pixels.")] = SIZE,
+    epochs: Annotated[int, typer.Option(help="Of every run.")] = EPOCHS,
+    learning_rate: Annotated[float, typer.Option(help="Of RMSprop.")] = Options.learning_rate,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = Options.device,
+) -> None:
+    """Train with the clipped and the unclipped loss, and say what differs."""
+    try:
+        base = Options(
+            framework=framework,
+            backend=backend,
+            data=str(data) if data else None,
+            size=size,
+            epochs=epochs,
+            patience=epochs,  # none stops before the others
+            learning_rate=learning_rate,
+            device=device,
+        )
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    plan = Plan(base, tuple(batch_size), tuple(seed))
+    run(plan, out, cache)
+    found = pairs(plan, out)
+    print_results(console(), found, compared(found))

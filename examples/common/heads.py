@@ -1,0 +1,159 @@
+"""What raw outputs mean: an activation, a loss, and perhaps a convention.
+
+`TorchHead` and `KerasHead` are mirrors. Without a convention (or with `exact`) the loss is that of
+raw outputs; with one it is that of the activation's probabilities, as the convention has it.
+"""
+
+import contextlib
+import importlib
+import math
+from difflib import get_close_matches
+from typing import Any
+
+from parity.cases import CONVENTIONS, REDUCED
+
+CLIP = 1e-7
+"""Keras clips probabilities this far from 0 and 1; of a sigmoid, raw outputs of +-16.118."""
+_WITH_CONVENTION = ("binary_cross_entropy", "binary_focal_cross_entropy", "dice_cross_entropy")
+
+
+class HeadError(ValueError):
+    """An activation, loss or convention that cannot be had; the message is one plain line."""
+
+
+def check_loss(loss: str, convention: str | None) -> None:
+    """Raises `HeadError` for a loss or convention that is none, or does not go with the other."""
+    conventions = ("exact", *CONVENTIONS)
+    for kind, name, known in (("loss", loss, REDUCED), ("convention", convention, conventions)):
+        if name is not None and name not in known:
+            near = get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]}? One" if near else "wanted one"
+            raise HeadError(f"unknown {kind} {name}; {hint} of {', '.join(known)}")
+    if convention and loss not in _WITH_CONVENTION:
+        raise HeadError(
+            f"--convention {convention} goes with --loss {' or '.join(_WITH_CONVENTION)}, "
+            f"not with {loss}"
+        )
+
+
+def imported(target: str) -> Any:
+    """What `module:name` names; raises `HeadError`."""
+    module, _, name = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise HeadError(f"--activation {target}: {error}") from error
+    return found
+
+
+class _Head:
+    """What both have in common; `xp` is the namespace of their tensors' functions, `half` 1/2.
+
+    Attributes:
+        activation: of the framework's own package.
+        convention: the name of a convention on probabilities, or None.
+        limits: the raw outputs at which the activation is 1e-7 and 1 - 1e-7; infinite where it
+            cannot say.
+    """
+
+    def __init__(
+        self, package: Any, xp: Any, half: Any, activation: str, loss: str, convention: str | None
+    ) -> None:
+        check_loss(loss, convention)
+        self.package, self.xp, self.name = package, xp, loss
+        self.activation = self._activation(activation)
+        self.convention = None if convention == "exact" else convention
+        self.limits, self._threshold = (-math.inf, math.inf), None
+        with contextlib.suppress(NotImplementedError):  # an activation without a `ppf`
+            self.limits = self.activation.effective_domain(CLIP)
+            self._threshold = float(self.activation.ppf(half))
+
+    def _activation(self, text: str) -> Any:
+        """By name, or `module:name`: an activation of the framework, or a CDF to make one of."""
+        if ":" not in text:
+            try:
+                return self.package.get_activation(text)
+            except ValueError as error:
+                raise HeadError(f"--activation: {error}") from error
+        found = imported(text)
+        if isinstance(found, self.package.Activation):
+            return found
+        foreign = any("Activation" in base.__name__ for base in type(found).__mro__)
+        if foreign or isinstance(found, type) or not callable(found):
+            raise HeadError(
+                f"--activation {text}: a {type(found).__name__}; wanted an Activation of "
+                f"{self.package.__name__}, or a function from raw outputs to probabilities"
+            )
+        return self.package.register_activation(text, found)
+
+    @property
+    def _class_name(self) -> str:
+        """`dice_cross_entropy` is `DiceCrossEntropy`."""
+        return "".join(word.title() for word in self.name.split("_"))
+
+    def _loss_options(self) -> dict[str, Any]:
+        if self.convention:
+            return {"from_logits": False, "convention": self.convention}
+        return {} if self.name == "lovasz_hinge" else {"activation": self.activation}
+
+    def positive(self, raw: Any) -> Any:
+        """Whether a raw output says yes: its probability is above 1/2."""
+        if self._threshold is None:
+            return self.activation.cdf(raw) > 0.5
+        return raw > self._threshold
+
+    def wrong(self, raw: Any, labels: Any) -> Any:
+        """Whether that is not what the label says."""
+        return self.positive(raw) != (labels > 0.5)
+
+    def clipped(self, raw: Any) -> Any:
+        """Whether the probability is within 1e-7 of 0 or 1."""
+        return self.xp.logical_or(raw < self.limits[0], raw > self.limits[1])
+
+
+class TorchHead(_Head):
+    """In PyTorch; raises `HeadError`."""
+
+    def __init__(self, activation: str, loss: str, convention: str | None = None) -> None:
+        import torch
+
+        import segact_torch
+
+        super().__init__(segact_torch, torch, torch.tensor(0.5), activation, loss, convention)
+        self._loss = getattr(segact_torch, f"{self._class_name}Loss")(**self._loss_options())
+
+    def loss(self, raw: Any, labels: Any) -> Any:
+        """The loss of a batch, from raw outputs."""
+        return self._loss(self.activation.cdf(raw) if self.convention else raw, labels)
+
+
+class KerasHead(_Head):
+    """In Keras; raises `HeadError`."""
+
+    def __init__(self, activation: str, loss: str, convention: str | None = None) -> None:
+        import keras
+
+        import segact_tf
+
+        half = keras.ops.convert_to_tensor(0.5)
+        super().__init__(segact_tf, keras.ops, half, activation, loss, convention)
+        name = self._class_name.replace("CrossEntropy", "Crossentropy")
+        self._loss = getattr(segact_tf, name)(**self._loss_options())
+
+    def loss(self, labels: Any, raw: Any) -> Any:
+        """The loss of a batch, from raw outputs."""
+        return self._loss(labels, self.activation.cdf(raw) if self.convention else raw)
+
+    def keras_loss(self) -> Any:
+        """The same as Keras's `compile` takes it."""
+        import keras
+
+        head = self
+
+        class OfRawOutputs(keras.losses.Loss):
+            def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+                return head.loss(y_true, y_pred)
+
+        return OfRawOutputs(name=self.name)

@@ -1,0 +1,267 @@
+"""The folder of a training run. Every file in it is written whole, or not at all.
+
+    config.json             options, data, versions; `finished` says whether the run has ended
+    history.csv             one row an epoch
+    steps.csv               the loss of each of the first steps
+    initial.safetensors     the weights before the first step; epoch_N: after that epoch;
+                            best: after the epoch with the lowest training loss; final: at the end
+    outputs_epoch_N.npz     the raw outputs, labels and names of all samples, then;
+    outputs_full.npz        and at the end
+    last.*                  the framework's own checkpoint, to go on from
+
+A resumed run starts from its checkpoint, which is written after everything else of its epoch: what
+the folder holds of later epochs is made again.
+"""
+
+import csv
+import io
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.inputs import Array
+from parity.records import json_text, versions, write_atomically
+
+FORMAT = 1
+STEPS = 100
+"""So many steps have their loss written down."""
+Row = dict[str, float]
+
+
+class RunError(ValueError):
+    """A run that cannot be started, continued or read; the message is one plain line."""
+
+
+def all_versions() -> dict[str, str]:
+    """Those that a record of the judge holds, and of what the examples use besides."""
+    found = versions()
+    for package in ("lightning", "torchvision", "pillow"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table with the keys of the first row for a head; numbers as they can be read back."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _number(path: Path, text: str | None) -> float:
+    try:
+        return int(text or "")
+    except ValueError:
+        pass
+    try:
+        return float(text or "")
+    except ValueError:
+        raise RunError(f"{path}: {text!r} where a number is wanted") from None
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a table of numbers; none where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: _number(path, text) for key, text in row.items()} for row in rows]
+
+
+def stopped(losses: Sequence[float], patience: int) -> str:
+    """Why training ends after these losses, as the early stopping of both frameworks has it.
+
+    >>> stopped([3.0, 2.0, 2.5, 2.0], patience=2), stopped([3.0, 2.0, 2.5, 1.0], patience=2)
+    ('no lower training loss for 2 epochs', '')
+    """
+    if losses and not math.isfinite(losses[-1]):
+        return "the training loss is no longer finite"
+    if losses and len(losses) - 1 - losses.index(min(losses)) >= patience:
+        return f"no lower training loss for {patience} epochs"
+    return ""
+
+
+@dataclass
+class Run:
+    """A run's folder, open."""
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def check_new(cls, folder: Path) -> None:
+        """Raises `RunError` where something is in the folder already."""
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder}: wanted a folder")
+        if not folder.exists() or not any(folder.iterdir()):
+            return
+        if not (folder / "config.json").is_file():
+            raise RunError(f"{folder}: holds something else; choose another folder")
+        if cls.open(folder).finished:
+            raise RunError(f"{folder}: holds a finished run; choose another folder")
+        raise RunError(f"{folder}: holds an unfinished run; --resume continues it")
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any]) -> "Run":
+        """A new run; raises `RunError` where the folder holds anything."""
+        cls.check_new(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, {"format": FORMAT, "finished": False, "stopped": "", **config})
+        run.write_config()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """A run that is there; raises `RunError` where it cannot be read."""
+        path = folder / "config.json"
+        try:
+            config = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise RunError(f"{folder}: no run; it has no config.json") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read ({error})") from error
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise RunError(f"{path}: not the configuration of a run, format {FORMAT}")
+        return cls(folder, config)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return bool(self.config.get("finished"))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was started with."""
+        return dict(self.config["options"])
+
+    def clear_leftovers(self) -> None:
+        """Remove what a kill has left of files that were being written; their names are hidden."""
+        for path in self.folder.glob(".*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def path(self, name: str) -> Path:
+        """The path of a file of the run."""
+        return self.folder / name
+
+    def need(self, name: str) -> Path:
+        """The same; raises `RunError` where there is no such file."""
+        if not self.path(name).is_file():
+            state = "" if self.finished else ", and the run is not finished"
+            raise RunError(f"{self.folder}: has no {name}{state}")
+        return self.path(name)
+
+    def write_config(self) -> None:
+        """Write what `config` holds now."""
+        write_atomically(self.path("config.json"), json_text(self.config).encode())
+
+    def history(self) -> list[Row]:
+        """One row for every epoch."""
+        return read_csv(self.path("history.csv"))
+
+    def steps(self) -> list[float]:
+        """The loss of each of the first steps."""
+        return [row["loss"] for row in read_csv(self.path("steps.csv"))]
+
+    def write_history(self, rows: Sequence[Row], steps: Sequence[float]) -> None:
+        """Replace both tables."""
+        numbered = [{"step": number, "loss": loss} for number, loss in enumerate(steps, 1)]
+        write_atomically(self.path("steps.csv"), csv_bytes(numbered))
+        write_atomically(self.path("history.csv"), csv_bytes(rows))
+
+    def write_outputs(self, when: str, arrays: Mapping[str, Array]) -> None:
+        """`outputs_WHEN.npz`."""
+        content = io.BytesIO()
+        np.savez(content, **arrays)  # type: ignore[arg-type]
+        write_atomically(self.path(f"outputs_{when}.npz"), content.getvalue())
+
+    def outputs(self, when: str) -> dict[str, Array]:
+        """What `write_outputs` wrote; raises `RunError` where it is missing or damaged."""
+        path = self.need(f"outputs_{when}.npz")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError) as error:
+            raise RunError(f"{path}: damaged ({error})") from error
+
+
+@dataclass
+class Recorder:
+    """What happens to a run's folder while it trains, whatever the framework.
+
+    Args:
+        run: the run.
+        splits: what has raw outputs, by name, with `images`, `labels` and `names` each.
+        checkpoint_epoch: after this one, weights and raw outputs are kept.
+        save: writes the weights as they are now, into the file of a path.
+        predict: the raw outputs (N,) of the network as it is now, in inference mode, for images.
+        done: the epochs that the checkpoint has behind it, which a resumed run goes on from.
+        steps_an_epoch: how many steps those have.
+    """
+
+    run: Run
+    splits: Mapping[str, Any]
+    checkpoint_epoch: int
+    save: Callable[[Path], None]
+    predict: Callable[[Array], Array]
+    done: int
+    steps_an_epoch: int
+
+    def __post_init__(self) -> None:
+        self.rows = self.run.history()[: self.done]
+        self.steps = self.run.steps()[: min(STEPS, self.done * self.steps_an_epoch)]
+        if len(self.rows) < self.done:
+            raise RunError(
+                f"{self.run.folder}: the checkpoint is of epoch {self.done}, history.csv has "
+                f"{len(self.rows)}"
+            )
+
+    @property
+    def losses(self) -> list[float]:
+        """The training loss of every epoch."""
+        return [row["loss"] for row in self.rows]
+
+    @property
+    def wants_steps(self) -> bool:
+        """Whether the loss of the next step is to be appended to `steps`."""
+        return len(self.steps) < STEPS
+
+    def end_of_epoch(self, row: Row) -> None:
+        """Write the row, and the weights and outputs that this epoch is the one for."""
+        self.rows.append(row)
+        self.run.write_history(self.rows, self.steps)
+        if row["loss"] == min(self.losses) and self.losses.index(row["loss"]) == len(self.rows) - 1:
+            self.save(self.run.path("best.safetensors"))
+        if len(self.rows) == self.checkpoint_epoch:
+            when = f"epoch_{self.checkpoint_epoch}"
+            self.save(self.run.path(f"{when}.safetensors"))
+            self._write_outputs(when)
+
+    def end(self, reason: str) -> None:
+        """Write what a finished run has; the configuration comes last."""
+        self.save(self.run.path("final.safetensors"))
+        self._write_outputs("full")
+        self.run.config |= {"finished": True, "stopped": reason, "epochs": len(self.rows)}
+        self.run.write_config()
+
+    def _write_outputs(self, when: str) -> None:
+        arrays = {}
+        for name, split in self.splits.items():
+            arrays[f"{name}_raw"] = self.predict(split.images).astype(np.float32)
+            arrays[f"{name}_labels"] = np.asarray(split.labels)
+            arrays[f"{name}_names"] = np.array(split.names)
+        self.run.write_outputs(when, arrays)
