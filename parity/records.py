@@ -77,8 +77,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:  # a full disk does not say where
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -91,7 +91,7 @@ def _claims(run: Run) -> list[Row]:
         judge: Callable[[Splits], tuple[str, bool | None]],
         command: str,
     ) -> Row:
-        ours, holds = judge(splits) if splits else ("not trained so far", None)
+        ours, holds = judge(splits) if splits else ("not kept", None)
         return Row(claim, name, seed, ours, holds, command)
 
     low, high = SEEN
@@ -167,7 +167,7 @@ def _past(splits: Splits) -> tuple[str, bool]:
     ), some
 
 
-def _stops(splits: Splits) -> tuple[str, bool]:
+def _stops(splits: Splits) -> tuple[str, bool | None]:
     """Where float32 losses stop, and how many samples stand there."""
     (low, high_cat), (_, high_dog) = limits("keras", 0), limits("keras", 1)
     ours = f"{low:.3g} below, {high_cat:.3f} (cats) and {high_dog:.3f} (dogs) above; there stand "
@@ -179,7 +179,8 @@ def _stops(splits: Splits) -> tuple[str, bool]:
         return f"{below:,} and {above:,} samples"
 
     near = abs(low / KERAS_LIMITS[0] - 1) < 0.25 and abs(high_cat / KERAS_LIMITS[1] - 1) < 0.02
-    return ours + _each(splits, standing), near
+    some = any(standing(samples) != "0 and 0 samples" for samples in splits.values())
+    return ours + _each(splits, standing), near if some else None
 
 
 def _accuracy(splits: Splits) -> tuple[str, None]:
@@ -199,7 +200,8 @@ def _batches(splits: Splits, size: int, seed: int) -> tuple[str, bool | None]:
         return f"{many}, at most {found.max():.2g} apart, relative"
 
     ours = "; ".join(f"{name} {said(found)}" for name, found in apart.items())
-    judged = all(found.size for found in apart.values())
+    clipped = any(samples.parted.any() for samples in splits.values())  # else there is no claim
+    judged = clipped and all(found.size for found in apart.values())
     return ours, not any((found > VISIBLE).any() for found in apart.values()) if judged else None
 
 

@@ -14,12 +14,12 @@ keras clips them. A folder holds
 The last four are written anew after each run, from those that are finished.
 """
 
-import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,18 +29,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from examples.cats_vs_dogs import training
 from examples.cats_vs_dogs.clipping import FULL, from_raw_outputs
 from examples.cats_vs_dogs.options import Options
-from examples.common.runs import Row, Run, RunError, csv_bytes
+from examples.cats_vs_dogs.task import CatsVsDogs, Splits, load
+from examples.common import training
+from examples.common.cli import counted, who
+from examples.common.runs import Row, Run, RunError, csv_bytes, read_json
+from examples.common.statistics import LEVEL, Interval, interval
 from parity.records import json_text, write_atomically
 from parity.report import console, print_table
 
 BATCH_SIZES, SEEDS, SIZE, EPOCHS = (1, 4, 20), (0, 1, 2), 64, 20
 LOSSES: dict[str, str | None] = {"clipped": "keras", "unclipped": None}
 """By name: the convention."""
-LEVEL = 0.95
-"""Of the intervals, of Student's t."""
 QUANTITIES = {
     "loss": "training loss, its own",
     "val_loss": "validation loss, its own",
@@ -126,41 +127,6 @@ class Training:
         return f"seed {self.seed}, batch size {self.batch_size}, {self.loss}"
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean with half the width of its interval: NaN for one value alone."""
-
-    mean: float
-    half: float
-    count: int
-
-    def __str__(self) -> str:
-        if not self.count:
-            return "-"
-        if not self.half > 0 or math.isinf(self.half):
-            return f"{self.mean:.4g}" + (" ± 0" if self.half == 0 else "")
-        digits = max(0, 1 - math.floor(math.log10(self.half)))
-        return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Of values that are a sample of a normal distribution.
-
-    >>> interval([1.0, 2.0, 3.0])
-    Interval(mean=2.0, half=2.484137711...)
-    """
-    from scipy import stats
-
-    count = len(values)
-    if not count:
-        return Interval(math.nan, math.nan, 0)
-    mean = float(np.mean(values))
-    if count == 1:
-        return Interval(mean, math.nan, 1)
-    error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    return Interval(mean, float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, count)
-
-
 def run(plan: Plan, out: Path, cache: Path | None = None, tell: Console | None = None) -> list[Run]:
     """Train all that is not trained yet, one after the other; returns the runs, in order.
 
@@ -168,7 +134,8 @@ def run(plan: Plan, out: Path, cache: Path | None = None, tell: Console | None =
     written. Raises `RunError` where `out` holds an experiment that was asked otherwise or
     something else, and what training raises.
     """
-    _prepare(plan, out)
+    splits = load(plan.base, cache)
+    _prepare(plan, out, CatsVsDogs(plan.base, splits=splits).described())
     tell = tell or console(stderr=True)
     every = list(plan.trainings())
     for number, one in enumerate(every, 1):
@@ -178,7 +145,7 @@ def run(plan: Plan, out: Path, cache: Path | None = None, tell: Console | None =
         else:
             _say(tell, f"{number} of {len(every)}: {one}; {left(plan, out)}")
             since = time.monotonic()
-            last = _train(one, out, cache).history()[-1]
+            last = _train(one, out, splits).history()[-1]
             minutes = (time.monotonic() - since) / 60
             _say(
                 tell,
@@ -194,18 +161,26 @@ def _say(out: Console, line: str) -> None:
     out.print(line, markup=False, soft_wrap=True)
 
 
-def _prepare(plan: Plan, out: Path) -> None:
-    """Write what is asked for, or see that the same was asked before; more seeds may be."""
+def _prepare(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
+    """Write what is asked for, or see that no other was asked for before, of the same images."""
     path, asked = out / "experiment.json", plan.as_dict()
     if path.is_file():
-        held = _held(path)
+        held = read_json(path)
         for name, value in asked["base"].items():
             if held.get("base", {}).get(name) != value and name not in ("data", "device"):
                 was = held.get("base", {}).get(name)
                 option = f"--{name.replace('_', '-')}"
                 raise RunError(f"{out}: this experiment has {option} {was}, not {value}")
+        for name in ("batch_sizes", "seeds"):
+            if set(held.get(name, [])) - set(asked[name]):
+                option = f"--{name.replace('_', '-').removesuffix('s')}"
+                has = ", ".join(map(str, held[name]))
+                raise RunError(f"{out}: this experiment has {option} {has}; ask for these, too")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: holds something else; choose another folder")
+    for found in filter(None, (one.found(out) for one in plan.trainings())):
+        if found.config["data"] != images:
+            raise RunError(f"{found.folder}: other images than those given now")
     (out / "runs").mkdir(parents=True, exist_ok=True)
     write_atomically(path, json_text(asked).encode())
 
@@ -218,27 +193,18 @@ def _check_options(one: Training, found: Run) -> None:
             raise RunError(f"{found.folder}: this run has {option} {was}, not {value}")
 
 
-def _held(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path}: not an experiment")
-    return found
-
-
-def _train(one: Training, out: Path, cache: Path | None) -> Run:
+def _train(one: Training, out: Path, splits: Splits) -> Run:
     """From the beginning or from where it stopped, in this process."""
     folder, found = one.folder(out), one.found(out)
+    make = partial(CatsVsDogs, splits=splits)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.clear_session()  # else every model before stays in memory
     if found is not None:
         given = {name: getattr(one.options, name) for name in found.options}
-        return training.resume(folder, given, cache)
+        return training.resume(make, Options, folder, given)
     if folder.is_dir():
         Run(folder).clear_leftovers()  # of a kill before the configuration was written
-    return training.start(one.options, folder, cache)
+    return training.start(make, one.options, folder)
 
 
 def left(plan: Plan, out: Path) -> str:
@@ -411,15 +377,16 @@ def _said(found: Sequence[Pair]) -> str:
     options, data = run.options, run.config["data"]
     seconds = sum(row["seconds"] for p in found for rows in p.histories.values() for row in rows)
     images = "synthetic images" if data["synthetic"] else "photographs"
-    keras = options["framework"] == "keras"
+    count = len(_final(compared(found)))
     return (
         f"{data['train']:,} training and {data['validation']:,} validation {images} at "
         f"{options['size']} x {options['size']} pixels; "
-        f"{'Keras on ' + options['backend'] if keras else 'PyTorch'}, {run.config['device']}; "
-        f"{options['epochs']} epochs at most, {len(found)} pairs of runs, "
+        f"{who(options)}, {run.config['device']}; "
+        f"{options['epochs']} epochs at most, {counted(len(found), 'pair')} of runs, "
         f"{_duration(seconds)} of training. "
         f"Means over the seeds ± half of the {LEVEL:.0%} interval of Student's t; differences are "
-        "paired by seed, clipped minus unclipped."
+        f"paired by seed, clipped minus unclipped. Of {count} such intervals "
+        f"{(1 - LEVEL) * count:.1f} leave 0 out by chance alone."
     )
 
 

@@ -29,6 +29,7 @@ from examples.cats_vs_dogs.clipping import (
     relative_difference,
     splits_of,
 )
+from examples.common.cli import who
 from examples.common.runs import Run, RunError, csv_bytes
 from parity.cases import CONVENTIONS
 from parity.inputs import Array
@@ -81,9 +82,8 @@ def _title(run: Run, when: str) -> str:
     options, epochs = run.options, run.config.get("epochs")
     after = f"full training ({epochs} epochs)" if when == FULL else when.replace("_", " ")
     images = "synthetic images" if run.config["data"]["synthetic"] else "photographs"
-    who = f"Keras on {options['backend']}" if options["framework"] == "keras" else "PyTorch"
     size = options["size"]
-    return f"After {after}: {images} at {size} x {size} pixels, {who}"
+    return f"After {after}: {images} at {size} x {size} pixels, {who(options)}"
 
 
 def _rows(split: str, samples: Samples) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Array]:
     The last batch may be smaller.
 
     >>> [batch.tolist() for batch in batches(5, 2, seed=0, epoch=0)]
-    [[4, 2], [3, 1], [0]]
+    [[2, 4], [3, 0], [1]]
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
     return in_batches(order, batch_size)

@@ -23,3 +23,24 @@ def written_beside(path: Path) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def held_alone(path: Path, otherwise: str) -> Iterator[None]:
+    """Holds a lock while inside; raises `RunError` with the line `otherwise` where another does.
+
+    The lock ends with the process, however that ends.
+    """
+    import fcntl
+
+    from examples.common.runs import RunError
+
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(otherwise) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

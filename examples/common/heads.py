@@ -10,7 +10,10 @@ import math
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 from parity.cases import CONVENTIONS, REDUCED
+from parity.inputs import Array
 
 CLIP = 1e-7
 """Keras clips probabilities this far from 0 and 1; of a sigmoid, raw outputs of +-16.118."""
@@ -59,16 +62,23 @@ class _Head:
     """
 
     def __init__(
-        self, package: Any, xp: Any, half: Any, activation: str, loss: str, convention: str | None
+        self,
+        package: Any,
+        xp: Any,
+        activation: str,
+        loss: str,
+        convention: str | None,
+        loss_options: dict[str, Any],
     ) -> None:
         check_loss(loss, convention)
         self.package, self.xp, self.name = package, xp, loss
+        self.loss_options = loss_options
         self.activation = self._activation(activation)
         self.convention = None if convention == "exact" else convention
         self.limits, self._threshold = (-math.inf, math.inf), None
         with contextlib.suppress(NotImplementedError):  # an activation without a `ppf`
             self.limits = self.activation.effective_domain(CLIP)
-            self._threshold = float(self.activation.ppf(half))
+            self._threshold = float(self.activation.ppf(self.tensor(np.array(0.5, np.float32))))
 
     def _activation(self, text: str) -> Any:
         """By name, or `module:name`: an activation of the framework, or a CDF to make one of."""
@@ -94,9 +104,22 @@ class _Head:
         return "".join(word.title() for word in self.name.split("_"))
 
     def _loss_options(self) -> dict[str, Any]:
+        found = dict(self.loss_options)
         if self.convention:
-            return {"from_logits": False, "convention": self.convention}
-        return {} if self.name == "lovasz_hinge" else {"activation": self.activation}
+            return found | {"from_logits": False, "convention": self.convention}
+        return found if self.name == "lovasz_hinge" else found | {"activation": self.activation}
+
+    def tensor(self, array: Array) -> Any:
+        """An array of NumPy's as the framework takes it."""
+        raise NotImplementedError
+
+    def array(self, tensor: Any) -> Array:
+        """The other way round."""
+        raise NotImplementedError
+
+    def probabilities(self, raw: Array) -> Array:
+        """From raw outputs to probabilities, NumPy's."""
+        return self.array(self.activation.cdf(self.tensor(raw)))
 
     def positive(self, raw: Any) -> Any:
         """Whether a raw output says yes: its probability is above 1/2."""
@@ -116,13 +139,28 @@ class _Head:
 class TorchHead(_Head):
     """In PyTorch; raises `HeadError`."""
 
-    def __init__(self, activation: str, loss: str, convention: str | None = None) -> None:
+    def __init__(
+        self, activation: str, loss: str, convention: str | None = None, **loss_options: Any
+    ) -> None:
         import torch
 
         import segact_torch
 
-        super().__init__(segact_torch, torch, torch.tensor(0.5), activation, loss, convention)
+        super().__init__(segact_torch, torch, activation, loss, convention, loss_options)
         self._loss = getattr(segact_torch, f"{self._class_name}Loss")(**self._loss_options())
+
+    def tensor(self, array: Array) -> Any:
+        """An array of NumPy's as a tensor."""
+        return self.xp.from_numpy(np.ascontiguousarray(array))
+
+    def array(self, tensor: Any) -> Array:
+        """A tensor as an array of NumPy's."""
+        found: Array = tensor.detach().cpu().numpy()
+        return found
+
+    def loss_of(self, raw: Any, targets: Any) -> Any:
+        """What `loss` is in both."""
+        return self.loss(raw, targets)
 
     def loss(self, raw: Any, labels: Any) -> Any:
         """The loss of a batch, from raw outputs."""
@@ -132,15 +170,29 @@ class TorchHead(_Head):
 class KerasHead(_Head):
     """In Keras; raises `HeadError`."""
 
-    def __init__(self, activation: str, loss: str, convention: str | None = None) -> None:
+    def __init__(
+        self, activation: str, loss: str, convention: str | None = None, **loss_options: Any
+    ) -> None:
         import keras
 
         import segact_tf
 
-        half = keras.ops.convert_to_tensor(0.5)
-        super().__init__(segact_tf, keras.ops, half, activation, loss, convention)
+        super().__init__(segact_tf, keras.ops, activation, loss, convention, loss_options)
         name = self._class_name.replace("CrossEntropy", "Crossentropy")
         self._loss = getattr(segact_tf, name)(**self._loss_options())
+
+    def tensor(self, array: Array) -> Any:
+        """An array of NumPy's as a tensor."""
+        return self.xp.convert_to_tensor(array)
+
+    def array(self, tensor: Any) -> Array:
+        """A tensor as an array of NumPy's."""
+        found: Array = self.xp.convert_to_numpy(tensor)
+        return found
+
+    def loss_of(self, raw: Any, targets: Any) -> Any:
+        """What `loss` is in both, though Keras has the targets first."""
+        return self.loss(targets, raw)
 
     def loss(self, labels: Any, raw: Any) -> Any:
         """The loss of a batch, from raw outputs."""

@@ -30,6 +30,8 @@ from parity.inputs import Array
 from parity.records import json_text, versions, write_atomically
 
 FORMAT = 1
+LOCK = ".lock"
+"""Held by the process that trains the run."""
 STEPS = 100
 """So many steps have their loss written down."""
 Row = dict[str, float]
@@ -80,16 +82,37 @@ def read_csv(path: Path) -> list[Row]:
     return [{key: _number(path, text) for key, text in row.items()} for row in rows]
 
 
-def stopped(losses: Sequence[float], patience: int) -> str:
-    """Why training ends after these losses, as the early stopping of both frameworks has it.
+def best(values: Sequence[float], mode: str) -> int:
+    """The index of the first of the best values; -1 without any that is finite."""
+    better = {"min": min, "max": max}[mode]
+    finite = [value for value in values if math.isfinite(value)]
+    return list(values).index(better(finite)) if finite else -1
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file holds; raises `RunError` where it is missing, damaged or no object."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path}: cannot be read ({reason})") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: holds no object")
+    return found
+
+
+def stopped(
+    values: Sequence[float], patience: int, mode: str = "min", of: str = "training loss"
+) -> str:
+    """Why training ends after these values, as the early stopping of both frameworks has it.
 
     >>> stopped([3.0, 2.0, 2.5, 2.0], patience=2), stopped([3.0, 2.0, 2.5, 1.0], patience=2)
     ('no lower training loss for 2 epochs', '')
     """
-    if losses and not math.isfinite(losses[-1]):
-        return "the training loss is no longer finite"
-    if losses and len(losses) - 1 - losses.index(min(losses)) >= patience:
-        return f"no lower training loss for {patience} epochs"
+    if values and not math.isfinite(values[-1]):
+        return f"the {of} is no longer finite"
+    if values and len(values) - 1 - best(values, mode) >= patience:
+        return f"no {'lower' if mode == 'min' else 'higher'} {of} for {patience} epochs"
     return ""
 
 
@@ -126,13 +149,11 @@ class Run:
     def open(cls, folder: Path) -> "Run":
         """A run that is there; raises `RunError` where it cannot be read."""
         path = folder / "config.json"
-        try:
-            config = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise RunError(f"{folder}: no run; it has no config.json") from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: cannot be read ({error})") from error
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
+        if not path.exists():
+            raise RunError(f"{folder}: no run; it has no config.json")
+        config = read_json(path)
+        parts = (config.get("options"), config.get("data"))
+        if config.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
             raise RunError(f"{path}: not the configuration of a run, format {FORMAT}")
         return cls(folder, config)
 
@@ -149,6 +170,8 @@ class Run:
     def clear_leftovers(self) -> None:
         """Remove what a kill has left of files that were being written; their names are hidden."""
         for path in self.folder.glob(".*"):
+            if path.name == LOCK:
+                continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -168,6 +191,10 @@ class Run:
     def write_config(self) -> None:
         """Write what `config` holds now."""
         write_atomically(self.path("config.json"), json_text(self.config).encode())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What a file of the run holds; raises `RunError`."""
+        return read_json(self.need(name))
 
     def history(self) -> list[Row]:
         """One row for every epoch."""
@@ -195,7 +222,7 @@ class Run:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return dict(file)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything
             raise RunError(f"{path}: damaged ({error})") from error
 
 
@@ -205,19 +232,17 @@ class Recorder:
 
     Args:
         run: the run.
-        splits: what has raw outputs, by name, with `images`, `labels` and `names` each.
-        checkpoint_epoch: after this one, weights and raw outputs are kept.
+        task: what it trains, a `Task`.
         save: writes the weights as they are now, into the file of a path.
-        predict: the raw outputs (N,) of the network as it is now, in inference mode, for images.
+        predict: the raw outputs of the network as it is now, in inference mode, for a split.
         done: the epochs that the checkpoint has behind it, which a resumed run goes on from.
         steps_an_epoch: how many steps those have.
     """
 
     run: Run
-    splits: Mapping[str, Any]
-    checkpoint_epoch: int
+    task: Any
     save: Callable[[Path], None]
-    predict: Callable[[Array], Array]
+    predict: Callable[[str], Array]
     done: int
     steps_an_epoch: int
 
@@ -231,37 +256,42 @@ class Recorder:
             )
 
     @property
-    def losses(self) -> list[float]:
-        """The training loss of every epoch."""
-        return [row["loss"] for row in self.rows]
+    def watched(self) -> list[float]:
+        """What is monitored, of every epoch."""
+        return [row[self.task.monitor] for row in self.rows]
+
+    @property
+    def reason(self) -> str:
+        """Why training ends here; empty while it goes on."""
+        task, options = self.task, self.task.options
+        full = f"the cap of {len(self.rows)} epochs" if len(self.rows) >= options.epochs else ""
+        return (
+            stopped([row["loss"] for row in self.rows], len(self.rows) + 1)  # finite?
+            or stopped(self.watched, options.patience, task.mode, task.monitored)
+            or full
+        )
 
     @property
     def wants_steps(self) -> bool:
         """Whether the loss of the next step is to be appended to `steps`."""
         return len(self.steps) < STEPS
 
+    @property
+    def is_best(self) -> bool:
+        """Whether the last epoch is better than all before."""
+        return best(self.watched, self.task.mode) == len(self.rows) - 1
+
     def end_of_epoch(self, row: Row) -> None:
-        """Write the row, and the weights and outputs that this epoch is the one for."""
+        """Write the row, and the weights and whatever else this epoch is the one for."""
         self.rows.append(row)
         self.run.write_history(self.rows, self.steps)
-        if row["loss"] == min(self.losses) and self.losses.index(row["loss"]) == len(self.rows) - 1:
+        if self.is_best:
             self.save(self.run.path("best.safetensors"))
-        if len(self.rows) == self.checkpoint_epoch:
-            when = f"epoch_{self.checkpoint_epoch}"
-            self.save(self.run.path(f"{when}.safetensors"))
-            self._write_outputs(when)
+        self.task.after_epoch(self)
 
-    def end(self, reason: str) -> None:
+    def end(self) -> None:
         """Write what a finished run has; the configuration comes last."""
         self.save(self.run.path("final.safetensors"))
-        self._write_outputs("full")
-        self.run.config |= {"finished": True, "stopped": reason, "epochs": len(self.rows)}
+        self.task.at_end(self)
+        self.run.config |= {"finished": True, "stopped": self.reason, "epochs": len(self.rows)}
         self.run.write_config()
-
-    def _write_outputs(self, when: str) -> None:
-        arrays = {}
-        for name, split in self.splits.items():
-            arrays[f"{name}_raw"] = self.predict(split.images).astype(np.float32)
-            arrays[f"{name}_labels"] = np.asarray(split.labels)
-            arrays[f"{name}_names"] = np.array(split.names)
-        self.run.write_outputs(when, arrays)

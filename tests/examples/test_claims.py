@@ -59,7 +59,7 @@ def test_too_few_samples_for_a_batch_are_not_judged(make_run: Callable[..., Path
 
 def test_an_unfinished_run_has_no_verdicts(make_run: Callable[..., Path]) -> None:
     rows = claims.table([make_run("run", {})])
-    assert {(row.ours, row.verdict) for row in rows} == {("not trained so far", "-")}
+    assert {(row.ours, row.verdict) for row in rows} == {("not kept", "-")}
 
 
 def test_the_seeds_range_is_of_epoch_8_alone(make_run: Callable[..., Path]) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from examples.cats_vs_dogs import data
 from examples.cats_vs_dogs.data import DataError, load, synthetic
+from examples.common.images import natural
 
 NAMES = {
     "train/cats": ["cat.10.png", "cat.9.jpg", "cat.2.jpeg"],
@@ -85,7 +86,7 @@ def test_natural_order_labels_and_names(folder: Path) -> None:
 
 def test_equal_numbers_have_an_order_too() -> None:
     for names in (["1.7", "1.07"], ["1.07", "1.7"]):
-        assert sorted(names, key=data._natural) == ["1.07", "1.7"]
+        assert sorted(names, key=natural) == ["1.07", "1.7"]
 
 
 def test_images_are_those_of_their_names(folder: Path) -> None:
@@ -199,7 +200,7 @@ def test_a_file_that_is_no_image_is_named(folder: Path, content: bytes) -> None:
 def test_all_bad_files_are_counted(folder: Path) -> None:
     for name in ("train/cats/cat.9.jpg", "train/dogs/dog.1.jpg", "validation/dogs/b.png"):
         (folder / name).write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"cat\.9\.jpg: not an image; 2 more cannot be read"):
+    with pytest.raises(DataError, match=r"cat\.9\.jpg: not an image; 2 more cannot be used"):
         load(folder, 8)
 
 

@@ -11,13 +11,16 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from examples.cats_vs_dogs import data, experiment, training
+from examples.cats_vs_dogs import data, experiment
 from examples.cats_vs_dogs.experiment import EXACT, LOSSES, QUANTITIES, Pair, Plan
 from examples.cats_vs_dogs.options import Options
+from examples.cats_vs_dogs.task import CatsVsDogs
+from examples.common import training
 from examples.common.runs import Run, RunError
 
 pytestmark = pytest.mark.needs("scipy", "safetensors", "matplotlib")
 
+IMAGES = {"synthetic": False, "sha256": "0"}
 T_2 = 4.302652729911275
 """The 97.5 % quantile of Student's t with 2 degrees of freedom, from a printed table."""
 
@@ -146,14 +149,20 @@ def test_plans_that_make_no_sense(plan: Plan, changed: dict, words: str) -> None
 
 def test_a_folder_of_another_experiment_is_refused(plan: Plan, tmp_path: Path) -> None:
     held = tmp_path / "held"
-    experiment._prepare(plan, held)
-    experiment._prepare(dataclasses.replace(plan, seeds=(0, 1, 2, 3)), held)  # more of the same
+    experiment._prepare(plan, held, IMAGES)
+    more = dataclasses.replace(plan, seeds=(0, 1, 2, 3))
+    experiment._prepare(more, held, IMAGES)
     assert json.loads((held / "experiment.json").read_text())["seeds"] == [0, 1, 2, 3]
+    with pytest.raises(RunError, match="has --seed 0, 1, 2, 3; ask for these, too"):
+        experiment._prepare(plan, held, IMAGES)
     with pytest.raises(RunError, match="this experiment has --size 48, not 64"):
-        experiment._prepare(Plan(Options(size=64, epochs=2, patience=2)), held)
+        experiment._prepare(Plan(Options(size=64, epochs=2, patience=2)), held, IMAGES)
+    Run.create(next(more.trainings()).folder(held), {"options": {}, "data": {"synthetic": True}})
+    with pytest.raises(RunError, match="other images than those given now"):
+        experiment._prepare(more, held, IMAGES)
     (tmp_path / "note").write_text("mine")
     with pytest.raises(RunError, match="holds something else"):
-        experiment._prepare(plan, tmp_path)
+        experiment._prepare(plan, tmp_path, IMAGES)
 
 
 @pytest.fixture
@@ -181,8 +190,11 @@ def test_a_killed_experiment_goes_on_and_repeats_nothing(pictures: Path, tmp_pat
     plan, out = Plan(base, (4,), (5,)), tmp_path / "out"
     clipped, unclipped = plan.trainings()
     # as a kill leaves it: one epoch is behind the first run, the second is not there yet
-    experiment._prepare(plan, out)
-    cut = training.start(dataclasses.replace(clipped.options, epochs=1), clipped.folder(out))
+    images = CatsVsDogs(plan.base).described()
+    experiment._prepare(plan, out, images)
+    cut = training.start(
+        CatsVsDogs, dataclasses.replace(clipped.options, epochs=1), clipped.folder(out)
+    )
     cut.config |= {"finished": False, "stopped": "", "options": clipped.options.as_dict()}
     cut.write_config()
     unclipped.folder(out).mkdir()
@@ -191,7 +203,7 @@ def test_a_killed_experiment_goes_on_and_repeats_nothing(pictures: Path, tmp_pat
     first, second = experiment.run(plan, out, tell=quiet())
     assert [first.options["convention"], second.options["convention"]] == list(LOSSES.values())
     assert len(first.history()) == len(second.history()) == 2
-    whole = training.start(clipped.options, tmp_path / "whole")
+    whole = training.start(CatsVsDogs, clipped.options, tmp_path / "whole")
     assert without_seconds(first) == without_seconds(whole)
     (pair,) = experiment.pairs(plan, out)
     assert isinstance(pair, Pair)

@@ -133,7 +133,7 @@ def test_the_title_says_whether_images_are_drawn(make_run: Callable[..., Path]) 
         "After full training (9 epochs): synthetic images at 64 x 64 pixels, PyTorch"
     )
     assert figures._title(real, "epoch_8") == (
-        "After epoch 8: photographs at 150 x 150 pixels, Keras on jax"
+        "After epoch 8: photographs at 150 x 150 pixels, Keras on JAX"
     )
 
 

@@ -16,7 +16,9 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from examples.cats_vs_dogs import cli, data
+from examples.cats_vs_dogs.options import Options
 from examples.common import batches
+from examples.common.files import held_alone
 from examples.common.heads import HeadError, KerasHead, TorchHead, check_loss
 from examples.common.runs import Run, RunError, stopped
 
@@ -211,11 +213,16 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert "holds something else" in refused("train", "--out", tmp_path)
     assert "no run" in refused("train", "--resume", "--out", tmp_path)
-    options = {"framework": "torch", "seed": 3}
-    run = Run.create(tmp_path / "run", {"options": options})
+    options = Options(framework="torch", seed=3).as_dict()
+    run = Run.create(tmp_path / "run", {"options": options, "data": {}})
     assert "--resume continues it" in refused("train", "--out", run.folder)
     line = refused("train", "--resume", "--out", run.folder, "--seed", 4)
     assert "this run has --seed 3, not 4" in line
+    line = refused("train", "--resume", "--out", run.folder, "--epochs", 0)
+    assert "--epochs is 0; wanted a whole number >= 1" in line
+    run.config["options"]["wings"] = 2
+    run.write_config()
+    assert "of another example" in refused("train", "--resume", "--out", run.folder)
     run.config["finished"] = True
     run.write_config()
     assert "a finished run" in refused("train", "--out", run.folder)
@@ -223,6 +230,37 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     run.path("config.json").write_text("{")
     with pytest.raises(RunError, match="cannot be read"):
         Run.open(run.folder)
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
+    with held_alone(tmp_path / ".lock", "taken"):
+        with pytest.raises(RunError, match="taken"), held_alone(tmp_path / ".lock", "taken"):
+            pass
+        Run(tmp_path).clear_leftovers()
+        assert (tmp_path / ".lock").exists()
+    with held_alone(tmp_path / ".lock", "taken"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs("torch", "keras")
+def test_rmsprop_is_that_of_keras() -> None:
+    import keras
+    import torch
+
+    from examples.common.optimizers import RMSprop
+
+    start = np.array([1.0, -2.0, 3.0])
+    ours, theirs = torch.tensor(start, requires_grad=True), keras.Variable(start, dtype="float64")
+    optimizers = RMSprop([ours], 1e-3, 0.9, 1e-7), keras.optimizers.RMSprop(1e-3, 0.9, epsilon=1e-7)
+    for gradient in ([3e-4, 1e-2, 0.0], [1e-5, -1e-3, 2e-4], [0.0, 1.0, -3e-4]):
+        ours.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizers[0].step()
+        optimizers[1].apply([keras.ops.convert_to_tensor(np.array(gradient))], [theirs])
+    found = keras.ops.convert_to_numpy(theirs)
+    np.testing.assert_allclose(ours.detach().numpy(), found, rtol=1e-7)
+    travelled = np.abs(found - start)
+    np.testing.assert_allclose(np.abs(ours.detach().numpy() - start), travelled, rtol=1e-6)
 
 
 def test_every_sample_comes_once_in_an_order_of_seed_and_epoch() -> None:
@@ -301,7 +339,6 @@ def test_a_frozen_base_stays_as_it_is() -> None:
     import keras
 
     from examples.cats_vs_dogs.network import initialise, keras_network
-    from examples.cats_vs_dogs.options import Options
 
     options = Options(framework="keras", model="vgg16", size=32, base_weights="random")
     network = keras_network("vgg16", 32, 0.5)

@@ -1,36 +1,34 @@
 """Training in Keras, through `fit`. `prepare` comes before Keras is imported."""
 
+import io
 import math
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from examples.cats_vs_dogs.data import Split
-from examples.cats_vs_dogs.measures import MEASURES, row
-from examples.cats_vs_dogs.network import build
-from examples.cats_vs_dogs.options import Options
-from examples.cats_vs_dogs.training import Splits
-from examples.common.batches import as_input, batches, dropout_seed, in_batches
+from examples.common.batches import batches, dropout_seed, in_batches
 from examples.common.heads import KerasHead
-from examples.common.runs import Recorder, Run, RunError, stopped
+from examples.common.options import TrainingOptions
+from examples.common.runs import Recorder, Run, RunError
+from examples.common.task import TRAIN, VALIDATION, Task
 from parity import weights
 from parity.inputs import Array
+from parity.records import write_atomically
 
-CHECKPOINT = "last.weights.h5"
-"""Of a compiled model this holds the state of the optimizer, too."""
+CHECKPOINT = "last.npz"
+"""All variables of the network and of its optimizer, in their order."""
 RHO, EPSILON = 0.9, 1e-7
-"""Of RMSprop: Keras's defaults, and the seed's."""
+"""Of RMSprop and Adam: Keras's defaults."""
 _POLICIES = {"64": "float64", "16-mixed": "mixed_float16", "bf16-mixed": "mixed_bfloat16"}
-_SHOWN = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
-def prepare(options: Options) -> None:
+def prepare(options: TrainingOptions) -> None:
     """Choose the backend and the device, before Keras is imported; raises `RunError`."""
     os.environ["KERAS_BACKEND"] = options.backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -40,7 +38,11 @@ def prepare(options: Options) -> None:
             os.environ["JAX_PLATFORMS"] = "cpu"
     if options.precision == "64":
         os.environ["JAX_ENABLE_X64"] = "1"
-    import keras
+    if "tensorboard.compat.notf" in sys.modules:  # a training in PyTorch was here
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
+            del sys.modules[name]
+    with _quiet():
+        import keras
 
     if keras.backend.backend() != options.backend:
         raise RunError(
@@ -54,6 +56,20 @@ def prepare(options: Options) -> None:
     keras.utils.set_random_seed(options.seed)
     keras.config.set_floatx("float64" if options.precision == "64" else "float32")
     keras.config.set_dtype_policy(_POLICIES.get(options.precision, "float32"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Importing TensorFlow says things on standard error before it can be told not to."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _settle_tensorflow(device: str) -> None:
@@ -88,7 +104,7 @@ def _settle_torch(device: str) -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def _distribute(options: Options) -> None:
+def _distribute(options: TrainingOptions) -> None:
     """Each batch over several devices; of the backends, JAX does that with `keras.distribution`."""
     import keras
 
@@ -121,42 +137,38 @@ def _device() -> str:
     return "cuda" if tf.config.get_visible_devices("GPU") else "cpu"
 
 
-def _dataset(split: Split, options: Options, seed: int | None) -> Any:
-    """Batches of images (N, H, W, 3) and labels (N, 1); without a seed in the samples' order."""
+def _dataset(task: Task) -> Any:
+    """The batches of the training samples of an epoch: inputs and targets."""
     import keras
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    options = task.options
+
+    class Batches(keras.utils.PyDataset):
         def __init__(self) -> None:
             super().__init__()
             self.set_epoch(0)
 
         def set_epoch(self, epoch: int) -> None:
             """Before each epoch."""
-            count = len(split.names)
-            if seed is None:
-                self.batches = in_batches(np.arange(count), options.batch_size)
-            else:
-                self.batches = batches(count, options.batch_size, seed, epoch)
+            self.epoch = epoch
+            self.batches = batches(task.counts[TRAIN], options.batch_size, options.seed, epoch)
 
         def __len__(self) -> int:
             return len(self.batches)
 
         def __getitem__(self, index: int) -> tuple[Array, Array]:
-            at = self.batches[index]
-            return as_input(split.images[at]), split.labels[at].astype(np.float32)[:, None]
+            return task.batch(TRAIN, self.batches[index], self.epoch)
 
     return Batches()
 
 
-def raw_outputs(network: Any, images: Array, batch_size: int) -> Array:
-    """The raw outputs (N,) of a network in inference mode."""
-    parts = in_batches(np.arange(len(images)), batch_size)
-    found = [network.predict_on_batch(as_input(images[at]))[:, 0] for at in parts]
-    return np.concatenate(found).astype(np.float32)
+def raw_outputs(network: Any, batches: Iterable[Array]) -> Array:
+    """The raw outputs of a network in inference mode, float32."""
+    return np.concatenate([network.predict_on_batch(batch) for batch in batches]).astype(np.float32)
 
 
-def _metrics(head: KerasHead) -> list[Any]:
-    """What `measures` counts, the accuracy, and the loss of the last batch."""
+def _metrics(task: Task, head: KerasHead) -> list[Any]:
+    """What the task measures, and the loss of the last batch."""
     import keras
     from keras import ops
 
@@ -168,7 +180,7 @@ def _metrics(head: KerasHead) -> list[Any]:
         "last": lambda before, now: now,
     }
 
-    class Gathered(keras.metrics.Metric):  # type: ignore[misc]
+    class Gathered(keras.metrics.Metric):
         def __init__(self, name: str, how: str, measure: Any) -> None:
             super().__init__(name=name)
             self.how, self.measure = how, measure
@@ -185,65 +197,91 @@ def _metrics(head: KerasHead) -> list[Any]:
         def result(self) -> Any:
             return self.state + 0.0  # a number of now: the variable goes on
 
-    def right(y_true: Any, y_pred: Any) -> Any:
-        return 1 - ops.cast(head.wrong(y_pred, y_true), keras.config.floatx())
+    def gathered(name: str, how: str, measure: Any) -> Any:
+        if how != "mean":
+            return Gathered(name, how, measure)
+        return keras.metrics.MeanMetricWrapper(
+            lambda y_true, y_pred: measure(head, y_pred, y_true), name=name
+        )
 
     return [
-        keras.metrics.MeanMetricWrapper(right, name="accuracy"),
-        *(Gathered(name, how, measure) for name, (how, measure) in MEASURES.items()),
-        Gathered("step_loss", "last", lambda head, raw, labels: head.loss(labels, raw)),
+        *(gathered(name, how, measure) for name, (how, measure) in task.measures.items()),
+        Gathered("step_loss", "last", lambda head, raw, targets: head.loss(targets, raw)),
     ]
 
 
-def _optimizer(options: Options) -> Any:
+def _optimizer(options: TrainingOptions) -> Any:
     import keras
 
     if options.optimizer == "sgd":
         return keras.optimizers.SGD(options.learning_rate)
+    if options.optimizer == "adam":
+        return keras.optimizers.Adam(options.learning_rate, epsilon=EPSILON)
     return keras.optimizers.RMSprop(options.learning_rate, rho=RHO, epsilon=EPSILON)
 
 
 def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> list[Any]:
-    """The libraries' own, and one that does what belongs to an epoch."""
+    """The library's own, and those that do what belongs to an epoch."""
     import keras
 
-    early = keras.callbacks.EarlyStopping("loss", patience=trainer.options.patience, mode="min")
+    task = trainer.task
+    early = keras.callbacks.EarlyStopping(
+        task.monitor, patience=trainer.options.patience, mode=task.mode
+    )
 
-    class Keeper(keras.callbacks.Callback):  # type: ignore[misc]
-        """Writes the run's files, then the checkpoint; Keras keeps no state of early stopping."""
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            for epoch, loss in enumerate(recorder.losses):
-                early.on_epoch_end(epoch, {"loss": loss})
+    class Evaluator(keras.callbacks.Callback):
+        """Sets the learning rate before an epoch, and looks at the validation samples after it."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            """The epoch's order and dropout depend on seed and epoch alone."""
+            """The epoch's order, dropout and rate depend on seed and history alone."""
             dataset.set_epoch(epoch)
-            self.epoch, self.started = epoch, time.monotonic()
+            self.model.optimizer.learning_rate = task.learning_rate(recorder.rows)
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             if batch == 0:  # not before: on torch, the start of a loader takes a number
-                trainer.seed_dropout(self.epoch)
+                trainer.seed_dropout(len(recorder.rows))
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+            """Of all callbacks the first, so that the others find it in the logs."""
+            logs |= task.evaluate(trainer.head, recorder.predict(VALIDATION))
+            logs["learning_rate"] = task.learning_rate(recorder.rows)
+
+    class Keeper(keras.callbacks.Callback):
+        """Writes the run's files, then the checkpoint; Keras keeps no state of early stopping."""
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            for epoch, value in enumerate(recorder.watched):
+                early.on_epoch_end(epoch, {task.monitor: value})
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            """Look at the clock."""
+            self.started = time.monotonic()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if recorder.wants_steps:
                 recorder.steps.append(float(logs["step_loss"]))
 
         def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:
+            """Validation is over, too."""
             seconds = time.monotonic() - self.started
-            recorder.end_of_epoch(row(epoch + 1, logs, seconds))
+            recorder.end_of_epoch(task.row(epoch + 1, logs, seconds))
             trainer.save_checkpoint(recorder.run.path(CHECKPOINT), epoch + 1)
+            self.model.stop_training = self.model.stop_training or bool(recorder.reason)
 
-    class Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-        """Keras's own, with the four numbers that one looks at."""
+    class Bar(keras.callbacks.ProgbarLogger):
+        """Keras's own, with the numbers that one looks at."""
 
         def _update_progbar(self, batch: int, logs: Any = None) -> None:
-            super()._update_progbar(batch, _shown(logs))
+            super()._update_progbar(batch, shown(logs))
 
         def _finalize_progbar(self, logs: Any) -> None:
-            super()._finalize_progbar(_shown(logs))
+            super()._finalize_progbar(shown(logs))
+
+    def shown(logs: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {name: value for name, value in (logs or {}).items() if name in task.shown}
 
     return [
+        Evaluator(),
         early,
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.TensorBoard(str(recorder.run.path("tensorboard")), write_graph=False),
@@ -252,87 +290,89 @@ def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> lis
     ]
 
 
-def _shown(logs: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: value for name, value in (logs or {}).items() if name in _SHOWN}
-
-
 class KerasTrainer:
     """Trains a run; raises `RunError` before anything is written."""
 
-    def __init__(self, options: Options, splits: Splits) -> None:
-        self.options, self.splits = options, splits
+    def __init__(self, task: Task) -> None:
+        self.task, self.options = task, task.options
         self.device = _device()
-        head = KerasHead(options.activation, options.loss, options.convention)
-        self.network = build(options)
-        self.network.compile(_optimizer(options), head.keras_loss(), metrics=_metrics(head))
+        options = self.options
+        self.head = KerasHead(
+            options.activation, options.loss, options.convention, **task.loss_options
+        )
+        self.network = task.network()
+        self.network.compile(
+            _optimizer(options), self.head.keras_loss(), metrics=_metrics(task, self.head)
+        )
         self.network.optimizer.build(self.network.trainable_variables)
+
+    def predict(self, split: str) -> Array:
+        """The raw outputs of a split."""
+        parts = in_batches(np.arange(self.task.counts[split]), self.options.batch_size)
+        return raw_outputs(self.network, (self.task.batch(split, at, None)[0] for at in parts))
 
     def seed_dropout(self, epoch: int) -> None:
         """As Keras's `SeedGenerator` starts from a seed."""
-        if not self.options.dropout:
-            return
+        import keras
+
         seed = dropout_seed(self.options.seed, epoch)
-        generator = self.network.get_layer("dropout").seed_generator
-        generator.state.assign(np.array([seed, 0], dtype="uint32"))
+        for layer in self.network.layers:
+            if isinstance(layer, keras.layers.Dropout) and layer.rate:
+                layer.seed_generator.state.assign(np.array([seed, 0], dtype="uint32"))
         if self.options.backend == "torch":  # where Keras's dropout goes by the global generator
             import torch
 
             torch.manual_seed(seed)
 
+    def _variables(self) -> dict[str, Any]:
+        every = [*self.network.variables, *self.network.optimizer.variables]
+        return {str(number): variable for number, variable in enumerate(every)}
+
     def save_checkpoint(self, path: Path, epochs: int) -> None:
         """The weights, the optimizer's state, and how many epochs they have behind them."""
-        import h5py
+        import keras
 
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".last.") as folder:
-            beside = Path(folder) / path.name  # Keras wants this very suffix
-            self.network.save_weights(beside)
-            with h5py.File(beside, "a") as file:
-                file.attrs["epochs"] = epochs
-            os.replace(beside, path)
+        content = io.BytesIO()
+        arrays = {n: keras.ops.convert_to_numpy(v) for n, v in self._variables().items()}
+        np.savez(content, epochs=epochs, **arrays)
+        write_atomically(path, content.getvalue())
+
+    def load_checkpoint(self, path: Path) -> int:
+        """The other way round; 0 epochs where there is none. Raises `RunError`."""
+        if not path.is_file():
+            return 0
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                for name, variable in self._variables().items():
+                    variable.assign(file[name])
+                return int(file["epochs"])
+        except Exception as error:  # a damaged file makes numpy raise almost anything
+            raise RunError(f"{path}: damaged ({error})") from error
 
     def train(self, run: Run) -> None:
         """From the run's checkpoint, or from the beginning where there is none."""
-        path, options = run.path(CHECKPOINT), self.options
-        done = _epochs_of(path)
-        if done:
-            self.network.load_weights(path)
-        dataset = _dataset(self.splits["train"], options, options.seed)
+        done = self.load_checkpoint(run.path(CHECKPOINT))
+        dataset = _dataset(self.task)
         recorder = Recorder(
             run,
-            self.splits,
-            options.checkpoint_epoch,
+            self.task,
             save=lambda target: weights.save(self.network, target),
-            predict=lambda images: raw_outputs(self.network, images, options.batch_size),
+            predict=self.predict,
             done=done,
             steps_an_epoch=len(dataset),
         )
         if not done:
             recorder.save(run.path("initial.safetensors"))
-        reason = stopped(recorder.losses, options.patience)
-        if not reason and done < options.epochs:
+        if not recorder.reason:
             self._fit(recorder, dataset)
-            reason = stopped(recorder.losses, options.patience)
-        recorder.end(reason or f"the cap of {len(recorder.rows)} epochs")
+        recorder.end()
 
     def _fit(self, recorder: Recorder, dataset: Any) -> None:
         self.network.fit(
             dataset,
-            validation_data=_dataset(self.splits["validation"], self.options, None),
             epochs=self.options.epochs,
             initial_epoch=recorder.done,
             callbacks=_callbacks(self, recorder, dataset),
             shuffle=False,
+            verbose=1 if sys.stdout.isatty() else 2,
         )
-
-
-def _epochs_of(path: Path) -> int:
-    """How many epochs a checkpoint has behind it; 0 where there is none."""
-    import h5py
-
-    if not path.is_file():
-        return 0
-    try:
-        with h5py.File(path) as file:
-            return int(file.attrs["epochs"])
-    except (OSError, KeyError) as error:
-        raise RunError(f"{path}: damaged ({error})") from error

@@ -1,0 +1,104 @@
+"""Two runs beside each other: where their losses must agree, and what else they show.
+
+Two runs with SGD or RMSprop, no dropout, and the same of everything else have the same loss at each
+of the first steps, as `segact-parity train` has it. Otherwise only intervals can be claimed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from examples.common.runs import Row, Run, RunError
+from parity.report import print_table
+from parity.training import BOUNDS, relative
+
+_OF_PLACE = ("framework", "backend", "data", "device")
+"""Options that may differ between runs whose losses must agree."""
+
+
+def name_of(run: Run) -> str:
+    """`keras-jax` or `torch`."""
+    options = run.options
+    keras = options["framework"] == "keras"
+    return f"keras-{options['backend']}" if keras else "torch"
+
+
+def differing(left: Run, right: Run) -> list[str]:
+    """In what the runs differ, or have that makes them differ, so that only intervals remain."""
+    one, other = left.options, right.options
+    found = [
+        f"--{name.replace('_', '-')} {one[name]} and {other[name]}"
+        for name in one
+        if name not in _OF_PLACE and one[name] != other[name]
+    ]
+    if left.config["data"]["sha256"] != right.config["data"]["sha256"]:
+        found.append("other images")
+    if not found:
+        found += [f"--dropout {one['dropout']}"] if one.get("dropout") else []
+        found += [f"--optimizer {one['optimizer']}"] if one["optimizer"] == "adam" else []
+        found += [f"--precision {one['precision']}"] if "mixed" in one["precision"] else []
+    return found
+
+
+def say(out: Console, line: str) -> None:
+    """Print a line as it is."""
+    out.print(line, markup=False, soft_wrap=True)
+
+
+def print_steps(out: Console, left: Run, right: Run) -> bool:
+    """Whether the losses of the first steps are within the bound, where they must be."""
+    reasons = differing(left, right)
+    if reasons:
+        say(out, f"losses: only intervals can be claimed: {'; '.join(reasons)}")
+        return True
+    names = name_of(left), name_of(right)
+    bound = BOUNDS["float64" if left.options["precision"] == "64" else "float32"]
+    pairs = list(zip(left.steps(), right.steps(), strict=False))
+    if not pairs:
+        raise RunError(f"{left.folder} and {right.folder}: no steps that both have")
+    apart = [relative(*pair) for pair in pairs]
+    worst = int(np.argmax(apart))
+    passed = apart[worst] <= bound
+    say(
+        out,
+        f"losses: {'ok' if passed else 'FAIL'}: {len(pairs)} steps; worst at step {worst + 1}: "
+        f"{pairs[worst][0]:.9g} in {names[0]}, {pairs[worst][1]:.9g} in {names[1]}, "
+        f"{apart[worst]:.2g} relative, bound {bound:g}",
+    )
+    if not passed and left.options["precision"] == "32":
+        say(
+            out,
+            "  past a kink of ReLU or max pooling a rounding error parts two sound trainings: try "
+            "--precision 64, or a smaller --learning-rate",
+        )
+    epochs = list(zip(left.history(), right.history(), strict=False))
+    found = max(relative(one["loss"], other["loss"]) for one, other in epochs)
+    say(
+        out,
+        f"epochs: the training loss of {len(epochs)} is {found:.2g} apart, relative; not judged",
+    )
+    return passed
+
+
+def print_histories(out: Console, left: Run, right: Run, columns: Sequence[str]) -> None:
+    """Epoch by epoch."""
+    names = name_of(left), name_of(right)
+    rows: tuple[list[Row], list[Row]] = (left.history(), right.history())
+    title = f"epoch by epoch, {names[0]} / {names[1]}"
+    shown = Table("epoch", title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        shown.add_column(column, justify="right", no_wrap=True)
+    for epoch in range(max(map(len, rows))):
+        cells = [" / ".join(_cell(side, epoch, column) for side in rows) for column in columns]
+        shown.add_row(str(epoch + 1), *cells)
+    print_table(out, shown)
+
+
+def _cell(rows: list[Row], epoch: int, column: str) -> str:
+    value: Any = rows[epoch][column] if epoch < len(rows) else None
+    if value is None:
+        return "-"
+    return str(value) if "clipped" in column else f"{value:.4g}"

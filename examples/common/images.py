@@ -1,0 +1,173 @@
+"""Reading folders of images: names in order, damaged files, threads, a cache of what was read.
+
+Nothing here knows of a layout; `DataError` is what a user can cause, whatever the layout.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from examples.common.files import written_beside
+from examples.common.progress import progress_display
+from parity.inputs import Array
+
+_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # what file managers leave; names with a dot likewise
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class DataError(ValueError):
+    """Images that cannot be had; the message is one plain line."""
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A sort key that takes digits as numbers; equal numbers (7 and 07) go by their spelling.
+
+    >>> sorted(["cat.10", "cat.9", "cat.09"], key=natural)
+    ['cat.09', 'cat.9', 'cat.10']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def entries(folder: Path) -> list[str]:
+    """The names in a folder in natural order, without what file managers leave.
+
+    Raises `DataError` where it cannot be listed, and `FileNotFoundError` or `NotADirectoryError`
+    where there is none: what to say then is for the layout to know (`wrong_folder`).
+    """
+    try:
+        found = sorted((entry.name for entry in folder.iterdir()), key=natural)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read; {error.strerror or error}") from error
+    return [name for name in found if not (name.startswith(".") or name.lower() in _NOT_IMAGES)]
+
+
+def wrong_folder(folder: Path, missing: str, wanted: Sequence[str]) -> DataError:
+    """Says why `folder` is not laid out as wanted: what it holds, or where to look instead.
+
+    `wanted`: the folders that it should hold, of which `missing` is the one that it has not.
+    """
+    names = ", ".join(wanted)
+    if not folder.exists():
+        return DataError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        return DataError(f"{folder}: not a folder; wanted one with {names}")
+    inside = entries(folder)
+    for place in (*(folder / name for name in inside), folder.parent):
+        if all((place / name).is_dir() for name in wanted):
+            return DataError(f"{folder}: no folder {missing} in it; did you mean {place}?")
+    held = ", ".join(inside[:8]) + (", ..." if len(inside) > 8 else "")
+    found = held or "nothing"
+    return DataError(f"{folder}: no folder {missing} in it; wanted {names}; found {found}")
+
+
+def read_image(path: Path, mode: str) -> Any:
+    """A Pillow image in a mode, "RGB" or "L"; raises `DataError` naming the file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read; {error.strerror or error}") from error
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()  # the checksums of a PNG, which decoding alone passes over
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{path}: {image.mode} pixels; wanted 8 bits a channel")
+            return image.convert(mode)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image") from None
+    except Exception as error:  # a damaged file makes the decoders raise almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: a damaged image ({reason})") from error
+
+
+def in_parallel(
+    function: Callable[[Job], Result], jobs: Sequence[Job], description: str
+) -> Iterator[Result | DataError]:
+    """What `function` gives for each job, in order, or the `DataError` that it raised."""
+
+    def outcome(job: Job) -> Result | DataError:
+        try:
+            return function(job)
+        except DataError as error:
+            return error
+
+    # Pillow's decoders run outside of Python's lock, so threads do
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_display() as progress:
+        outcomes = pool.map(outcome, jobs)
+        try:
+            yield from progress.track(outcomes, len(jobs), description=description)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def raise_first(errors: Sequence[DataError]) -> None:
+    """Raises the first error, if there is one, and says how many more there are."""
+    if errors:
+        more = f"; {len(errors) - 1} more cannot be used" if len(errors) > 1 else ""
+        raise DataError(f"{errors[0]}{more}") from errors[0]
+
+
+def cache_key(folder: Path, names: Sequence[str], *made_with: Any) -> str:
+    """A digest of the files (name, size and time of each), of what else is given, and of Pillow."""
+    import PIL
+
+    def stamp(name: str) -> list[Any]:
+        try:
+            found = (folder / name).stat()
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read; {error.strerror}") from error
+        return [name, found.st_size, found.st_mtime_ns]
+
+    text = json.dumps([PIL.__version__, *made_with, [stamp(name) for name in names]])
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def cached(path: Path, key: str, made: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """The arrays that a file keeps, if it has this key; else they are made, and kept in it.
+
+    The file is written whole or not at all; a missing or damaged one is made anew. Raises
+    `DataError` where it cannot be written.
+    """
+    arrays = _read_cache(path, key)
+    if arrays is None:
+        arrays = made()
+        _write_cache(path, key, arrays)
+    return arrays
+
+
+def _write_cache(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(path) as beside, beside.open("wb") as file:
+            np.savez(file, key=np.array(key), **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path}: the decoded images cannot be kept there; {reason}") from error
+
+
+def _read_cache(path: Path, key: str) -> dict[str, Array] | None:
+    """What is kept there, or None if it is missing, has another key, or is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["key"]) != key:
+                return None
+            return {name: file[name] for name in file.files if name != "key"}
+    except Exception:  # a damaged file makes numpy, zipfile and zlib raise almost anything
+        return None

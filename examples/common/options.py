@@ -1,0 +1,107 @@
+"""What every training is asked for, and how it is typed."""
+
+import importlib.util
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from examples.common.heads import check_loss
+
+FRAMEWORKS = ("torch", "keras")
+BACKENDS = ("tensorflow", "jax", "torch")
+OPTIMIZERS = ("rmsprop", "adam", "sgd")
+PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Raises `ValueError`, naming the option as it is typed, for what cannot be."""
+
+    framework: str = "torch"
+    backend: str = "tensorflow"
+    data: str | None = None
+    batch_size: int = 20
+    epochs: int = 100
+    patience: int = 15
+    activation: str = "sigmoid"
+    loss: str = "binary_cross_entropy"
+    convention: str | None = None
+    optimizer: str = "rmsprop"
+    learning_rate: float = 1e-4
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "32"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("framework", FRAMEWORKS),
+            ("backend", BACKENDS),
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("device", DEVICES),
+        ):
+            self.check_one_of(name, known)
+        for name in ("batch_size", "epochs", "patience", "devices"):
+            self.check_count(name)
+        if self.seed < 0:
+            raise self.error("seed", "a whole number >= 0")
+        if not 0 < self.learning_rate < float("inf"):
+            raise self.error("learning_rate", "a number > 0")
+        if self.batch_size < self.devices:
+            raise self.error("batch_size", f"a sample for each of {self.devices} devices")
+        check_loss(self.loss, self.convention)
+
+    def check_one_of(self, name: str, known: tuple[str, ...]) -> None:
+        """Raises `ValueError` for an option that is none of these."""
+        if getattr(self, name) not in known:
+            raise self.error(name, f"one of {', '.join(known)}")
+
+    def check_count(self, name: str, least: int = 1) -> None:
+        """Raises `ValueError` for an option below `least`."""
+        if getattr(self, name) < least:
+            raise self.error(name, f"a whole number >= {least}")
+
+    def error(self, name: str, wanted: str) -> ValueError:
+        """What to raise."""
+        return ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted {wanted}")
+
+    @property
+    def implementation(self) -> str:
+        """`torch` or `keras-jax`."""
+        return f"keras-{self.backend}" if self.framework == "keras" else "torch"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the run's configuration."""
+        return asdict(self)
+
+
+def missing(options: TrainingOptions) -> str:
+    """The packages that the framework needs and that are not there, or nothing."""
+    needed = {"torch": ("torch", "lightning"), "keras": ("keras", options.backend)}
+    absent = [m for m in needed[options.framework] if importlib.util.find_spec(m) is None]
+    return ", ".join(absent)
+
+
+def one_of(names: tuple[str, ...]) -> str:
+    """For the help of an option."""
+    return f"{', '.join(names[:-1])} or {names[-1]}."
+
+
+# The options as they are typed; each command gives its own defaults.
+Framework = Annotated[str, typer.Option(help=one_of(FRAMEWORKS))]
+Backend = Annotated[str, typer.Option(help=f"Keras's: {one_of(BACKENDS)}")]
+Cache = Annotated[Path | None, typer.Option(help="A folder in which to keep the decoded images.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder; by default runs/FRAMEWORK.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
+BatchSize = Annotated[int, typer.Option(help="Images a batch.")]
+Activation = Annotated[str, typer.Option(help="A name, or module:name, one of your own.")]
+Loss = Annotated[str, typer.Option(help="Any of segact's.")]
+Optimizer = Annotated[str, typer.Option(help=one_of(OPTIMIZERS))]
+LearningRate = Annotated[float, typer.Option(help="Of it.")]
+Device = Annotated[str, typer.Option(help=one_of(DEVICES))]
+Devices = Annotated[int, typer.Option(help="How many of them.")]
+Precision = Annotated[str, typer.Option(help=one_of(PRECISIONS))]

@@ -1,0 +1,98 @@
+"""What is trained, told once for both frameworks: `Task`."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from examples.common.batches import in_batches
+from examples.common.runs import Recorder, Row
+from parity.inputs import Array
+
+Measure = Callable[[Any, Any, Any], Any]
+"""From a head, raw outputs and targets of a batch."""
+TRAIN, VALIDATION = "train", "validation"
+_START = {"sum": 0.0, "min": math.inf, "max": -math.inf}
+
+
+class Task(ABC):
+    """The data, the network and what is measured of it.
+
+    Arrays are NumPy's, float32, the channels last: inputs (N, H, W, C), targets and raw outputs
+    (N, ...). Only the tensors within PyTorch's network have the channels first.
+    """
+
+    monitor: ClassVar[str] = "loss"
+    """The column of history.csv by which epochs are better or worse,"""
+    mode: ClassVar[str] = "min"
+    """and whether more of it is better, or less;"""
+    monitored: ClassVar[str] = "training loss"
+    """its name in words."""
+    measures: ClassVar[Mapping[str, tuple[str, Measure]]] = {}
+    """By column: how the batches of an epoch come together (`mean` of the samples, `sum`, `min`,
+    `max`), and that of one batch."""
+    shown: ClassVar[tuple[str, ...]] = ("loss", "val_loss")
+    """The columns that progress bars show."""
+    loss_options: ClassVar[Mapping[str, Any]] = {}
+    """Of the loss, beside its activation."""
+    frozen: tuple[str, ...] = ()
+    """Parts of PyTorch's network that do not train; in Keras's their layers say so."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @property
+    @abstractmethod
+    def counts(self) -> Mapping[str, int]:
+        """How many samples there are in the splits `train` and `validation`."""
+
+    @abstractmethod
+    def batch(self, split: str, indices: Array, epoch: int | None) -> tuple[Array, Array]:
+        """Inputs and targets; in epoch None without augmentation."""
+
+    @abstractmethod
+    def network(self) -> Any:
+        """A network of the run's framework, with its initial weights."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """What a run's configuration says of the data."""
+
+    def learning_rate(self, rows: list[Row]) -> float:
+        """That of the next epoch, after these."""
+        return float(self.options.learning_rate)
+
+    def evaluate(self, head: Any, outputs: Array) -> dict[str, float]:
+        """The columns of an epoch that begin with `val_`, from the raw outputs of all samples."""
+        found = {name: _START.get(how, 0.0) for name, (how, _) in self.measures.items()}
+        loss, count = 0.0, len(outputs)
+        for at in in_batches(np.arange(count), self.options.batch_size):
+            raw = head.tensor(outputs[at])
+            targets = head.tensor(self.batch(VALIDATION, at, None)[1])
+            loss += float(head.loss_of(raw, targets)) * len(at) / count
+            for name, (how, measure) in self.measures.items():
+                value = head.array(measure(head, raw, targets))
+                joined = float(value.sum() / count if how == "mean" else value)
+                found[name] = {"min": min, "max": max}.get(how, _add)(found[name], joined)
+        return {f"val_{name}": value for name, value in ({"loss": loss} | found).items()}
+
+    def row(self, epoch: int, logs: Mapping[str, Any], seconds: float) -> Row:
+        """The row of history.csv of an epoch, counted from 1."""
+        columns = ("loss", *self.measures)
+        found: Row = {"epoch": epoch, **{name: float(logs[name]) for name in columns}}
+        found |= {name: float(value) for name, value in logs.items() if name.startswith("val_")}
+        return found | {"learning_rate": float(logs["learning_rate"]), "seconds": round(seconds, 3)}
+
+    @abstractmethod
+    def after_epoch(self, recorder: Recorder) -> None:
+        """Write what is to be kept of the epoch that has just ended."""
+
+    @abstractmethod
+    def at_end(self, recorder: Recorder) -> None:
+        """Write what a finished run has, beside its weights."""
+
+
+def _add(one: float, other: float) -> float:
+    return one + other

@@ -1,0 +1,337 @@
+"""Training in PyTorch, through Lightning."""
+
+import io
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from examples.common.batches import batches, dropout_seed, in_batches
+from examples.common.heads import TorchHead
+from examples.common.optimizers import RMSprop
+from examples.common.runs import Recorder, Run, RunError
+from examples.common.task import TRAIN, VALIDATION, Task
+from parity import weights
+from parity.inputs import Array
+from parity.records import write_atomically
+
+CHECKPOINT = "last.ckpt"
+RHO, EPSILON = 0.9, 1e-7
+"""Of RMSprop and Adam: Keras's defaults."""
+_PRECISIONS: dict[str, Any] = {
+    "32": "32-true",
+    "64": "64-true",
+    "16-mixed": "16-mixed",
+    "bf16-mixed": "bf16-mixed",
+}
+
+
+def channels_first(array: Array) -> torch.Tensor:
+    """(N, H, W, C) as PyTorch takes it, (N, C, H, W); others as they are."""
+    return torch.from_numpy(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
+
+
+def channels_last(tensor: torch.Tensor) -> Array:
+    """The other way round, as float32."""
+    array: Array = tensor.float().cpu().numpy()
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+class Samples(Dataset[Any]):
+    """The batches of the training samples of an epoch by their indices."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __getitem__(self, at: tuple[Array, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, targets = self.task.batch(TRAIN, *at)
+        return channels_first(inputs), channels_first(targets)
+
+
+class Batches(Sampler[Any]):
+    """The batches of an epoch, which Lightning sets; each of several devices gets its part."""
+
+    def __init__(self, count: int, options: Any, rank: int) -> None:
+        self.count, self.options, self.rank, self.epoch = count, options, rank, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self.count / self.options.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Array, int]]:
+        options = self.options
+        for batch in batches(self.count, options.batch_size, options.seed, self.epoch):
+            part = batch[self.rank :: options.devices]
+            # each device needs a sample to take part
+            yield part if len(part) else batch[:1], self.epoch
+
+
+@torch.inference_mode()
+def raw_outputs(network: torch.nn.Module, batches: Iterable[Array]) -> Array:
+    """The raw outputs, channels last, of a network in inference mode, which it leaves as it was."""
+    kind = next(network.parameters())
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        found = [channels_last(network(channels_first(batch).to(kind))) for batch in batches]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return np.concatenate(found)
+
+
+class Learner(pl.LightningModule):
+    """The network with its head, as Lightning trains it."""
+
+    def __init__(self, task: Task, head: TorchHead) -> None:
+        super().__init__()
+        self.task, self.head, self.options = task, head, task.options
+        self.network = task.network()
+        self.recorder: Recorder | None = None
+
+    def on_train_epoch_start(self) -> None:
+        """What is frozen does not train."""
+        for name in self.task.frozen:
+            self.network.get_submodule(name).eval()
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        """The loss of a batch; an epoch's dropout depends on seed and epoch alone."""
+        if index == 0:  # not before: where a loader starts, it takes a number from the generator
+            seed = dropout_seed(self.options.seed, self.current_epoch)
+            torch.manual_seed(seed + self.global_rank)
+        inputs, targets = batch
+        raw = self.network(inputs)
+        raw = raw.float() if raw.dtype.itemsize < 4 else raw  # of mixed precision
+        loss: torch.Tensor = self.head.loss(raw, targets)
+        self._log_all(loss, raw, targets)
+        if self.recorder and self.recorder.wants_steps and self.options.devices == 1:
+            self.recorder.steps.append(loss.item())
+        return loss
+
+    @torch.no_grad()
+    def _log_all(self, loss: torch.Tensor, raw: torch.Tensor, targets: torch.Tensor) -> None:
+        found = {"loss": ("mean", loss.detach())}
+        for name, (how, measure) in self.task.measures.items():
+            value = measure(self.head, raw, targets).float()
+            found[name] = (how, value.mean() if how == "mean" else value)
+        for name, (how, value) in found.items():
+            self.log(
+                name,
+                value,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=name in self.task.shown,
+                reduce_fx=how,
+                batch_size=len(targets),
+                sync_dist=self.options.devices > 1,
+            )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Of what is not frozen."""
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        rate = self.options.learning_rate
+        if self.options.optimizer == "sgd":
+            return torch.optim.SGD(trained, lr=rate)
+        if self.options.optimizer == "adam":
+            return torch.optim.Adam(trained, lr=rate, eps=EPSILON)
+        return RMSprop(trained, rate, RHO, EPSILON)
+
+
+class Evaluator(Callback):
+    """Sets the learning rate before an epoch, and looks at the validation samples after it."""
+
+    def __init__(self, recorder: Recorder, head: TorchHead) -> None:
+        self.recorder, self.head, self.task = recorder, head, recorder.task
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By what the epochs before have shown."""
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = self.task.learning_rate(self.recorder.rows)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Every device for itself: the weights are the same."""
+        found = self.task.evaluate(self.head, self.recorder.predict(VALIDATION))
+        found["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        for name, value in found.items():
+            pl_module.log(
+                name, torch.tensor(value, dtype=torch.float64), prog_bar=name in self.task.shown
+            )
+
+
+class Keeper(Checkpoint):
+    """Writes the run's files, then the checkpoint.
+
+    Lightning runs callbacks of this kind after all others, so that the checkpoint holds the state
+    of the early stopping.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder, self.started = recorder, 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the clock."""
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation is over, too."""
+        seconds, recorder = time.monotonic() - self.started, self.recorder
+        row = recorder.task.row(trainer.current_epoch + 1, trainer.callback_metrics, seconds)
+        if trainer.is_global_zero:
+            recorder.end_of_epoch(row)
+        else:
+            recorder.rows.append(row)
+        trainer.save_checkpoint(recorder.run.path(CHECKPOINT))  # in which all must take part
+        trainer.should_stop = trainer.should_stop or bool(recorder.reason)
+
+
+class WholeFile(TorchCheckpointIO):
+    """Checkpoints that are there whole, or not at all; Lightning's go through another disk."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write it."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_atomically(Path(path), content.getvalue())
+
+
+class Bar(RichProgressBar):
+    """Lightning's own, which counts epochs from 1 and does without the number of a version."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The numbers that one looks at."""
+        found = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in found.items() if name != "v_num"}
+
+
+def _accelerator(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunError("--device cuda: PyTorch finds no CUDA device here")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+class TorchTrainer:
+    """Trains a run; raises `RunError` before anything is written."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.options = task, task.options
+        self.device = _accelerator(self.options.device)
+        if self.device == "cuda" and self.options.devices > torch.cuda.device_count():
+            raise RunError(f"--devices {self.options.devices}: found {torch.cuda.device_count()}")
+        options = self.options
+        self.head = TorchHead(
+            options.activation, options.loss, options.convention, **task.loss_options
+        )
+        self.learner = Learner(task, self.head)
+
+    def predict(self, split: str) -> Array:
+        """The raw outputs of a split, channels last."""
+        parts = in_batches(np.arange(self.task.counts[split]), self.options.batch_size)
+        inputs = (self.task.batch(split, at, None)[0] for at in parts)
+        return raw_outputs(self.learner.network, inputs)
+
+    def train(self, run: Run) -> None:
+        """From the run's checkpoint, or from the beginning where there is none."""
+        _settle()
+        path, network = run.path(CHECKPOINT), self.learner.network
+        done = _epochs_of(path)
+        recorder = Recorder(
+            run,
+            self.task,
+            save=lambda target: weights.save(network, target),
+            predict=self.predict,
+            done=done,
+            steps_an_epoch=math.ceil(self.task.counts[TRAIN] / self.options.batch_size),
+        )
+        self.learner.recorder = recorder
+        if done:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            self.learner.load_state_dict(state)
+        else:
+            recorder.save(run.path("initial.safetensors"))
+        if not recorder.reason:
+            self._fit(run, recorder, path if done else None)
+        if self.learner.global_rank == 0:
+            recorder.end()
+
+    def _fit(self, run: Run, recorder: Recorder, checkpoint: Path | None) -> None:
+        trainer = self._lightning(run, recorder)
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        order = Batches(self.task.counts[TRAIN], self.options, rank)
+        loader = DataLoader(Samples(self.task), sampler=order, batch_size=None)
+        try:
+            trainer.fit(self.learner, loader, ckpt_path=checkpoint and str(checkpoint))
+        except SystemExit:
+            if trainer.interrupted:  # Lightning ends the program with 1
+                raise KeyboardInterrupt from None
+            raise
+
+    def _lightning(self, run: Run, recorder: Recorder) -> pl.Trainer:
+        task, patience = self.task, self.options.patience
+        callbacks: list[Callback] = [
+            Evaluator(recorder, self.head),
+            Bar(),
+            EarlyStopping(
+                task.monitor, patience=patience, mode=task.mode, check_on_train_epoch_end=True
+            ),
+            Keeper(recorder),
+        ]
+        return pl.Trainer(
+            accelerator="gpu" if self.device == "cuda" else "cpu",
+            devices=self.options.devices,
+            precision=_PRECISIONS[self.options.precision],
+            max_epochs=self.options.epochs,
+            callbacks=callbacks,
+            plugins=[WholeFile()],
+            logger=TensorBoardLogger(run.folder, name="", version="tensorboard"),
+            default_root_dir=run.folder,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            deterministic="warn",
+        )
+
+
+def _epochs_of(path: Path) -> int:
+    """How many epochs a checkpoint has behind it; 0 where there is none."""
+    if not path.is_file():
+        return 0
+    try:
+        found: int = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise RunError(f"{path}: damaged ({type(error).__name__})") from error
+    return found + 1
+
+
+def _settle() -> None:
+    """float32 on a GPU is to be float32, and Lightning is to say what matters alone."""
+    # tensorboard looks for this module to know that it is to do without TensorFlow
+    if "tensorflow" not in sys.modules:
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+    torch.backends.cudnn.allow_tf32 = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*The number of training batches.*")

@@ -1,0 +1,1 @@
+"""Binary segmentation with any output activation and any loss, in both frameworks."""

@@ -1,0 +1,216 @@
+"""Segmentation with any output activation and any loss, in Keras and in PyTorch.
+
+Exit code 0: done. 1: a comparison that does not hold, or a run of a sweep that failed. 2: wrong
+usage, or something that cannot be had, read or written; one line says what.
+"""
+
+import os
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from examples.common import options as asked
+from examples.common import training
+from examples.common.agreement import print_histories, print_steps
+from examples.common.cli import counted, plain_errors, typed_options, who
+from examples.common.runs import Run, RunError
+from examples.segmentation import figures, predict, published, sweeps, table
+from examples.segmentation.layouts import LAYOUTS
+from examples.segmentation.options import LOSSES, Options
+from examples.segmentation.task import Segmentation
+from parity.cases import ACTIVATIONS
+from parity.report import console
+
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+_APART = ("out", "resume", "cache", "with_parent", "jobs")
+"""Options that are not a run's own."""
+_errors = partial(plain_errors, "segmentation")
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help=f"LAYOUT:DIR, LAYOUT one of {', '.join(LAYOUTS)}; without it, synthetic images."
+    ),
+]
+Epochs = Annotated[int, typer.Option(help="At most so many.")]
+Patience = Annotated[
+    int, typer.Option(help="Stop after so many epochs without a higher mean Dice.")
+]
+CutPatience = Annotated[
+    int, typer.Option(help="Cut the learning rate after so many epochs without a higher one.")
+]
+CutFactor = Annotated[float, typer.Option(help="What is left of the learning rate.")]
+Classes = Annotated[int, typer.Option(help="Labels in the masks of processed arrays.")]
+Size = Annotated[int | None, typer.Option(help="Stretch images and masks to so many pixels.")]
+Patch = Annotated[int | None, typer.Option(help="Train on random windows of so many pixels.")]
+Augment = Annotated[bool, typer.Option(help="Flips and right-angle turns in training.")]
+Folds = Annotated[int, typer.Option(help="Parts that the cases are cut into.")]
+Width = Annotated[int, typer.Option(help="Channels of the U-Net's first level.")]
+Depth = Annotated[int, typer.Option(help="Its levels below the first.")]
+
+
+@app.callback()
+def _main() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    framework: asked.Framework = Options.framework,
+    backend: asked.Backend = Options.backend,
+    data: Data = None,
+    cache: asked.Cache = None,
+    out: asked.Out = None,
+    resume: asked.Resume = False,
+    activation: asked.Activation = Options.activation,
+    loss: Annotated[
+        str, typer.Option(help=f"Any of segact's, or {', '.join(LOSSES)}.")
+    ] = Options.loss,
+    fold: Annotated[int, typer.Option(help="The part to validate on.")] = Options.fold,
+    folds: Folds = Options.folds,
+    seed: Annotated[
+        int, typer.Option(help="Of initial weights, order and augmentation.")
+    ] = Options.seed,
+    epochs: Epochs = Options.epochs,
+    patience: Patience = Options.patience,
+    cut_patience: CutPatience = Options.cut_patience,
+    cut_factor: CutFactor = Options.cut_factor,
+    batch_size: asked.BatchSize = Options.batch_size,
+    optimizer: asked.Optimizer = Options.optimizer,
+    learning_rate: asked.LearningRate = Options.learning_rate,
+    classes: Classes = Options.classes,
+    size: Size = Options.size,
+    patch: Patch = Options.patch,
+    augment: Augment = Options.augment,
+    width: Width = Options.width,
+    depth: Depth = Options.depth,
+    device: asked.Device = Options.device,
+    devices: asked.Devices = Options.devices,
+    precision: asked.Precision = Options.precision,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+) -> None:
+    """Train a U-Net in one framework on one fold."""
+    if with_parent:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    typed = typed_options(context, _APART)
+    with _errors():
+        folder = out or Path("runs") / framework
+        if resume:
+            given = typed | ({"loss": LOSSES.get(loss, loss)} if "loss" in typed else {})
+            run = training.resume(Segmentation, Options, folder, given, cache)
+        else:
+            run = training.start(Segmentation, _options(typed), folder, cache)
+    if not training.is_child():
+        _tell(run)
+
+
+def _end_with_parent() -> None:
+    """A training of a sweep has a pipe for its standard input, which ends with the sweep."""
+    while os.read(0, 1):  # sys.stdin would be locked when Python ends
+        pass
+    os._exit(1)
+
+
+def _options(typed: dict[str, Any]) -> Options:
+    try:
+        return Options(**typed)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _tell(run: Run) -> None:
+    options, rows = run.options, run.history()
+    best = max(rows, key=lambda row: row["val_mean_dice"])
+    console().print(
+        f"{run.folder}: {who(options)}, {run.config['data']['source']}, {options['activation']}, "
+        f"{options['loss']}, fold {options['fold']} of {options['folds']}: "
+        f"{counted(run.config['epochs'], 'epoch')}, ended by {run.config['stopped']}; best epoch "
+        f"{best['epoch']}: mean Dice {best['val_mean_dice']:.4f}, best Dice "
+        f"{best['val_best_dice']:.4f}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def sweep(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="The sweep's folder; what is there goes on.")],
+    framework: Annotated[
+        str, typer.Option(help="Between commas: torch, keras, keras-jax, keras-torch.")
+    ] = "torch",
+    activations: Annotated[
+        str, typer.Option(help="Between commas; all: those of the paper.")
+    ] = "all",
+    losses: Annotated[str, typer.Option(help="Between commas.")] = "bce,dice,mse",
+    seeds: Annotated[str, typer.Option(help="Between commas.")] = "0",
+    jobs: Annotated[int, typer.Option(help="So many runs side by side.")] = 1,
+    data: Data = None,
+    cache: asked.Cache = None,
+    folds: Folds = Options.folds,
+    epochs: Epochs = Options.epochs,
+    patience: Patience = Options.patience,
+    cut_patience: CutPatience = Options.cut_patience,
+    cut_factor: CutFactor = Options.cut_factor,
+    batch_size: asked.BatchSize = Options.batch_size,
+    optimizer: asked.Optimizer = Options.optimizer,
+    learning_rate: asked.LearningRate = Options.learning_rate,
+    classes: Classes = Options.classes,
+    size: Size = Options.size,
+    patch: Patch = Options.patch,
+    augment: Augment = Options.augment,
+    width: Width = Options.width,
+    depth: Depth = Options.depth,
+    device: asked.Device = Options.device,
+    precision: asked.Precision = Options.precision,
+) -> None:
+    """Train every framework, activation, loss, fold and seed; each is a run of its own."""
+    with _errors():
+        own = ("framework", "activations", "losses", "seeds")
+        base = _options(typed_options(context, (*_APART, *own)))
+        if jobs < 1:
+            raise RunError(f"--jobs is {jobs}; wanted a whole number >= 1")
+        plan = sweeps.Plan(
+            base,
+            sweeps.implementations(framework),
+            sweeps.names(activations, "activations", ACTIVATIONS),
+            tuple(LOSSES.get(name, name) for name in sweeps.names(losses, "losses", [*LOSSES])),
+            sweeps.numbers(seeds, "seeds"),
+        )
+        failed = sweeps.run(plan, out, jobs, cache, console(stderr=True))
+        if failed:
+            for line in failed:
+                console(stderr=True).print(line, markup=False, soft_wrap=True)
+            raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    left: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    right: Annotated[Path, typer.Argument(help="That of another.")],
+) -> None:
+    """Hold the losses of two runs against each other; exit code 1 where they must agree and do
+    not."""
+    with _errors():
+        runs = Run.open(left), Run.open(right)
+        for run in runs:
+            run.need("history.csv")
+        agree = print_steps(console(), *runs)
+        print_histories(console(), *runs, ("loss", "val_loss", "val_mean_dice", "val_best_dice"))
+    raise typer.Exit(0 if agree else 1)
+
+
+app.command("table")(_errors()(table.command))
+app.command("figures")(_errors()(figures.command))
+app.command("predict")(_errors()(predict.command))
+app.command("published")(_errors()(published.command))
+
+
+def main() -> None:
+    """The program."""
+    app()

@@ -1,0 +1,292 @@
+"""The results of a sweep: reading them, their spread and their paired differences.
+
+A sweep's folder holds sweep.json, what was asked for, and runs/*/result.json, one of each run that
+is done. It may not be finished; what is missing is counted.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from examples.common.runs import RunError, read_json
+from examples.common.statistics import Interval, interval
+from parity.cases import ACTIVATIONS
+
+FORMAT = 1
+QUANTITIES = {
+    "mean_dice": "mean Dice",
+    "best_dice": "best Dice",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+"""What is compared, of `Tally.result`."""
+OVERLAP = ("mean_dice", "best_dice")
+"""Of these more is better, of the others less."""
+BASE = "sigmoid"
+MARGIN = 0.005
+"""In Dice: frameworks whose difference surely lies within are taken for the same."""
+
+
+class Key(NamedTuple):
+    """What tells one run from the others of a sweep."""
+
+    data: str
+    framework: str
+    activation: str
+    loss: str
+    fold: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that is done; `found` is its result.json."""
+
+    folder: Path
+    key: Key
+    found: dict[str, Any]
+
+    def value(self, quantity: str) -> float:
+        """One of the means over the classes."""
+        return float(self.found["validation"][quantity])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The results that are there, and the runs that were asked for, in the order of the tables."""
+
+    folder: Path
+    results: dict[Key, Result]
+    wanted: tuple[Key, ...]
+
+    def axis(self, name: str, **chosen: str) -> list[str]:
+        """The values of a part of the key, of the runs that were asked for and are `chosen`."""
+        keys = (key for key in self.wanted if _matches(key, chosen))
+        return list(dict.fromkeys(getattr(key, name) for key in keys))
+
+    def groups(self) -> list[dict[str, str]]:
+        """Every data with every framework that it was asked for."""
+        return [
+            {"data": data, "framework": framework}
+            for data in self.axis("data")
+            for framework in self.axis("framework", data=data)
+        ]
+
+    def cell(self, **chosen: str) -> tuple[dict[tuple[int, int], Result], int]:
+        """The results that are chosen, by fold and seed, and how many were asked for."""
+        keys = [key for key in self.wanted if _matches(key, chosen)]
+        found = {key[-2:]: self.results[key] for key in keys if key in self.results}
+        return found, len(keys)
+
+
+def _matches(key: Key, chosen: dict[str, str]) -> bool:
+    return all(getattr(key, name) == value for name, value in chosen.items())
+
+
+def read(folder: Path, *more: Path) -> Sweep:
+    """The sweep in a folder, with the runs of others; what is written goes to the first.
+
+    What was asked for is in sweep.json; where there is none, every activation is taken to want the
+    folds and seeds that any has. Raises `RunError` where there is no sweep, a file of it is
+    damaged, or a run is there twice.
+    """
+    results: dict[Key, Result] = {}
+    wanted: set[Key] = set()
+    orders: tuple[list[str], list[str]] = ([], [])
+    for one in (folder, *more):
+        if not (one / "runs").is_dir():
+            raise RunError(f"{one}: no sweep; it has no folder runs")
+        mine = [_result(path) for path in sorted((one / "runs").glob("*/result.json"))]
+        for result in mine:
+            if result.key in results:
+                raise RunError(f"{result.folder}: the same run as {results[result.key].folder}")
+            results[result.key] = result
+        wanted |= {result.key for result in mine}
+        path = one / "sweep.json"
+        if path.is_file():
+            asked = read_json(path)
+            wanted |= set(_asked(path, asked, mine))
+            for order, name in zip(orders, ("activations", "losses"), strict=True):
+                order += asked[name]
+        else:
+            pairs = {result.key[-2:] for result in mine}
+            wanted |= {Key(*result.key[:4], *pair) for result in mine for pair in pairs}
+    return Sweep(folder, results, tuple(sorted(wanted, key=lambda key: _order(key, *orders))))
+
+
+def _result(path: Path) -> Result:
+    found = read_json(path)
+    if found.get("format") != FORMAT:
+        raise RunError(f"{path}: not the result of a run, format {FORMAT}")
+    try:
+        found["data"] = shown_data(found["data"])
+        key = Key(*(kind(found[name]) for name, kind in Key.__annotations__.items()))
+        result = Result(path.parent, key, found)
+        broken = [name for name in QUANTITIES if not math.isfinite(result.value(name))]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+    if broken:
+        raise RunError(f"{path}: {broken[0]} is not finite")
+    return result
+
+
+def _asked(path: Path, asked: dict[str, Any], mine: Sequence[Result]) -> list[Key]:
+    """All runs of a sweep.json; what the data are called, its results know best."""
+    try:
+        data = {one.key.data for one in mine} or {shown_data(asked["base"]["data"] or "synthetic")}
+        names = [asked[name] for name in ("implementations", "activations", "losses")]
+        every = product(data, *names, range(asked["base"]["folds"]), asked["seeds"])
+        return [Key(*values) for values in every]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def shown_data(source: str) -> str:
+    """What was given as --data, without the path to its folder.
+
+    >>> shown_data("dsb2018:/home/me/nuclei"), shown_data("processed:ACDC/processed_training")
+    ('dsb2018:nuclei', 'processed:ACDC')
+    """
+    layout, colon, place = source.partition(":")
+    folder = Path(place)
+    if folder.name == "processed_training" and folder.parent.name:
+        folder = folder.parent
+    return layout + colon + folder.name
+
+
+def _order(key: Key, activations: Sequence[str], losses: Sequence[str]) -> tuple[Any, ...]:
+    """As asked, else as the activations are listed anywhere; torch before Keras."""
+    ranks = (
+        activations or ACTIVATIONS,
+        losses or ("binary_cross_entropy", "dice", "mean_squared_error"),
+    )
+    places = [
+        (order.index(name) if name in order else len(order), name)
+        for order, name in zip(ranks, (key.activation, key.loss), strict=True)
+    ]
+    return (key.data, key.framework != "torch", key.framework, *reversed(places), *key[-2:])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (of a sample) of so many values."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """NaN for what there are too few values for."""
+        mean = float(np.mean(values)) if values else math.nan
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        return cls(mean, deviation, len(values))
+
+    def __str__(self) -> str:
+        if not self.count:
+            return "-"
+        return f"{self.mean:.4f}" + (f" ± {self.deviation:.4f}" if self.count > 1 else "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one quantity between two cells, paired by fold and seed; `wanted` pairs were asked for."""
+
+    group: dict[str, str]
+    loss: str
+    activation: str
+    quantity: str
+    interval: Interval
+    wanted: int
+
+    def row(self, verdict: str) -> dict[str, Any]:
+        """For a table of numbers."""
+        mean, half = self.interval.mean, self.interval.half
+        return {
+            **self.group,
+            "loss": self.loss,
+            "activation": self.activation,
+            "quantity": self.quantity,
+            "pairs": self.interval.count,
+            "wanted": self.wanted,
+            "difference": mean,
+            "low": mean - half,
+            "high": mean + half,
+            "verdict": verdict,
+        }
+
+    def __str__(self) -> str:
+        return f"{'+' if self.interval.mean > 0 else ''}{self.interval}"
+
+
+def _paired(
+    sweep: Sweep, one: dict[str, str], other: dict[str, str], quantity: str
+) -> tuple[Interval, int]:
+    """One minus the other; raises `RunError` where the two were measured on other pixels."""
+    (left, wanted), (right, also) = sweep.cell(**one), sweep.cell(**other)
+    for pair in left.keys() & right.keys():
+        pixels = [
+            [k["pixels"] for k in side[pair].found["validation"]["classes"]]
+            for side in (left, right)
+        ]
+        if pixels[0] != pixels[1]:
+            raise RunError(
+                f"{left[pair].folder} and {right[pair].folder}: not measured on the same pixels"
+            )
+    pairs = sorted(left.keys() & right.keys())
+    values = [left[pair].value(quantity) - right[pair].value(quantity) for pair in pairs]
+    return interval(values), min(wanted, also)
+
+
+def differences(sweep: Sweep) -> list[Difference]:
+    """Every activation minus sigmoid, in every quantity; nothing for a loss without sigmoid."""
+    found = []
+    for group in sweep.groups():
+        for loss in sweep.axis("loss", **group):
+            activations = sweep.axis("activation", **group, loss=loss)
+            for activation in activations if BASE in activations else ():
+                for quantity in QUANTITIES if activation != BASE else ():
+                    cell = {**group, "loss": loss}
+                    one, base = ({**cell, "activation": a} for a in (activation, BASE))
+                    paired = _paired(sweep, one, base, quantity)
+                    found.append(Difference(group, loss, activation, quantity, *paired))
+    return found
+
+
+def between_frameworks(sweep: Sweep) -> list[Difference]:
+    """Torch minus each other framework, of both Dice."""
+    found = []
+    for data in sweep.axis("data"):
+        others = [name for name in sweep.axis("framework", data=data) if name != "torch"]
+        for other in others:
+            group = {"data": data, "framework": f"torch minus {other}"}
+            for loss in sweep.axis("loss", data=data, framework=other):
+                mine = {"data": data, "loss": loss}
+                for activation in sweep.axis("activation", **mine, framework=other):
+                    mine["activation"] = activation
+                    one, another = ({**mine, "framework": name} for name in ("torch", other))
+                    if not sweep.cell(**one)[1]:
+                        continue
+                    for quantity in OVERLAP:
+                        paired = _paired(sweep, one, another, quantity)
+                        found.append(Difference(group, loss, activation, quantity, *paired))
+    return found
+
+
+def within_margin(found: Interval, margin: float = MARGIN) -> str:
+    """Whether two frameworks are the same, by the interval of their difference.
+
+    >>> within_margin(Interval(0.001, 0.003, 5)), within_margin(Interval(0.01, 0.004, 5))
+    ('within the margin', 'apart')
+    """
+    if not found.count or math.isnan(found.half):
+        return "not decided"
+    if abs(found.mean) + found.half <= margin:
+        return "within the margin"
+    return "apart" if abs(found.mean) - found.half > margin else "not decided"

@@ -1,0 +1,120 @@
+"""Segmentation, as both frameworks train it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.common.batches import in_batches
+from examples.common.runs import Recorder, Row
+from examples.common.task import TRAIN, VALIDATION, Task
+from examples.segmentation import data
+from examples.segmentation.metrics import MEANS, Tally
+from examples.segmentation.network import build
+from examples.segmentation.options import Options
+from parity.inputs import Array
+from parity.records import json_text, write_atomically
+
+FORMAT = 1
+BEST, RESULT = "best.json", "result.json"
+
+
+class Segmentation(Task):
+    """One fold of the images of a source, and a U-Net.
+
+    An epoch is as good as its mean Dice over 21 thresholds on the images of validation. In
+    history.csv the columns `val_...` are the means over classes of `metrics.Tally.result`, and
+    `val_loss`. A finished run has a result.json: that of its best epoch.
+    """
+
+    monitor, mode, monitored = "val_mean_dice", "max", "mean Dice"
+    shown = ("loss", "val_loss", "val_mean_dice")
+    loss_options = {"ignore_index": data.IGNORE}  # noqa: RUF012
+
+    def __init__(self, options: Options, cache: Path | None = None) -> None:
+        super().__init__(options)
+        samples = data.load(options.data, options.size, cache, options.classes)
+        data.check_patch(samples, options.patch)
+        self.samples = data.padded(samples, 2**options.depth)
+        train, validation = data.folds(samples.cases, options.folds)[options.fold]
+        self.parts = {TRAIN: train, VALIDATION: validation}
+        self.measured: dict[str, Any] = {}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many images each side of the fold has."""
+        return {name: len(part) for name, part in self.parts.items()}
+
+    def batch(self, split: str, indices: Array, epoch: int | None) -> tuple[Array, Array]:
+        """Images (N, H, W, C) and masks (N, H, W, K), with 255 for what is left out."""
+        options = self.options
+        return data.batch(
+            self.samples,
+            self.parts[split][indices],
+            seed=options.seed,
+            epoch=epoch,
+            patch=options.patch,
+            augment=options.augment,
+        )
+
+    def network(self) -> Any:
+        """A U-Net with the initial weights of the seed."""
+        return build(self.options, self.samples.images.shape[-1])
+
+    def described(self) -> dict[str, Any]:
+        """Where the images are from, how many there are, of what shape, and a digest of all."""
+        digest = hashlib.sha256()
+        for array in (self.samples.images, self.samples.masks):
+            digest.update(array.tobytes())
+        digest.update("\n".join(self.samples.names).encode())
+        return {
+            "source": self.samples.source,
+            "shape": list(self.samples.images.shape[1:]),
+            **self.counts,
+            "sha256": digest.hexdigest(),
+        }
+
+    def learning_rate(self, rows: list[Row]) -> float:
+        """A part of what it was, after some epochs without a higher mean Dice, each time anew."""
+        options = self.options
+        rate, best, waited = options.learning_rate, -np.inf, 0
+        for row in rows:
+            waited = 0 if row[self.monitor] > best else waited + 1
+            best = max(best, row[self.monitor])
+            if waited == options.cut_patience:
+                rate, waited = rate * options.cut_factor, 0
+        return float(rate)
+
+    def evaluate(self, head: Any, outputs: Array) -> dict[str, float]:
+        """The loss, and what `Tally` counts of the probabilities."""
+        tally = Tally()
+        for at in in_batches(np.arange(len(outputs)), self.options.batch_size):
+            masks = self.samples.masks[self.parts[VALIDATION][at]]
+            tally.update(head.probabilities(outputs[at]), masks)
+        self.measured = tally.result()
+        found = super().evaluate(head, outputs)
+        return found | {f"val_{name}": self.measured[name] for name in MEANS}
+
+    def after_epoch(self, recorder: Recorder) -> None:
+        """Keep what was measured of the best epoch."""
+        if recorder.is_best:
+            found = {"epoch": len(recorder.rows), "validation": self.measured}
+            write_atomically(recorder.run.path(BEST), json_text(found).encode())
+
+    def at_end(self, recorder: Recorder) -> None:
+        """Write the result, whole."""
+        options, run = self.options, recorder.run
+        result = {
+            "format": FORMAT,
+            "data": self.samples.source,
+            "framework": options.implementation,
+            **{name: getattr(options, name) for name in ("activation", "loss", "fold", "seed")},
+            "folds": options.folds,
+            "epochs": len(recorder.rows),
+            "stopped": recorder.reason,
+            "seconds": sum(row["seconds"] for row in recorder.rows),
+            **run.read_json(BEST),
+        }
+        write_atomically(run.path(RESULT), json_text(result).encode())

@@ -1,0 +1,239 @@
+"""The whole path on a few drawn images, in both frameworks."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from examples.common.batches import batches
+from examples.common.runs import Run, read_csv
+from examples.segmentation import cli, data
+from examples.segmentation.metrics import MEANS
+from examples.segmentation.options import Options
+from examples.segmentation.predict import Model
+from examples.segmentation.task import Segmentation
+
+ROOT = Path(__file__).parents[3]
+TORCH = pytest.param("torch", marks=pytest.mark.needs("torch", "lightning"))
+KERAS = pytest.param("keras", marks=pytest.mark.needs("keras"))
+SMALL = ("--width", "2", "--depth", "2", "--size", "16", "--folds", "4")
+
+
+def backend() -> str:
+    return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+def invoke(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def train(framework: str, out: Path, *arguments: object) -> Run:
+    words = ("train", "--framework", framework, "--backend", backend(), "--out", out, *SMALL)
+    invoke(*words, *arguments)
+    return Run.open(out)
+
+
+def command(*arguments: object) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "examples.segmentation", *map(str, arguments)]
+    return subprocess.Popen(words, cwd=ROOT, start_new_session=True)
+
+
+@pytest.mark.parametrize("framework", [TORCH, KERAS])
+def test_a_run_has_its_result_and_predicts(framework: str, tmp_path: Path) -> None:
+    run = train(framework, tmp_path / "run", "--epochs", 3, "--activation", "arctan")
+    assert run.finished
+    assert run.config["stopped"] == "the cap of 3 epochs"
+    result, history = run.read_json("result.json"), run.history()
+    best = max(history, key=lambda row: row["val_mean_dice"])
+    assert result["epoch"] == best["epoch"]
+    assert result["epochs"] == 3
+    assert result["seconds"] == pytest.approx(sum(row["seconds"] for row in history))
+    assert (result["activation"], result["loss"], result["fold"]) == ("arctan", "dice", 0)
+    for name in MEANS:
+        assert result["validation"][name] == pytest.approx(best[f"val_{name}"])
+
+    # the saved model gives the probabilities that were measured
+    task = Segmentation(Options(**run.options))
+    every = np.arange(task.counts["validation"])
+    images, masks = task.batch("validation", every, None)
+    found = Model(run.folder)(images)
+    assert found.shape == masks.shape
+    brier = np.mean((found - masks) ** 2)
+    assert brier == pytest.approx(result["validation"]["brier"], rel=1e-4)
+
+
+@pytest.mark.parametrize("framework", [TORCH, KERAS])
+def test_predict_writes_probabilities_and_a_mask(framework: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    run = train(framework, tmp_path / "run", "--epochs", 1)
+    image = (data.synthetic(24).images[0]).astype(np.uint8)[:22, :19]  # no multiple of 4
+    Image.fromarray(image).save(tmp_path / "x.png")
+    line = invoke("predict", run.folder, "--image", tmp_path / "x.png", "--threshold", 0.5)
+    found = np.asarray(Image.open(tmp_path / "x_probability.png"))
+    mask = np.asarray(Image.open(tmp_path / "x_mask.png"))
+    assert found.shape == mask.shape == (22, 19)
+    model = Model(run.folder)(image[None])[0, ..., 0]
+    np.testing.assert_array_equal(found, np.round(model * 255))
+    np.testing.assert_array_equal(mask, np.where(model > 0.5, 255, 0))
+    assert f"{(mask > 0).mean():.1%} of the pixels" in line
+    refused = invoke("predict", run.folder, "--image", tmp_path / "none.png", code=2)
+    assert "none.png: no such file" in refused
+
+
+@pytest.mark.needs("torch", "lightning", "keras")
+def test_the_first_50_steps_are_the_same_in_both_frameworks(tmp_path: Path) -> None:
+    options = ("--epochs", 5, "--optimizer", "sgd", "--learning-rate", 0.05, "--precision", 64)
+    runs = [train(name, tmp_path / name, *options, "--loss", "bce") for name in ("torch", "keras")]
+    steps = np.array([run.steps() for run in runs])
+    assert steps.shape[1] >= 50
+    if backend() == "tensorflow":  # of float64, Keras computes a part in float32 on the others
+        said = invoke("compare", *(run.folder for run in runs))
+        assert "losses: ok" in said
+        np.testing.assert_allclose(steps[0], steps[1], rtol=1e-12)
+    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-3)
+    # and they do learn
+    assert steps[0, -5:].mean() < 0.9 * steps[0, :5].mean()
+
+
+@pytest.mark.needs("torch", "lightning", "keras")
+def test_compare_finds_another_rate(tmp_path: Path) -> None:
+    options = ("--epochs", 1, "--optimizer", "sgd", "--precision", 64)
+    one = train("torch", tmp_path / "a", *options)
+    other = train("keras", tmp_path / "b", *options, "--learning-rate", 0.01)
+    assert "only intervals can be claimed: --learning-rate" in invoke(
+        "compare", one.folder, other.folder
+    )
+    steps = read_csv(other.path("steps.csv"))
+    other.config["options"]["learning_rate"] = one.options["learning_rate"]  # a lie
+    other.write_config()
+    assert len(steps) == 12
+    assert "losses: FAIL" in invoke("compare", one.folder, other.folder, code=1)
+
+
+def test_the_rate_is_cut_and_training_stops(tmp_path: Path) -> None:
+    task = Segmentation(Options(size=16, depth=2, cut_patience=2, cut_factor=0.1))
+    dice = [0.5, 0.6, 0.6, 0.5, 0.55, 0.59, 0.7, 0.1]
+    rates = [
+        task.learning_rate([{"val_mean_dice": value} for value in dice[:n]])
+        for n in range(len(dice) + 1)
+    ]
+    cuts = [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01]
+    np.testing.assert_allclose(rates, np.multiply(cuts, 1e-3))
+
+
+@pytest.mark.parametrize("framework", [TORCH, KERAS])
+def test_a_rate_of_nothing_stops_after_patience(framework: str, tmp_path: Path) -> None:
+    options = ("--epochs", 9, "--learning-rate", 1e-30, "--patience", 3, "--cut-patience", 2)
+    run = train(framework, tmp_path / "run", *options, "--no-augment", "--optimizer", "sgd")
+    history = run.history()
+    best = int(run.read_json("result.json")["epoch"])
+    assert run.config["stopped"] == "no higher mean Dice for 3 epochs"
+    assert len(history) == best + 3 < 9
+    assert history[best + 2]["learning_rate"] == pytest.approx(1e-31)
+
+
+@pytest.mark.parametrize("framework", [TORCH, KERAS])
+def test_a_kill_and_resume_is_the_unbroken_run(framework: str, tmp_path: Path) -> None:
+    words = ("--epochs", "4", "--cut-patience", "1")
+    whole = train(framework, tmp_path / "whole", *words)
+    out = tmp_path / "killed"
+    asked = ("--framework", framework, "--backend", backend(), "--out", out, *SMALL, *words)
+    process = command("train", *asked)
+    until = time.monotonic() + 120
+    while len(read_csv(out / "history.csv")) < 2:  # in the middle of the third epoch, about
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if not Run.open(out).finished:
+        invoke("train", "--resume", "--out", out)
+    killed = Run.open(out)
+    assert killed.steps() == whole.steps()
+    for one, other in zip(killed.history(), whole.history(), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    found, wanted = (run.read_json("result.json") for run in (killed, whole))
+    assert found["validation"] == wanted["validation"]
+
+
+@pytest.mark.parametrize("framework", [TORCH, KERAS])
+def test_what_is_left_out_does_not_train(framework: str, tmp_path: Path) -> None:
+    """Images of 13 are padded to 16, with masks of 255; the loss must not see the padding."""
+    task = Segmentation(Options(size=16, depth=2))
+    head = _head(framework)
+    masks = task.batch("train", np.arange(4), None)[1]
+    raw = np.random.default_rng(0).normal(size=masks.shape).astype(np.float32)
+    masks[:, 13:] = data.IGNORE
+    whole = float(head.loss_of(head.tensor(raw), head.tensor(masks)))
+    cut = float(head.loss_of(head.tensor(raw[:, :13]), head.tensor(masks[:, :13])))
+    assert whole == pytest.approx(cut, rel=1e-6)
+
+
+def _head(framework: str):  # type: ignore[no-untyped-def]
+    from examples.common.heads import KerasHead, TorchHead
+
+    make = TorchHead if framework == "torch" else KerasHead
+    return make("arctan", "dice", **Segmentation.loss_options)
+
+
+def test_both_frameworks_see_the_same_numbers() -> None:
+    """What a task gives does not depend on the framework, but on seed, epoch and index."""
+    task = Segmentation(Options(size=16, depth=2, patch=8))
+    at = batches(task.counts["train"], 8, 0, 3)[0]
+    first, again = (task.batch("train", at, 3) for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert first[0].shape == (8, 8, 8, 3)
+    other = task.batch("train", at, 4)
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.needs("torch", "lightning")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--loss", "dise"], "unknown loss dise; did you mean dice"),
+        (["--activation", "sigmoyd"], "--activation: "),
+        (["--fold", "5"], "--fold is 5; wanted one of 0 to 4"),
+        (["--size", "20"], "--size is 20; wanted a multiple of 16"),
+        (["--patch", "128"], "patch: 128; the images are 64 x 64"),
+        (["--data", "dsb2018:nowhere"], "nowhere: no such folder"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "acdc:nowhere"], "acdc"),
+        (["--folds", "1"], "--folds is 1; wanted a whole number >= 2"),
+        (["--folds", "500"], "500"),
+        (["--cut-factor", "2"], "--cut-factor is 2.0; wanted a number in (0, 1)"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = invoke("train", "--out", "run", *arguments, code=2)
+    assert words in said
+    assert re.fullmatch(r"segmentation: [^\n]+\n", said)
+    assert not Path("run").exists()
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="needs torch")
+def test_the_networks_are_the_same() -> None:
+    pytest.importorskip("keras")
+    from examples.segmentation.network import build
+    from parity import assert_model_parity
+
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    networks = [
+        build(Options(framework=name, width=2, depth=2, seed=1), 3) for name in ("keras", "torch")
+    ]
+    assert_model_parity(*networks, images)
