@@ -14,7 +14,6 @@ keras clips them. A folder holds
 The last four are written anew after each run, from those that are finished.
 """
 
-import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -289,15 +288,6 @@ class Compared:
     unclipped: Interval
     difference: Interval
 
-    @property
-    def verdict(self) -> str:
-        """What the interval of the difference says of the clipped loss."""
-        if math.isnan(self.difference.half):
-            return "-"
-        if abs(self.difference.mean) <= self.difference.half:
-            return "none shown"
-        return "higher" if self.difference.mean > 0 else "lower"
-
 
 def compared(found: Sequence[Pair]) -> list[Compared]:
     """Every quantity at every epoch that all pairs of a batch size have; what is exact, at the end.
@@ -408,7 +398,7 @@ def _final_cells(rows: Sequence[Compared]) -> list[tuple[str, ...]]:
             str(row.clipped),
             str(row.unclipped),
             str(row.difference),
-            row.verdict,
+            row.difference.verdict,
         )
         for row in _final(rows)
     ]

@@ -10,7 +10,6 @@ SVG, with the numbers behind them as CSV, all in the run's `figures`:
     full_keras, ...             the same after full training
 """
 
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,20 +28,18 @@ from examples.cats_vs_dogs.clipping import (
     relative_difference,
     splits_of,
 )
+from examples.common import charts
 from examples.common.cli import who
-from examples.common.runs import Run, RunError, csv_bytes
+from examples.common.runs import Run, RunError
 from parity.cases import CONVENTIONS
 from parity.inputs import Array
-from parity.records import write_atomically
 from parity.report import console
 
 BATCH_SIZE = 4
-SUFFIXES = (".png", ".svg")
 _STYLES: dict[str, dict[str, Any]] = {
-    "cats": {"marker": "o", "color": "#0072B2"},
-    "dogs": {"marker": "^", "color": "#D55E00"},
+    "cats": {"marker": "o", "color": charts.BLUE},
+    "dogs": {"marker": "^", "color": charts.VERMILLION},
 }
-"""Of Okabe and Ito's palette."""
 _HATCHES = {"cats": "////", "dogs": "...."}
 
 
@@ -67,10 +64,12 @@ def draw(run_folder: Path, convention: str | None = None) -> list[Path]:
         title = _title(run, when)
         means = {name: _means(run, samples) for name, samples in splits.items()}
         rows = [row for name, samples in splits.items() for row in _rows(name, samples)]
-        paths += _write(folder / stem, _samples_figure(splits, title, convention, limit), rows)
+        paths += charts.write(
+            folder / stem, _samples_figure(splits, title, convention, limit), rows
+        )
         rows = [row for name, pair in means.items() for row in _mean_rows(name, *pair)]
         stem += f"_batches_of_{BATCH_SIZE}"
-        paths += _write(folder / stem, _batches_figure(means, title, convention), rows)
+        paths += charts.write(folder / stem, _batches_figure(means, title, convention), rows)
     return paths
 
 
@@ -115,30 +114,9 @@ def _mean_rows(split: str, clipped: Array, exact: Array) -> list[dict[str, Any]]
     ]
 
 
-def _write(stem: Path, figure: Any, rows: list[dict[str, Any]]) -> list[Path]:
-    from matplotlib import rc_context
-
-    paths = []
-    for suffix in SUFFIXES:
-        content = BytesIO()
-        with rc_context({"svg.hashsalt": "segact"}):  # the same numbers, the same file
-            named = {"Date": None} if suffix == ".svg" else {}
-            figure.savefig(content, dpi=130, format=suffix.removeprefix("."), metadata=named)
-        paths.append(stem.with_name(stem.name + suffix))
-        write_atomically(paths[-1], content.getvalue())
-    paths.append(stem.with_name(stem.name + ".csv"))
-    write_atomically(paths[-1], csv_bytes(rows))
-    return paths
-
-
 def _samples_figure(splits: dict[str, Samples], title: str, convention: str, limit: float) -> Any:
     """A row for each split: raw outputs, probabilities, losses."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"font.size": 9}):
-        figure = Figure(figsize=(13, 4.2 * len(splits)), layout="constrained")
-        figure.suptitle(title)
+    with charts.drawing((13, 4.2 * len(splits)), title) as figure:
         rows = figure.subplots(len(splits), 3, squeeze=False)
         for (left, centre, right), (name, samples) in zip(rows, splits.items(), strict=True):
             _histogram(left, samples, samples.raw, "raw output")
@@ -148,7 +126,7 @@ def _samples_figure(splits: dict[str, Samples], title: str, convention: str, lim
             _scatter(right, samples, convention)
             left.set_ylabel(f"{name}: samples")
             left.legend(title=f"{len(samples.raw):,} samples")
-        return figure
+    return figure
 
 
 def _histogram(axes: Any, samples: Samples, values: Array, label: str) -> None:
@@ -168,7 +146,7 @@ def _histogram(axes: Any, samples: Samples, values: Array, label: str) -> None:
             label=name,
         )
     axes.set(xlabel=label, ylabel="samples")
-    _plain(axes)
+    charts.plain(axes)
 
 
 def _around(values: Array) -> tuple[float, float]:
@@ -211,12 +189,8 @@ def _scatter(axes: Any, samples: Samples, convention: str) -> None:
 
 def _batches_figure(means: dict[str, tuple[Array, Array]], title: str, convention: str) -> Any:
     """The scatter of every split, of means over batches."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"font.size": 9}):
-        figure = Figure(figsize=(6 * len(means), 5), layout="constrained")
-        figure.suptitle(f"{title}; means over batches of {BATCH_SIZE}")
+    heading = f"{title}; means over batches of {BATCH_SIZE}"
+    with charts.drawing((6 * len(means), 5), heading) as figure:
         for axes, (name, (clipped, exact)) in zip(
             figure.subplots(1, len(means), squeeze=False)[0], means.items(), strict=True
         ):
@@ -288,7 +262,7 @@ def _losses(axes: Any, low: float, high: float, convention: str, clipped: Array)
             ha="right",
             va="bottom",
         )
-    _plain(axes)
+    charts.plain(axes)
 
 
 def _limit_words(convention: str) -> list[tuple[float, str]]:
@@ -312,11 +286,6 @@ def _limit_words(convention: str) -> list[tuple[float, str]]:
         old = merged.get(end)
         merged[end] = (max(value, old[0]), f"{old[1]}, {text}") if old else (value, text)
     return list(merged.values())
-
-
-def _plain(axes: Any) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def command(

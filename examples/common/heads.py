@@ -7,13 +7,13 @@ raw outputs; with one it is that of the activation's probabilities, as the conve
 import contextlib
 import importlib
 import math
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from parity.cases import CONVENTIONS, REDUCED
+from parity.cases import ACTIVATIONS, CONVENTIONS, REDUCED
 from parity.inputs import Array
+from parity.naming import unknown
 
 CLIP = 1e-7
 """Keras clips probabilities this far from 0 and 1; of a sigmoid, raw outputs of +-16.118."""
@@ -24,14 +24,15 @@ class HeadError(ValueError):
     """An activation, loss or convention that cannot be had; the message is one plain line."""
 
 
-def check_loss(loss: str, convention: str | None) -> None:
-    """Raises `HeadError` for a loss or convention that is none, or does not go with the other."""
-    conventions = ("exact", *CONVENTIONS)
-    for kind, name, known in (("loss", loss, REDUCED), ("convention", convention, conventions)):
+def check_names(activation: str, loss: str, convention: str | None) -> None:
+    """Raises `HeadError` for what is not known, or does not go with the others."""
+    for kind, name, known in (
+        ("activation", activation if ":" not in activation else None, ACTIVATIONS),
+        ("loss", loss, REDUCED),
+        ("convention", convention, ("exact", *CONVENTIONS)),
+    ):
         if name is not None and name not in known:
-            near = get_close_matches(name, known, 1, 0.5)
-            hint = f"did you mean {near[0]}? One" if near else "wanted one"
-            raise HeadError(f"unknown {kind} {name}; {hint} of {', '.join(known)}")
+            raise HeadError(unknown(kind, name, known))
     if convention and loss not in _WITH_CONVENTION:
         raise HeadError(
             f"--convention {convention} goes with --loss {' or '.join(_WITH_CONVENTION)}, "
@@ -70,7 +71,7 @@ class _Head:
         convention: str | None,
         loss_options: dict[str, Any],
     ) -> None:
-        check_loss(loss, convention)
+        check_names(activation, loss, convention)
         self.package, self.xp, self.name = package, xp, loss
         self.loss_options = loss_options
         self.activation = self._activation(activation)
@@ -83,10 +84,7 @@ class _Head:
     def _activation(self, text: str) -> Any:
         """By name, or `module:name`: an activation of the framework, or a CDF to make one of."""
         if ":" not in text:
-            try:
-                return self.package.get_activation(text)
-            except ValueError as error:
-                raise HeadError(f"--activation: {error}") from error
+            return self.package.get_activation(text)
         found = imported(text)
         if isinstance(found, self.package.Activation):
             return found

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from examples.common.heads import check_loss
+from examples.common.heads import check_names
 
 FRAMEWORKS = ("torch", "keras")
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -53,7 +53,7 @@ class TrainingOptions:
             raise self.error("learning_rate", "a number > 0")
         if self.batch_size < self.devices:
             raise self.error("batch_size", f"a sample for each of {self.devices} devices")
-        check_loss(self.loss, self.convention)
+        check_names(self.activation, self.loss, self.convention)
 
     def check_one_of(self, name: str, known: tuple[str, ...]) -> None:
         """Raises `ValueError` for an option that is none of these."""

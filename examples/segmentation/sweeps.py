@@ -96,9 +96,9 @@ def run(plan: Plan, out: Path, jobs: int, cache: Path | None, tell: Console) -> 
     Raises `RunError` where `out` holds a sweep with other options or something else, and where
     another process is at work on it.
     """
+    every = list(plan.runs())  # with options that make no sense, nothing is written
     _prepare(plan, out)
     with held_alone(out / "sweep.lock", f"{out}: another sweep is at work there"):
-        every = list(plan.runs())
         missing = [one for one in every if not (out / "runs" / name_of(one) / RESULT).is_file()]
         _say(tell, f"{out}: {len(every)} runs, {len(every) - len(missing)} of them ended before")
         failed = []

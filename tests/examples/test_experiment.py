@@ -81,7 +81,7 @@ def test_differences_are_paired_by_seed(plan: Plan, tmp_path: Path) -> None:
     assert one.unclipped == experiment.Interval(14.0, 0.0, 3)
     assert one.difference.mean == 2.0
     assert one.difference.half == pytest.approx(T_2 / math.sqrt(3))
-    assert one.verdict == "none shown"  # 2 ± 2.48
+    assert one.difference.verdict == "none shown"  # 2 ± 2.48
     exact = next(r for r in rows if r.quantity == "exact_loss")
     assert exact.clipped.mean == pytest.approx((2 * math.log1p(math.exp(-1)) + 20) / 4)
 
@@ -89,11 +89,11 @@ def test_differences_are_paired_by_seed(plan: Plan, tmp_path: Path) -> None:
 def test_a_difference_beyond_its_interval_is_named() -> None:
     zero = experiment.Interval(0.0, 0.0, 3)
     row = experiment.Compared(4, "loss", 1, zero, zero, experiment.Interval(2.0, 1.9, 3))
-    assert row.verdict == "higher"
+    assert row.difference.verdict == "higher"
     lower = experiment.Interval(-2.0, 1.9, 3)
-    assert dataclasses.replace(row, difference=lower).verdict == "lower"
+    assert dataclasses.replace(row, difference=lower).difference.verdict == "lower"
     alone = experiment.Interval(-2.0, math.nan, 1)
-    assert dataclasses.replace(row, difference=alone).verdict == "-"
+    assert dataclasses.replace(row, difference=alone).difference.verdict == "-"
 
 
 def test_results_are_written_from_what_is_finished(plan: Plan, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_both_frameworks_see_the_same_numbers() -> None:
     ("arguments", "words"),
     [
         (["--loss", "dise"], "unknown loss dise; did you mean dice"),
-        (["--activation", "sigmoyd"], "--activation: "),
+        (["--activation", "sigmoyd"], "unknown activation sigmoyd; did you mean sigmoid"),
         (["--fold", "5"], "--fold is 5; wanted one of 0 to 4"),
         (["--size", "20"], "--size is 20; wanted a multiple of 16"),
         (["--patch", "128"], "patch: 128; the images are 64 x 64"),

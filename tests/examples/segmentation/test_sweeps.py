@@ -1,0 +1,150 @@
+"""`sweep`: every combination once, killed and gone on with, and one failure alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from examples.common.files import held_alone
+from examples.common.runs import RunError
+from examples.segmentation import cli, sweeps
+from examples.segmentation.options import Options
+from parity.report import console
+
+ROOT = Path(__file__).parents[3]
+SMALL = ("--width", "2", "--depth", "2", "--size", "16", "--folds", "2", "--epochs", "2")
+
+
+def plan(**changed: object) -> sweeps.Plan:
+    asked = {
+        "base": Options(folds=2, width=2, depth=2, size=16, epochs=2),
+        "implementations": ("torch", "keras-jax"),
+        "activations": ("sigmoid", "arctan"),
+        "losses": ("dice",),
+        "seeds": (0, 3),
+    }
+    return sweeps.Plan(**(asked | changed))  # type: ignore[arg-type]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "examples.segmentation", *map(str, arguments)]
+
+
+def test_every_combination_is_one_run() -> None:
+    found = [sweeps.name_of(options) for options in plan().runs()]
+    assert len(set(found)) == len(found) == 2 * 2 * 2 * 2
+    assert found[0] == "torch_sigmoid_dice_fold0_seed0"
+    assert found[-1] == "keras-jax_arctan_dice_fold1_seed3"
+    mine = plan(activations=("mymod:act",), implementations=("torch",), seeds=(0,))
+    assert next(map(sweeps.name_of, mine.runs())) == "torch_mymod.act_dice_fold0_seed0"
+
+
+def test_a_command_line_asks_for_its_run(tmp_path: Path) -> None:
+    options = next(plan(base=Options(folds=2, augment=False, size=32, data="drive:d")).runs())
+    words = sweeps.command_line(options, tmp_path / "run", None)
+    asked = json.loads(_options_of(words[3:]))
+    assert asked == options.as_dict()
+
+
+def _options_of(words: list[str]) -> str:
+    """What `train` makes of a command line."""
+    import typer
+
+    found = {}
+    command = typer.main.get_command(cli.app).commands["train"]  # type: ignore[attr-defined]
+    with command.make_context("train", words[1:]) as context:
+        typed = cli.typed_options(context, cli._APART)
+        found = cli._options(typed).as_dict()
+    return json.dumps(found)
+
+
+@pytest.mark.needs("torch", "lightning", "tensorboard")
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+    out, asked = tmp_path / "out", (*SMALL, "--activations", "arctan", "--losses", "dice,bce")
+    words = command("sweep", "--out", out, *asked, "--jobs", 2)
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 150
+    while not (done := sorted(out.glob("runs/*/result.json"))):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    times = {path: path.stat().st_mtime_ns for path in done}
+    # the trainings that it had begun do not outlive it, and their folders are free
+    for lock in (path for path in out.glob("runs/*/.lock")):
+        while True:
+            try:
+                with held_alone(lock, "taken"):
+                    break
+            except RunError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    found = sorted(out.glob("runs/*/result.json"))
+    assert len(found) == 4
+    assert {path: path.stat().st_mtime_ns for path in done} == times
+    ended = [line for line in result.stderr.splitlines() if "mean Dice" in line]
+    assert len(ended) == 4 - int(result.stderr.split(" runs, ")[1].split()[0])
+    held = json.loads((out / "sweep.json").read_text())
+    assert held["losses"] == ["dice", "binary_cross_entropy"]
+
+
+@pytest.mark.needs("torch", "lightning", "tensorboard")
+def test_one_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = (*SMALL, "--activations", "nosuch:thing,sigmoid", "--losses", "mse", "--out", out)
+    result = subprocess.run(
+        command("sweep", *words, "--folds", 2, "--jobs", 2),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert result.returncode == 1
+    failed = [line for line in result.stderr.splitlines() if "FAILED" in line]
+    assert len(failed) == 4  # both when they happen, and at the end
+    assert "No module named 'nosuch'" in failed[0]
+    assert len(list(out.glob("runs/torch_sigmoid_*/result.json"))) == 2
+
+
+def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    sweeps._prepare(plan(), out)
+    sweeps._prepare(plan(losses=("mean_squared_error",), seeds=(4,)), out)
+    held = json.loads((out / "sweep.json").read_text())
+    assert held["losses"] == ["dice", "mean_squared_error"]
+    assert held["seeds"] == [0, 3, 4]
+    with pytest.raises(RunError, match="this sweep has --width 2, not 8"):
+        sweeps._prepare(plan(base=Options(folds=2, depth=2, size=16, epochs=2)), out)
+    with held_alone(out / "sweep.lock", ""), pytest.raises(RunError, match="at work there"):
+        sweeps.run(plan(), out, 1, None, console(stderr=True))
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(RunError, match="holds something else"):
+        sweeps._prepare(plan(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--framework", "jax"], "--framework: jax; wanted torch, keras or keras-tensorflow"),
+        (["--activations", "sigmoid,,sigmoid"], "--activations: 'sigmoid,,sigmoid'; wanted diff"),
+        (["--losses", ""], "--losses: ''; wanted different names"),
+        (["--losses", "bce,dise"], "unknown loss dise; did you mean dice"),
+        (["--activations", "arktan"], "arktan"),
+        (["--seeds", "a"], "--seeds: 'a'; wanted whole numbers"),
+        (["--jobs", "0"], "--jobs is 0; wanted a whole number >= 1"),
+        (["--width", "0"], "--width is 0; wanted a whole number >= 1"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(words: list[str], said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["sweep", "--out", str(tmp_path / "out"), *words])
+    assert (result.exit_code, said in result.output) == (2, True), result.output
+    assert not (tmp_path / "out").exists()
