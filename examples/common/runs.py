@@ -264,7 +264,8 @@ class Recorder:
     def reason(self) -> str:
         """Why training ends here; empty while it goes on."""
         task, options = self.task, self.task.options
-        full = f"the cap of {len(self.rows)} epochs" if len(self.rows) >= options.epochs else ""
+        count = len(self.rows)
+        full = f"the cap of {count} epoch{'s' * (count != 1)}" if count >= options.epochs else ""
         return (
             stopped([row["loss"] for row in self.rows], len(self.rows) + 1)  # finite?
             or stopped(self.watched, options.patience, task.mode, task.monitored)

@@ -71,11 +71,14 @@ def resume(
 ) -> Run:
     """Go on with an unfinished run, with its own options; `given` are those that were typed.
 
-    Raises `RunError` for a run that has ended, for options that it does not have, and for images
+    A run that the cap on epochs has ended is unfinished where `given` has more of them. Raises
+    `RunError` for a run that has ended otherwise, for options that it does not have, and for images
     that are not its own.
     """
     run = Run.open(folder)
-    if run.finished and not is_child():
+    capped = run.config["stopped"].startswith("the cap")
+    more = capped and given.get("epochs", 0) > run.config["epochs"]
+    if run.finished and not more and not is_child():
         raise RunError(f"{folder}: this run is finished ({run.config['stopped']})")
     options = options_of(kind, run, given)
     _prepare(options)
@@ -86,7 +89,7 @@ def resume(
     with _alone(folder):
         if not is_child():
             run.clear_leftovers()
-            run.config["options"] = options.as_dict()
+            run.config |= {"options": options.as_dict(), "finished": False, "stopped": ""}
             run.write_config()
         trainer.train(run)
     return run

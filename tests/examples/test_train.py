@@ -232,6 +232,30 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         Run.open(run.folder)
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_run_that_the_cap_has_ended_goes_on(
+    framework: str,
+    train: Callable[[str], Run],
+    pictures: Path,
+    tmp_path: Path,
+    environment: dict[str, str],
+) -> None:
+    whole = train(framework)
+    count = len(whole.history())
+
+    def invoke(*words: object) -> Run:
+        subprocess.run(command("train", *words, "--out", tmp_path), env=environment, check=True)
+        return Run.open(tmp_path)
+
+    first = invoke("--framework", framework, "--data", pictures, *BOUNCING, "--epochs", count - 2)
+    assert first.config["stopped"] == f"the cap of {count - 2} epochs"
+    assert "is finished" in refused("train", "--resume", "--out", tmp_path)
+    run = invoke("--resume", "--epochs", 9)
+    assert run.finished
+    assert run.config["stopped"] == whole.config["stopped"]
+    assert without_seconds(run) == without_seconds(whole)
+
+
 def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
     with held_alone(tmp_path / ".lock", "taken"):
         with pytest.raises(RunError, match="taken"), held_alone(tmp_path / ".lock", "taken"):
