@@ -45,7 +45,8 @@ def train(framework: str, out: Path, *arguments: object) -> Run:
 
 def command(*arguments: object) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "examples.segmentation", *map(str, arguments)]
-    return subprocess.Popen(words, cwd=ROOT, start_new_session=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True)
 
 
 @pytest.mark.parametrize("framework", [TORCH, KERAS])
@@ -145,26 +146,26 @@ def test_a_rate_of_nothing_stops_after_patience(framework: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("framework", [TORCH, KERAS])
 def test_a_kill_and_resume_is_the_unbroken_run(framework: str, tmp_path: Path) -> None:
-    words = ("--epochs", "4", "--cut-patience", "1")
-    whole = train(framework, tmp_path / "whole", *words)
-    out = tmp_path / "killed"
-    asked = ("--framework", framework, "--backend", backend(), "--out", out, *SMALL, *words)
-    process = command("train", *asked)
+    words = ("--framework", framework, "--backend", backend(), *SMALL, "--epochs", 4)
+    words = (*words, "--cut-patience", 1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert command("train", *words, "--out", whole).wait() == 0
+    process = command("train", *words, "--out", killed)
     until = time.monotonic() + 120
-    while len(read_csv(out / "history.csv")) < 2:  # in the middle of the third epoch, about
+    while len(read_csv(killed / "history.csv")) < 2:  # in the middle of the third epoch, about
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if not Run.open(out).finished:
-        invoke("train", "--resume", "--out", out)
-    killed = Run.open(out)
-    assert killed.steps() == whole.steps()
-    for one, other in zip(killed.history(), whole.history(), strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    found, wanted = (run.read_json("result.json") for run in (killed, whole))
-    assert found["validation"] == wanted["validation"]
+    if not Run.open(killed).finished:
+        assert command("train", "--resume", "--out", killed).wait() == 0
+    one, other = Run.open(killed), Run.open(whole)
+    assert one.steps() == other.steps()
+    for row, wanted in zip(one.history(), other.history(), strict=True):
+        assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
+    found, unbroken = (run.read_json("result.json") for run in (one, other))
+    assert found["validation"] == unbroken["validation"]
 
 
 @pytest.mark.parametrize("framework", [TORCH, KERAS])
