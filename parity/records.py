@@ -71,17 +71,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     path = path.resolve()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and not error.filename:  # a full disk does not say where
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:  # a full disk does not say where, others name the file beside
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @dataclass

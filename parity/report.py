@@ -34,7 +34,7 @@ _STAR = "*: nearest to its bound"
 
 def console(stderr: bool = False) -> Console:
     """As wide as the terminal or `COLUMNS` say, 100 columns at most; 100 where neither says."""
-    found = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    found = Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=False)
     told = found.is_terminal or "COLUMNS" in os.environ
     found.width = min(found.width, WIDTH) if told else WIDTH
     return found

@@ -25,8 +25,8 @@ from examples.cats_vs_dogs.options import (
 from examples.cats_vs_dogs.task import CatsVsDogs
 from examples.common import options as asked
 from examples.common import training
-from examples.common.cli import counted, plain_errors, typed_options, who
-from examples.common.runs import Run, RunError
+from examples.common.cli import plain_errors, typed_options, who
+from examples.common.runs import Run, RunError, counted
 from parity.report import console
 
 app = typer.Typer(

@@ -32,8 +32,8 @@ from examples.cats_vs_dogs.clipping import FULL, from_raw_outputs
 from examples.cats_vs_dogs.options import Options
 from examples.cats_vs_dogs.task import CatsVsDogs, Splits, load
 from examples.common import training
-from examples.common.cli import counted, who
-from examples.common.runs import Row, Run, RunError, csv_bytes, read_json
+from examples.common.cli import who
+from examples.common.runs import Row, Run, RunError, counted, csv_bytes, read_json
 from examples.common.statistics import LEVEL, Interval, interval
 from parity.records import json_text, write_atomically
 from parity.report import console, print_table

@@ -27,13 +27,15 @@ _LINES = (
 def line_styles(names: Sequence[str], known: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """Colour, marker and dashes for each name, always the same for what is `known`.
 
-    After seven they begin again.
+    Others have what no name that is shown has; after seven in all they begin again.
     """
-    order = [*known, *(name for name in names if name not in known)]
-    found = {}
-    for name, (colour, marker, line) in zip(order, cycle(_LINES), strict=False):
-        found[name] = {"color": colour, "marker": marker, "linestyle": line}
-    return {name: found[name] for name in names}
+    looks = dict(zip(known, cycle(_LINES), strict=False))
+    looks = {name: look for name, look in looks.items() if name in names}
+    free = [look for look in _LINES if look not in looks.values()]
+    others = [name for name in names if name not in known]
+    looks |= dict(zip(others, cycle(free or _LINES), strict=False))
+    parts = ("color", "marker", "linestyle")
+    return {name: dict(zip(parts, looks[name], strict=True)) for name in names}
 
 
 @contextmanager

@@ -48,8 +48,3 @@ def who(options: dict[str, Any]) -> str:
     names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
     keras = options["framework"] == "keras"
     return f"Keras on {names[options['backend']]}" if keras else "PyTorch"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -16,6 +16,14 @@ PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
 
 
+def implementation(framework: str, backend: str) -> str:
+    """`torch` or `keras-jax`."""
+    return f"keras-{backend}" if framework == "keras" else framework
+
+
+IMPLEMENTATIONS = ("torch", *(implementation("keras", backend) for backend in BACKENDS))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Raises `ValueError`, naming the option as it is typed, for what cannot be."""
@@ -72,7 +80,7 @@ class TrainingOptions:
     @property
     def implementation(self) -> str:
         """`torch` or `keras-jax`."""
-        return f"keras-{self.backend}" if self.framework == "keras" else "torch"
+        return implementation(self.framework, self.backend)
 
     def as_dict(self) -> dict[str, Any]:
         """For the run's configuration."""

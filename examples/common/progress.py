@@ -15,7 +15,7 @@ from rich.progress import (
 def progress_display(*, of_bytes: bool = False) -> Progress:
     """A bar with what is done and the time left; `of_bytes` counts bytes and shows the speed."""
     counts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, emoji=False)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(30),

@@ -3,11 +3,13 @@
     config.json             options, data, versions; `finished` says whether the run has ended
     history.csv             one row an epoch
     steps.csv               the loss of each of the first steps
-    initial.safetensors     the weights before the first step; epoch_N: after that epoch;
-                            best: after the epoch with the lowest training loss; final: at the end
-    outputs_epoch_N.npz     the raw outputs, labels and names of all samples, then;
-    outputs_full.npz        and at the end
+    initial.safetensors     the weights before the first step;
+    best.safetensors        after the epoch that is best by what the task monitors;
+    final.safetensors       and at the end
     last.*                  the framework's own checkpoint, to go on from
+    tensorboard             logs
+
+and what the task adds (`Task.after_epoch`, `Task.at_end`).
 
 A resumed run starts from its checkpoint, which is written after everything else of its epoch: what
 the folder holds of later epochs is made again.
@@ -101,6 +103,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def stopped(
     values: Sequence[float], patience: int, mode: str = "min", of: str = "training loss"
 ) -> str:
@@ -112,7 +119,8 @@ def stopped(
     if values and not math.isfinite(values[-1]):
         return f"the {of} is no longer finite"
     if values and len(values) - 1 - best(values, mode) >= patience:
-        return f"no {'lower' if mode == 'min' else 'higher'} {of} for {patience} epochs"
+        more = "lower" if mode == "min" else "higher"
+        return f"no {more} {of} for {counted(patience, 'epoch')}"
     return ""
 
 
@@ -265,7 +273,7 @@ class Recorder:
         """Why training ends here; empty while it goes on."""
         task, options = self.task, self.task.options
         count = len(self.rows)
-        full = f"the cap of {count} epoch{'s' * (count != 1)}" if count >= options.epochs else ""
+        full = f"the cap of {counted(count, 'epoch')}" if count >= options.epochs else ""
         return (
             stopped([row["loss"] for row in self.rows], len(self.rows) + 1)  # finite?
             or stopped(self.watched, options.patience, task.mode, task.monitored)

@@ -15,11 +15,11 @@ import typer
 from examples.common import options as asked
 from examples.common import training
 from examples.common.agreement import print_histories, print_steps
-from examples.common.cli import counted, plain_errors, typed_options, who
-from examples.common.runs import Run, RunError
+from examples.common.cli import plain_errors, typed_options, who
+from examples.common.runs import Run, RunError, counted
 from examples.segmentation import figures, predict, published, sweeps, table
 from examples.segmentation.layouts import LAYOUTS
-from examples.segmentation.options import LOSSES, Options
+from examples.segmentation.options import LOSSES, Options, implementations
 from examples.segmentation.task import Segmentation
 from parity.cases import ACTIVATIONS
 from parity.report import console
@@ -177,7 +177,7 @@ def sweep(
             raise RunError(f"--jobs is {jobs}; wanted a whole number >= 1")
         plan = sweeps.Plan(
             base,
-            sweeps.implementations(framework),
+            implementations(framework),
             sweeps.names(activations, "activations", ACTIVATIONS),
             tuple(LOSSES.get(name, name) for name in sweeps.names(losses, "losses", [*LOSSES])),
             sweeps.numbers(seeds, "seeds"),

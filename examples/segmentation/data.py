@@ -194,7 +194,7 @@ def batch(
         check_patch(samples, patch)
         pairs = []
         for index, image, mask in zip(indices, images, masks, strict=True):
-            rng = np.random.default_rng((seed, epoch, int(index)))
+            rng = np.random.default_rng((seed, epoch, 3, int(index)))
             if patch is not None:
                 image, mask = _window(image, mask, patch, rng)
             pairs.append(_turned(image, mask, rng) if augment else (image, mask))
@@ -243,7 +243,7 @@ def _split(source: str) -> tuple[str, str]:
     return layout, place
 
 
-def _stretched(image: Array, size: int) -> Array:
+def stretched(image: Array, size: int) -> Array:
     """To `size` x `size`, each channel on its own, in its dtype."""
     from PIL import Image
 
@@ -280,7 +280,7 @@ def _decode(
         image, mask = layout.read([folder / file for file in item.files], classes)
         are_bytes = _are_bytes(image)
         if size is not None:
-            image, mask = _stretched(image, size), _nearest(mask, size)
+            image, mask = stretched(image, size), _nearest(mask, size)
         return image, mask, are_bytes
 
     images: list[Array] = []

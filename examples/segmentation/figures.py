@@ -21,8 +21,9 @@ import numpy as np
 import typer
 
 from examples.common import charts
-from examples.common.statistics import LEVEL
+from examples.common.statistics import LEVEL, Interval
 from examples.segmentation.metrics import CLIP, HISTOGRAM_BINS, THRESHOLDS
+from examples.segmentation.options import implementations
 from examples.segmentation.results import (
     BASE,
     QUANTITIES,
@@ -264,11 +265,14 @@ def histograms(sweep: Sweep, group: dict[str, str]) -> Drawn:
 
 
 def wrong_error(result: Result) -> float:
-    """The least over thresholds of what wrong pixels add to the cross entropy, mean of classes."""
+    """The least over thresholds of what wrong pixels add to the cross entropy, mean of classes.
+
+    Thresholds 0 and 1, which tell nothing apart, do not count.
+    """
     return float(
         np.mean(
             [
-                np.add(one["false_positive_error"], one["false_negative_error"]).min()
+                np.add(one["false_positive_error"], one["false_negative_error"])[1:-1].min()
                 for one in result.found["validation"]["classes"]
             ]
         )
@@ -296,7 +300,7 @@ def errors(sweep: Sweep, group: dict[str, str]) -> Drawn:
             axes.margins(0.08)
             charts.plain(axes)
         found = [row["wrong_error"] for row in rows]
-        if max(found) > 4 * min(found):  # hardtanh's are far beyond the others'
+        if max(found) > 4 * min(found) > 0:  # hardtanh's are far beyond the others'
             for axes in panels:
                 _logarithmic(axes)
         panels[0].set_ylabel(f"Dice at the best of {len(THRESHOLDS)} thresholds")
@@ -309,7 +313,9 @@ def _logarithmic(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    few = high < 20 * low
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -327,6 +333,8 @@ def forest(found: Sequence[Difference]) -> Drawn:
     activations = list(dict.fromkeys(one.activation for one in found))
     frameworks = list(dict.fromkeys(one.group["framework"] for one in found))
     styles = charts.line_styles(frameworks)
+    from matplotlib.ticker import MaxNLocator
+
     height = 0.09 + 0.13 * len(frameworks)
     size = 3.6 * len(losses) + 1.4, (height * len(activations) + 0.62) * len(QUANTITIES) + 0.8
     heading = (
@@ -338,6 +346,9 @@ def forest(found: Sequence[Difference]) -> Drawn:
             len(QUANTITIES), len(losses), squeeze=False, sharex="row", sharey=True
         )
         for quantity, line in zip(QUANTITIES, grid, strict=True):
+            limit = _limit([one.interval for one in found if one.quantity == quantity])
+            if limit:
+                line[0].set_xlim(-limit, limit)
             for loss, axes in zip(losses, line, strict=True):
                 axes.axvline(0, color="0.5", linewidth=0.9, zorder=0)
                 for one in found:
@@ -345,8 +356,13 @@ def forest(found: Sequence[Difference]) -> Drawn:
                         k = frameworks.index(one.group["framework"])
                         beside = 0.6 * ((k + 1) / (len(frameworks) + 1) - 0.5)
                         place = activations.index(one.activation)
-                        _whisker(axes, one, place + beside, styles[one.group["framework"]])
+                        style = styles[one.group["framework"]]
+                        if limit and abs(one.interval.mean) > limit:
+                            _beyond(axes, one, place + beside, limit, style)
+                        else:
+                            _whisker(axes, one, place + beside, style)
                 axes.set_xlabel(f"{QUANTITIES[quantity]}: difference")
+                axes.xaxis.set_major_locator(MaxNLocator(4))
                 charts.plain(axes)
         for loss, axes in zip(losses, grid[0], strict=True):
             axes.set_title(shown(loss))
@@ -355,6 +371,28 @@ def forest(found: Sequence[Difference]) -> Drawn:
         grid[0, 0].set_ylim(len(activations) - 0.5, -0.5)
         _legend(figure, figure.axes)
         return figure, [one.row(one.interval.verdict) for one in found]
+
+
+def _limit(intervals: Sequence[Interval]) -> float:
+    """Where a row of panels ends, so that what is far beyond the rest does not hide it; or 0."""
+    ends = [abs(one.mean) + float(np.nan_to_num(one.half)) for one in intervals]
+    limit = 4 * float(np.median(ends)) if ends else 0.0
+    return limit if 0 < limit < max(ends) else 0.0
+
+
+def _beyond(axes: Any, one: Difference, place: float, limit: float, style: dict[str, Any]) -> None:
+    """An arrow at the edge, with the mean that is beyond it."""
+    side = math.copysign(1, one.interval.mean)
+    axes.annotate(
+        f"{one.interval.mean:+.2g}",
+        (side * limit, place),
+        (side * 0.72 * limit, place),
+        color=style["color"],
+        ha="right" if side > 0 else "left",
+        va="center",
+        size=7,
+        arrowprops={"arrowstyle": "->", "color": style["color"]},
+    )
 
 
 def _whisker(axes: Any, one: Difference, place: float, style: dict[str, Any]) -> None:
@@ -388,5 +426,6 @@ def command(
     ] = None,
 ) -> None:
     """Draw the figures of a sweep, with the numbers behind them."""
-    for path in draw(read(*folders), overlays, framework):
+    name = implementations(framework)[0] if framework else None
+    for path in draw(read(*folders), overlays, name):
         console().print(str(path), markup=False, soft_wrap=True)

@@ -7,7 +7,8 @@
 
 Those of the published test space: Dice at 21 thresholds, over the pixels of all images together,
 its mean and its best; the negative log-likelihood, and what of it is false positives and negatives.
-As there, probabilities are clipped to [1e-7, 1 - 1e-7] first and a pixel is predicted where its
+(There the likelihoods of classes are added up, here they are averaged like everything else.) As
+there, probabilities are clipped to [1e-7, 1 - 1e-7] first and a pixel is predicted where its
 probability is above the threshold, so that threshold 0 predicts every pixel and threshold 1 none,
 whatever the activation. Calibration is of the probabilities as they are.
 """

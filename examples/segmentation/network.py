@@ -5,6 +5,9 @@ max pooling between the levels, on the way up nearest-neighbour doubling and a c
 what was there before. The width doubles from level to level. (O. Ronneberger, P. Fischer and T.
 Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015, with `same`
 padding and batch normalization as is usual since.)
+
+In training both are the same. In evaluation PyTorch has had the unbiased variance of every batch in
+its running variance and Keras the biased one, n / (n - 1) apart for n pixels of a batch.
 """
 
 import math

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from examples.common.options import TrainingOptions
+from examples.common.options import IMPLEMENTATIONS, TrainingOptions
+from examples.common.runs import RunError
 
 LOSSES = {
     "bce": "binary_cross_entropy",
@@ -55,3 +56,22 @@ class Options(TrainingOptions):
             raise self.error("fold", f"one of 0 to {self.folds - 1}")
         if not 0 < self.cut_factor < 1:
             raise self.error("cut_factor", "a number in (0, 1)")
+
+
+def between_commas(text: str, option: str) -> tuple[str, ...]:
+    """Names between commas, each once."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found or len(set(found)) < len(found):
+        raise RunError(f"--{option}: {text!r}; wanted different names between commas")
+    return tuple(found)
+
+
+def implementations(text: str) -> tuple[str, ...]:
+    """From `torch,keras,keras-jax`; plain `keras` is on TensorFlow."""
+    found = between_commas(text, "framework")
+    whole = tuple("keras-tensorflow" if name == "keras" else name for name in found)
+    for name in whole:
+        if name not in IMPLEMENTATIONS:
+            wanted = ", ".join(("keras", *IMPLEMENTATIONS))
+            raise RunError(f"--framework: {name}; wanted {wanted}")
+    return whole

@@ -2,7 +2,8 @@
 
 Of every data and loss one figure: a row for each image of the first fold's validation, and beside
 image and truth the probabilities of every activation, with a line at its run's best threshold and
-a band where the probability lies between 0.1 and 0.9.
+a band where the probability lies between 0.1 and 0.9. (Those of `linear` depend on the images that
+stand in one batch, here the ones shown.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -160,7 +161,7 @@ def _probability(axes: Any, probability: Array, level: float) -> None:
     axes.imshow(probability, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     low, high = float(probability.min()), float(probability.max())
     if low < UNSURE[1] and high > UNSURE[0]:
-        axes.contourf(probability, levels=UNSURE, colors=[charts.SKY], alpha=0.7)
+        axes.contourf(probability, levels=UNSURE, colors=[charts.SKY], alpha=0.45)
     if low < level < high:
         axes.contour(probability, levels=[level], colors=[charts.VERMILLION], linewidths=1.0)
     _bare(axes)
@@ -174,7 +175,7 @@ def _key(figure: Any, left_out: bool) -> None:
     low, high = UNSURE
     handles: list[Any] = [
         Line2D([], [], color=charts.VERMILLION, linewidth=1.0, label="the best threshold"),
-        Patch(facecolor=charts.SKY, alpha=0.7, label=f"probability from {low:g} to {high:g}"),
+        Patch(facecolor=charts.SKY, alpha=0.45, label=f"probability from {low:g} to {high:g}"),
     ]
     if left_out:
         handles.append(Patch(facecolor="0.5", hatch="////", label="left out"))

@@ -33,8 +33,9 @@ class Model:
 
     def __init__(self, folder: Path) -> None:
         run = Run.open(folder)
-        self.options = options = options_of(Options, run)
+        self.options = options = options_of(Options, run, {"device": "auto"})
         self.channels: int = run.config["data"]["shape"][-1]
+        self.dtype: str = run.config["data"]["dtype"]
         best = run.read_json(BEST)
         self.thresholds = [found["best_threshold"] for found in best["validation"]["classes"]]
         named = options.activation, options.loss, options.convention
@@ -54,8 +55,9 @@ class Model:
     def __call__(self, images: Array) -> Array:
         """Probabilities (N, H, W, K), float32, of images (N, H, W, C) of any size.
 
-        uint8 images are divided by 255, others are taken as they are. Raises `RunError` for
-        images of another number of channels.
+        uint8 images are divided by 255, others are taken as they are. With the activation `linear`
+        they depend on which images stand in one batch. Raises `RunError` for images of another
+        number of channels.
         """
         if images.ndim != 4 or images.shape[-1] != self.channels:
             raise RunError(f"images of shape {images.shape}; wanted (N, H, W, {self.channels})")
@@ -82,24 +84,31 @@ def command(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
     image: Annotated[list[Path], typer.Option(help="An image; several times.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write; by default beside each image.")
+        Path | None, typer.Option(help="Where to write; by default RUN/predictions.")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Of the mask; by default the best of the run.")
     ] = None,
 ) -> None:
-    """Write, for each image, the probabilities and the mask as PNG (grey: 255 is 1)."""
+    """Write, for each image, the probabilities and the mask as PNG (grey: 255 is 1).
+
+    A run with --size has the image stretched, and its probabilities stretched back.
+    """
     if threshold is not None and not 0 <= threshold <= 1:
         raise RunError(f"--threshold is {threshold}; wanted a number in [0, 1]")
     model = Model(folder)
     mode = {1: "L", 3: "RGB"}.get(model.channels)
     if mode is None:
         raise RunError(f"{folder}: a network of {model.channels} channels; an image has 1 or 3")
+    if model.dtype != "uint8":
+        raise RunError(f"{folder}: trained on {model.dtype} arrays, which an image is not")
+    if len({path.stem for path in image}) < len(image):
+        raise RunError("--image: two of one name; what is written would be, too")
     pictures = [_read(path, mode) for path in image]  # all, before anything is written
+    place = out or folder / "predictions"
+    place.mkdir(parents=True, exist_ok=True)
     for path, picture in zip(image, pictures, strict=True):
-        found = model(picture[None])[0]
-        place = out or path.parent
-        place.mkdir(parents=True, exist_ok=True)
+        found = _stretched(model, picture)
         for k, best in enumerate(model.thresholds):
             stem = path.stem if len(model.thresholds) == 1 else f"{path.stem}_{k + 1}"
             level = best if threshold is None else threshold
@@ -107,6 +116,22 @@ def command(
             written = _write(place / f"{stem}_probability.png", found[..., k])
             _write(place / f"{stem}_mask.png", mask.astype(np.float32))
             _tell(written, found[..., k], mask, level)
+
+
+def _stretched(model: Model, picture: Array) -> Array:
+    """Probabilities (H, W, K) of an image, looked at in the size of the training."""
+    from PIL import Image
+
+    size = model.options.size
+    if size is None:
+        return model(picture[None])[0]
+    found = model(data.stretched(picture, size)[None])[0]
+    back = picture.shape[1::-1]
+    planes = [
+        np.asarray(Image.fromarray(found[..., k]).resize(back, Image.Resampling.BILINEAR))
+        for k in range(found.shape[-1])
+    ]
+    return np.clip(np.stack(planes, -1), 0, 1)
 
 
 def _tell(written: Path, probability: Array, mask: Array, level: float) -> None:
@@ -120,7 +145,7 @@ def _tell(written: Path, probability: Array, mask: Array, level: float) -> None:
 
 def _read(path: Path, mode: str) -> Array:
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     found: Array = np.asarray(read_image(path, mode))
     return found if found.ndim == 3 else found[..., None]
 

@@ -99,6 +99,7 @@ def read(folder: Path, *more: Path) -> Sweep:
     results: dict[Key, Result] = {}
     wanted: set[Key] = set()
     orders: tuple[list[str], list[str]] = ([], [])
+    bases: list[tuple[Path, dict[str, Any]]] = []
     for one in (folder, *more):
         if not (one / "runs").is_dir():
             raise RunError(f"{one}: no sweep; it has no folder runs")
@@ -111,13 +112,32 @@ def read(folder: Path, *more: Path) -> Sweep:
         path = one / "sweep.json"
         if path.is_file():
             asked = read_json(path)
+            if asked.get("format") != FORMAT:
+                raise RunError(f"{path}: not a sweep, format {FORMAT}")
+            bases.append((one, asked.get("base", {})))
             wanted |= set(_asked(path, asked, mine))
             for order, name in zip(orders, ("activations", "losses"), strict=True):
                 order += asked[name]
         else:
             pairs = {result.key[-2:] for result in mine}
             wanted |= {Key(*result.key[:4], *pair) for result in mine for pair in pairs}
+    _check_same_options(bases)
     return Sweep(folder, results, tuple(sorted(wanted, key=lambda key: _order(key, *orders))))
+
+
+def _check_same_options(bases: Sequence[tuple[Path, dict[str, Any]]]) -> None:
+    """Sweeps of the same data are compared run by run, so that all else must be the same."""
+    for i, (one, mine) in enumerate(bases):
+        for other, theirs in bases[:i]:
+            if shown_data(mine.get("data") or "") != shown_data(theirs.get("data") or ""):
+                continue
+            for name in mine.keys() & theirs.keys() - {"data", "device"}:
+                if mine[name] != theirs[name]:
+                    option = f"--{name.replace('_', '-')}"
+                    raise RunError(
+                        f"{one}: {option} {mine[name]}, and {other}: {theirs[name]}; wanted the "
+                        "same options"
+                    )
 
 
 def _result(path: Path) -> Result:
@@ -235,7 +255,8 @@ def _paired(
             [k["pixels"] for k in side[pair].found["validation"]["classes"]]
             for side in (left, right)
         ]
-        if pixels[0] != pixels[1]:
+        digests = [side[pair].found.get("sha256") for side in (left, right)]
+        if pixels[0] != pixels[1] or digests[0] != digests[1]:
             raise RunError(
                 f"{left[pair].folder} and {right[pair].folder}: not measured on the same pixels"
             )

@@ -24,15 +24,15 @@ from rich.console import Console
 
 from examples.common.files import held_alone
 from examples.common.progress import progress_display
-from examples.common.runs import RunError, read_json
-from examples.segmentation.options import Options
+from examples.common.runs import RunError, counted, read_json
+from examples.segmentation.options import Options, between_commas
+from examples.segmentation.results import FORMAT, shown_data
 from examples.segmentation.task import RESULT
 from parity.records import json_text, write_atomically
 
-FORMAT = 1
 _OWN = ("framework", "backend", "activation", "loss", "fold", "seed")
 """Options that each run has of its own."""
-_MAY_CHANGE = ("data", "device")
+_MAY_CHANGE = ("device",)
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def run(plan: Plan, out: Path, jobs: int, cache: Path | None, tell: Console) -> 
     another process is at work on it.
     """
     every = list(plan.runs())  # with options that make no sense, nothing is written
+    if len({name_of(one) for one in every}) < len(every):
+        raise RunError("--framework, --losses or --seeds: the same twice")
     _prepare(plan, out)
     with held_alone(out / "sweep.lock", f"{out}: another sweep is at work there"):
         missing = [one for one in every if not (out / "runs" / name_of(one) / RESULT).is_file()]
@@ -128,7 +130,11 @@ def _prepare(plan: Plan, out: Path) -> None:
     if path.is_file():
         held = read_json(path)
         base = held.get("base", {})
+        if held.get("format") != FORMAT:
+            raise RunError(f"{path}: not a sweep, format {FORMAT}")
         for name, value in asked["base"].items():
+            if name == "data" and shown_data(value or "") == shown_data(base.get(name) or ""):
+                continue  # a folder that was moved
             if base.get(name) != value and name not in _MAY_CHANGE:
                 option = f"--{name.replace('_', '-')}"
                 raise RunError(f"{out}: this sweep has {option} {base.get(name)}, not {value}")
@@ -154,6 +160,12 @@ class _Workers:
 
     def train(self, options: Options) -> tuple[str, bool]:
         """One run to its end; a line that says how it went, and whether it failed."""
+        try:
+            return self._train(options)
+        except (RunError, OSError) as error:
+            return f"{name_of(options)}: FAILED: {error}", True
+
+    def _train(self, options: Options) -> tuple[str, bool]:
         name, since = name_of(options), time.monotonic()
         folder, log = self.out / "runs" / name, self.out / "logs" / f"{name}.txt"
         words = command_line(options, folder, self.cache)
@@ -175,8 +187,8 @@ class _Workers:
             return f"{name}: FAILED: {_last_line(log)}; see {log}", True
         found = read_json(folder / RESULT)
         minutes = (time.monotonic() - since) / 60
-        dice = found["validation"]["mean_dice"]
-        return f"{name}: mean Dice {dice:.4f}, {found['epochs']} epochs, {minutes:.1f} min", False
+        dice, epochs = found["validation"]["mean_dice"], counted(found["epochs"], "epoch")
+        return f"{name}: mean Dice {dice:.4f}, {epochs}, {minutes:.1f} min", False
 
     def stop(self) -> None:
         """End all that still run."""
@@ -205,34 +217,15 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def implementations(text: str) -> tuple[str, ...]:
-    """From `torch,keras,keras-jax`; plain `keras` is on TensorFlow."""
-    known = ("torch", "keras-tensorflow", "keras-jax", "keras-torch")
-    found = _names(text, "framework")
-    whole = tuple("keras-tensorflow" if name == "keras" else name for name in found)
-    for name in whole:
-        if name not in known:
-            raise RunError(f"--framework: {name}; wanted torch, keras or {', '.join(known[1:])}")
-    return whole
-
-
-def _names(text: str, option: str) -> tuple[str, ...]:
-    """Names between commas, each once."""
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found or len(set(found)) < len(found):
-        raise RunError(f"--{option}: {text!r}; wanted different names between commas")
-    return tuple(found)
-
-
 def names(text: str, option: str, all_of: Sequence[str]) -> tuple[str, ...]:
     """Names between commas; `all` stands for these."""
-    return tuple(all_of) if text.strip() == "all" else _names(text, option)
+    return tuple(all_of) if text.strip() == "all" else between_commas(text, option)
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:
     """Whole numbers between commas, each once."""
     try:
-        found = tuple(int(name) for name in _names(text, option))
+        found = tuple(int(name) for name in between_commas(text, option))
     except ValueError:
         raise RunError(f"--{option}: {text!r}; wanted whole numbers between commas") from None
     if min(found) < 0:

@@ -94,13 +94,19 @@ def results(sweep: Sweep) -> Report:
                 rows.append(_result_row(group, loss, activation, wanted, spreads))
             best = {name: _best(name, [spreads[name] for _, spreads in mine]) for name in shown}
             for names, spreads in mine:
-                cells = [Cell(str(s), _mean(s) == best[name]) for name, s in spreads.items()]
+                most = max(s.count for _, found in mine for s in found.values())
+                cells = [
+                    Cell(str(s), s.count == most and _mean(s) == best[name])
+                    for name, s in spreads.items()
+                ]
                 lines.append(names + cells)
         heads = ("loss", "activation", "runs", *shown.values())
         blocks.append(Block(_title(group), 2, heads, lines))
     note = (
-        "Mean ± standard deviation over folds and seeds, each run at its best epoch on the images "
-        "it is measured on, as published. Bold: the best of a loss (more Dice, less of the rest)."
+        "Mean ± standard deviation over folds and seeds, each run at the epoch of its best mean "
+        "Dice, chosen on the images it is measured on. (The published tables take the best Dice "
+        "and the least NLL each at an epoch of its own.) Bold: the best of a loss (more Dice, less "
+        "of the rest)."
     )
     return Report("results", f"{_progress(sweep)} {note}", blocks, rows)
 

@@ -1,6 +1,7 @@
 """Segmentation, as both frameworks train it."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from examples.common.batches import in_batches
-from examples.common.runs import Recorder, Row
+from examples.common.runs import Recorder, Row, RunError
 from examples.common.task import TRAIN, VALIDATION, Task
 from examples.segmentation import data
 from examples.segmentation.metrics import MEANS, Tally
@@ -40,7 +41,19 @@ class Segmentation(Task):
         self.samples = data.padded(samples, 2**options.depth)
         train, validation = data.folds(samples.cases, options.folds)[options.fold]
         self.parts = {TRAIN: train, VALIDATION: validation}
+        self._check_normalization(options)
         self.measured: dict[str, Any] = {}
+
+    def _check_normalization(self, options: Options) -> None:
+        """At the bottom a batch has more than one pixel, or batch normalization has no variance."""
+        sides = self.samples.images.shape[1:3]
+        pixels = math.prod((options.patch or side) >> options.depth for side in sides)
+        if pixels == 1 and 1 in (options.batch_size, self.counts[TRAIN] % options.batch_size):
+            raise RunError(
+                f"--batch-size {options.batch_size}: of {self.counts[TRAIN]} images one is a batch "
+                "alone, of one pixel at the bottom of the network; wanted another --batch-size, "
+                "--size or --depth"
+            )
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -72,6 +85,7 @@ class Segmentation(Task):
         return {
             "source": self.samples.source,
             "shape": list(self.samples.images.shape[1:]),
+            "dtype": str(self.samples.images.dtype),
             **self.counts,
             "sha256": digest.hexdigest(),
         }
@@ -88,7 +102,10 @@ class Segmentation(Task):
         return float(rate)
 
     def evaluate(self, head: Any, outputs: Array) -> dict[str, float]:
-        """The loss, and what `Tally` counts of the probabilities."""
+        """The loss, and what `Tally` counts of the probabilities; NaN for NaN, which ends a run."""
+        if not np.isfinite(outputs).all():
+            self.measured = {}
+            return {f"val_{name}": math.nan for name in ("loss", *MEANS)}
         tally = Tally()
         for at in in_batches(np.arange(len(outputs)), self.options.batch_size):
             masks = self.samples.masks[self.parts[VALIDATION][at]]
@@ -104,11 +121,14 @@ class Segmentation(Task):
             write_atomically(recorder.run.path(BEST), json_text(found).encode())
 
     def at_end(self, recorder: Recorder) -> None:
-        """Write the result, whole."""
+        """Write the result, whole; raises `RunError` where no epoch had one."""
         options, run = self.options, recorder.run
+        if not run.path(BEST).is_file():
+            raise RunError(f"{run.folder}: no result; {recorder.reason}")
         result = {
             "format": FORMAT,
             "data": self.samples.source,
+            "sha256": run.config["data"]["sha256"],
             "framework": options.implementation,
             **{name: getattr(options, name) for name in ("activation", "loss", "fold", "seed")},
             "folds": options.folds,

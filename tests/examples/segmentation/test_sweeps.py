@@ -115,6 +115,25 @@ def test_one_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     assert len(list(out.glob("runs/torch_sigmoid_*/result.json"))) == 2
 
 
+def test_names_that_mean_the_same_are_refused(tmp_path: Path) -> None:
+    twice = plan(losses=("dice", "dice"))
+    with pytest.raises(RunError, match="the same twice"):
+        sweeps.run(twice, tmp_path / "out", 1, None, console(stderr=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_was_moved_is_the_same_and_another_is_not(tmp_path: Path) -> None:
+    def of(source: str) -> sweeps.Plan:
+        return plan(base=Options(folds=2, data=source))
+
+    sweeps._prepare(of("drive:/here/DRIVE"), tmp_path / "out")
+    sweeps._prepare(of("drive:/there/DRIVE"), tmp_path / "out")
+    with pytest.raises(RunError, match="this sweep has --data drive:/there/DRIVE, not kvasir"):
+        sweeps._prepare(of("kvasir:/there/DRIVE"), tmp_path / "out")
+    with pytest.raises(RunError, match="this sweep has --data drive:/there/DRIVE, not None"):
+        sweeps._prepare(plan(base=Options(folds=2)), tmp_path / "out")
+
+
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     sweeps._prepare(plan(), out)
@@ -134,7 +153,7 @@ def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--framework", "jax"], "--framework: jax; wanted torch, keras or keras-tensorflow"),
+        (["--framework", "jax"], "--framework: jax; wanted keras, torch, keras-tensorflow"),
         (["--activations", "sigmoid,,sigmoid"], "--activations: 'sigmoid,,sigmoid'; wanted diff"),
         (["--losses", ""], "--losses: ''; wanted different names"),
         (["--losses", "bce,dise"], "unknown loss dise; did you mean dice"),

@@ -174,6 +174,23 @@ def test_frameworks_of_two_sweeps_are_read_together(make_sweep: Callable[..., Pa
         results.read(torch, torch)
 
 
+def test_pairs_of_other_images_are_refused(sweep: Path) -> None:
+    path = sweep / "runs" / "synthetic_torch_arctan_dice_2_0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "1"}))
+    with pytest.raises(RunError, match=r"arctan_dice_2_0 and .*: not measured on the same pixels"):
+        table.write(results.read(sweep))
+
+
+def test_sweeps_with_other_options_are_refused(make_sweep: Callable[..., Path]) -> None:
+    one, other = make_sweep("one"), make_sweep("two", frameworks=("keras-jax",))
+    results.read(one, other)
+    path = other / "sweep.json"
+    asked = json.loads(path.read_text())
+    path.write_text(json.dumps(asked | {"base": asked["base"] | {"folds": 3}}))
+    with pytest.raises(RunError, match=r"two: --folds 3, and .*one: 2; wanted the same options"):
+        results.read(one, other)
+
+
 def test_pairs_measured_on_other_pixels_are_refused(sweep: Path) -> None:
     path = sweep / "runs" / "synthetic_torch_arctan_dice_2_0" / "result.json"
     found = json.loads(path.read_text())
@@ -259,7 +276,7 @@ def test_what_is_no_sweep(sweep: Path, tmp_path: Path) -> None:
     (sweep / "sweep.json").write_text("[]")
     with pytest.raises(RunError, match=r"sweep\.json: holds no object"):
         results.read(sweep)
-    (sweep / "sweep.json").write_text('{"implementations": ["torch"]}')
+    (sweep / "sweep.json").write_text('{"format": 1, "implementations": ["torch"]}')
     with pytest.raises(RunError, match=r"sweep\.json: damaged .KeyError: 'base'"):
         results.read(sweep)
 

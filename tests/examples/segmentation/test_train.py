@@ -1,5 +1,6 @@
 """The whole path on a few drawn images, in both frameworks."""
 
+import math
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from examples.common.batches import batches
-from examples.common.runs import Run, read_csv
+from examples.common.runs import Recorder, Run, read_csv
 from examples.segmentation import cli, data
 from examples.segmentation.metrics import MEANS
 from examples.segmentation.options import Options
@@ -24,7 +25,8 @@ from examples.segmentation.task import Segmentation
 ROOT = Path(__file__).parents[3]
 TORCH = pytest.param("torch", marks=pytest.mark.needs("torch", "lightning"))
 KERAS = pytest.param("keras", marks=pytest.mark.needs("keras"))
-SMALL = ("--width", "2", "--depth", "2", "--size", "16", "--folds", "4")
+WHOLE = ("--width", "2", "--depth", "2", "--folds", "4")
+SMALL = (*WHOLE, "--size", "16")
 
 
 def backend() -> str:
@@ -38,8 +40,9 @@ def invoke(*arguments: object, code: int = 0) -> str:
 
 
 def train(framework: str, out: Path, *arguments: object) -> Run:
-    words = ("train", "--framework", framework, "--backend", backend(), "--out", out, *SMALL)
-    invoke(*words, *arguments)
+    words = ("train", "--framework", framework, "--backend", backend(), "--out", out)
+    small = () if set(WHOLE) <= set(arguments) else SMALL
+    invoke(*words, *small, *arguments)
     return Run.open(out)
 
 
@@ -77,12 +80,13 @@ def test_a_run_has_its_result_and_predicts(framework: str, tmp_path: Path) -> No
 def test_predict_writes_probabilities_and_a_mask(framework: str, tmp_path: Path) -> None:
     from PIL import Image
 
-    run = train(framework, tmp_path / "run", "--epochs", 1)
+    run = train(framework, tmp_path / "run", "--epochs", 1, *WHOLE)
     image = (data.synthetic(24).images[0]).astype(np.uint8)[:22, :19]  # no multiple of 4
     Image.fromarray(image).save(tmp_path / "x.png")
     line = invoke("predict", run.folder, "--image", tmp_path / "x.png", "--threshold", 0.5)
-    found = np.asarray(Image.open(tmp_path / "x_probability.png"))
-    mask = np.asarray(Image.open(tmp_path / "x_mask.png"))
+    place = run.folder / "predictions"
+    found = np.asarray(Image.open(place / "x_probability.png"))
+    mask = np.asarray(Image.open(place / "x_mask.png"))
     assert found.shape == mask.shape == (22, 19)
     model = Model(run.folder)(image[None])[0, ..., 0]
     np.testing.assert_array_equal(found, np.round(model * 255))
@@ -90,6 +94,62 @@ def test_predict_writes_probabilities_and_a_mask(framework: str, tmp_path: Path)
     assert f"{(mask > 0).mean():.1%} of the pixels" in line
     refused = invoke("predict", run.folder, "--image", tmp_path / "none.png", code=2)
     assert "none.png: no such file" in refused
+    again = ("--image", tmp_path / "x.png", "--image", tmp_path / "other" / "x.png")
+    assert "two of one name" in invoke("predict", run.folder, *again, code=2)
+
+
+@pytest.mark.needs("torch", "lightning")
+def test_predict_looks_at_an_image_in_the_size_of_the_training(tmp_path: Path) -> None:
+    from PIL import Image
+
+    run = train("torch", tmp_path / "run", "--epochs", 1)
+    image = data.synthetic(64).images[0]
+    Image.fromarray(image).save(tmp_path / "x.png")
+    invoke("predict", run.folder, "--image", tmp_path / "x.png", "--out", tmp_path)
+    found = np.asarray(Image.open(tmp_path / "x_probability.png")) / 255
+    small = Model(run.folder)(data.stretched(image, 16)[None])[0, ..., 0]
+    assert found.shape == (64, 64)
+    blocks = found.reshape(16, 4, 16, 4).mean((1, 3))
+    assert np.abs(blocks - small).mean() < 0.02
+
+
+@pytest.mark.needs("torch", "lightning")
+def test_an_activation_of_ones_own_can_be_used_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_act.py").write_text("def half(x):\n    return (1 + x / (1 + abs(x))) / 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ("--epochs", 1, "--activation", "own_act:half")
+    runs = [train("torch", tmp_path / name, *words).folder for name in ("a", "b")]
+    images = data.synthetic(16).images[:2]
+    one, other = (Model(run)(images) for run in runs)
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("framework", [TORCH, KERAS])
+def test_a_training_that_is_lost_ends_in_one_line(framework: str, tmp_path: Path) -> None:
+    words = ("--framework", framework, "--backend", backend(), *SMALL, "--epochs", 3)
+    lost = ("--optimizer", "sgd", "--learning-rate", 1e30, "--loss", "bce")
+    out = tmp_path / "run"
+    said = invoke("train", *words, *lost, "--out", out, code=2)
+    assert "no result; the training loss is no longer finite" in said.splitlines()[-1]
+    assert not (out / "result.json").exists()
+    said = invoke("train", "--resume", "--out", out, code=2)
+    assert "no result; the training loss is no longer finite" in said.splitlines()[-1]
+
+
+def test_what_is_lost_later_has_the_result_of_its_best_epoch(tmp_path: Path) -> None:
+    task = Segmentation(Options(size=16, depth=2, epochs=9))
+    run = Run.create(tmp_path / "run", {"options": {}, "data": {"sha256": "0"}})
+    nothing = Recorder(run, task, lambda path: None, lambda split: np.zeros(0), 0, 1)
+    for loss, dice in ((1.0, 0.4), (0.9, 0.6), (math.nan, math.nan)):
+        assert not nothing.reason
+        task.measured = {"mean_dice": dice}
+        nothing.end_of_epoch({"loss": loss, "val_mean_dice": dice, "seconds": 1.0})
+    assert nothing.reason == "the training loss is no longer finite"
+    nothing.end()
+    result = run.read_json("result.json")
+    assert (result["epoch"], result["validation"]["mean_dice"]) == (2, 0.6)
 
 
 @pytest.mark.needs("torch", "lightning", "keras")
@@ -120,6 +180,16 @@ def test_compare_finds_another_rate(tmp_path: Path) -> None:
     other.write_config()
     assert len(steps) == 12
     assert "losses: FAIL" in invoke("compare", one.folder, other.folder, code=1)
+
+
+def test_runs_of_different_examples_are_not_compared(tmp_path: Path) -> None:
+    from examples.cats_vs_dogs.options import Options as Others
+
+    for name, options in (("a", Options()), ("b", Others())):
+        run = Run.create(tmp_path / name, {"options": options.as_dict(), "data": {"sha256": "0"}})
+        run.write_history([{"epoch": 1, "loss": 1.0}], [1.0])
+    said = invoke("compare", tmp_path / "a", tmp_path / "b", code=2)
+    assert "runs of different examples" in said
 
 
 def test_the_rate_is_cut_and_training_stops(tmp_path: Path) -> None:
@@ -214,6 +284,7 @@ def test_both_frameworks_see_the_same_numbers() -> None:
         (["--data", "acdc:nowhere"], "acdc"),
         (["--folds", "1"], "--folds is 1; wanted a whole number >= 2"),
         (["--folds", "500"], "500"),
+        (["--size", "16", "--batch-size", "19"], "of one pixel at the bottom of the network"),
         (["--cut-factor", "2"], "--cut-factor is 2.0; wanted a number in (0, 1)"),
     ],
 )
