@@ -81,8 +81,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-    except OSError as error:  # a full disk does not say where, others name the file beside
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    except OSError as error:
+        if error.errno is not None:  # a full disk does not say where, others name the file beside
+            error.filename = str(path)
+        raise
 
 
 @dataclass

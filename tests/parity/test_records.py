@@ -1,5 +1,6 @@
 """Records on disk: what is refused, and that nothing is half-written."""
 
+import errno
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -163,3 +164,19 @@ def test_a_device_is_written_to() -> None:
     null = Path("/dev/null")
     records.write_atomically(null, b"gone")
     assert null.is_char_device()
+
+
+def test_what_cannot_be_written_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = tmp_path / "none" / "report.json"
+    with pytest.raises(FileNotFoundError) as found:
+        records.write_atomically(nowhere, b"")
+    assert found.value.filename == str(nowhere)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left") as found:
+        records.write_atomically(tmp_path / "report.json", b"")
+    assert found.value.filename == str(tmp_path / "report.json")
+    assert not list(tmp_path.iterdir())
