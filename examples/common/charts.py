@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from examples.common.runs import csv_bytes
@@ -46,7 +47,7 @@ def drawing(size: tuple[float, float], title: str) -> Iterator[Any]:
 
     with rc_context({"font.size": 9}):
         figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(title)
+        figure.suptitle(fill(title, int(12 * size[0])))  # 12 letters an inch
         yield figure
 
 
