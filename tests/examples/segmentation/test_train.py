@@ -153,18 +153,25 @@ def test_what_is_lost_later_has_the_result_of_its_best_epoch(tmp_path: Path) -> 
 
 
 @pytest.mark.needs("torch", "lightning", "keras")
-def test_the_first_50_steps_are_the_same_in_both_frameworks(tmp_path: Path) -> None:
-    options = ("--epochs", 5, "--optimizer", "sgd", "--learning-rate", 0.05, "--precision", 64)
-    runs = [train(name, tmp_path / name, *options, "--loss", "bce") for name in ("torch", "keras")]
+@pytest.mark.parametrize(
+    ("precision", "rate", "bound"),
+    [
+        ("64", 0.05, 1e-12 if backend() == "tensorflow" else 1e-3),  # see agreement._EXACT
+        ("32", 0.002, 1e-4),  # at 0.05 a rounding error soon crosses a kink of ReLU
+    ],
+)
+def test_the_first_50_steps_are_the_same_in_both_frameworks(
+    precision: str, rate: float, bound: float, tmp_path: Path
+) -> None:
+    options = ("--epochs", 5, "--optimizer", "sgd", "--learning-rate", rate, "--loss", "bce")
+    options = (*options, "--precision", precision)
+    runs = [train(name, tmp_path / name, *options) for name in ("torch", "keras")]
     steps = np.array([run.steps() for run in runs])
     assert steps.shape[1] >= 50
-    if backend() == "tensorflow":  # of float64, Keras computes a part in float32 on the others
-        said = invoke("compare", *(run.folder for run in runs))
-        assert "losses: ok" in said
-        np.testing.assert_allclose(steps[0], steps[1], rtol=1e-12)
-    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-3)
-    # and they do learn
-    assert steps[0, -5:].mean() < 0.9 * steps[0, :5].mean()
+    np.testing.assert_allclose(steps[0], steps[1], rtol=bound)
+    if bound <= 1e-4:
+        assert "losses: ok" in invoke("compare", *(run.folder for run in runs))
+    assert steps[0, -5:].mean() < 0.98 * steps[0, :5].mean()  # and they do learn
 
 
 @pytest.mark.needs("torch", "lightning", "keras")
