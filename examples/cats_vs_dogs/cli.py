@@ -15,9 +15,7 @@ from examples.cats_vs_dogs import claims, experiment, figures
 from examples.cats_vs_dogs import compare as comparison
 from examples.cats_vs_dogs import download as archive
 from examples.cats_vs_dogs.options import (
-    EPOCHS,
     MODELS,
-    SIZE,
     SYNTHETIC_EPOCHS,
     SYNTHETIC_SIZE,
     Options,
@@ -61,11 +59,11 @@ def train(
     resume: asked.Resume = False,
     size: Annotated[
         int, typer.Option(help=f"Pixels; {SYNTHETIC_SIZE} for the synthetic set.")
-    ] = SIZE,
+    ] = Options.size,
     batch_size: asked.BatchSize = Options.batch_size,
     epochs: Annotated[
         int, typer.Option(help=f"At most so many; {SYNTHETIC_EPOCHS} for the synthetic set.")
-    ] = EPOCHS,
+    ] = Options.epochs,
     patience: Annotated[
         int, typer.Option(help="Stop after so many epochs without a lower training loss.")
     ] = Options.patience,

@@ -19,6 +19,7 @@ class Options(TrainingOptions):
     """Raises `ValueError`, naming the option as it is typed, for what cannot be."""
 
     size: int = SIZE
+    epochs: int = EPOCHS
     checkpoint_epoch: int = 8
     dropout: float = 0.5
     model: str = "convnet"

@@ -391,3 +391,14 @@ def test_a_base_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
 def test_the_configuration_is_json(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", {"options": {"a": 1}, "data": {"loss": float("nan")}})
     assert json.loads(run.path("config.json").read_text())["finished"] is False
+
+
+@pytest.mark.parametrize("command", ["train", "experiment"])
+def test_the_help_names_the_defaults(command: str) -> None:
+    import typer
+
+    found = {p.name: p.default for p in typer.main.get_command(cli.app).commands[command].params}
+    usual = Options().as_dict() | ({} if command == "train" else {"size": 64, "epochs": 20})
+    for name in usual.keys() & found.keys():
+        if command == "train" or name not in ("batch_size", "seed"):
+            assert found[name] == usual[name], name

@@ -316,3 +316,13 @@ def test_the_networks_are_the_same() -> None:
         build(Options(framework=name, width=2, depth=2, seed=1), 3) for name in ("keras", "torch")
     ]
     assert_model_parity(*networks, images)
+
+
+def test_the_help_names_the_defaults() -> None:
+    import typer
+
+    found = {p.name: p.default for p in typer.main.get_command(cli.app).commands["train"].params}
+    usual = Options().as_dict()
+    assert len(usual.keys() & found.keys()) > 15
+    for name in usual.keys() & found.keys():
+        assert found[name] == usual[name], name
