@@ -83,8 +83,11 @@ class CatsVsDogs(Task):
 
     def batch(self, split: str, indices: Array, epoch: int | None) -> tuple[Array, Array]:
         """Images (N, H, W, 3) and labels (N, 1); never augmented."""
-        found = self.splits[split]
-        return as_input(found.images[indices]), found.labels[indices].astype(np.float32)[:, None]
+        return as_input(self.splits[split].images[indices]), self.targets(split, indices)
+
+    def targets(self, split: str, indices: Array) -> Array:
+        """Labels (N, 1)."""
+        return self.splits[split].labels[indices].astype(np.float32)[:, None]
 
     def network(self) -> Any:
         """With the initial weights of the seed."""

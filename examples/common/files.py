@@ -1,10 +1,12 @@
-"""Writing large files whole or not at all; `parity.records.write_atomically` serves small ones."""
+"""Large files, whole or not at all (`parity.records.write_atomically` serves small ones); locks."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from examples.common.runs import RunError
 
 
 @contextmanager
@@ -29,18 +31,13 @@ def written_beside(path: Path) -> Iterator[Path]:
 def held_alone(path: Path, otherwise: str) -> Iterator[None]:
     """Holds a lock while inside; raises `RunError` with the line `otherwise` where another does.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process, however that ends; the file stays.
     """
     import fcntl
-
-    from examples.common.runs import RunError
 
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(otherwise) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield

@@ -266,7 +266,6 @@ def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> lis
             seconds = time.monotonic() - self.started
             recorder.end_of_epoch(task.row(epoch + 1, logs, seconds))
             trainer.save_checkpoint(recorder.run.path(CHECKPOINT), epoch + 1)
-            self.model.stop_training = self.model.stop_training or bool(recorder.reason)
 
     class Bar(keras.callbacks.ProgbarLogger):
         """Keras's own, with the numbers that one looks at."""

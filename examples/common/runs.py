@@ -21,6 +21,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -65,14 +66,10 @@ def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _number(path: Path, text: str | None) -> float:
-    try:
-        return int(text or "")
-    except ValueError:
-        pass
-    try:
-        return float(text or "")
-    except ValueError:
-        raise RunError(f"{path}: {text!r} where a number is wanted") from None
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text or "")
+    raise RunError(f"{path}: {text!r} where a number is wanted")
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -111,7 +108,8 @@ def counted(number: int, noun: str) -> str:
 def stopped(
     values: Sequence[float], patience: int, mode: str = "min", of: str = "training loss"
 ) -> str:
-    """Why training ends after these values, as the early stopping of both frameworks has it.
+    """Why training ends after these values, as the early stopping of both frameworks has it:
+    in words, and for a run that was killed before its end was written.
 
     >>> stopped([3.0, 2.0, 2.5, 2.0], patience=2), stopped([3.0, 2.0, 2.5, 1.0], patience=2)
     ('no lower training loss for 2 epochs', '')
@@ -272,12 +270,11 @@ class Recorder:
     def reason(self) -> str:
         """Why training ends here; empty while it goes on."""
         task, options = self.task, self.task.options
-        count = len(self.rows)
-        full = f"the cap of {counted(count, 'epoch')}" if count >= options.epochs else ""
-        return (
-            stopped([row["loss"] for row in self.rows], len(self.rows) + 1)  # finite?
-            or stopped(self.watched, options.patience, task.mode, task.monitored)
-            or full
+        if self.rows and not math.isfinite(self.rows[-1]["loss"]):
+            return "the training loss is no longer finite"
+        full = len(self.rows) >= options.epochs
+        return stopped(self.watched, options.patience, task.mode, task.monitored) or (
+            f"the cap of {counted(len(self.rows), 'epoch')}" if full else ""
         )
 
     @property

@@ -53,6 +53,10 @@ class Task(ABC):
         """Inputs and targets; in epoch None without augmentation."""
 
     @abstractmethod
+    def targets(self, split: str, indices: Array) -> Array:
+        """The targets alone, without augmentation."""
+
+    @abstractmethod
     def network(self) -> Any:
         """A network of the run's framework, with its initial weights."""
 
@@ -70,7 +74,7 @@ class Task(ABC):
         loss, count = 0.0, len(outputs)
         for at in in_batches(np.arange(count), self.options.batch_size):
             raw = head.tensor(outputs[at])
-            targets = head.tensor(self.batch(VALIDATION, at, None)[1])
+            targets = head.tensor(self.targets(VALIDATION, at))
             loss += float(head.loss_of(raw, targets)) * len(at) / count
             for name, (how, measure) in self.measures.items():
                 value = head.array(measure(head, raw, targets))

@@ -198,7 +198,6 @@ class Keeper(Checkpoint):
         else:
             recorder.rows.append(row)
         trainer.save_checkpoint(recorder.run.path(CHECKPOINT))  # in which all must take part
-        trainer.should_stop = trainer.should_stop or bool(recorder.reason)
 
 
 class WholeFile(TorchCheckpointIO):

@@ -17,7 +17,7 @@ from examples.common.runs import RunError, read_json
 from examples.common.statistics import Interval, interval
 from parity.cases import ACTIVATIONS
 
-FORMAT = 1
+FORMAT, RESULT = 1, "result.json"
 QUANTITIES = {
     "mean_dice": "mean Dice",
     "best_dice": "best Dice",
@@ -103,7 +103,7 @@ def read(folder: Path, *more: Path) -> Sweep:
     for one in (folder, *more):
         if not (one / "runs").is_dir():
             raise RunError(f"{one}: no sweep; it has no folder runs")
-        mine = [_result(path) for path in sorted((one / "runs").glob("*/result.json"))]
+        mine = [_result(path) for path in sorted((one / "runs").glob(f"*/{RESULT}"))]
         for result in mine:
             if result.key in results:
                 raise RunError(f"{result.folder}: the same run as {results[result.key].folder}")

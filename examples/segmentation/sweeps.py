@@ -26,10 +26,10 @@ from examples.common.files import held_alone
 from examples.common.progress import progress_display
 from examples.common.runs import RunError, counted, read_json
 from examples.segmentation.options import Options, between_commas
-from examples.segmentation.results import FORMAT, shown_data
-from examples.segmentation.task import RESULT
+from examples.segmentation.results import FORMAT, RESULT, shown_data
 from parity.records import json_text, write_atomically
 
+PLAN = "sweep.json"
 _OWN = ("framework", "backend", "activation", "loss", "fold", "seed")
 """Options that each run has of its own."""
 _MAY_CHANGE = ("device",)
@@ -99,8 +99,11 @@ def run(plan: Plan, out: Path, jobs: int, cache: Path | None, tell: Console) -> 
     every = list(plan.runs())  # with options that make no sense, nothing is written
     if len({name_of(one) for one in every}) < len(every):
         raise RunError("--framework, --losses or --seeds: the same twice")
-    _prepare(plan, out)
-    with held_alone(out / "sweep.lock", f"{out}: another sweep is at work there"):
+    asked = _asked(plan, out)
+    for name in ("runs", "logs"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    with held_alone(out / ".lock", f"{out}: another sweep is at work there"):
+        write_atomically(out / PLAN, json_text(asked).encode())
         missing = [one for one in every if not (out / "runs" / name_of(one) / RESULT).is_file()]
         _say(tell, f"{out}: {len(every)} runs, {len(every) - len(missing)} of them ended before")
         failed = []
@@ -124,9 +127,9 @@ def _say(out: Console, line: str) -> None:
     out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _prepare(plan: Plan, out: Path) -> None:
-    """Write what is asked for, or see that the same was asked before; more runs may be."""
-    path, asked = out / "sweep.json", plan.as_dict()
+def _asked(plan: Plan, out: Path) -> dict[str, Any]:
+    """What is asked for, with the runs asked for before; raises `RunError` for other options."""
+    path, asked = out / PLAN, plan.as_dict()
     if path.is_file():
         held = read_json(path)
         base = held.get("base", {})
@@ -142,9 +145,7 @@ def _prepare(plan: Plan, out: Path) -> None:
             asked[name] = list(dict.fromkeys([*held.get(name, []), *asked[name]]))
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: holds something else; choose another folder")
-    for name in ("runs", "logs"):
-        (out / name).mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json_text(asked).encode())
+    return asked
 
 
 class _Workers:

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,11 +15,11 @@ from examples.segmentation import data
 from examples.segmentation.metrics import MEANS, Tally
 from examples.segmentation.network import build
 from examples.segmentation.options import Options
+from examples.segmentation.results import FORMAT, RESULT
 from parity.inputs import Array
 from parity.records import json_text, write_atomically
 
-FORMAT = 1
-BEST, RESULT = "best.json", "result.json"
+BEST = "best.json"
 
 
 class Segmentation(Task):
@@ -32,7 +32,7 @@ class Segmentation(Task):
 
     monitor, mode, monitored = "val_mean_dice", "max", "mean Dice"
     shown = ("loss", "val_loss", "val_mean_dice")
-    loss_options = {"ignore_index": data.IGNORE}  # noqa: RUF012
+    loss_options: ClassVar[Mapping[str, Any]] = {"ignore_index": data.IGNORE}
 
     def __init__(self, options: Options, cache: Path | None = None) -> None:
         super().__init__(options)
@@ -72,6 +72,10 @@ class Segmentation(Task):
             augment=options.augment,
         )
 
+    def targets(self, split: str, indices: Array) -> Array:
+        """The masks as they are."""
+        return self.samples.masks[self.parts[split][indices]].astype(np.float32)
+
     def network(self) -> Any:
         """A U-Net with the initial weights of the seed."""
         return build(self.options, self.samples.images.shape[-1])
@@ -108,8 +112,7 @@ class Segmentation(Task):
             return {f"val_{name}": math.nan for name in ("loss", *MEANS)}
         tally = Tally()
         for at in in_batches(np.arange(len(outputs)), self.options.batch_size):
-            masks = self.samples.masks[self.parts[VALIDATION][at]]
-            tally.update(head.probabilities(outputs[at]), masks)
+            tally.update(head.probabilities(outputs[at]), self.targets(VALIDATION, at))
         self.measured = tally.result()
         found = super().evaluate(head, outputs)
         return found | {f"val_{name}": self.measured[name] for name in MEANS}

@@ -93,7 +93,7 @@ def test_a_run_holds_what_it_promises(framework: str, train: Callable[[str], Run
         *("epoch_2.safetensors", "best.safetensors", "final.safetensors"),
         *("outputs_epoch_2.npz", "outputs_full.npz"),
     } < names
-    assert not [name for name in names if name.startswith(".")]
+    assert {name for name in names if name.startswith(".")} == {".lock"}  # nothing half-written
     assert run.finished
     assert run.config["data"]["train"] == 48
     assert not run.config["data"]["synthetic"]
@@ -264,7 +264,6 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").exists()
     with held_alone(tmp_path / ".lock", "taken"):
         pass
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.needs("torch", "keras")

@@ -32,6 +32,13 @@ def plan(**changed: object) -> sweeps.Plan:
     return sweeps.Plan(**(asked | changed))  # type: ignore[arg-type]
 
 
+def prepared(asked: sweeps.Plan, out: Path) -> None:
+    """A sweep of which nothing is trained."""
+    found = sweeps._asked(asked, out)
+    out.mkdir(exist_ok=True)
+    (out / "sweep.json").write_text(json.dumps(found))
+
+
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "examples.segmentation", *map(str, arguments)]
 
@@ -126,28 +133,28 @@ def test_a_folder_that_was_moved_is_the_same_and_another_is_not(tmp_path: Path) 
     def of(source: str) -> sweeps.Plan:
         return plan(base=Options(folds=2, data=source))
 
-    sweeps._prepare(of("drive:/here/DRIVE"), tmp_path / "out")
-    sweeps._prepare(of("drive:/there/DRIVE"), tmp_path / "out")
+    prepared(of("drive:/here/DRIVE"), tmp_path / "out")
+    prepared(of("drive:/there/DRIVE"), tmp_path / "out")
     with pytest.raises(RunError, match="this sweep has --data drive:/there/DRIVE, not kvasir"):
-        sweeps._prepare(of("kvasir:/there/DRIVE"), tmp_path / "out")
+        prepared(of("kvasir:/there/DRIVE"), tmp_path / "out")
     with pytest.raises(RunError, match="this sweep has --data drive:/there/DRIVE, not None"):
-        sweeps._prepare(plan(base=Options(folds=2)), tmp_path / "out")
+        prepared(plan(base=Options(folds=2)), tmp_path / "out")
 
 
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
-    sweeps._prepare(plan(), out)
-    sweeps._prepare(plan(losses=("mean_squared_error",), seeds=(4,)), out)
+    prepared(plan(), out)
+    prepared(plan(losses=("mean_squared_error",), seeds=(4,)), out)
     held = json.loads((out / "sweep.json").read_text())
     assert held["losses"] == ["dice", "mean_squared_error"]
     assert held["seeds"] == [0, 3, 4]
     with pytest.raises(RunError, match="this sweep has --width 2, not 8"):
-        sweeps._prepare(plan(base=Options(folds=2, depth=2, size=16, epochs=2)), out)
-    with held_alone(out / "sweep.lock", ""), pytest.raises(RunError, match="at work there"):
+        prepared(plan(base=Options(folds=2, depth=2, size=16, epochs=2)), out)
+    with held_alone(out / ".lock", ""), pytest.raises(RunError, match="at work there"):
         sweeps.run(plan(), out, 1, None, console(stderr=True))
     (tmp_path / "note").write_text("mine")
     with pytest.raises(RunError, match="holds something else"):
-        sweeps._prepare(plan(), tmp_path)
+        prepared(plan(), tmp_path)
 
 
 @pytest.mark.parametrize(
