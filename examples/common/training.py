@@ -111,7 +111,8 @@ def _prepare(options: TrainingOptions) -> None:
     """See that the framework is there; of Keras, choose backend and device before its import."""
     absent = missing(options)
     if absent:
-        raise RunError(f"--framework {options.framework} needs {absent}: not installed")
+        backend = f" --backend {options.backend}" if options.framework == "keras" else ""
+        raise RunError(f"--framework {options.framework}{backend} needs {absent}: not installed")
     if options.framework == "keras":
         from examples.common.keras_training import prepare
 

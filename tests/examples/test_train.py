@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from examples.cats_vs_dogs import cli, data
 from examples.cats_vs_dogs.options import Options
-from examples.common import batches
+from examples.common import batches, training
 from examples.common.files import held_alone
 from examples.common.heads import HeadError, KerasHead, TorchHead, check_names
 from examples.common.runs import Run, RunError, stopped
@@ -254,6 +254,15 @@ def test_a_run_that_the_cap_has_ended_goes_on(
     assert run.finished
     assert run.config["stopped"] == whole.config["stopped"]
     assert without_seconds(run) == without_seconds(whole)
+
+
+def test_a_backend_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "missing", lambda options: options.backend)
+    said = refused("train", "--framework", "keras", "--backend", "jax", "--out", tmp_path / "run")
+    assert "--framework keras --backend jax needs jax: not installed" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
