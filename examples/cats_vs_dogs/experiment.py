@@ -33,7 +33,7 @@ from examples.cats_vs_dogs.options import Options
 from examples.cats_vs_dogs.task import CatsVsDogs, Splits, load
 from examples.common import training
 from examples.common.cli import who
-from examples.common.runs import Row, Run, RunError, counted, csv_bytes, read_json
+from examples.common.runs import Row, Run, RunError, counted, csv_bytes, duration, read_json
 from examples.common.statistics import LEVEL, Interval, interval
 from parity.records import json_text, write_atomically
 from parity.report import console, print_table
@@ -222,14 +222,7 @@ def left(plan: Plan, out: Path) -> str:
         return "time left not known yet"
     total = sum(missing[size] * known.get(size, max(known.values())) for size in missing)
     least = "" if all(size in known for size in missing if missing[size]) else "at least "
-    return f"{least}{_duration(total)} left"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{least}{duration(total)} left"
 
 
 @dataclass(frozen=True)
@@ -373,7 +366,7 @@ def _said(found: Sequence[Pair]) -> str:
         f"{options['size']} x {options['size']} pixels; "
         f"{who(options)}, {run.config['device']}; "
         f"{options['epochs']} epochs at most, {counted(len(found), 'pair')} of runs, "
-        f"{_duration(seconds)} of training. "
+        f"{duration(seconds)} of training. "
         f"Means over the seeds ± half of the {LEVEL:.0%} interval of Student's t; differences are "
         f"paired by seed, clipped minus unclipped. Of {count} such intervals "
         f"{(1 - LEVEL) * count:.1f} leave 0 out by chance alone."

@@ -105,6 +105,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def duration(seconds: float) -> str:
+    """`25 s`, `1.5 min`, `2.5 h`."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def stopped(
     values: Sequence[float], patience: int, mode: str = "min", of: str = "training loss"
 ) -> str:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from examples.common.runs import RunError, csv_bytes
+from examples.common.runs import RunError, csv_bytes, duration
 from examples.common.statistics import LEVEL
 from examples.segmentation.results import (
     BASE,
@@ -141,15 +141,8 @@ def _progress(sweep: Sweep) -> str:
     seconds = sum(float(one.get("seconds", 0)) for one in done)
     ends = [str(one.get("stopped", "")) for one in done]
     told = ", ".join(f"{ends.count(end)} for {end}" for end in sorted(set(ends)) if end)
-    said = f"{len(done)} of {len(sweep.wanted)} runs, {_duration(seconds)} of training"
+    said = f"{len(done)} of {len(sweep.wanted)} runs, {duration(seconds)} of training"
     return f"{said} (ended: {told})." if told else f"{said}."
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 _INTERVALS = (
