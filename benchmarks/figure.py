@@ -16,6 +16,8 @@ _LINES = (
     ("-.", "^", _MISSED),
 )
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+_PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+"""Behind a number, so that no line crosses it."""
 
 
 def _bars(axes: Any, rows: list[Row], group: str) -> None:
@@ -27,13 +29,16 @@ def _bars(axes: Any, rows: list[Row], group: str) -> None:
         axes.barh(i, row.ratio, color=colour, hatch=hatch, edgecolor="white", height=0.72)
         words = f"{row.ratio:.2f}" if row.ratio < 10 else f"{row.ratio:.0f}"
         right = max(row.ratio, row.goal or 0)
-        axes.annotate(words, (right, i), (4, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            words, (right, i), (4, 0), textcoords="offset points", va="center", bbox=_PLAIN
+        )
         if row.goal is not None:
             axes.plot([row.goal] * 2, [i - 0.42, i + 0.42], color="black", linewidth=1.8)
     axes.axvline(1, color="#666666", linewidth=0.8)
     axes.set_xscale("log")
-    axes.set_xlim(0.05, 200)
-    axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    axes.set_xlim(0.02, 200)
+    ticks = (0.05, *_TICKS)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(own)), [row.name for row in own])
     axes.invert_yaxis()

@@ -73,7 +73,10 @@ class Backend(StrEnum):
 
 
 _CASES = "segmentation"
-_CASES_HELP = f"The inputs of your own functions, one of {', '.join(case_names())}; or {_CASES}."
+_CASES_HELP = (
+    f"The inputs of your own functions: {', '.join(case_names())}, or one in one precision, "
+    f"such as tails-float32; by default {_CASES}."
+)
 _RTOL_HELP = "The relative tolerance of your own functions; by default 1e-5 in float32."
 _ATOL_HELP = "The absolute one; by default 16 rounding units of the largest entry."
 

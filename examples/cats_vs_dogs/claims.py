@@ -1,4 +1,4 @@
-"""The claims of the seed, beside what runs show: each with its figure, ours, and the command."""
+"""The write-up's claims, beside what runs show: each with its figure, ours, and the command."""
 
 import dataclasses
 import shlex
@@ -30,7 +30,7 @@ from parity.report import console
 
 SEED_EPOCH = 8
 SEEN = (-3.0, 8.0)
-"""The seed's raw outputs after 8 epochs."""
+"""The write-up's raw outputs after 8 epochs."""
 SLACK = 2.0
 """What "about" may add to either end of them."""
 PAST = 16.0
@@ -47,7 +47,7 @@ class Row:
 
     claim: str
     run: str
-    seed: str
+    told: str
     ours: str
     holds: bool | None
     command: str
@@ -73,7 +73,7 @@ def _claims(run: Run) -> list[Row]:
     """All claims of one run, in order."""
     if run.options["activation"] != "sigmoid":
         raise RunError(
-            f"{run.folder}: --activation {run.options['activation']}; the seed's claims are of "
+            f"{run.folder}: --activation {run.options['activation']}; the write-up's claims are of "
             "sigmoid"
         )
     early = f"epoch_{run.options['checkpoint_epoch']}"
@@ -86,13 +86,13 @@ def _claims(run: Run) -> list[Row]:
 
     def row(
         claim: str,
-        seed: str,
+        told: str,
         splits: Splits | None,
         judge: Callable[[Splits], tuple[str, bool | None]],
         command: str,
     ) -> Row:
         ours, holds = judge(splits) if splits else ("not kept", None)
-        return Row(claim, name, seed, ours, holds, command)
+        return Row(claim, name, told, ours, holds, command)
 
     low, high = SEEN
     return [
@@ -205,7 +205,7 @@ def _batches(splits: Splits, size: int, seed: int) -> tuple[str, bool | None]:
     return ours, not any((found > VISIBLE).any() for found in apart.values()) if judged else None
 
 
-_HEADS = ("claim", "run", "seed", "ours", "holds")
+_HEADS = ("claim", "run", "write-up", "ours", "holds")
 
 
 def print_claims(out: Console, rows: Sequence[Row]) -> None:
@@ -214,7 +214,7 @@ def print_claims(out: Console, rows: Sequence[Row]) -> None:
     last = ""
     for row in rows:
         claim, last = ("" if row.claim == last else row.claim), row.claim
-        shown.add_row(claim, row.run, row.seed, row.ours, row.verdict)
+        shown.add_row(claim, row.run, row.told, row.ours, row.verdict)
     out.print(shown, markup=False)
     out.print("commands", style="bold")
     for command in dict.fromkeys(row.command for row in rows):
@@ -224,7 +224,7 @@ def print_claims(out: Console, rows: Sequence[Row]) -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The same as Markdown, with the command in a column."""
     lines = [(*_HEADS, "command"), ("---",) * 6]
-    lines += [(r.claim, r.run, r.seed, r.ours, r.verdict, f"`{r.command}`") for r in rows]
+    lines += [(r.claim, r.run, r.told, r.ours, r.verdict, f"`{r.command}`") for r in rows]
     return "".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
     )
@@ -236,7 +236,7 @@ def command(
         Path | None, typer.Option("--markdown", help="Write it there as Markdown, too.")
     ] = None,
 ) -> None:
-    """Hold the claims of the seed against runs."""
+    """Hold the write-up's claims against runs."""
     rows = table(folders)
     print_claims(console(), rows)
     if to:

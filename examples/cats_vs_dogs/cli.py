@@ -155,7 +155,7 @@ def compare(
 def download(
     folder: Annotated[Path, typer.Argument(help="The folder to put the images in.")],
 ) -> None:
-    """Fetch the images of the seed; goes on where an earlier try ended."""
+    """Fetch the write-up's images; goes on where an earlier try ended."""
     with _errors():
         archive.download(folder)
 

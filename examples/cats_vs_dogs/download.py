@@ -1,4 +1,4 @@
-"""The public archive of the seed's images, fetched into a folder as `data.load` wants it."""
+"""The public archive of the write-up's images, fetched into a folder as `data.load` wants it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the seed did not measure: the same training with the clipped and with the unclipped loss.
+"""What the write-up did not measure: the same training with the clipped and the unclipped loss.
 
 For every seed and batch size two runs start from the same weights and take the same batches in
 the same order; one has the loss of raw outputs, the other that of probabilities as the convention
@@ -516,6 +516,10 @@ def _curves(axes: Any, rows: Sequence[Compared], styles: dict[str, dict[str, Any
     axes.spines[["top", "right"]].set_visible(False)
 
 
+_BatchSizes = Annotated[list[int], typer.Option(help="Images a batch; may be repeated.")]
+_Seeds = Annotated[list[int], typer.Option(help="Of weights and order; may be repeated.")]
+
+
 def command(
     out: Annotated[Path, typer.Option(help="The experiment's folder; what is there goes on.")],
     framework: Annotated[str, typer.Option(help="torch or keras.")] = "torch",
@@ -526,8 +530,8 @@ def command(
     cache: Annotated[
         Path | None, typer.Option(help="A folder in which to keep the decoded images.")
     ] = None,
-    batch_size: Annotated[list[int], typer.Option(help="Several times.")] = list(BATCH_SIZES),  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="Several times.")] = list(SEEDS),  # noqa: B006
+    batch_size: _BatchSizes = list(BATCH_SIZES),  # noqa: B006
+    seed: _Seeds = list(SEEDS),  # noqa: B006
     size: Annotated[int, typer.Option(help="Pixels.")] = SIZE,
     epochs: Annotated[int, typer.Option(help="Of every run.")] = EPOCHS,
     learning_rate: Annotated[float, typer.Option(help="Of RMSprop.")] = Options.learning_rate,

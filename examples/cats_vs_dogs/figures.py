@@ -1,4 +1,4 @@
-"""The figures of the seed: what the raw outputs are, and what clipping does to their losses.
+"""The figures of the write-up: what the raw outputs are, and what clipping does to their losses.
 
 Of each moment that a run has kept (after 8 epochs, after full training) two figures, as PNG and
 SVG, with the numbers behind them as CSV, all in the run's `figures`:

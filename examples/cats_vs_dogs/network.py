@@ -1,7 +1,8 @@
 """The networks, each twice: same layers, same initial weights, one linear output.
 
-`convnet` is the seed's, F. Chollet's small one. `vgg16` and `inception_v3` are a convolutional base
-that stays as it is, from keras.applications and from torchvision, under the convnet's dense layers.
+`convnet` is the write-up's, F. Chollet's small one. `vgg16` and `inception_v3` are a convolutional
+base that stays as it is, from keras.applications and from torchvision, under the convnet's dense
+layers.
 """
 
 import json

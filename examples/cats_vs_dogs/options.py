@@ -9,7 +9,7 @@ SMALLEST = {"convnet": 46, "vgg16": 32, "inception_v3": 75}
 """The least size, in pixels, of which something is left after the last convolution."""
 MODELS = tuple(SMALLEST)
 SIZE, EPOCHS = 150, 300
-"""The seed's size, and a cap on epochs that early stopping comes before."""
+"""The write-up's size, and a cap on epochs that early stopping comes before."""
 SYNTHETIC_SIZE, SYNTHETIC_EPOCHS = 64, 20
 """The synthetic set trains in under two minutes with these."""
 

@@ -1,4 +1,4 @@
-"""`table`: the claims of the seed hold, or do not, as the raw outputs have it."""
+"""`table`: the write-up's claims hold, or do not, as the raw outputs have it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_the_seeds_range_is_of_epoch_8_alone(make_run: Callable[..., Path]) -> N
 
 
 def test_another_activation_is_refused(make_run: Callable[..., Path]) -> None:
-    with pytest.raises(RunError, match="--activation arctan; the seed's claims are of sigmoid"):
+    with pytest.raises(RunError, match="--activation arctan; the write-up's claims are of sigmoid"):
         claims.table([make_run("run", LIKE_THE_SEED, activation="arctan")])
 
 
