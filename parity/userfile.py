@@ -24,10 +24,10 @@ def _read(path: Path) -> tuple[Array, Array]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; wanted an .npz with logits and targets")
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise InputError(f"{path}: not an .npz file with logits and targets")
-        with file:
+        with path.open("rb") as opened:  # numpy leaves a damaged file open
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: not an .npz file with logits and targets")
             missing = [key for key in ("logits", "targets") if key not in file.files]
             if missing:
                 raise InputError(f"{path}: lacks {' and '.join(missing)}; it holds {file.files}")

@@ -165,7 +165,7 @@ def _write_cache(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
 def _read_cache(path: Path, key: str) -> dict[str, Array] | None:
     """What is kept there, or None if it is missing, has another key, or is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
             return {name: file[name] for name in file.files if name != "key"}

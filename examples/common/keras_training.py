@@ -341,7 +341,7 @@ class KerasTrainer:
         if not path.is_file():
             return 0
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 for name, variable in self._variables().items():
                     variable.assign(file[name])
                 return int(file["epochs"])

@@ -234,7 +234,7 @@ class Run:
         """What `write_outputs` wrote; raises `RunError` where it is missing or damaged."""
         path = self.need(f"outputs_{when}.npz")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return dict(file)
         except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything
             raise RunError(f"{path}: damaged ({error})") from error

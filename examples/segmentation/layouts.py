@@ -192,7 +192,8 @@ def _read_processed(paths: Sequence[Path], classes: int) -> tuple[Array, Array]:
     """The channels of an array, and its labels as masks."""
     path = paths[0]
     try:
-        found = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:  # numpy leaves a damaged zip open
+            found = np.load(file, allow_pickle=False)
     except OSError as error:
         raise DataError(f"{path}: cannot be read; {error.strerror or error}") from error
     except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything

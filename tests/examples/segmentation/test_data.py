@@ -1,5 +1,6 @@
 """Images with masks from every layout, drawn ones, folds, patches, augmentation."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -366,6 +367,7 @@ class TestProcessed:
             np.save(path, content, allow_pickle=True)
         line = refused(match, source)
         assert line.startswith(f"{path}: ")
+        gc.collect()  # a file left open would warn, which is an error
 
     def test_the_wrong_folder(self, processed: Callable[..., str], tmp_path: Path) -> None:
         root = processed().partition(":")[2]
