@@ -340,6 +340,7 @@ class TestProcessed:
         source = None if layout == "synthetic" else f"{layout}:{folder}"
         refused(f"classes: 2; masks of {layout} have one", source, classes=2)
 
+    @pytest.mark.filterwarnings("error::ResourceWarning")  # of a file left open
     @pytest.mark.parametrize(
         ("content", "match"),
         [
@@ -367,7 +368,7 @@ class TestProcessed:
             np.save(path, content, allow_pickle=True)
         line = refused(match, source)
         assert line.startswith(f"{path}: ")
-        gc.collect()  # a file left open would warn, which is an error
+        gc.collect()
 
     def test_the_wrong_folder(self, processed: Callable[..., str], tmp_path: Path) -> None:
         root = processed().partition(":")[2]
