@@ -34,7 +34,7 @@ benchmarks: $(INSTALLED)
 	.venv/bin/python -m benchmarks --json docs/performance.json \
 		--figure docs/images/performance.png --markdown
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt segact_torch/_kernels.c
+$(INSTALLED): pyproject.toml setup.py constraints.txt segact_torch/_backends/cpu.c
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[dev]"

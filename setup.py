@@ -14,8 +14,8 @@ OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 FLAGS += OPENMP or ["-fopenmp-simd"]
 
 KERNELS = Extension(
-    "segact_torch._kernels",
-    ["segact_torch/_kernels.c"],
+    "segact_torch._backends._cpu",
+    ["segact_torch/_backends/cpu.c"],
     extra_compile_args=FLAGS,
     extra_link_args=OPENMP,
     optional=True,

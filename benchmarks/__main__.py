@@ -20,7 +20,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from benchmarks import contestants, figure, keras_xla, measure, report
 from parity.implementations import environment, missing
 from parity.records import write_atomically
-from segact_torch import _fused
+from segact_torch._backends import cpu
 
 SHAPE = (8, 1, 512, 512)
 QUICK_SHAPE = (2, 1, 64, 64)
@@ -58,7 +58,7 @@ def machine(device: str, threads: int) -> dict[str, str]:
     }
     if device == "cpu":
         found["vectors"] = torch.backends.cpu.get_cpu_capability()
-        found["compiled loops"] = "no" if _fused.LIBRARY is None else "yes"
+        found["compiled loops"] = "no" if cpu.LIBRARY is None else "yes"
     return found
 
 

@@ -77,8 +77,8 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        # An infinite slope under an upstream of zero is no slope, nor the other way round.
-        return _Weigh.apply(grads[0], ctx.derivative(x)), None, None
+        # Either factor being 0 makes the product 0; 0 * inf would be NaN.
+        return _weigh(grads[0], ctx.derivative(x)), None, None
 
 
 class _Weigh(torch.autograd.Function):
@@ -97,7 +97,12 @@ class _Weigh(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         weight, value = ctx.saved_tensors
-        return _Weigh.apply(grads[0], value), _Weigh.apply(grads[0], weight)
+        return _weigh(grads[0], value), _weigh(grads[0], weight)
+
+
+def _weigh(weight: Tensor, value: Tensor) -> Tensor:
+    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
+    return _Weigh.apply(weight, value)
 
 
 def _wide(x: Tensor, name: str = "x") -> Tensor:
@@ -177,8 +182,8 @@ class Activation:
         """x in the precision in which even a power of F(x) keeps the digits of float32."""
         return _special.double(x)
 
-    def _without(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x, but where it is not valid something else, which no other element's F(x) depends on."""
+    def _fill_invalid(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x, with placeholders where it is not valid, which change F(x) nowhere else."""
         return torch.where(valid, x, 0.0)
 
     def _squeeze(self, probability: Tensor) -> Tensor:
@@ -259,7 +264,7 @@ class _Symmetric(Activation):
         far, near = self._logarithms(x.abs())
         return torch.where(x < 0, near, far)
 
-    # What the two sides share is written alike, so that a compiler computes it once.
+    # Identical in both methods, so that a compiler shares the subexpression.
 
     def _squeezed_tail(self, x: Tensor) -> Tensor:
         return self._squeeze(self._tail(x.abs()))
@@ -597,7 +602,7 @@ class Linear(Activation):
     def logsf(self, x: Tensor) -> Tensor:
         return self.logcdf(-x)
 
-    def _without(self, x: Tensor, valid: Tensor) -> Tensor:
+    def _fill_invalid(self, x: Tensor, valid: Tensor) -> Tensor:
         axis = self._axis(x)
         low = torch.where(valid, x, math.inf).amin(axis, keepdim=True)
         high = torch.where(valid, x, -math.inf).amax(axis, keepdim=True)

@@ -36,7 +36,7 @@ import difflib
 import torch
 from torch import Tensor
 
-from segact_torch.activations import _elementwise
+from segact_torch.activations import Activation, _elementwise, get_activation
 
 __all__ = ["CONVENTIONS", "Convention", "get_convention"]
 
@@ -50,6 +50,14 @@ class Convention:
 
     name = ""
 
+    def cdf(self, p: Tensor) -> Tensor:
+        """p, which is a probability already."""
+        return p
+
+    def sf(self, p: Tensor) -> Tensor:
+        """1 - p."""
+        return 1 - p
+
     def logcdf(self, p: Tensor) -> Tensor:
         """LP, differentiable."""
         return _elementwise(p, self._log_p, self._log_p_derivative)
@@ -58,8 +66,12 @@ class Convention:
         """LQ, differentiable."""
         return _elementwise(p, self._log_q, self._log_q_derivative)
 
-    def _without(self, p: Tensor, valid: Tensor) -> Tensor:
-        """p, but 0 where it is not valid."""
+    def _widen(self, p: Tensor) -> Tensor:
+        """p as it is: its digits are what it was rounded to."""
+        return p
+
+    def _fill_invalid(self, p: Tensor, valid: Tensor) -> Tensor:
+        """p, with 0 for a placeholder where it is not valid."""
         return torch.where(valid, p, 0.0)
 
     def _log_p(self, p: Tensor) -> Tensor:
@@ -234,3 +246,32 @@ def get_convention(name: str) -> Convention:
     known = ", ".join(CONVENTIONS)
     near = difflib.get_close_matches(str(name), CONVENTIONS, n=1, cutoff=0.0)[0]
     raise ValueError(f"unknown convention {name!r}; did you mean {near!r}? Known: {known}")
+
+
+def distribution(
+    activation: str | Activation | None, from_logits: bool, convention: str | None = None
+) -> Activation | Convention:
+    """The `Activation` or `Convention` whose cdf, sf, logcdf and logsf a loss uses.
+
+    The activation ("sigmoid" for None) of raw outputs, the convention ("torch" for None) of
+    probabilities.
+
+    Raises:
+        ValueError: an unknown name; a convention of probabilities together with from_logits=True;
+            an activation together with from_logits=False.
+    """
+    if convention is not None and convention not in CONVENTIONS:
+        get_convention(convention)
+    if from_logits:
+        if convention not in (None, "exact"):
+            raise ValueError(
+                f"convention={convention!r} goes with probabilities, got from_logits=True; "
+                "say from_logits=False and pass probabilities"
+            )
+        return get_activation("sigmoid" if activation is None else activation)
+    if activation is not None:
+        raise ValueError(
+            f"activation={activation!r} goes with raw outputs, got from_logits=False, "
+            "which says that input is activated already; leave out one of the two"
+        )
+    return get_convention("torch" if convention is None else convention)

@@ -13,9 +13,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import segact_torch  # noqa: E402
-from segact_torch import _fused  # noqa: E402
+from segact_torch import _backends  # noqa: E402
+from segact_torch._backends import cpu, operators  # noqa: E402
 
-needs_loops = pytest.mark.skipif(_fused.LIBRARY is None, reason="the loops are not compiled")
+needs_loops = pytest.mark.skipif(
+    cpu.LIBRARY is None or _backends.FORBIDDEN, reason="the loops are not compiled or forbidden"
+)
 
 # name: options, some of which say which groups there are
 LOSSES = {
@@ -48,7 +51,7 @@ def make(name, activation=None):
 @pytest.fixture
 def formulas(monkeypatch):
     """Without the loops."""
-    monkeypatch.setattr(_fused, "LIBRARY", None)
+    monkeypatch.setattr(_backends, "FORBIDDEN", True)
 
 
 def value_and_gradient(loss, x, y, activation, **more):
@@ -66,7 +69,7 @@ def is_fused(value):
         node = pending.pop()
         if node is None or node in seen:
             continue
-        if node.name() == "_KnownBackward":
+        if node.name() == "_WithGradientBackward":
             return True
         seen.add(node)
         pending += [next_node for next_node, _ in node.next_functions]
@@ -96,7 +99,7 @@ def assert_equals_float64(loss, x, y, activation, **more):
 )
 @pytest.mark.skipif(os.environ.get("SEGACT_KERNELS") == "0", reason="they are switched off")
 def test_the_loops_are_compiled_where_there_is_a_compiler():
-    assert _fused.LIBRARY is not None
+    assert cpu.LIBRARY is not None
 
 
 @needs_loops
@@ -237,7 +240,7 @@ def test_any_raw_output(loss, smooth, raw, monkeypatch):
     x, y = batch()
     x[0, 0, 0, 0] = raw
     value, gradient = value_and_gradient(loss, x, y, smooth)
-    monkeypatch.setattr(_fused, "LIBRARY", None)
+    monkeypatch.setattr(_backends, "FORBIDDEN", True)
     expected, slope = value_and_gradient(loss, x, y, smooth)
     torch.testing.assert_close(value, expected, rtol=1e-6, atol=0, equal_nan=True)
     largest = float(slope.nan_to_num().abs().max())
@@ -304,10 +307,10 @@ def test_the_formulas_keep_the_bounds_too(formulas, smooth, dense_error):
 
 
 def test_switched_off_by_the_environment():
-    code = "from segact_torch import _fused; print(_fused.LIBRARY)"
+    code = "from segact_torch import _backends; print(_backends.FORBIDDEN)"
     env = {**os.environ, "SEGACT_KERNELS": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stdout.strip() == "None"
+    assert done.stdout.strip() == "True"
 
 
 @needs_loops
@@ -342,9 +345,9 @@ def test_operators_are_registered_as_they_behave(weighted):
     x.requires_grad_()
     w = torch.rand_like(y) if weighted else None
     for axis in ([], [0, 1, 2, 3], [1, 2, 3], [2, 3]):
-        torch.library.opcheck(_fused._cross_entropy, (x, y, w, axis, 2, 1.5, 0.125))
+        torch.library.opcheck(operators.cross_entropy_operator, (x, y, w, axis, 2, 1.5, 0.125))
         if axis:
-            torch.library.opcheck(_fused._areas, (x, y, w, axis, 2))
+            torch.library.opcheck(operators.areas_operator, (x, y, w, axis, 2))
 
 
 def small():
@@ -433,6 +436,6 @@ def test_smallest_areas_and_equal_elements():
 
 def test_a_library_that_does_not_load_is_done_without(tmp_path, monkeypatch):
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        (tmp_path / f"_kernels{suffix}").write_bytes(b"\x7fELF")
-    monkeypatch.setattr(_fused, "__file__", str(tmp_path / "_fused.py"))
-    assert _fused._load() is None
+        (tmp_path / f"_cpu{suffix}").write_bytes(b"\x7fELF")
+    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
+    assert cpu._load() is None

@@ -1,7 +1,7 @@
 /* Cross entropy and the areas of overlap, with their gradients, in one pass over float32.
 
-The formulas of activations.py and losses.py stay the definition: the judge holds these loops to
-the same bounds, and what they refuse is computed there. `_fused.py` calls them.
+The formulas of activations.py and _sums.py stay the definition: the judge holds these loops to
+the same bounds, and what they refuse is computed there. `cpu.py` calls them.
 
 A smooth activation is symmetric and given by its tail F(-t) and its density at t = abs(x) >= 0.
 All loops are written to be vectorised: no branches, and no calls but to functions that are inlined
@@ -15,18 +15,16 @@ here.
 /* One library for every x86: the loader takes the widest version that the processor runs. */
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
 #define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-enum { STRETCH = 512 };
 #else
 #define WIDEST
-enum { STRETCH = 256 };
 #endif
-/* STRETCH: of how many elements areas are summed in float32, before float64 goes on. The narrower
-   the vectors, the more of them one sum takes up: with four lanes and 512, equal ones are off by
-   1e-6. */
+/* Elements summed in float32 before the partial sum is added in float64. The narrower the vectors,
+   the more of them one sum takes up: with eight lanes and 512, equal ones are off by 1.3e-6. */
+enum { FLOAT32_RUN = 128 };
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-/* Elements of a block, as in _fused.py. */
+/* Elements of a block, as in cpu.py. */
 enum { BLOCK = 1024 };
 /* Elements from which on a second thread is worth its start. */
 enum { GRAIN = 16384 };
@@ -337,8 +335,8 @@ struct entropy {
                                        float *density) {                                           \
         int32_t signs = 0;                                                                         \
         areas[0] = areas[1] = areas[2] = 0.0;                                                      \
-        for (int64_t from = 0; from < b.n; from += STRETCH) {                                      \
-            int64_t to = from + STRETCH < b.n ? from + STRETCH : b.n;                              \
+        for (int64_t from = 0; from < b.n; from += FLOAT32_RUN) {                                      \
+            int64_t to = from + FLOAT32_RUN < b.n ? from + FLOAT32_RUN : b.n;                              \
             float hits = 0.0f, false_alarms = 0.0f, misses = 0.0f;                                 \
             if (b.w == ONES) {                                                                     \
                 AREAS_LOOP(NAME, 1.0f)                                                             \
@@ -359,7 +357,7 @@ ACTIVATION(inverse_square_root)
 AREAS(hardtanh)
 AREAS(linear)
 
-/* The order is that of _fused.py. */
+/* The order is that of cpu.py. */
 static double (*const CROSS_ENTROPIES[])(struct block, struct entropy, float *, float *) = {
     sigmoid_cross_entropy, normal_cross_entropy, arctan_cross_entropy, softsign_cross_entropy,
     inverse_square_root_cross_entropy};
@@ -534,8 +532,8 @@ EXPORT int segact_through_extremes(int64_t n, const float *x, float low, float h
                                    float *gradient) {
     struct extreme at_low = {0}, at_high = {0};
     struct span s = {low, high};
-    for (int64_t i = 0; i < n; i += STRETCH)
-        gather(n - i < STRETCH ? n - i : STRETCH, x + i, s, gradient + i, &at_low, &at_high);
+    for (int64_t i = 0; i < n; i += FLOAT32_RUN)
+        gather(n - i < FLOAT32_RUN ? n - i : FLOAT32_RUN, x + i, s, gradient + i, &at_low, &at_high);
     share(n, x, low, at_low, gradient);
     share(n, x, high, at_high, gradient);
     return 1;

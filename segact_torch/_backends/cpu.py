@@ -1,0 +1,212 @@
+"""The sums and their gradients by compiled loops, for float32 on a CPU.
+
+The formulas of `segact_torch._sums` make a tensor of every step. The loops of `cpu.c` go over the
+input once, and leave the gradient behind: one tensor, which the backward pass hands on. They are
+compiled when the package is installed, where there is a C compiler. They serve the five smooth
+activations without epsilon, and for areas the two others as published; they refuse raw outputs
+beyond 1e12, NaN, and targets or weights out of their range.
+"""
+
+import ctypes
+import importlib.machinery
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segact_torch._batch import Axis, Batch
+from segact_torch.activations import (
+    Activation,
+    Arctan,
+    HardTanh,
+    InverseSquareRoot,
+    Linear,
+    NormalCDF,
+    Sigmoid,
+    Softsign,
+    _weigh,
+)
+
+Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
+
+# As in cpu.c.
+BLOCK = 1024
+TINY, LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+SMOOTH = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
+ORDER = (*SMOOTH, HardTanh, Linear)
+
+_THREADS = _ACTIVATION = ctypes.c_int
+_COUNT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+_ROWS = [_THREADS, _COUNT, _COUNT, _DATA, _DATA, _DATA]  # of x, y and w
+_ARGUMENTS = {
+    "segact_cross_entropy": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA, _DATA],
+    "segact_areas": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA],
+    "segact_areas_gradient": [*_ROWS, _DATA, _DATA],
+    "segact_through_extremes": [_COUNT, _DATA, _FLOAT, _FLOAT, _DATA],
+}
+
+
+def _load() -> ctypes.CDLL | None:
+    """The compiled loops; None where there are none."""
+    names = [f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    found = [path for path in map(Path(__file__).with_name, names) if path.is_file()]
+    if not found:
+        return None
+    try:
+        loaded = ctypes.CDLL(str(found[0]))
+    except OSError:  # of another system, or without its OpenMP
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        getattr(loaded, name).argtypes = arguments
+    return loaded
+
+
+LIBRARY = _load()
+
+
+def serves(batch: Batch) -> bool:
+    """Whether the loops have this activation, and can read these tensors."""
+    f = batch.f
+    return (
+        LIBRARY is not None
+        and type(f) in ORDER
+        and isinstance(f, Activation)
+        and f.epsilon == f.default_epsilon
+        and batch.x.dtype == torch.float32
+    )
+
+
+def cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    pos_weight: float,
+    label_smoothing: float,
+) -> Found | None:
+    """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
+    if type(batch.f) not in SMOOTH:
+        return None
+    x = batch.x
+    rows = Rows(x, batch.y, batch.w, axis or tuple(range(x.ndim)))
+    slopes = rows.empty() if _is_differentiated(x) else None
+    options = (ORDER.index(type(batch.f)), pos_weight, label_smoothing)
+    sums = rows.cross_entropy(slopes, not axis, *options)
+    if sums is None:
+        return None
+    value = (sums * scale).float() if axis else sums
+    if slopes is None:
+        return value, None
+    return value, lambda upstream: multiply_(
+        slopes, spread(upstream * scale, x.shape, axis) if axis else upstream
+    )
+
+
+def areas(batch: Batch, axis: Axis) -> Found | None:
+    """TP, FP and FN over `axis`, stacked."""
+    x, f = batch.x, batch.f
+    span = _span(batch, f) if isinstance(f, Linear) else (0.0, 0.0)
+    if span is None:
+        return None
+    rows = Rows(x, batch.y, batch.w, axis)
+    density = rows.empty() if _is_differentiated(x) else None
+    found = rows.areas(density, ORDER.index(type(f)), *span)
+    if found is None or density is None:
+        return None if found is None else (found.float(), None)
+    if not isinstance(f, Linear):
+        rows.x = rows.y  # a copy, if x does not lie in rows, and no longer needed
+
+    def gradient(upstream: Tensor) -> Tensor:
+        rows.through_areas(upstream, density)
+        if isinstance(f, Linear):
+            _call("segact_through_extremes", x.numel(), rows.x, *span, density)
+        return density
+
+    return found.float(), gradient
+
+
+def multiply_(slopes: Tensor, factor: Tensor) -> Tensor:
+    """slopes * factor, in place where no factor is infinite."""
+    if factor.isfinite().all():
+        return slopes.mul_(factor)
+    return _weigh(factor.expand(slopes.shape), slopes)
+
+
+def spread(reduced: Tensor, shape: Sequence[int], axis: Sequence[int]) -> Tensor:
+    """What was summed over `axis`, in a shape that broadcasts to the one that it was summed of."""
+    return reduced.reshape([1 if a in axis else size for a, size in enumerate(shape)])
+
+
+def _span(batch: Batch, f: Linear) -> tuple[float, float] | None:
+    """The extremes of x, if they are those of the whole input and their distance is normal."""
+    low, high = (t.item() for t in torch.aminmax(batch.x.detach()))
+    good = f.axis is None and batch.w is None and TINY < high - low < LARGEST
+    return (low, high) if good else None
+
+
+def _empty(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor of this dtype and on the CPU, whatever the defaults of PyTorch are."""
+    return torch.empty(sizes, dtype=dtype, device="cpu")
+
+
+def _is_differentiated(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+class Rows:
+    """x, y and w as rows of what is summed over `axis`, each row in the order of its memory."""
+
+    def __init__(self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> None:
+        kept = [a for a in range(x.ndim) if a not in axis]
+        self.shape, self.kept = x.shape, [x.shape[a] for a in kept]
+        self.order = [*kept, *sorted(axis, key=x.stride, reverse=True)]
+        self.count = math.prod(self.kept)
+        self.length = x.numel() // self.count
+        self.blocks = -(-self.length // BLOCK)
+        self.x, self.y = self.of(x), self.of(y)
+        self.w = None if w is None else self.of(w)
+
+    def of(self, x: Tensor) -> Tensor:
+        """A tensor of the shape of x, laid out in rows."""
+        return x.detach().resolve_neg().permute(self.order).contiguous()
+
+    def empty(self) -> Tensor:
+        """A tensor in the shape of x, laid out in rows."""
+        return torch.empty_permuted(self.shape, self.order, dtype=torch.float32, device="cpu")
+
+    def cross_entropy(
+        self, slopes: Tensor | None, elementwise: bool, *options: int | float
+    ) -> Tensor | None:
+        """The sum of each row in float64, or every loss, and into `slopes` its gradient."""
+        sums = _empty([self.count, self.blocks], torch.float64)
+        losses = self.empty() if elementwise else None
+        if not self.run("segact_cross_entropy", *options, sums, losses, slopes):
+            return None
+        return sums.sum(1).reshape(self.kept) if losses is None else losses
+
+    def areas(
+        self, density: Tensor | None, activation: int, low: float = 0.0, high: float = 0.0
+    ) -> Tensor | None:
+        """The areas of each row in float64, stacked, and into `density` what its name says."""
+        parts = _empty([self.count, self.blocks, 3], torch.float64)
+        if not self.run("segact_areas", activation, low, high, parts, density):
+            return None
+        return parts.sum(1).T.reshape(3, *self.kept)
+
+    def through_areas(self, upstream: Tensor, density: Tensor) -> None:
+        """Makes the gradient of `density`, in place; upstream (3, ...) is that of the areas."""
+        slopes = upstream.reshape(3, self.count).T.contiguous()
+        self.run("segact_areas_gradient", slopes, density)
+
+    def run(self, name: str, *arguments: Any) -> bool:
+        """Call a compiled loop on the rows."""
+        shape = (torch.get_num_threads(), self.count, self.length)
+        return _call(name, *shape, self.x, self.y, self.w, *arguments)
+
+
+def _call(name: str, *arguments: Any) -> bool:
+    """Call a compiled loop, which takes tensors by their address."""
+    plain = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+    return bool(getattr(LIBRARY, name)(*plain))

@@ -1,0 +1,179 @@
+"""The sums of the backends as operators, for compiled code.
+
+The compiler knows of an operator its shapes and its gradient. It refuses nothing, for there is no
+other way from within: what the loops refuse, an operator computes by the formula. The operators of
+the gradients take x, which they may not need, so that the compiler sees who asks for second
+derivatives, and says that there are none.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segact_torch import _sums
+from segact_torch._backends import cpu
+from segact_torch._batch import Axis, Batch
+from segact_torch.activations import _weigh
+
+Found = tuple[Tensor, None]
+
+
+def cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    pos_weight: float,
+    label_smoothing: float,
+) -> Found | None:
+    """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
+    if type(batch.f) not in cpu.SMOOTH:
+        return None
+    options = (cpu.SMOOTH.index(type(batch.f)), pos_weight, label_smoothing)
+    sums, _ = cross_entropy_operator(batch.x, batch.y, batch.w, list(axis), *options)
+    return ((sums * scale).float() if axis else sums), None
+
+
+def areas(batch: Batch, axis: Axis) -> Found | None:
+    """TP, FP and FN over `axis`, stacked."""
+    if type(batch.f) not in cpu.SMOOTH:
+        return None
+    activation = cpu.SMOOTH.index(type(batch.f))
+    found, _ = areas_operator(batch.x, batch.y, batch.w, list(axis), activation)
+    return found, None
+
+
+@torch.library.custom_op(
+    "segact::cross_entropy",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation, float pos_weight, "
+    "float label_smoothing) -> (Tensor, Tensor)",
+)
+def cross_entropy_operator(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Sequence[int],
+    activation: int,
+    pos_weight: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """Sums in float64, or each loss if there is no axis, and the gradient of their sum."""
+    rows = cpu.Rows(x, y, w, tuple(axis) or tuple(range(x.ndim)))
+    slopes = rows.empty()
+    value = rows.cross_entropy(slopes, not axis, activation, pos_weight, label_smoothing)
+    if value is not None:
+        return value.contiguous(), slopes.contiguous()
+    f = cpu.SMOOTH[activation]()
+    each = _sums.cross_entropy(
+        Batch(x, y, w, None, f, validate=False), (), False, pos_weight, label_smoothing
+    )
+    y = _sums.smooth_labels(y, label_smoothing)
+    on, off = (t if w is None else _weigh(w, t) for t in (pos_weight * y, 1 - y))
+    slopes = -(_weigh(on, f._logcdf_derivative(x)) + _weigh(off, f._logsf_derivative(x)))
+    return each.double().sum(tuple(axis)) if axis else each.contiguous(), slopes.contiguous()
+
+
+@cross_entropy_operator.register_fake
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
+    sums = x.new_empty(_kept(x, axis), dtype=torch.float64) if axis else x.new_empty(x.shape)
+    return sums, x.new_empty(x.shape)
+
+
+@torch.library.custom_op(
+    "segact::cross_entropy_gradient",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor slopes, Tensor upstream, int[] axis) -> Tensor",
+)
+def _cross_entropy_gradient(
+    x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]
+) -> Tensor:
+    factor = cpu.spread(upstream.float(), x.shape, axis) if axis else upstream
+    return cpu.multiply_(slopes.clone(), factor)
+
+
+@_cross_entropy_gradient.register_fake
+def _(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
+    return torch.empty_like(slopes)
+
+
+def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, _, _, ctx.axis, *_ = inputs
+    ctx.save_for_backward(x, output[1])
+
+
+def _cross_entropy_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
+    return _cross_entropy_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 6
+
+
+cross_entropy_operator.register_autograd(_cross_entropy_backward, setup_context=_save_slopes)
+
+
+@torch.library.custom_op(
+    "segact::areas",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation) -> (Tensor, Tensor)",
+)
+def areas_operator(
+    x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], activation: int
+) -> tuple[Tensor, Tensor]:
+    """TP, FP and FN over `axis`, stacked, and the density of every element."""
+    rows = cpu.Rows(x, y, w, tuple(axis))
+    density = rows.empty()
+    value = rows.areas(density, activation)
+    if value is not None:
+        return value.float().contiguous(), density.contiguous()
+    f = cpu.SMOOTH[activation]()
+    batch = Batch(x, y, w, None, f, validate=False)
+    return _sums.areas(batch, tuple(axis)), f.pdf(x).contiguous()
+
+
+@areas_operator.register_fake
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], activation: int) -> Any:
+    return x.new_empty([3, *_kept(x, axis)]), x.new_empty(x.shape)
+
+
+@torch.library.custom_op(
+    "segact::areas_gradient",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor y, Tensor? w, Tensor density, Tensor upstream, int[] axis) -> Tensor",
+)
+def _areas_gradient(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    density: Tensor,
+    upstream: Tensor,
+    axis: Sequence[int],
+) -> Tensor:
+    rows = cpu.Rows(x, y, w, tuple(axis))
+    gradient = rows.empty().copy_(density)
+    rows.through_areas(upstream, gradient)
+    return gradient.contiguous()
+
+
+@_areas_gradient.register_fake
+def _(x: Tensor, y: Tensor, w: Any, density: Tensor, upstream: Tensor, axis: Any) -> Tensor:
+    return torch.empty_like(density)
+
+
+def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, y, w, ctx.axis, _ = inputs
+    ctx.save_for_backward(x, y, w, output[1])
+
+
+def _areas_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
+    return _areas_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 4
+
+
+areas_operator.register_autograd(_areas_backward, setup_context=_save_density)
+
+
+def _kept(x: Tensor, axis: Sequence[int]) -> list[int]:
+    """The sizes of x without the dimensions `axis`."""
+    return [size for a, size in enumerate(x.shape) if a not in axis]

@@ -1,0 +1,198 @@
+"""The sums that the losses are made of, and what is done with them.
+
+A loss sums over its elements in one of two ways: a loss of each element (`cross_entropy`,
+`focal_cross_entropy`, `squared_error`), or the `areas` of overlap. These formulas are the
+definition: they run on every device and can be differentiated again. `segact_torch._backends` has
+functions of the same names that give the same numbers, and their gradient, in one pass.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segact_torch import _special
+from segact_torch._batch import Axis, Batch, broadcast_pos_weight, check_number
+from segact_torch.activations import Activation, _Differentiable, _weigh
+from segact_torch.conventions import Convention
+
+
+def cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    mean: bool,
+    pos_weight: float | Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """-(pos_weight y log F(x) + (1 - y) log(1 - F(x))): its mean or sum over `axis`, if any."""
+    check_number("label_smoothing", label_smoothing, high=1.0)
+    factor = broadcast_pos_weight(pos_weight, batch.x)
+    batch.check_values()
+    x, y = batch.masked()
+    loss = _cross_entropy(x, smooth_labels(y, label_smoothing), batch.f, factor)
+    return _reduce(loss, batch, axis, mean)
+
+
+def focal_cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    mean: bool,
+    gamma: float,
+    alpha: float | None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy times (y (1 - F(x)) + (1 - y) F(x))^gamma: its mean or sum over `axis`."""
+    check_number("gamma", gamma)
+    check_number("label_smoothing", label_smoothing, high=1.0)
+    if alpha is not None:
+        check_number("alpha", alpha, high=1.0)
+    batch.check_values()
+    x, y = batch.masked()
+    y = smooth_labels(y, label_smoothing)
+    # A power multiplies the relative error of its base, and float32 has no digits to spare.
+    wide = batch.f._widen(x)
+    error = _weigh(y, batch.f.sf(wide)) + _weigh(1 - y, batch.f.cdf(wide))
+    loss = (power(error, gamma) * _cross_entropy(wide, y, batch.f)).to(x.dtype)
+    if alpha is not None:
+        loss = _weigh(y * alpha + (1 - y) * (1 - alpha), loss)
+    return _reduce(loss, batch, axis, mean)
+
+
+def squared_error(batch: Batch, axis: Axis, mean: bool) -> Tensor:
+    """((1 - y) F(x) - y (1 - F(x)))^2: its mean or sum over `axis`, if any."""
+    batch.check_values()
+    x, y = batch.masked()
+    # PyTorch's bound is half of Keras's, and a square has twice the relative error of its root.
+    wide = batch.f._widen(x)
+    loss = (((1 - y) * batch.f.cdf(wide) - y * batch.f.sf(wide)) ** 2).to(x.dtype)
+    return _reduce(loss, batch, axis, mean)
+
+
+def areas(batch: Batch, axis: Axis) -> Tensor:
+    """TP, FP and FN: the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)), stacked."""
+    batch.check_values()
+    x, y = batch.masked()
+    p, q = batch.f.cdf(x), batch.f.sf(x)
+    parts = (y * p, (1 - y) * p, y * q)
+    return torch.stack([total(_weighted(part, batch.w), axis) for part in parts])
+
+
+def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`."""
+    batch.check_values()
+    x, y = batch.masked()
+    w = torch.ones_like(x) if batch.w is None else batch.w
+    e, y, w = (_flat(t, axis) for t in (error(x, y), y, w))
+    order = e.detach().argsort(dim=-1, descending=True, stable=True)
+    e, y, w = (t.gather(-1, order) for t in (e, y, w))
+    # Areas, which float32 cannot count beyond 2^24.
+    hit, miss = (_special.double(t) for t in (y * w, (1 - y) * w))
+    i = (hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)).clamp(min=0)
+    u = hit.sum(-1, keepdim=True) + (miss.cumsum(-1) - miss)
+    first = (miss > 0).to(u.dtype)  # of a group without a target
+    least = torch.where(u == 0, 1.0, u)
+    g = torch.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
+    return total(_weigh(g.detach().to(e.dtype), e.relu()), (e.ndim - 1,))
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Their quotient; 0 where the denominator is 0, or so small that its inverse overflows."""
+    empty = denominator < torch.finfo(denominator.dtype).tiny
+    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """x^exponent for x >= 0, with a gradient of 0 at 0."""
+
+    def derivative(x: Tensor) -> Tensor:
+        positive = torch.where(x > 0, x, 1.0)
+        return torch.where(x > 0, exponent * positive ** (exponent - 1), 0.0)
+
+    return _Differentiable.apply(x, lambda x: x**exponent, derivative)
+
+
+def times(factor: float, loss: Tensor) -> Tensor:
+    """factor * loss, where a factor of 0 makes exactly 0 of anything infinite or undefined."""
+    return _weigh(torch.full_like(loss, factor), loss)
+
+
+def reduce_groups(loss: Tensor, batch: Batch, reduction: str) -> Tensor:
+    """The losses of groups: each, their sum or their mean, in the precision of the batch."""
+    loss = loss.to(batch.x.dtype)
+    if reduction == "none":
+        return loss
+    axis = tuple(range(loss.ndim))
+    return _mean(loss, None, axis) if reduction == "mean" else total(loss, axis)
+
+
+def smooth_labels(y: Tensor, label_smoothing: float) -> Tensor:
+    """y (1 - s) + s / 2."""
+    return y * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else y
+
+
+def total(x: Tensor, axis: Axis) -> Tensor:
+    """The sum over `axis`; x itself if there is none."""
+    return x.sum(axis) if axis else x
+
+
+def _cross_entropy(
+    x: Tensor, y: Tensor, f: Activation | Convention, pos_weight: float | Tensor = 1.0
+) -> Tensor:
+    return _weigh(pos_weight * y, -f.logcdf(x)) + _weigh(1 - y, -f.logsf(x))
+
+
+def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:
+    return loss if w is None else _weigh(w, loss)
+
+
+def _reduce(loss: Tensor, batch: Batch, axis: Axis, mean: bool) -> Tensor:
+    """The losses of elements, weighted; their mean over what is valid, or their sum."""
+    loss = _weighted(loss, batch.w)
+    return _mean(loss, batch.valid, axis) if mean else total(loss, axis)
+
+
+def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
+    """The mean over `axis` of what is valid; 0 where nothing is."""
+    return _Mean.apply(loss, _count(loss, valid, axis), axis) if axis else loss
+
+
+class _Mean(torch.autograd.Function):
+    """The sum over `axis` divided by `count`, also where the sum overflows and the mean does not.
+
+    `count` has the shape of the sum with the summed dimensions kept.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(loss: Tensor, count: Tensor, axis: Axis) -> Tensor:
+        mean = loss.sum(axis, keepdim=True) / count
+        mean = torch.where(mean.isinf(), (loss / count).sum(axis, keepdim=True), mean)
+        return mean.squeeze(axis)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Axis], output: Tensor) -> None:
+        loss, count, _ = inputs
+        ctx.shape = loss.shape
+        ctx.save_for_backward(count)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (count,) = ctx.saved_tensors
+        return (grads[0].reshape(count.shape) / count).expand(ctx.shape), None, None
+
+
+def _count(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
+    """How many over `axis`, whose dimensions are kept, are valid; at least 1."""
+    if valid is not None:
+        return valid.sum(axis, keepdim=True).clamp(min=1).to(loss.dtype)
+    shape = [1 if a in axis else size for a, size in enumerate(loss.shape)]
+    return loss.new_full(shape, loss.numel() / math.prod(shape))
+
+
+def _flat(x: Tensor, axis: Axis) -> Tensor:
+    """The dimensions `axis` as one, the last."""
+    kept = tuple(a for a in range(x.ndim) if a not in axis)
+    return x.permute((*kept, *axis)).reshape(*(x.shape[a] for a in kept), -1)

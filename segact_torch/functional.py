@@ -1,0 +1,459 @@
+"""Losses for binary classification and segmentation, each written once for every activation.
+
+`segact_torch.losses` has each of these functions as a module. `input` holds raw outputs and the
+loss applies the activation; a network whose last layer applies it already says `from_logits=False`.
+Keras's own default is the opposite of ours: an activated head under `from_logits=True` is squashed
+twice, and nothing can notice.
+
+>>> import torch, segact_torch
+>>> logits, target = torch.tensor([-2.0, 0.0, 30.0]), torch.tensor([0.0, 1.0, 0.0])
+>>> segact_torch.binary_cross_entropy(logits, target, "arctan")
+tensor(1.7997)
+>>> probabilities = segact_torch.arctan(logits)
+>>> segact_torch.binary_cross_entropy(probabilities, target, from_logits=False)
+tensor(1.7997)
+
+Every loss takes `input` and `target` of one shape, any number of dimensions. float16 and bfloat16
+are computed in float32; the result is float32, or float64 for float64 input. Targets lie in [0, 1],
+in any dtype, and are differentiable where they are floating. What they share:
+
+    activation: F, by name or as an `Activation`; None is "sigmoid". F(x) is the probability of 1.
+    from_logits: False where `input` holds probabilities; then there is no activation to name.
+    weight: of each element, >= 0, of the rank of `input` with sizes equal to its own or 1, such as
+        (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and their mean
+        still divides by the number of elements, as `torch.nn` does; overlap losses weigh each
+        element inside of their sums, where one that is constant over a group cancels. Where it is
+        0, the element contributes exactly nothing to value and gradient, whatever its raw output
+        and target, NaN included. It is a constant: no gradient flows into it.
+    ignore_index: elements whose target is this number, such as 255, are left out: their weight is
+        0, and the mean is over the others; 0 if there are none.
+    mask: elements where it is 0 or False are left out.
+    reduction: "mean", "sum" or "none".
+    validate: whether to look at the values of target, weight, and probabilities. None does so where
+        that does not make a device wait: on a CPU, outside of compiled code; True always, and
+        raises in compiled code, False never.
+
+The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
+`lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
+
+    per_sample: each sample, that is each index of the first dimension;
+    channel_axis: each channel: 1 for NCHW and NCDHW, -1 for NHWC and NDHWC, where the channels are
+        labels independent of each other.
+
+`reduction` is over these groups; "none" returns (N,), (C,) or (N, C). Without any target, a group
+has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output when smooth = 0, and 0 where
+the denominator is 0 (or below the smallest normal number). `lovasz` is the largest error.
+
+All compile into one graph. With `torch.compile(..., dynamic=True)`, PyTorch 2.13 trips over Python
+floats inside of custom gradients; `torch._dynamo.config.specialize_float = True` mends that. (The
+default, which makes a dimension dynamic when it changes, needs nothing.)
+
+What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
+empty input, for an unknown activation, convention or reduction, for an activation together with
+`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
+or negative weights, where they are looked at (`validate`).
+"""
+
+from torch import Tensor
+
+from segact_torch._backends import areas, cross_entropy
+from segact_torch._batch import Batch, check_number
+from segact_torch._sums import (
+    focal_cross_entropy,
+    lovasz_extension,
+    power,
+    ratio,
+    reduce_groups,
+    squared_error,
+    times,
+)
+from segact_torch.activations import Activation
+from segact_torch.conventions import distribution
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_focal_cross_entropy",
+    "dice",
+    "dice_cross_entropy",
+    "focal_tversky",
+    "jaccard",
+    "lovasz",
+    "lovasz_hinge",
+    "mean_squared_error",
+    "tversky",
+]
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    convention: str | None = None,
+    pos_weight: float | Tensor | None = None,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """-(y log F(x) + (1 - y) log(1 - F(x))), from the logarithms of the tails: nothing is clipped.
+
+    A term of weight zero adds exactly zero to value and gradient.
+
+    Args:
+        convention: what to take for the logarithms, see `segact_torch.conventions`: "exact", the
+            only one from raw outputs, or with `from_logits=False` "torch", the default, "keras",
+            "keras2", "keras_logit" or "torch_legacy".
+        pos_weight: a factor of the term of y, as in `nn.BCEWithLogitsLoss`: a number, or a tensor
+            that broadcasts to the shape of `input`, such as (C, 1, 1) for NCHW.
+        label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
+            see `segact_torch.functional`.
+
+    Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
+    perfect match?" (2019), for what the clipped form loses.
+    """
+    f = distribution(activation, from_logits, convention)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    axis, mean = batch.elements(reduction), reduction == "mean"
+    return cross_entropy(batch, axis, mean, pos_weight, label_smoothing)
+
+
+def binary_focal_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    convention: str | None = None,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """The focal loss: cross entropy times the error to the power gamma.
+
+    (y (1 - F(x)) + (1 - y) F(x))^gamma times `binary_cross_entropy`, times y alpha + (1 - y)
+    (1 - alpha) if there is an alpha. The paper uses gamma = 2 with alpha = 0.25.
+
+    Args:
+        convention: of the cross entropy, as in `binary_cross_entropy`.
+        gamma: >= 0; 0 is cross entropy.
+        alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
+        label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
+            see `segact_torch.functional`.
+
+    Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
+    """
+    f = distribution(activation, from_logits, convention)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    axis, mean = batch.elements(reduction), reduction == "mean"
+    return focal_cross_entropy(batch, axis, mean, gamma, alpha, label_smoothing)
+
+
+def mean_squared_error(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """(F(x) - y)^2, the squared error of the probability, as ((1 - y) F(x) - y (1 - F(x)))^2.
+
+    Args:
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
+            see `segact_torch.functional`.
+
+    Source: arXiv:2109.00903.
+    """
+    f = distribution(activation, from_logits)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    return squared_error(batch, batch.elements(reduction), reduction == "mean")
+
+
+def dice(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """1 - (2 sum(F(x) y) + smooth) / (sum(F(x) + y) + smooth), without its cancellation.
+
+    Computed as (FP + FN) / (2 TP + FP + FN + smooth) from the sums of `tversky`.
+
+    Args:
+        smooth: >= 0, added to numerator and denominator of the overlap.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see `segact_torch.functional`.
+
+    Source: arXiv:2109.00903. (V-Net, arXiv:1606.04797, squares the terms of the denominator.)
+    """
+    check_number("smooth", smooth)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
+    error = fp + fn
+    return reduce_groups(ratio(error, 2 * tp + error + smooth), batch, reduction)
+
+
+def jaccard(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """1 - (TP + smooth) / (TP + FP + FN + smooth): one minus intersection over union.
+
+    Computed as (FP + FN) / (TP + FP + FN + smooth) from the sums of `tversky`.
+
+    Args:
+        smooth: >= 0, added to intersection and union.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see `segact_torch.functional`.
+
+    Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
+    segmentation" (2016).
+    """
+    check_number("smooth", smooth)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
+    error = fp + fn
+    return reduce_groups(ratio(error, tp + error + smooth), batch, reduction)
+
+
+def tversky(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth).
+
+    TP = sum(y F(x)), FP = sum((1 - y) F(x)), FN = sum(y (1 - F(x))). Computed as
+    (alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth), 0 where that denominator is 0.
+    alpha = beta = 1/2 is Dice (with half its smooth), alpha = beta = 1 is Jaccard.
+
+    Args:
+        alpha: the weight of false positives, >= 0.
+        beta: the weight of false negatives, >= 0. (`keras.losses.Tversky` of Keras 3.15 has the two
+            the other way round, against its own documentation.)
+        smooth: >= 0, added to numerator and denominator of the index.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see `segact_torch.functional`.
+
+    Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
+    convolutional deep networks" (arXiv:1706.05721).
+    """
+    for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
+        check_number(name, value)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
+    error = alpha * fp + beta * fn
+    return reduce_groups(ratio(error, tp + error + smooth), batch, reduction)
+
+
+def focal_tversky(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    gamma: float = 4 / 3,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """The loss of `tversky` to the power 1 / gamma, with the paper's defaults.
+
+    Where the loss is 0, so is the gradient, which tends to infinity there.
+
+    Args:
+        alpha: the weight of false positives, >= 0 (beta in the paper).
+        beta: the weight of false negatives, >= 0 (alpha in the paper).
+        gamma: > 0; the exponent is 1 / gamma, as in the paper (some libraries call the exponent
+            itself gamma).
+        smooth: >= 0, added to numerator and denominator of the index.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see `segact_torch.functional`.
+
+    Source: Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
+    lesion segmentation" (arXiv:1810.07842).
+    """
+    check_number("gamma", gamma, open=True)
+    for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
+        check_number(name, value)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
+    error = alpha * fp + beta * fn
+    loss = ratio(error, tp + error + smooth)
+    return reduce_groups(power(loss, 1 / gamma), batch, reduction)
+
+
+def dice_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    convention: str | None = None,
+    lambda_dice: float = 1.0,
+    lambda_ce: float = 1.0,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    pos_weight: float | Tensor | None = None,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """lambda_dice times `dice` plus lambda_ce times the mean of `binary_cross_entropy`.
+
+    Both over each group of elements that Dice sums over.
+
+    Args:
+        lambda_dice, lambda_ce: the weights of the two losses, >= 0.
+        smooth: of Dice.
+        convention, pos_weight, label_smoothing: of the cross entropy.
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see `segact_torch.functional`.
+
+    Source: Isensee et al., "nnU-Net" (arXiv:1809.10486).
+    """
+    numbers = (("lambda_dice", lambda_dice), ("lambda_ce", lambda_ce), ("smooth", smooth))
+    for name, value in numbers:
+        check_number(name, value)
+    f = distribution(activation, from_logits, convention)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    axis = batch.groups(per_sample, channel_axis)
+    tp, fp, fn = areas(batch, axis)
+    error = fp + fn
+    overlap = ratio(error, 2 * tp + error + smooth)
+    entropy = cross_entropy(batch, axis, True, pos_weight, label_smoothing)
+    loss = times(lambda_dice, overlap) + times(lambda_ce, entropy)
+    return reduce_groups(loss, batch, reduction)
+
+
+def lovasz(
+    input: Tensor,
+    target: Tensor,
+    activation: str | Activation | None = None,
+    *,
+    from_logits: bool = True,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """The Lovasz extension of the Jaccard loss at the errors abs(y - F(x)); y is 0 or 1.
+
+    The errors e in descending order are weighted by what each adds to the Jaccard loss of those
+    before it: with i targets left and a union u, 1 / u for a target (then i falls by one) and
+    i / (u (u + 1)) for background (then u grows by one). The sort is stable: where errors are
+    equal, the earlier element counts as the larger, and the gradient is the same everywhere.
+
+    Args:
+        input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
+            mask, reduction, validate: see `segact_torch.functional`.
+
+    Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
+    names it as untested.
+    """
+    f = distribution(activation, from_logits)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, hard=True)
+
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        return y * f.sf(x) + (1 - y) * f.cdf(x)
+
+    loss = lovasz_extension(batch, batch.groups(per_sample, channel_axis), error)
+    return reduce_groups(loss, batch, reduction)
+
+
+def lovasz_hinge(
+    input: Tensor,
+    target: Tensor,
+    *,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    validate: bool | None = None,
+) -> Tensor:
+    """The Lovasz extension of the Jaccard loss at the hinge max(0, 1 - x (2 y - 1)); y is 0 or 1.
+
+    It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
+
+    Args:
+        input, target, per_sample, channel_axis, weight, ignore_index, mask, reduction, validate:
+            see `segact_torch.functional`.
+
+    Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
+    (arXiv:1705.08790).
+    """
+    f = distribution(None, from_logits=True)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, hard=True)
+
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        return 1 - x * (2 * y - 1)
+
+    loss = lovasz_extension(batch, batch.groups(per_sample, channel_axis), error)
+    return reduce_groups(loss, batch, reduction)
