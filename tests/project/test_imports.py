@@ -1,0 +1,177 @@
+"""Who may import whom, and how long a function and a file may be, read from the source.
+
+What a package imports late, inside of a function, stands in `LATE`; what still breaks a rule, in
+the list beside it. An entry that is not needed any more fails.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import imports
+import pytest
+
+PACKAGES = ("segact_torch", "segact_tf")
+
+# At import: the framework and numpy, and the package itself.
+AT_IMPORT = {
+    "segact_torch": {"segact_torch", "torch", "numpy"},
+    "segact_tf": {"segact_tf", "keras", "numpy"},
+}
+
+# By module, what it imports inside of its functions.
+LATE = {
+    "segact_tf._special": {"jax"},  # whether the active backend has float64
+    "segact_tf.losses": {"torch"},  # whether the active backend is compiling
+}
+
+# The adapters of the judge, and what else still imports an implementation.
+ADAPTERS = {
+    "parity.implementations.torch": {"segact_torch"},
+    "parity.implementations.keras": {"segact_tf"},
+}
+NO_ADAPTERS = {
+    "parity.stock": {"segact_torch", "segact_tf"},
+    "parity.training.trainer": {"segact_torch", "segact_tf"},
+}
+
+# In parity; the packages have none.
+CIRCLES = [{"parity.weights.keras_layers", "parity.weights.layers"}]
+
+LINES_OF_A_FUNCTION = 60
+LINES_OF_A_FILE = 600
+LONG_FILES = {
+    "segact_torch.losses",
+    "segact_tf.losses",
+}  # until the formulas have a module of their own
+
+
+def by_module(found):
+    table = {}
+    for each in found:
+        table.setdefault(each.module, set()).add(each.top)
+    return table
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_at_import_a_framework_and_numpy_alone(package):
+    found = {(i.module, i.top) for i in imports.imports(package) if not i.late}
+    assert {pair for pair in found if pair[1] not in AT_IMPORT[package]} == set()
+
+
+def test_late_imports_are_listed():
+    late = [
+        each
+        for package in PACKAGES
+        for each in imports.imports(package)
+        if each.late and each.top not in AT_IMPORT[package]
+    ]
+    assert by_module(late) == LATE
+
+
+def test_the_packages_know_neither_each_other_nor_the_judge():
+    for package, other in zip(PACKAGES, reversed(PACKAGES), strict=True):
+        tops = {each.top for each in imports.imports(package)}
+        assert not tops & {other, "parity", "benchmarks", "examples", "scripts", "tests"}, package
+
+
+def test_the_judge_imports_an_implementation_in_its_adapter():
+    found = by_module(i for i in imports.imports("parity") if i.top in PACKAGES)
+    assert found == {**ADAPTERS, **NO_ADAPTERS}
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "parity", "benchmarks", "scripts"])
+def test_nothing_imports_the_examples(package):
+    assert "examples" not in {each.top for each in imports.imports(package)}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_circle(package):
+    assert imports.circles(package) == []
+
+
+def test_the_circles_of_the_judge():
+    assert imports.circles("parity") == CIRCLES
+    assert imports.circles("parity", late=False) == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_long_function(package):
+    long = {
+        f"{module}.{name}": length
+        for module, tree in imports.sources(package).items()
+        for name, length in imports.function_lengths(tree)
+        if length > LINES_OF_A_FUNCTION
+    }
+    assert long == {}
+
+
+def test_no_long_file():
+    lengths = {
+        module: imports.code_lines(imports.path(module).read_text("utf-8"))
+        for package in PACKAGES
+        for module in imports.sources(package)
+    }
+    assert {m: n for m, n in lengths.items() if n > LINES_OF_A_FILE}.keys() == LONG_FILES
+
+
+@pytest.mark.parametrize(
+    ("package", "first"), [("segact_torch", "torch, numpy"), ("segact_tf", "keras, numpy")]
+)
+def test_importing_loads_nothing_more(package, first):
+    """In a fresh process, on the active Keras backend: what its framework loads, and itself."""
+    if find_spec(first.partition(",")[0]) is None:
+        pytest.skip("its framework is not installed")
+    code = (
+        f"import json, sys, {first}\n"
+        "before = {name.partition('.')[0] for name in sys.modules}\n"
+        f"import {package}\n"
+        "print(json.dumps([n for n in sys.modules if n.partition('.')[0] not in before]))"
+    )
+    here = Path(find_spec(package).origin).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(here)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    assert loaded - set(sys.stdlib_module_names) == {package}
+
+
+def test_what_is_found(tmp_path, monkeypatch):
+    """The reader itself, on a package with every kind of import."""
+    (tmp_path / "p").mkdir()
+    files = {
+        "__init__": "from p.a import f",
+        "a": "import os, numpy as np\nfrom p import b\n\ndef f():\n    import jax.numpy as jnp",
+        "b": "import sys\n\nclass C:\n    def g(self):\n        from p.a import f\n"
+        "        t = sys.modules['torch']\n        return import_module('scipy.stats')",
+        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import keras\n"
+        "try:\n    import triton\nexcept ImportError:\n    pass",
+    }
+    for name, text in files.items():
+        (tmp_path / "p" / f"{name}.py").write_text(text)
+    monkeypatch.setattr(imports, "ROOT", tmp_path)
+    found = {(each.module, each.name, each.late) for each in imports.imports("p")}
+    assert found == {
+        ("p", "p.a", False),
+        ("p.a", "numpy", False),
+        ("p.a", "p.b", False),
+        ("p.a", "jax.numpy", True),
+        ("p.b", "p.a", True),
+        ("p.b", "torch", True),
+        ("p.b", "scipy.stats", True),
+        ("p.c", "triton", False),
+    }
+    assert imports.circles("p") == [{"p.a", "p.b"}]
+    assert imports.circles("p", late=False) == []
+
+
+def test_what_is_counted():
+    text = '"""Two\nlines."""\n\n# one\nx = (\n    1\n)\n\n\ndef f():\n    """Doc."""\n'
+    text += '    return """a\n\nb"""\n'
+    assert imports.code_lines(text) == 3 + 1 + 3
+    assert dict(imports.function_lengths(ast.parse(text))) == {"f": 3}
