@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from segact_torch import _special
-from segact_torch._batch import Axis, Batch, broadcast_pos_weight, check_number
+from segact_torch._batch import Axis, Batch
 from segact_torch.activations import Activation, _Differentiable, _weigh
 from segact_torch.conventions import Convention
 
@@ -23,15 +23,13 @@ def cross_entropy(
     batch: Batch,
     axis: Axis,
     mean: bool,
-    pos_weight: float | Tensor | None = None,
+    pos_weight: float | Tensor = 1.0,
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """-(pos_weight y log F(x) + (1 - y) log(1 - F(x))): its mean or sum over `axis`, if any."""
-    check_number("label_smoothing", label_smoothing, high=1.0)
-    factor = broadcast_pos_weight(pos_weight, batch.x)
     batch.check_values()
     x, y = batch.masked()
-    loss = _cross_entropy(x, smooth_labels(y, label_smoothing), batch.f, factor)
+    loss = _cross_entropy(x, smooth_labels(y, label_smoothing), batch.f, pos_weight)
     return _reduce(loss, batch, axis, mean)
 
 
@@ -44,10 +42,6 @@ def focal_cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross entropy times (y (1 - F(x)) + (1 - y) F(x))^gamma: its mean or sum over `axis`."""
-    check_number("gamma", gamma)
-    check_number("label_smoothing", label_smoothing, high=1.0)
-    if alpha is not None:
-        check_number("alpha", alpha, high=1.0)
     batch.check_values()
     x, y = batch.masked()
     y = smooth_labels(y, label_smoothing)

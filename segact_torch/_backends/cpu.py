@@ -75,7 +75,7 @@ def serves(batch: Batch) -> bool:
         and type(f) in ORDER
         and isinstance(f, Activation)
         and f.epsilon == f.default_epsilon
-        and batch.x.dtype == torch.float32
+        and batch.dtype == torch.float32
     )
 
 
@@ -83,15 +83,15 @@ def cross_entropy(
     batch: Batch,
     axis: Axis,
     scale: float | Tensor,
-    pos_weight: float,
+    pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if type(batch.f) not in SMOOTH:
+    if isinstance(pos_weight, Tensor) or type(batch.f) not in SMOOTH:
         return None
     x = batch.x
     rows = Rows(x, batch.y, batch.w, axis or tuple(range(x.ndim)))
-    slopes = rows.empty() if _is_differentiated(x) else None
+    slopes = rows.empty() if is_differentiated(batch) else None
     options = (ORDER.index(type(batch.f)), pos_weight, label_smoothing)
     sums = rows.cross_entropy(slopes, not axis, *options)
     if sums is None:
@@ -111,7 +111,7 @@ def areas(batch: Batch, axis: Axis) -> Found | None:
     if span is None:
         return None
     rows = Rows(x, batch.y, batch.w, axis)
-    density = rows.empty() if _is_differentiated(x) else None
+    density = rows.empty() if is_differentiated(batch) else None
     found = rows.areas(density, ORDER.index(type(f)), *span)
     if found is None or density is None:
         return None if found is None else (found.float(), None)
@@ -151,8 +151,9 @@ def _empty(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(sizes, dtype=dtype, device="cpu")
 
 
-def _is_differentiated(x: Tensor) -> bool:
-    return x.requires_grad and torch.is_grad_enabled()
+def is_differentiated(batch: Batch) -> bool:
+    """Whether a gradient may be asked for."""
+    return batch.input.requires_grad and torch.is_grad_enabled()
 
 
 class Rows:

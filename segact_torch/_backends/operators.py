@@ -24,11 +24,11 @@ def cross_entropy(
     batch: Batch,
     axis: Axis,
     scale: float | Tensor,
-    pos_weight: float,
+    pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if type(batch.f) not in cpu.SMOOTH:
+    if isinstance(pos_weight, Tensor) or type(batch.f) not in cpu.SMOOTH:
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), pos_weight, label_smoothing)
     sums, _ = cross_entropy_operator(batch.x, batch.y, batch.w, list(axis), *options)
