@@ -1,0 +1,884 @@
+# mypy: allow-untyped-defs, disable-error-code="import-not-found,import-untyped,no-untyped-call"
+"""Cross entropy, squared error, focal loss and the areas of overlap on a GPU, one pass each.
+
+The formulas of activations.py and losses.py stay the definition, and `_kernels.c` has the same
+functions for a CPU. Unlike there nothing can be refused, since that would make the host wait: any
+raw output up to the largest float, and infinity, gives its value or the true infinity.
+
+x is float32, float16 or bfloat16, y and w are of any dtype, and are read as they are. All
+arithmetic is in float32; each block of elements leaves its sum, and these are added in float64, in
+one order. `/` is the device's quick division, off by 2 ulp at most: it stands where that cannot be
+seen in the result, and in hazards and densities, whose bounds leave room for it. `tl.exp`, `tl.log`
+and `tl.sqrt` would be off by more. Contraction into fused multiply-adds is harmless everywhere: a
+product that something is compensated for is either exact or used in one place with less rounding.
+"""
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+Axis = tuple[int, ...]
+
+NAMES = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root", "hardtanh")
+"""The activations that are served: the smooth ones without epsilon, `hardtanh` with 1e-7."""
+
+# Of each program: 8 elements a thread are two loads of 16 bytes in flight, and short enough a run
+# for a float32 sum.
+BLOCK, NUM_WARPS = 1024, 4
+# Rows shorter than this are rather copied, if copying makes them longer.
+SHORT = 256
+
+# ---- elementary functions; the constants are printed by scripts/fit_special.py ----
+
+INFINITY = tl.constexpr(float("inf"))
+# The smallest normal number.
+TINY = tl.constexpr(1.1754943508222875e-38)
+# From here on a tail is its leading term.
+FAR = tl.constexpr(1e12)
+
+# ln 2 in two parts, of which the first times a small integer is exact.
+LN2_HIGH, LN2_LOW = tl.constexpr(0.693359375), tl.constexpr(-2.12194440054690583e-4)
+LN2 = tl.constexpr(0.693147180559945309)
+
+
+@triton.jit
+def to_bits(x):
+    return x.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def from_bits(bits):
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def weigh(weight, value):
+    """weight * value, where 0 makes 0 of anything infinite or undefined."""
+    return tl.where((weight == 0.0) | (value == 0.0), 0.0, weight * value)
+
+
+@triton.jit
+def exponential(x):
+    """exp(x) for x < 88; 0 below the smallest normal number."""
+    shift = 12582912.0  # 3/2 2^23: adding it rounds to an integer
+    shifted = x * 1.44269504088896341 + shift
+    k = shifted - shift
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    p = 0.00019890980869750327
+    p = p * r + 0.0013933641031986701
+    p = p * r + 0.008333310934448869
+    p = p * r + 0.04166646500604005
+    p = p * r + 0.16666666681614256
+    p = p * r + 0.5000000013457727
+    mantissa = (p * (r * r) + r) + 1.0
+    power = from_bits((to_bits(shifted) - 0x4B400000 + 127) << 23)
+    return tl.where(x < -87.3365, 0.0, mantissa * power)
+
+
+@triton.jit
+def logarithm(s, lost):
+    """log(s + lost), where `lost` is what rounding took from s <= 2; s is normal, or infinite."""
+    bits = to_bits(s) + (0x3F800000 - 0x3F3504F3)
+    k = ((bits >> 23) - 127).to(tl.float32)
+    f = from_bits((bits & 0x7FFFFF) + 0x3F3504F3) - 1.0  # [sqrt(1/2), sqrt(2)) - 1
+    v = f / (2.0 + f)
+    w = v * v
+    p = 0.11612164612011674
+    p = p * w + 0.10853287900440187
+    p = p * w + 0.14296178997151418
+    p = p * w + 0.1999985316596486
+    p = p * w + 0.3333333366026371
+    # log(1 + f) = 2 atanh(v) = f - v (f - 2 v^2 p); and 2 - s is 1 / s where anything was lost
+    # that counts, which is close to 1
+    rest = (lost * (2.0 - s) + k * LN2_LOW) - v * (f - 2.0 * w * p)
+    return tl.where(s < INFINITY, (f + rest) + k * LN2_HIGH, s)
+
+
+@triton.jit
+def arctangent(s):
+    """atan(s) for 0 <= s <= 1."""
+    w = s * s
+    p = 0.0014886919393047597
+    p = p * w - 0.009144629760592396
+    p = p * w + 0.026305001110062377
+    p = p * w - 0.04896051402709067
+    p = p * w + 0.07031914250029966
+    p = p * w - 0.08931826777381315
+    p = p * w + 0.11088261628735159
+    p = p * w - 0.1428400379473353
+    p = p * w + 0.19999949321141888
+    p = p * w - 0.3333333308107325
+    return s + s * (w * p)
+
+
+# ---- the activations: for each
+# shares: F(x), 1 - F(x) and the density, from F(-t) and the density at t = abs(x);
+# surprise: -log F(z) and the hazard pdf(z) / F(z) ----
+
+
+@triton.jit
+def shares_of(x, mass, density):
+    below = x < 0.0
+    return tl.where(below, mass, 1.0 - mass), tl.where(below, 1.0 - mass, mass), density
+
+
+@triton.jit
+def sigmoid_shares(x):
+    e = exponential(-tl.abs(x))
+    inverse = tl.div_rn(1.0, 1.0 + e)
+    a = e * inverse
+    return tl.where(x < 0.0, a, inverse), tl.where(x < 0.0, inverse, a), a * inverse
+
+
+@triton.jit
+def sigmoid_surprise(z):
+    below = z < 0.0
+    t = tl.abs(z)
+    e = exponential(-t)
+    s = 1.0 + e
+    loss = logarithm(s, e - (s - 1.0)) + tl.where(below, t, 0.0)
+    return loss, tl.where(below, 1.0, e) / s
+
+
+INV_SQRT_TWO_PI = tl.constexpr(0.398942280401432678)
+# The part of it that float32 cannot hold in one number.
+INV_SQRT_TWO_PI_HIGH = tl.constexpr(0.39892578125)
+INV_SQRT_TWO_PI_LOW = tl.constexpr(1.6499151432678e-5)
+
+
+@triton.jit
+def bell(t):
+    """(lead, high, low): exp(-t^2 / 2) = high (1 + low), from the exact square of leading bits."""
+    lead = from_bits(to_bits(t) & ~0xFFF)
+    rest = t - lead
+    r = -rest * (lead + 0.5 * rest)
+    low = r * (1.0 + r * (0.5 + r * (0.16666666666666666 + r * 0.041666666666666664)))
+    return lead, exponential(-0.5 * (lead * lead)), low
+
+
+@triton.jit
+def scaled_numerator(t):
+    """n with exp(t^2 / 2) F(-t) = (1/2 + n) / (t + 5/4)."""
+    finite = tl.where(t > 1e30, 1e30, t)
+    v = finite / (finite + 4.0) - 0.5
+    n = 0.0283247357754663
+    n = n * v - 0.05460541208378212
+    n = n * v - 0.04965036304160064
+    n = n * v + 0.1588576077921915
+    n = n * v - 0.0166806916052337
+    n = n * v - 0.31116256707109075
+    n = n * v + 0.5060506196009433
+    n = n * v - 0.3917557367528137
+    n = n * v + 0.0853874137819784
+    n = n * v + 0.18037884252112035
+    n = n * v - 0.2786058130573424
+    return n * v - 0.004344136795443492
+
+
+@triton.jit
+def normal_parts(t, below):
+    """(f, lost, density): F(-t) exp(t^2 / 2) if `below`, else F(t); and 1/2 + n."""
+    bounded = tl.where(t > 14.0, 14.0, t)  # from where on the bell is 0
+    n = scaled_numerator(t)
+    lead, high, low = bell(bounded)
+    # Divided by lead + 5/4, which is exact, the quotient is off by the factor 1 - d.
+    d = (bounded - lead) / (bounded + 1.25)
+    rest = low - d * (1.0 + low)
+    numerator = 0.5 + tl.where(below, n, n + (0.5 + n) * rest)
+    quotient = tl.div_rn(numerator, tl.where(below, t, lead) + 1.25)
+    density = high * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * low + INV_SQRT_TWO_PI_LOW))
+    return quotient, high, density, 0.5 + n
+
+
+@triton.jit
+def normal_shares(x):
+    t = tl.abs(x)
+    quotient, high, density, _ = normal_parts(t, t < 0.0)
+    return shares_of(x, high * quotient, density)
+
+
+@triton.jit
+def normal_surprise(z):
+    below = z < 0.0
+    t = tl.abs(z)
+    quotient, high, density, numerator = normal_parts(t, below)
+    mass = high * quotient
+    f = tl.where(below, quotient, 1.0 - mass)
+    lost = tl.where(below, 0.0, (1.0 - f) - mass)
+    loss = tl.where(below, (0.5 * t) * t, 0.0) - logarithm(f, lost)
+    ratio = tl.where(below, INV_SQRT_TWO_PI, density) / tl.where(below, numerator, f)
+    # below, it tends to 1: rounded beyond, the largest floats would overflow
+    return loss, tl.where(below, (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio), ratio)
+
+
+PI, INV_PI = tl.constexpr(3.14159265358979324), tl.constexpr(0.318309886183790672)
+LOG_PI = tl.constexpr(1.14472988584940017)
+# What rounding takes from pi / 2.
+HALF_PI, HALF_PI_LOW = tl.constexpr(1.57079632679489662), tl.constexpr(-4.37113900018624283e-8)
+
+
+@triton.jit
+def arctan_mass(t):
+    outside = t > 1.0
+    angle = arctangent(tl.where(outside, tl.div_rn(1.0, tl.where(outside, t, 1.0)), t))
+    return tl.where(outside, angle, HALF_PI - (angle - HALF_PI_LOW)) * INV_PI
+
+
+@triton.jit
+def arctan_shares(x):
+    return shares_of(x, arctan_mass(tl.abs(x)), INV_PI / (1.0 + x * x))
+
+
+@triton.jit
+def arctan_surprise(z):
+    below = z < 0.0
+    t = tl.abs(z)
+    far = below & (t > FAR)
+    mass = arctan_mass(t)
+    f = tl.where(below, mass, 1.0 - mass)
+    lost = tl.where(below, 0.0, (1.0 - f) - mass)
+    log = logarithm(tl.where(far, t, f), lost)
+    return tl.where(far, LOG_PI + log, -log), 1.0 / tl.where(far, t, (1.0 + t * t) * (PI * f))
+
+
+@triton.jit
+def softsign_shares(x):
+    inverse = tl.div_rn(1.0, 1.0 + tl.abs(x))
+    return shares_of(x, 0.5 * inverse, 0.5 * inverse * inverse)
+
+
+@triton.jit
+def softsign_surprise(z):
+    below = z < 0.0
+    t = tl.abs(z)
+    inverse = tl.div_rn(1.0, 1.0 + t)
+    mass = 0.5 * inverse
+    f = 1.0 - mass
+    # 1 / F(-t) is 2 (1 + t), and F(t) is (1/2 + t) / (1 + t)
+    log = logarithm(tl.where(below, 1.0 + t, f), tl.where(below, 0.0, (1.0 - f) - mass))
+    return tl.where(below, LN2 + log, -log), tl.where(below, inverse, mass / (0.5 + t))
+
+
+@triton.jit
+def inverse_square_root_shares(x):
+    t = tl.abs(x)
+    square = 1.0 + t * t
+    h = tl.sqrt_rn(square)
+    return shares_of(x, tl.div_rn(0.5, square + t * h), 0.5 / (square * h))
+
+
+@triton.jit
+def inverse_square_root_surprise(z):
+    below = z < 0.0
+    t = tl.abs(z)
+    far = below & (t > FAR)
+    square = 1.0 + t * t
+    h = tl.sqrt_rn(square)
+    half = square + t * h  # of 1 / F(-t); far away that is (2 t)^2
+    mass = tl.div_rn(0.5, half)
+    f = 1.0 - mass
+    s = tl.where(far, t, tl.where(below, half, f))
+    log = logarithm(s, tl.where(below, 0.0, (1.0 - f) - mass))
+    loss = tl.where(below, tl.where(far, 2.0, 1.0) * (log + LN2), -log)
+    # F(t) = (h + t) / (2 h)
+    over = tl.where(far, 2.0, tl.where(below, h + t, 1.0))
+    under = tl.where(far, t, square * tl.where(below, 1.0, h + t))
+    return loss, over / under
+
+
+# The squeeze that is the default.
+EPSILON = tl.constexpr(1e-7)
+
+
+@triton.jit
+def clipped(x):
+    above = tl.where(x < EPSILON, EPSILON, x)
+    return tl.where(above > 1.0 - EPSILON, 1.0 - EPSILON, above)
+
+
+@triton.jit
+def hardtanh_inside(x):
+    return tl.where((x > EPSILON) & (1.0 - x > EPSILON), 1.0, 0.0)
+
+
+@triton.jit
+def hardtanh_shares(x):
+    return clipped(x), clipped(1.0 - x), hardtanh_inside(x)
+
+
+@triton.jit
+def hardtanh_surprise(x, on):
+    s = tl.where(on, x, 1.0 - x)
+    lost = tl.where(on, 0.0, (1.0 - s) - x)
+    inside = hardtanh_inside(x)
+    low, high = (inside == 0.0) & (s < 0.5), (inside == 0.0) & (s > 0.5)
+    s = tl.where(low, EPSILON, tl.where(high, 1.0, s))
+    lost = tl.where(low, 0.0, tl.where(high, -EPSILON, lost))
+    return -logarithm(s, lost), tl.div_rn(inside, s)
+
+
+@triton.jit
+def shares(x, ACTIVATION: tl.constexpr):
+    """F(x), 1 - F(x) and the density."""
+    if ACTIVATION == "sigmoid":
+        return sigmoid_shares(x)
+    elif ACTIVATION == "normal_cdf":
+        return normal_shares(x)
+    elif ACTIVATION == "arctan":
+        return arctan_shares(x)
+    elif ACTIVATION == "softsign":
+        return softsign_shares(x)
+    elif ACTIVATION == "inverse_square_root":
+        return inverse_square_root_shares(x)
+    else:
+        return hardtanh_shares(x)
+
+
+@triton.jit
+def surprise(x, on, ACTIVATION: tl.constexpr):
+    """-log F(x) where the target is on, -log(1 - F(x)) where not, and pdf / F or pdf / (1 - F)."""
+    z = tl.where(on, x, -x)
+    if ACTIVATION == "sigmoid":
+        return sigmoid_surprise(z)
+    elif ACTIVATION == "normal_cdf":
+        return normal_surprise(z)
+    elif ACTIVATION == "arctan":
+        return arctan_surprise(z)
+    elif ACTIVATION == "softsign":
+        return softsign_surprise(z)
+    elif ACTIVATION == "inverse_square_root":
+        return inverse_square_root_surprise(z)
+    else:
+        return hardtanh_surprise(x, on)
+
+
+# ---- the losses of an element: value and slope in x ----
+
+
+@triton.jit
+def hard_entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr):
+    on = y > 0.5
+    weight = tl.where(on, w * pos_weight, w)
+    loss, hazard = surprise(tl.where(weight == 0.0, 0.0, x), on, ACTIVATION)
+    return weight * loss, tl.where(on, -weight, weight) * hazard
+
+
+@triton.jit
+def soft_entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr):
+    on, off = w * pos_weight * y, w * (1.0 - y)
+    loss, hazard = surprise(x, tl.full(x.shape, 1, tl.int1), ACTIVATION)
+    loss_off, hazard_off = surprise(x, tl.full(x.shape, 0, tl.int1), ACTIVATION)
+    return weigh(on, loss) + weigh(off, loss_off), weigh(off, hazard_off) - weigh(on, hazard)
+
+
+@triton.jit
+def entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr, HARD: tl.constexpr, SOFT: tl.constexpr):
+    """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x)))); HARD or SOFT if that is known."""
+    if HARD:
+        loss, slope = hard_entropy(x, y, w, pos_weight, ACTIVATION)
+    elif SOFT:
+        loss, slope = soft_entropy(x, y, w, pos_weight, ACTIVATION)
+    else:
+        if tl.max(((y != 0.0) & (y != 1.0)).to(tl.int32), 0) == 0:
+            loss, slope = hard_entropy(x, y, w, pos_weight, ACTIVATION)
+        else:
+            loss, slope = soft_entropy(x, y, w, pos_weight, ACTIVATION)
+    return loss, slope
+
+
+@triton.jit
+def squared(x, y, w, ACTIVATION: tl.constexpr):
+    """w (F(x) - y)^2."""
+    p, q, density = shares(x, ACTIVATION)
+    d = (1.0 - y) * p - y * q
+    return w * (d * d), w * (2.0 * d * density)
+
+
+@triton.jit
+def fractional_power(x, high, low):
+    """x^(high + low) for 0 <= x <= 1 and an exponent in (0, 1), of which `high` has 12 bits."""
+    bits = to_bits(x) + (0x3F800000 - 0x3F3504F3)
+    k = ((bits >> 23) - 127).to(tl.float32)
+    mantissa = from_bits((bits & 0x7FFFFF) + 0x3F3504F3)
+    n = tl.floor(high * k + 0.5)
+    r = (high * k - n) + low * k
+    power = from_bits((n.to(tl.int32) + 127) << 23)
+    result = power * exponential(r * LN2 + (high + low) * logarithm(mantissa, 0.0))
+    return tl.where(x < TINY, 0.0, result)
+
+
+@triton.jit
+def focal(
+    x,
+    y,
+    w,
+    alpha,
+    gamma,
+    high,
+    low,
+    ACTIVATION: tl.constexpr,
+    HARD: tl.constexpr,
+    SOFT: tl.constexpr,
+    ALPHA: tl.constexpr,
+    WHOLE: tl.constexpr,
+    FRACTION: tl.constexpr,
+):
+    """w a e^gamma times the cross entropy, e = y (1 - F(x)) + (1 - y) F(x), a = alpha y + ..."""
+    if ALPHA:
+        w = w * (y * alpha + (1.0 - y) * (1.0 - alpha))
+        x = tl.where(w == 0.0, 0.0, x)
+    ones = tl.full(x.shape, 1.0, tl.float32)
+    loss, slope = entropy(x, y, ones, 1.0, ACTIVATION, HARD, SOFT)
+    p, q, density = shares(x, ACTIVATION)
+    e = y * q + (1.0 - y) * p
+    power = fractional_power(e, high, low) if FRACTION else ones
+    if WHOLE == 0:  # one less, of an exponent below 1
+        less = tl.where(e < TINY, 0.0, tl.div_rn(power, tl.where(e < TINY, 1.0, e)))
+    else:
+        rest: tl.constexpr = WHOLE - 1
+        square = e
+        less = power
+        for bit in tl.static_range(10):
+            if (rest >> bit) & 1:
+                less = less * square
+            if (rest >> (bit + 1)) > 0:
+                square = square * square
+        power = less * e
+    # in this order, what underflows is lost for good
+    moved = gamma * ((1.0 - 2.0 * y) * weigh(weigh(less, loss), density))
+    return weigh(w, weigh(power, loss)), weigh(w, moved + weigh(power, slope))
+
+
+# ---- blocks: each program has BLOCK elements of one row ----
+
+
+@triton.jit
+def place(length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
+    """Row, start and offsets of a program's block, and which elements there are."""
+    program = tl.program_id(0)
+    offsets = tl.arange(0, BLOCK)
+    if SINGLE:  # so that the compiler knows how the data is aligned
+        row = program * 0
+        within = program.to(tl.int64) * BLOCK
+        start = within
+    else:
+        row = program // blocks
+        within = (program % blocks).to(tl.int64) * BLOCK
+        start = row.to(tl.int64) * length + within
+    return row, start, offsets, within + offsets < length
+
+
+@triton.jit
+def load(x, y, w, start, offsets, there, WEIGHTED: tl.constexpr):
+    """x, y and w in float32, harmless where the weight is 0; where there is none, it is 0."""
+    x = tl.load(x + start + offsets, there, other=0.0).to(tl.float32)
+    y = tl.load(y + start + offsets, there, other=0).to(tl.float32)
+    if WEIGHTED:
+        w = tl.load(w + start + offsets, there, other=0).to(tl.float32)
+        x, y = tl.where(w == 0.0, 0.0, x), tl.where(w == 0.0, 0.0, y)
+    else:
+        w = tl.full(x.shape, 1.0, tl.float32)
+    return x, y, w
+
+
+@triton.jit
+def total(values, there):
+    """The sum in float64: of a float32 one, if that does not overflow."""
+    values = tl.where(there, values, 0.0)
+    result = tl.sum(values, 0).to(tl.float64)
+    if result == INFINITY:
+        result = tl.sum(values.to(tl.float64), 0)
+    return result
+
+
+@triton.jit
+def losses_kernel(
+    x,
+    y,
+    w,
+    out,
+    gradient,
+    length,
+    blocks,
+    scale,
+    label_smoothing,
+    pos_weight,
+    alpha,
+    gamma,
+    high,
+    low,
+    LOSS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    HARD: tl.constexpr,
+    SMOOTHED: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    ALPHA: tl.constexpr,
+    WHOLE: tl.constexpr,
+    FRACTION: tl.constexpr,
+    EACH: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    SINGLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Losses, or the sum of the block's, into `out`; their gradients times `scale`."""
+    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
+    if SMOOTHED:
+        y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    if LOSS == "cross_entropy":
+        factor = pos_weight if POSITIVE else 1.0
+        loss, slope = entropy(x, y, w, factor, ACTIVATION, HARD, SMOOTHED)
+    elif LOSS == "squared_error":
+        loss, slope = squared(x, y, w, ACTIVATION)
+    else:
+        loss, slope = focal(
+            x, y, w, alpha, gamma, high, low, ACTIVATION, HARD, SMOOTHED, ALPHA, WHOLE, FRACTION
+        )
+    if GRADIENT:
+        tl.store(gradient + start + offsets, slope * scale, there)
+    if EACH:
+        tl.store(out + start + offsets, loss, there)
+    else:
+        tl.store(out + tl.program_id(0), total(loss, there))
+
+
+@triton.jit
+def areas_kernel(
+    x,
+    y,
+    w,
+    out,
+    length,
+    blocks,
+    ACTIVATION: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    SINGLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The block's sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) into `out` (3, programs)."""
+    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
+    p, q, _ = shares(x, ACTIVATION)
+    out += tl.program_id(0)
+    programs = tl.num_programs(0).to(tl.int64)
+    tl.store(out, total(w * y * p, there))
+    tl.store(out + programs, total(w * (1.0 - y) * p, there))
+    tl.store(out + 2 * programs, total(w * y * q, there))
+
+
+@triton.jit
+def areas_gradient_kernel(
+    x,
+    y,
+    w,
+    slopes,
+    gradient,
+    length,
+    blocks,
+    rows,
+    ACTIVATION: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    SINGLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The gradient of a loss whose slopes in the areas are `slopes` (3, rows)."""
+    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    on = tl.load(slopes + row) - tl.load(slopes + 2 * rows + row)
+    off = tl.load(slopes + rows + row)
+    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
+    _, _, density = shares(x, ACTIVATION)
+    slope = weigh(w * (1.0 - y), off) + weigh(w * y, on)
+    tl.store(gradient + start + offsets, weigh(density, slope), there)
+
+
+@triton.jit
+def rescale_kernel(
+    gradient,
+    upstream,
+    length,
+    blocks,
+    scale,
+    EACH: tl.constexpr,
+    SINGLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Multiplies by upstream / scale, and moves nothing where that is 1."""
+    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    if EACH:
+        factor = tl.load(upstream + start + offsets, there, other=0.0).to(tl.float32)
+    else:
+        factor = tl.full([BLOCK], 1.0, tl.float32) * tl.load(upstream + row).to(tl.float32)
+    there = there & (factor != scale)
+    factor = tl.div_rn(factor, tl.full([BLOCK], 1.0, tl.float32) * scale)
+    values = tl.load(gradient + start + offsets, there, other=0.0)
+    tl.store(gradient + start + offsets, weigh(factor, values), there)
+
+
+# ---- what is called ----
+
+
+class Rows:
+    """x as rows of what is summed over `axis`, in the order of its memory.
+
+    The rows lie over the smallest leading set of dimensions, in that order, that holds all kept
+    ones: their sums are then added over those of them that are not kept. Only where a row would be
+    short for no need is x copied, with the kept dimensions first, and otherwise if it has gaps.
+    """
+
+    def __init__(self, x: Tensor, axis: Axis) -> None:
+        self.shape = x.shape
+        self.kept = [a for a in range(x.ndim) if a not in axis] if axis else []
+        self.order = sorted(range(x.ndim), key=lambda a: -x.stride(a))
+        self._lead()
+        if self.length < SHORT and any(a not in self.kept for a in self.leading):
+            self.order = self.kept + [a for a in self.order if a not in self.kept]
+            self._lead()
+
+    def _lead(self) -> None:
+        last = max((self.order.index(a) for a in self.kept if self.shape[a] > 1), default=-1)
+        self.leading = self.order[: last + 1]
+        self.rows = math.prod(self.shape[a] for a in self.leading)
+        self.length = math.prod(self.shape[a] for a in self.order[last + 1 :])
+
+    def of(self, x: Tensor) -> Tensor:
+        """A tensor of the shape of x, laid out in rows; bool as the bytes that it is."""
+        x = x.detach().resolve_neg().permute(self.order).contiguous()
+        return x.view(torch.uint8) if x.dtype == torch.bool else x
+
+    def empty(self, x: Tensor) -> Tensor:
+        """A float32 tensor of the shape of x, laid out in rows."""
+        flat = x.new_empty([self.shape[a] for a in self.order], dtype=torch.float32)
+        return flat.permute([self.order.index(a) for a in range(len(self.order))])
+
+    def spread(self, groups: Tensor) -> Tensor:
+        """What there is for every group, (..., *groups), for every row, (..., rows)."""
+        front = groups.shape[: groups.ndim - len(self.kept)]
+        sizes = [size if a in self.kept else 1 for a, size in enumerate(self.shape)]
+        full = groups.reshape(*front, *sizes)
+        ordered = full.permute(*range(len(front)), *(len(front) + a for a in self.order))
+        leading = [self.shape[a] for a in self.leading]
+        rest = [1] * (len(self.order) - len(leading))
+        return ordered.expand(*front, *leading, *rest).reshape(*front, self.rows).contiguous()
+
+    def gather(self, parts: Tensor) -> Tensor:
+        """The sums (..., *groups) of what there is for every block, (..., rows, blocks)."""
+        front = parts.shape[:-2]
+        ones = [1] * (len(self.order) - len(self.leading))
+        full = parts.view(*front, *(self.shape[a] for a in self.leading), *ones, parts.shape[-1])
+        summed = [len(front) + i for i, a in enumerate(self.order) if a not in self.kept]
+        sums = full.sum([*summed, -1])
+        order = [a for a in self.order if a in self.kept]
+        back = [order.index(a) for a in self.kept]
+        return sums.permute(*range(len(front)), *(len(front) + i for i in back)).contiguous()
+
+    def launch(self, kernel: Any, *arguments: Any, **constants: Any) -> None:
+        """Run a kernel on all blocks; the arguments are what comes around length and blocks."""
+        before, after = arguments
+        block, warps = block_of(self.length)
+        blocks = -(-self.length // block)
+        device = before[0].device
+        guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+        constants |= {"SINGLE": self.rows == 1, "BLOCK": block, "num_warps": warps}
+        with guard:
+            kernel[(self.rows * blocks,)](*before, self.length, blocks, *after, **constants)
+
+    @property
+    def blocks(self) -> int:
+        """Of a row."""
+        return -(-self.length // block_of(self.length)[0])
+
+
+def block_of(length: int) -> tuple[int, int]:
+    """The elements of a program and its warps: less, if the rows are shorter."""
+    block = BLOCK
+    while block > 128 and block // 2 >= length:
+        block //= 2
+    return block, max(1, NUM_WARPS * block // BLOCK)
+
+
+def _alike(gradient: Tensor, x: Tensor) -> Tensor:
+    """The gradient in the memory layout of x, in which it is unless x had to be copied."""
+    like = torch.empty_like(x, dtype=torch.float32, device="meta").stride()
+    if gradient.stride() == like:
+        return gradient
+    return torch.empty_like(x, dtype=torch.float32).copy_(gradient)
+
+
+def _losses(
+    loss: str,
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    activation: str,
+    scale: float,
+    gradient: bool,
+    label_smoothing: float = 0.0,
+    pos_weight: float = 1.0,
+    alpha: float | None = None,
+    gamma: float = 0.0,
+) -> tuple[Tensor, Tensor | None]:
+    rows = Rows(x, axis)
+    ordered = rows.of(x)
+    each = not axis
+    out = rows.empty(x) if each else x.new_empty([rows.rows, rows.blocks], dtype=torch.float64)
+    slopes = rows.empty(x) if gradient else None
+    whole = math.floor(gamma)
+    fraction = gamma - whole
+    high = math.floor(fraction * 4096) / 4096
+    numbers = (scale, label_smoothing, pos_weight, alpha or 0.0, gamma, high, fraction - high)
+    rows.launch(
+        losses_kernel,
+        (ordered, rows.of(y), ordered if w is None else rows.of(w), out, slopes if gradient else x),
+        [float(number) for number in numbers],
+        LOSS=loss,
+        ACTIVATION=activation,
+        WEIGHTED=w is not None,
+        HARD=y.dtype == torch.bool and label_smoothing == 0,
+        SMOOTHED=label_smoothing != 0,
+        POSITIVE=pos_weight != 1,
+        ALPHA=alpha is not None,
+        WHOLE=whole,
+        FRACTION=fraction != 0,
+        EACH=each,
+        GRADIENT=gradient,
+    )
+    value = _alike(out, x) if each else rows.gather(out)
+    return value, None if slopes is None else _alike(slopes, x)
+
+
+def cross_entropy(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    activation: str,
+    pos_weight: float = 1.0,
+    label_smoothing: float = 0.0,
+    scale: float = 1.0,
+    gradient: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Sums of w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x)))), and their gradient in x.
+
+    Args:
+        x: float32, float16 or bfloat16.
+        y: targets of the shape of x, of any real dtype, before smoothing.
+        w: weights >= 0 of the shape of x, of any real dtype, or None. Where one is 0, the element
+            contributes exactly nothing.
+        axis: what is summed over; () for no sum.
+        scale: a factor of the gradient alone.
+        gradient: whether it is wanted.
+
+    Returns:
+        The sums in float64, in the shape of x without `axis`; without an axis the loss of every
+        element in float32. And the gradient times `scale`, or None: float32, in the shape and
+        memory layout of x.
+    """
+    options = {"pos_weight": pos_weight, "label_smoothing": label_smoothing}
+    return _losses("cross_entropy", x, y, w, axis, activation, scale, gradient, **options)
+
+
+def squared_error(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    activation: str,
+    scale: float = 1.0,
+    gradient: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Sums of w (F(x) - y)^2, and their gradient in x; otherwise as `cross_entropy`."""
+    return _losses("squared_error", x, y, w, axis, activation, scale, gradient)
+
+
+def focal_cross_entropy(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    activation: str,
+    gamma: float,
+    alpha: float | None,
+    label_smoothing: float,
+    scale: float = 1.0,
+    gradient: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Sums of w a e^gamma times the cross entropy, and their gradient in x.
+
+    e = y (1 - F(x)) + (1 - y) F(x); a = alpha y + (1 - alpha) (1 - y), or 1 without alpha. A kernel
+    is compiled for every whole part of gamma, which must be below 1024. Otherwise as
+    `cross_entropy`.
+    """
+    options = {"gamma": gamma, "alpha": alpha, "label_smoothing": label_smoothing}
+    return _losses("focal", x, y, w, axis, activation, scale, gradient, **options)
+
+
+def rescale(gradient: Tensor, upstream: Tensor, scale: float, axis: Axis) -> Tensor:
+    """The gradient of sums under `upstream`, in place, from one that was made with `scale`.
+
+    Multiplied by upstream / scale, but neither read nor written where the two are equal in float32.
+    A gradient of 0 stays 0 under any upstream.
+
+    Args:
+        gradient: what one of the losses returned for this axis.
+        upstream: of the shape of their value.
+    """
+    rows = Rows(gradient, axis)
+    ordered = rows.of(gradient)
+    factors = rows.of(upstream.expand(rows.shape)) if not axis else rows.spread(upstream.detach())
+    constants = {"EACH": not axis}
+    rows.launch(rescale_kernel, (ordered, factors), [float(scale)], **constants)
+    if ordered.data_ptr() != gradient.data_ptr():
+        gradient.permute(rows.order).copy_(ordered)
+    return gradient
+
+
+def areas(x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, activation: str) -> Tensor:
+    """The sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) over `axis`: float64, (3, *groups).
+
+    x, y and w as for `cross_entropy`.
+    """
+    rows = Rows(x, axis)
+    ordered = rows.of(x)
+    out = x.new_empty([3, rows.rows, rows.blocks], dtype=torch.float64)
+    rows.launch(
+        areas_kernel,
+        (ordered, rows.of(y), ordered if w is None else rows.of(w), out),
+        (),
+        ACTIVATION=activation,
+        WEIGHTED=w is not None,
+    )
+    return rows.gather(out)
+
+
+def areas_gradient(
+    x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, activation: str, slopes: Tensor
+) -> Tensor:
+    """The gradient in x of a loss with these slopes, (3, *groups), in its areas.
+
+    pdf(x) w ((1 - y) slopes[1] + y (slopes[0] - slopes[2])), in float32 and in the memory layout of
+    x. An infinite slope of what weighs 0, or has a density of 0, is 0.
+    """
+    rows = Rows(x, axis)
+    ordered = rows.of(x)
+    gradient = rows.empty(x)
+    rows.launch(
+        areas_gradient_kernel,
+        (
+            ordered,
+            rows.of(y),
+            ordered if w is None else rows.of(w),
+            rows.spread(slopes.detach().float()),
+            gradient,
+        ),
+        (rows.rows,),
+        ACTIVATION=activation,
+        WEIGHTED=w is not None,
+    )
+    return _alike(gradient, x)
