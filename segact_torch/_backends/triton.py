@@ -59,7 +59,7 @@ def from_bits(bits):
 @triton.jit
 def weigh(weight, value):
     """weight * value, where 0 makes 0 of anything infinite or undefined."""
-    return tl.where((weight == 0.0) | (value == 0.0), 0.0, weight * value)
+    return tl.where(weight == 0.0, 0.0, tl.where(value == 0.0, 0.0, weight * value))
 
 
 @triton.jit
@@ -661,10 +661,10 @@ class Rows:
         front = groups.shape[: groups.ndim - len(self.kept)]
         sizes = [size if a in self.kept else 1 for a, size in enumerate(self.shape)]
         full = groups.reshape(*front, *sizes)
-        ordered = full.permute(*range(len(front)), *(len(front) + a for a in self.order))
+        ordered = full.permute([*range(len(front)), *(len(front) + a for a in self.order)])
         leading = [self.shape[a] for a in self.leading]
         rest = [1] * (len(self.order) - len(leading))
-        return ordered.expand(*front, *leading, *rest).reshape(*front, self.rows).contiguous()
+        return ordered.expand([*front, *leading, *rest]).reshape([*front, self.rows]).contiguous()
 
     def gather(self, parts: Tensor) -> Tensor:
         """The sums (..., *groups) of what there is for every block, (..., rows, blocks)."""
@@ -675,7 +675,7 @@ class Rows:
         sums = full.sum([*summed, -1])
         order = [a for a in self.order if a in self.kept]
         back = [order.index(a) for a in self.kept]
-        return sums.permute(*range(len(front)), *(len(front) + i for i in back)).contiguous()
+        return sums.permute([*range(len(front)), *(len(front) + i for i in back)]).contiguous()
 
     def launch(self, kernel: Any, *arguments: Any, **constants: Any) -> None:
         """Run a kernel on all blocks; the arguments are what comes around length and blocks."""
