@@ -527,7 +527,7 @@ def losses_kernel(
     BLOCK: tl.constexpr,
 ):
     """Losses, or the sum of the block's, into `out`; their gradients times `scale`."""
-    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
     if SMOOTHED:
         y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
@@ -562,7 +562,7 @@ def areas_kernel(
     BLOCK: tl.constexpr,
 ):
     """The block's sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) into `out` (3, programs)."""
-    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
     p, q, _ = shares(x, ACTIVATION)
     out += tl.program_id(0)
@@ -634,7 +634,7 @@ class Rows:
     def __init__(self, x: Tensor, axis: Axis) -> None:
         self.shape = x.shape
         self.kept = [a for a in range(x.ndim) if a not in axis] if axis else []
-        self.order = sorted(range(x.ndim), key=lambda a: -x.stride(a))
+        self.order = sorted(range(x.ndim), key=x.stride().__getitem__, reverse=True)
         self._lead()
         if self.length < SHORT and any(a not in self.kept for a in self.leading):
             self.order = self.kept + [a for a in self.order if a not in self.kept]
@@ -780,7 +780,7 @@ def cross_entropy(
         element in float32. And the gradient times `scale`, or None: float32, in the shape and
         memory layout of x.
     """
-    options = {"pos_weight": pos_weight, "label_smoothing": label_smoothing}
+    options: dict[str, Any] = {"pos_weight": pos_weight, "label_smoothing": label_smoothing}
     return _losses("cross_entropy", x, y, w, axis, activation, scale, gradient, **options)
 
 
@@ -815,7 +815,7 @@ def focal_cross_entropy(
     is compiled for every whole part of gamma, which must be below 1024. Otherwise as
     `cross_entropy`.
     """
-    options = {"gamma": gamma, "alpha": alpha, "label_smoothing": label_smoothing}
+    options: dict[str, Any] = {"gamma": gamma, "alpha": alpha, "label_smoothing": label_smoothing}
     return _losses("focal", x, y, w, axis, activation, scale, gradient, **options)
 
 
