@@ -86,16 +86,17 @@ def logarithm(s, lost):
     bits = to_bits(s) + (0x3F800000 - 0x3F3504F3)
     k = ((bits >> 23) - 127).to(tl.float32)
     f = from_bits((bits & 0x7FFFFF) + 0x3F3504F3) - 1.0  # [sqrt(1/2), sqrt(2)) - 1
-    v = f / (2.0 + f)
-    w = v * v
-    p = 0.11612164612011674
-    p = p * w + 0.10853287900440187
-    p = p * w + 0.14296178997151418
-    p = p * w + 0.1999985316596486
-    p = p * w + 0.3333333366026371
-    # log(1 + f) = 2 atanh(v) = f - v (f - 2 v^2 p); and 2 - s is 1 / s where anything was lost
-    # that counts, which is close to 1
-    rest = (lost * (2.0 - s) + k * LN2_LOW) - v * (f - 2.0 * w * p)
+    # log(1 + f) = f - f^2 / 2 + f^3 p, which needs no division
+    p = -0.0790274377239344
+    p = p * f + 0.12622319849228378
+    p = p * f - 0.1299818376365153
+    p = p * f + 0.14214495923947962
+    p = p * f - 0.16641281463106394
+    p = p * f + 0.2000104509416068
+    p = p * f - 0.25000306422569796
+    p = p * f + 0.33333330728190674
+    # 2 - s is 1 / s where what was lost counts, which is close to 1
+    rest = (lost * (2.0 - s) + k * LN2_LOW) - f * f * (0.5 - f * p)
     return tl.where(s < INFINITY, (f + rest) + k * LN2_HIGH, s)
 
 
@@ -153,19 +154,19 @@ INV_SQRT_TWO_PI_LOW = tl.constexpr(1.6499151432678e-5)
 
 @triton.jit
 def bell(t):
-    """(lead, high, low): exp(-t^2 / 2) = high (1 + low), from the exact square of leading bits."""
-    lead = from_bits(to_bits(t) & ~0xFFF)
-    rest = t - lead
+    """(high, low): exp(-t^2 / 2) = high (1 + low), from the exact square of leading bits."""
+    bounded = tl.where(t > 14.0, 14.0, t)  # from where on it is 0
+    lead = from_bits(to_bits(bounded) & ~0xFFF)
+    rest = bounded - lead
     r = -rest * (lead + 0.5 * rest)
     low = r * (1.0 + r * (0.5 + r * (0.16666666666666666 + r * 0.041666666666666664)))
-    return lead, exponential(-0.5 * (lead * lead)), low
+    return exponential(-0.5 * (lead * lead)), low
 
 
 @triton.jit
 def scaled_numerator(t):
     """n with exp(t^2 / 2) F(-t) = (1/2 + n) / (t + 5/4)."""
-    finite = tl.where(t > 1e30, 1e30, t)
-    v = finite / (finite + 4.0) - 0.5
+    v = t / (t + 4.0) - 0.5
     n = 0.0283247357754663
     n = n * v - 0.05460541208378212
     n = n * v - 0.04965036304160064
@@ -181,37 +182,35 @@ def scaled_numerator(t):
 
 
 @triton.jit
-def normal_parts(t, below):
-    """(f, lost, density): F(-t) exp(t^2 / 2) if `below`, else F(t); and 1/2 + n."""
-    bounded = tl.where(t > 14.0, 14.0, t)  # from where on the bell is 0
+def normal_tail(t):
+    """F(-t), exp(t^2 / 2) F(-t), the density, and the numerator of the second."""
+    t = tl.where(t > 1e30, 1e30, t)
+    high, low = bell(t)
     n = scaled_numerator(t)
-    lead, high, low = bell(bounded)
-    # Divided by lead + 5/4, which is exact, the quotient is off by the factor 1 - d.
-    d = (bounded - lead) / (bounded + 1.25)
-    rest = low - d * (1.0 + low)
-    numerator = 0.5 + tl.where(below, n, n + (0.5 + n) * rest)
-    quotient = tl.div_rn(numerator, tl.where(below, t, lead) + 1.25)
+    over, under = 0.5 + n, t + 1.25
+    scaled = tl.div_rn(over, under)
+    # what both sums lost counts in the product, to a quarter: `over` is about 1/2
+    lost_over, lost_under = n - (over - 0.5), t - (under - 1.25)
+    better = low + 2.0 * (lost_over - lost_under * scaled)
     density = high * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * low + INV_SQRT_TWO_PI_LOW))
-    return quotient, high, density, 0.5 + n
+    return high * (scaled + scaled * better), scaled, density, over
 
 
 @triton.jit
 def normal_shares(x):
-    t = tl.abs(x)
-    quotient, high, density, _ = normal_parts(t, t < 0.0)
-    return shares_of(x, high * quotient, density)
+    mass, _, density, _ = normal_tail(tl.abs(x))
+    return shares_of(x, mass, density)
 
 
 @triton.jit
 def normal_surprise(z):
     below = z < 0.0
     t = tl.abs(z)
-    quotient, high, density, numerator = normal_parts(t, below)
-    mass = high * quotient
-    f = tl.where(below, quotient, 1.0 - mass)
+    mass, scaled, density, over = normal_tail(t)
+    f = tl.where(below, scaled, 1.0 - mass)
     lost = tl.where(below, 0.0, (1.0 - f) - mass)
     loss = tl.where(below, (0.5 * t) * t, 0.0) - logarithm(f, lost)
-    ratio = tl.where(below, INV_SQRT_TWO_PI, density) / tl.where(below, numerator, f)
+    ratio = tl.where(below, INV_SQRT_TWO_PI, density) / tl.where(below, over, f)
     # below, it tends to 1: rounded beyond, the largest floats would overflow
     return loss, tl.where(below, (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio), ratio)
 
