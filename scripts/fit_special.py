@@ -12,8 +12,8 @@ with its worst error. With Q the upper tail of the standard normal:
 - `QUANTILE_TAIL`: r + ppf(p) with r = sqrt(-2 log p) over 1 / (r + 2), for p from the smallest
   double to 0.2: the start of a Newton iteration.
 - `LOG1P`: (atanh(s) / s - 1) / s^2 over s^2 <= 1/9, with s = x / (2 + x) for x in [-1/2, 1].
-- `LOG`: (log(1 + f) - f + f^2 / 2) / f^3 over f in [sqrt(1/2) - 1, sqrt(2) - 1], for the GPU, where a
-  division costs as much as nine products.
+- `LOG`: (log(1 + f) - f + f^2 / 2) / f^3 over f in [sqrt(1/2) - 1, sqrt(2) - 1], for the GPU,
+  where a division costs as much as nine products.
 - `ATAN`: (atan(s) / s - 1) / s^2 over s^2 <= 1.
 - `EXP`: (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2.
 - `TAN`: (tan(s) / s - 1) / s^2 over s^2 <= (pi / 4)^2.

@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from segact_torch._backends import triton as backend
+from segact_torch._backends.triton import kernels
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -42,7 +43,7 @@ class Resources:
 
 def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any:
     """The kernel for float32 x and y without weights, or with other constants."""
-    function = backend.losses_kernel if kernel in LOSSES else getattr(backend, f"{kernel}_kernel")
+    function = kernels.losses if kernel in LOSSES else getattr(kernels, kernel)
     names = function.arg_names
     known: dict[str, Any] = {
         **{"LOSS": kernel, "ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True},
