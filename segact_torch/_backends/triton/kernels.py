@@ -465,11 +465,16 @@ def load(x, y, w, start, offsets, there, WEIGHTED: tl.constexpr):
 
 @triton.jit
 def total(values, there):
-    """The sum in float64: of a float32 one, if that does not overflow."""
-    values = tl.where(there, values, 0.0)
-    result = tl.sum(values, 0).to(tl.float64)
+    """The sum, in float32."""
+    return tl.sum(tl.where(there, values, 0.0), 0)
+
+
+@triton.jit
+def far_total(values, there):
+    """The sum in float64, also where that in float32 overflows: losses can be of any size."""
+    result = total(values, there).to(tl.float64)
     if result == INFINITY:
-        result = tl.sum(values.to(tl.float64), 0)
+        result = tl.sum(tl.where(there, values, 0.0).to(tl.float64), 0)
     return result
 
 
@@ -522,7 +527,7 @@ def losses(
     if EACH:
         tl.store(out + start + offsets, loss, there)
     else:
-        tl.store(out + tl.program_id(0), total(loss, there))
+        tl.store(out + tl.program_id(0), far_total(loss, there))
 
 
 @triton.jit
