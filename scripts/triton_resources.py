@@ -20,8 +20,8 @@ import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from segact_torch._backends import triton as backend
 from segact_torch._backends.triton import kernels
+from segact_torch._backends.triton import launch as backend
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

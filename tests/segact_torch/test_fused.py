@@ -17,7 +17,8 @@ from segact_torch import _backends  # noqa: E402
 from segact_torch._backends import cpu, operators  # noqa: E402
 
 needs_loops = pytest.mark.skipif(
-    cpu.LIBRARY is None or _backends.KERNELS == "0", reason="the loops are not compiled or forbidden"
+    cpu.LIBRARY is None or _backends.KERNELS == "0",
+    reason="the loops are not compiled or forbidden",
 )
 
 # name: options, some of which say which groups there are

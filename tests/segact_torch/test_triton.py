@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton is not installed")
 
 import segact_torch  # noqa: E402
-from segact_torch._backends import triton as backend  # noqa: E402
+from segact_torch._backends.triton import launch as backend  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
