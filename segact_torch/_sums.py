@@ -94,7 +94,7 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor],
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Their quotient; 0 where the denominator is 0, or so small that its inverse overflows."""
     empty = denominator < torch.finfo(denominator.dtype).tiny
-    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
+    return numerator / denominator.masked_fill(empty, math.inf)
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
