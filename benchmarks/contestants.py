@@ -174,6 +174,7 @@ def _copy(tensors: int) -> Loss:
     return copy
 
 
+LARGE = "bandwidth"
 COPY_3, COPY_5 = "copy of as many bytes, 3 tensors", "copy of as many bytes, 5 tensors"
 
 
@@ -183,7 +184,7 @@ def bandwidth() -> list[Contestant]:
     One pass reads x and y and writes the gradient: 3 tensors. The compiled losses and those of
     areas, which know the factor of the gradient at the end only, read x and y twice: 5.
     """
-    group = "bandwidth"
+    group = LARGE
     found = [
         Contestant(group, COPY_3, _copy(3), COPY_3),
         Contestant(group, COPY_5, _copy(5), COPY_5),
@@ -199,5 +200,5 @@ def bandwidth() -> list[Contestant]:
 
 def compiled_bandwidth() -> list[Contestant]:
     """The compiled losses against a copy of as many bytes."""
-    group = "bandwidth, torch.compile"
+    group = f"{LARGE}, torch.compile"
     return [Contestant(group, COPY_5, _copy(5), COPY_5), *_compiled(group, COPY_5, 1.25)]

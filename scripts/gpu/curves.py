@@ -15,11 +15,9 @@ FIRST = 10
 
 def trained(results: list[Result]) -> list[Result]:
     """The steps that have losses."""
-    return [r for r in results if any("steps" in f for f in r.figures.values() if _is_dict(f))]
-
-
-def _is_dict(found: object) -> bool:
-    return isinstance(found, dict)
+    return [
+        r for r in results if any(isinstance(f, dict) and "steps" in f for f in r.figures.values())
+    ]
 
 
 def apart(figures: dict[str, Any], device: str, first: int | None = None) -> float | None:
@@ -45,9 +43,10 @@ def draw(results: list[Result], device: str, path: Path) -> None:
     size = (3.4 * columns, 2.6 * rows)
     figure, charts = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axes, result in zip(charts.flat, found, strict=False):
-        for where, style, colour in ((device, "-", _DEVICE), ("cpu", (0, (3, 2)), _CPU)):
+        for where in dict.fromkeys((device, "cpu")):
             if where in result.figures:
                 steps = result.figures[where]["steps"]
+                style, colour = ((0, (3, 2)), _CPU) if where == "cpu" else ("-", _DEVICE)
                 axes.plot(range(1, len(steps) + 1), steps, ls=style, color=colour, label=where)
         axes.set_title(result.step.title, fontsize=9)
         axes.set_xlabel("step", fontsize=8)

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import contestants, report
 from scripts.gpu import curves
-from scripts.gpu.steps import DONE, FAILED, ROOT, SKIPPED, Result
+from scripts.gpu.plan import Plan
+from scripts.gpu.steps import DONE, FAILED, SKIPPED, Result
 
 FIGURE = "gpu.png"
 
@@ -15,12 +16,11 @@ def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
     return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in rows)]
 
 
-def _plain(text: str, work: Path) -> str:
+def _plain(text: str, work: Path, data: Path | None) -> str:
     """Without this machine's folders: the command line as it is typed elsewhere."""
-    words = text.split(" ")
-    words = ["python" if Path(w).name.startswith("python") else w for w in words]
-    line = " ".join(words).replace(f"{work}/", "").replace(f"{ROOT}/", "")
-    return line
+    words = ["python" if Path(w).name.startswith("python") else w for w in text.split(" ")]
+    line = " ".join(words).replace(f"{work}/", "")
+    return line.replace(str(data), "DIR") if data else line
 
 
 def _machine(found: dict[str, Any]) -> list[str]:
@@ -38,7 +38,7 @@ def _machine(found: dict[str, Any]) -> list[str]:
 def _judges(results: list[Result]) -> list[str]:
     rows = []
     for r in results:
-        passed = {True: "yes", False: "NO"}.get(r.figures.get("passed"), "-")
+        passed = {"True": "yes", "False": "NO"}.get(str(r.figures.get("passed")), "-")
         failures = r.figures.get("failures", [])
         said = r.reason or "; ".join(str(f) for f in failures[:3])
         judged = f"{r.figures['judged']:,}" if "judged" in r.figures else "-"
@@ -57,7 +57,29 @@ def _judges(results: list[Result]) -> list[str]:
 def _benchmarks(result: Result) -> list[str]:
     if not result.figures:
         return []
-    return report.markdown(report.Results.from_dict(result.figures)).splitlines()
+    found = report.Results.from_dict(result.figures)
+    lines = report.markdown(found).splitlines()
+    large = [row for row in found.rows if row.group == contestants.LARGE]
+    if not large:
+        return lines
+    (stock,) = (row for row in large if row.name == contestants.STOCK)
+    heads = ["64 million elements", "ms", "of the copy bandwidth", f"times {stock.name}"]
+    return [
+        *_table(
+            heads,
+            [
+                [
+                    row.name,
+                    f"{row.milliseconds:.3f}",
+                    f"{1 / row.ratio:.0%}",
+                    f"{row.milliseconds / stock.milliseconds:.2f}",
+                ]
+                for row in large
+            ],
+        ),
+        "",
+        *lines,
+    ]
 
 
 def _number(found: float | None) -> str:
@@ -99,13 +121,14 @@ def _steps(results: list[Result]) -> list[str]:
     )
 
 
-def _commands(results: list[Result], work: Path) -> list[str]:
-    shown = [_plain(c.shown(), work) for r in results for c in r.step.commands]
+def _commands(results: list[Result], work: Path, data: Path | None) -> list[str]:
+    shown = [_plain(c.shown(), work, data) for r in results for c in r.step.commands]
     return [f"    {line}" for line in shown]
 
 
-def markdown(results: list[Result], device: str, short: bool, work: Path, seconds: float) -> str:
+def markdown(results: list[Result], plan: Plan, work: Path, seconds: float) -> str:
     """The whole page, of what there is so far."""
+    device, short = plan.device, plan.short
     by_name = {r.step.name: r for r in results}
     machine = by_name.get("machine")
     card = machine.figures.get("device", device) if machine else device
@@ -125,10 +148,17 @@ def markdown(results: list[Result], device: str, short: bool, work: Path, second
     if machine and machine.figures:
         lines += ["", "## The machine", "", *_machine(machine.figures)]
     if judges:
-        lines += ["", "## The judge", "", *_judges(judges), "", *_commands(judges, work)]
+        lines += ["", "## The judge", "", *_judges(judges), "", *_commands(judges, work, plan.data)]
     if "benchmarks" in by_name:
         one = by_name["benchmarks"]
-        lines += ["", "## Speed and memory", "", *_commands([one], work), "", *_benchmarks(one)]
+        lines += [
+            "",
+            "## Speed and memory",
+            "",
+            *_commands([one], work, plan.data),
+            "",
+            *_benchmarks(one),
+        ]
     if drawn:
         lines += [
             "",
@@ -141,6 +171,6 @@ def markdown(results: list[Result], device: str, short: bool, work: Path, second
             "",
             f"![Loss by step]({FIGURE})",
             "",
-            *_commands(drawn, work),
+            *_commands(drawn, work, plan.data),
         ]
     return "\n".join(lines) + "\n"

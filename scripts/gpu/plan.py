@@ -10,7 +10,7 @@ from typing import Any
 from examples.common.runs import Run
 from scripts.gpu.steps import Command, Skip, Step
 
-JUDGED = (  # slowest first
+JUDGED: tuple[tuple[str, tuple[str, ...], float], ...] = (  # slowest first
     ("keras-jax", ("keras", "jax"), 330),
     ("keras-torch", ("keras", "torch"), 240),
     ("keras-tensorflow", ("keras", "tensorflow"), 240),
@@ -88,8 +88,8 @@ class Plan:
     def _benchmarks(self, work: Path) -> Step:
         name = "benchmarks"
         path = work / name / "benchmarks.json"
-        words = ["benchmarks", "--device", self.device, "--json", path]
-        words += ["--quick"] if self.short else []
+        words: list[object] = ["benchmarks", "--device", self.device, "--json", path]
+        words += ["--quick", "--threads", 1] if self.short else []
         return Step(
             name,
             "speed and memory",
@@ -101,19 +101,19 @@ class Plan:
         )
 
     def _judges(self, work: Path) -> list[Step]:
-        found = [] if self.short else [self._judge(work, name, *more) for name, *more in JUDGED]
-        for name, title, environment in (
-            ("judge-torch", "torch", {}),
-            ("judge-torch-formulas", "torch, formulas", {"SEGACT_KERNELS": "0"}),
-        ):
-            found.append(self._judge(work, "torch", ("torch",), 150, name, title, environment))
-        if self.short:
-            found.append(self._judge(work, "keras-torch", ("keras", "torch"), 240))
-            for name, _, _ in JUDGED:
-                if name != "keras-torch":
-                    found.append(
-                        Step(f"judge-{name}", f"the judge, {name}", skipped="left to the full run")
-                    )
+        formulas = {"SEGACT_KERNELS": "0"}
+        found = [
+            self._judge(work, "torch", ("torch",), 150, "judge-torch", "torch"),
+            self._judge(
+                work, "torch", ("torch",), 150, "judge-torch-formulas", "torch, formulas", formulas
+            ),
+        ]
+        for name, needs, limit in JUDGED:
+            if self.short and name != "keras-torch":
+                step = Step(f"judge-{name}", f"the judge, {name}", skipped="left to the full run")
+            else:
+                step = self._judge(work, name, needs, limit)
+            found.append(step)
         return found
 
     def _judge(
@@ -127,7 +127,8 @@ class Plan:
         environment: dict[str, str] | None = None,
     ) -> Step:
         name = name or f"judge-{implementation}"
-        words = ["parity", "run", "--implementation", implementation, "--device", self.device]
+        words: list[object] = ["parity", "run", "--implementation", implementation]
+        words += ["--device", self.device]
         words += ["--json", work / name / "judge.json", "--markdown"]
         words += ["--no-dense"] if self.short else []
         return Step(
@@ -159,7 +160,7 @@ class Plan:
             f"{example}, {framework}",
             tuple(commands),
             limit=150,
-            needs=("PIL", *needs),
+            needs=("PIL", "tensorboard", *needs) if framework == "torch" else ("PIL", *needs),
             read=partial(trainings, devices=tuple(dict.fromkeys((self.device, "cpu")))),
         )
 
