@@ -34,7 +34,7 @@ class Device(StrEnum):
 
 def _environment(short: bool, jobs: int) -> dict[str, str]:
     """Of every step: the frameworks share the card, and the processes share the cores."""
-    threads = max(1, (os.cpu_count() or 1) // (2 * jobs))
+    threads = 1 if short else max(1, (os.cpu_count() or 1) // jobs)
     found = {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",

@@ -159,7 +159,7 @@ class Plan:
             name,
             f"{example}, {framework}",
             tuple(commands),
-            limit=150,
+            limit=200,
             needs=("PIL", "tensorboard", *needs) if framework == "torch" else ("PIL", *needs),
             read=partial(trainings, devices=tuple(dict.fromkeys((self.device, "cpu")))),
         )
