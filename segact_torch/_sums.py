@@ -1,7 +1,7 @@
 """The sums that the losses are made of, and what is done with them.
 
 A loss sums over its elements in one of two ways: a loss of each element (`cross_entropy`,
-`focal_cross_entropy`, `squared_error`), or the `areas` of overlap. These formulas are the
+`focal_cross_entropy`, `squared_error`), or the areas of `overlap`. These formulas are the
 definition: they run on every device and can be differentiated again. `segact_torch._backends` has
 functions of the same names that give the same numbers, and their gradient, in one pass.
 """
@@ -64,13 +64,18 @@ def squared_error(batch: Batch, axis: Axis, mean: bool) -> Tensor:
     return _reduce(loss, batch, axis, mean)
 
 
-def areas(batch: Batch, axis: Axis) -> Tensor:
-    """TP, FP and FN: the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)), stacked."""
+def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Tensor, Tensor]:
+    """fp FP + fn FN, and tp TP + fp FP + fn FN.
+
+    TP, FP and FN are the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)). XLA takes up to
+    a quarter longer for three sums than for these two.
+    """
     batch.check_values()
     x, y = batch.masked()
     p, q = batch.f.cdf(x), batch.f.sf(x)
-    parts = (y * p, (1 - y) * p, y * q)
-    return torch.stack([total(_weighted(part, batch.w), axis) for part in parts])
+    error = fp * ((1 - y) * p) + fn * (y * q)
+    whole = tp * (y * p) + error
+    return total(_weighted(error, batch.w), axis), total(_weighted(whole, batch.w), axis)
 
 
 def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

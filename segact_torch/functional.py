@@ -56,7 +56,7 @@ or negative weights, where they are looked at (`validate`).
 
 from torch import Tensor
 
-from segact_torch._backends import areas, cross_entropy, focal_cross_entropy, squared_error
+from segact_torch._backends import cross_entropy, focal_cross_entropy, overlap, squared_error
 from segact_torch._batch import Batch, check_number
 from segact_torch._sums import lovasz_extension, power, ratio, reduce_groups, times
 from segact_torch.activations import Activation
@@ -211,9 +211,9 @@ def dice(
     check_number("smooth", smooth)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = fp + fn
-    return reduce_groups(ratio(error, 2 * tp + error + smooth), batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
+    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
 
 
 def jaccard(
@@ -246,9 +246,9 @@ def jaccard(
     check_number("smooth", smooth)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = fp + fn
-    return reduce_groups(ratio(error, tp + error + smooth), batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
+    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
 
 
 def tversky(
@@ -289,9 +289,9 @@ def tversky(
         check_number(name, value)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = alpha * fp + beta * fn
-    return reduce_groups(ratio(error, tp + error + smooth), batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
+    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
 
 
 def focal_tversky(
@@ -333,9 +333,9 @@ def focal_tversky(
         check_number(name, value)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = alpha * fp + beta * fn
-    loss = ratio(error, tp + error + smooth)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
+    loss = ratio(error, whole + smooth)
     return reduce_groups(power(loss, 1 / gamma), batch, reduction)
 
 
@@ -379,12 +379,11 @@ def dice_cross_entropy(
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    tp, fp, fn = areas(batch, axis)
-    error = fp + fn
-    overlap = ratio(error, 2 * tp + error + smooth)
+    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
+    dice = ratio(error, whole + smooth)
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
-    loss = times(lambda_dice, overlap) + times(lambda_ce, entropy)
+    loss = times(lambda_dice, dice) + times(lambda_ce, entropy)
     return reduce_groups(loss, batch, reduction)
 
 

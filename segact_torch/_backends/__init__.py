@@ -29,6 +29,7 @@ Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 
 KERNELS = os.environ.get("SEGACT_KERNELS", "")
+_dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
 
 
 def cross_entropy(
@@ -59,15 +60,18 @@ def squared_error(batch: Batch, axis: Axis, mean: bool) -> Tensor:
     return _elements("squared_error", batch, axis, mean)
 
 
-def areas(batch: Batch, axis: Axis) -> Tensor:
-    """`_sums.areas`."""
+def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Tensor, Tensor]:
+    """`_sums.overlap`."""
 
     def formula(batch: Batch) -> Tensor:
-        return _sums.areas(batch, axis)
+        return torch.stack(_sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn))
 
     backend = chosen(batch) if axis else None
-    found = None if backend is None else backend.areas(batch, axis)
-    return formula(batch) if found is None else _with_gradient(found, formula, batch)
+    found = None if backend is None else backend.overlap(batch, axis, tp, fp, fn)
+    if found is None:
+        return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
+    error, whole = _with_gradient(found, formula, batch)
+    return error, whole
 
 
 def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
@@ -125,7 +129,7 @@ def _is_traced(*tensors: Tensor | None) -> bool:
     return (
         any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors if t is not None)
         or torch.jit.is_tracing()
-        or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+        or _dispatch_mode() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
 

@@ -348,7 +348,7 @@ def test_operators_are_registered_as_they_behave(weighted):
     for axis in ([], [0, 1, 2, 3], [1, 2, 3], [2, 3]):
         torch.library.opcheck(operators.cross_entropy_operator, (x, y, w, axis, 2, 1.5, 0.125))
         if axis:
-            torch.library.opcheck(operators.areas_operator, (x, y, w, axis, 2))
+            torch.library.opcheck(operators.overlap_operator, (x, y, w, axis, 2, 2.0, 1.0, 0.5))
 
 
 def small():

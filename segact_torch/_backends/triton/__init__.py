@@ -71,13 +71,23 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
     return _elements(launch.squared_error, batch, axis, scale)
 
 
-def areas(batch: Batch, axis: Axis) -> Found:
-    """TP, FP and FN over `axis`, stacked."""
+def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
+    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
     arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name)
-    value = launch.areas(*arguments).float()
+    hits, false_alarms, misses = launch.areas(*arguments)
+    error = fp * false_alarms + fn * misses
+    value = torch.stack([error, tp * hits + error]).float()
     if not is_differentiated(batch):
         return value, None
-    return value, lambda upstream: launch.areas_gradient(*arguments, upstream)
+
+    def gradient(upstream: Tensor) -> Tensor:
+        of_error, of_whole = upstream
+        slopes = torch.stack(
+            [tp * of_whole, fp * (of_error + of_whole), fn * (of_error + of_whole)]
+        )
+        return launch.areas_gradient(*arguments, slopes)
+
+    return value, gradient
 
 
 def _elements(
