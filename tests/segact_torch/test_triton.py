@@ -210,8 +210,8 @@ def test_groups_in_every_layout(axis, layout):
     upstream = torch.linspace(0.5, 2, got[0].numel(), dtype=torch.float64).reshape(got[0].shape)
     before = got[1].clone()
     full = upstream.reshape([1 if a in axis else SHAPE[a] for a in range(4)])
-    assert backend.rescale(got[1], upstream, 0.25, axis) is got[1]
-    torch.testing.assert_close(got[1].double(), before.double() * full / 0.25, rtol=3e-7, atol=0)
+    assert backend.rescale(got[1], upstream, axis) is got[1]
+    torch.testing.assert_close(got[1].double(), before.double() * full, rtol=3e-7, atol=0)
 
     areas = backend.areas(layout(x), y, w, axis, "softsign")
     p = segact_torch.softsign(x.double())
@@ -316,12 +316,15 @@ def test_infinite_slopes_of_nothing():
 def test_rescale():
     gradient = torch.tensor([0.0, 0.0, 2.0, torch.inf])
     each = torch.tensor([torch.inf, torch.nan, 3.0, 0.0])
-    assert backend.rescale(gradient.clone(), each, 0.5, ()).tolist() == [0, 0, 12, 0]
-    same = torch.tensor(1 / 3, dtype=torch.float64)
-    assert torch.equal(backend.rescale(gradient.clone(), same, 1 / 3, (0,)), gradient)
-    assert backend.rescale(gradient.clone(), torch.tensor(torch.inf), 1.0, (0,)).tolist() == [
-        *(0, 0, torch.inf, torch.inf)
-    ]
+    nan = torch.tensor([torch.nan])
+    assert backend.rescale(gradient.clone(), each, ()).tolist() == [0, 0, 6, 0]
+    assert backend.rescale(nan, torch.ones(1, dtype=torch.float64), ()).isnan()
+    infinity, twice = torch.tensor(torch.inf), torch.tensor(2.0, dtype=torch.float64)
+    scaled = backend.rescale(gradient.clone(), infinity, (0,)).tolist()
+    assert scaled == [0, 0, torch.inf, torch.inf]
+    many = torch.linspace(-3, 3, 2 * backend.CHUNK + 77)
+    assert torch.equal(backend.rescale(many.clone(), torch.tensor(1.0), (0,)), many)
+    assert torch.equal(backend.rescale(many.clone(), twice, (0,)), 2 * many)
 
 
 @interpreted

@@ -435,18 +435,25 @@ def focal(
 
 
 @triton.jit
-def place(length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
-    """Row, start and offsets of a program's block, and which elements there are."""
+def start_of(length, parts, SINGLE: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr):
+    """Row and start of a program's part, the offsets of a block, and where in the row it starts."""
     program = tl.program_id(0)
     offsets = tl.arange(0, BLOCK)
     if SINGLE:  # so that the compiler knows how the data is aligned
         row = program * 0
-        within = program.to(tl.int64) * BLOCK
+        within = program.to(tl.int64) * PART
         start = within
     else:
-        row = program // blocks
-        within = (program % blocks).to(tl.int64) * BLOCK
+        row = program // parts
+        within = (program % parts).to(tl.int64) * PART
         start = row.to(tl.int64) * length + within
+    return row, start, offsets, within
+
+
+@triton.jit
+def place(length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
+    """Row, start and offsets of a program's block, and which elements there are."""
+    row, start, offsets, within = start_of(length, blocks, SINGLE, BLOCK, BLOCK)
     return row, start, offsets, within + offsets < length
 
 
@@ -497,7 +504,6 @@ def losses(
     LOSS: tl.constexpr,
     ACTIVATION: tl.constexpr,
     WEIGHTED: tl.constexpr,
-    HARD: tl.constexpr,
     SMOOTHED: tl.constexpr,
     POSITIVE: tl.constexpr,
     ALPHA: tl.constexpr,
@@ -515,12 +521,12 @@ def losses(
         y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if LOSS == "cross_entropy":
         factor = pos_weight if POSITIVE else 1.0
-        loss, slope = entropy(x, y, w, factor, ACTIVATION, HARD, SMOOTHED)
+        loss, slope = entropy(x, y, w, factor, ACTIVATION, False, SMOOTHED)
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, ACTIVATION)
     else:
         loss, slope = focal(
-            x, y, w, alpha, gamma, high, low, ACTIVATION, HARD, SMOOTHED, ALPHA, WHOLE, FRACTION
+            x, y, w, alpha, gamma, high, low, ACTIVATION, False, SMOOTHED, ALPHA, WHOLE, FRACTION
         )
     if GRADIENT:
         tl.store(gradient + start + offsets, slope * scale, there)
@@ -584,19 +590,27 @@ def rescale(
     gradient,
     upstream,
     length,
-    blocks,
-    scale,
-    EACH: tl.constexpr,
+    chunks,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
+    BLOCKS: tl.constexpr,
 ):
-    """Multiplies by upstream / scale, and moves nothing where that is 1."""
-    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
-    if EACH:
-        factor = tl.load(upstream + start + offsets, there, other=0.0).to(tl.float32)
-    else:
-        factor = tl.full([BLOCK], 1.0, tl.float32) * tl.load(upstream + row).to(tl.float32)
-    there = there & (factor != scale)
-    factor = tl.div_rn(factor, tl.full([BLOCK], 1.0, tl.float32) * scale)
+    """Multiplies chunks of rows by what is upstream of each, and moves nothing where that is 1."""
+    row, start, offsets, within = start_of(length, chunks, SINGLE, BLOCK, BLOCK * BLOCKS)
+    factor = tl.load(upstream + row).to(tl.float32)
+    if factor != 1.0:
+        for turn in range(BLOCKS):
+            at = offsets + turn * BLOCK
+            there = within + at < length
+            values = tl.load(gradient + start + at, there, other=0.0)
+            tl.store(gradient + start + at, weigh(factor, values), there)
+
+
+@triton.jit
+def multiply(gradient, upstream, length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
+    """Multiplies each element by its own, likewise."""
+    _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    factor = tl.load(upstream + start + offsets, there, other=1.0).to(tl.float32)
+    there = there & (factor != 1.0)
     values = tl.load(gradient + start + offsets, there, other=0.0)
     tl.store(gradient + start + offsets, weigh(factor, values), there)
