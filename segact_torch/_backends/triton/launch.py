@@ -58,7 +58,7 @@ class Rows:
         for a in reversed(self.order[1:]):
             dense.append(dense[-1] * shape[a])
         pairs = zip(self.order, reversed(dense), strict=False)
-        self.in_place = all(strides[a] == stride for a, stride in pairs)
+        self.in_place = all(shape[a] == 1 or strides[a] == stride for a, stride in pairs)
         self.groups = [shape[a] for a in self.kept]
         self.plain = [a for a in self.leading if shape[a] > 1] == [
             a for a in self.kept if shape[a] > 1
@@ -129,16 +129,24 @@ class Rows:
         tensors: tuple[Tensor, ...],
         numbers: tuple[float, ...],
         constants: tuple[Any, ...],
-        chunk: int = 0,
+        chunked: bool = False,
     ) -> None:
-        """Run a kernel on all blocks, or on chunks of so many elements.
+        """Run a kernel on all blocks, or on chunks of many.
 
         Its parameters are tensors, length, blocks, numbers, constants, SINGLE and BLOCK, and CHUNK
-        if there is one.
+        if there are chunks.
         """
-        block, warps = block_of(self.length, CHUNK_WARPS) if chunk else block_of(self.length)
-        blocks = -(-self.length // (chunk or block))
-        constants = (*constants, self.rows == 1, block, *((chunk // block,) if chunk else ()))
+        if chunked:
+            block, warps = block_of(self.length, CHUNK_WARPS)
+            part = block
+            while part < min(self.length, CHUNK):
+                part *= 2
+            constants = (*constants, self.rows == 1, block, part)
+        else:
+            block, warps = block_of(self.length)
+            part = block
+            constants = (*constants, self.rows == 1, block)
+        blocks = -(-self.length // part)
         arguments = (*tensors, self.length, blocks, *numbers, *constants)
         device = tensors[0].get_device()  # -1 on a CPU
         if device >= 0 and device != torch.cuda.current_device():
@@ -306,11 +314,9 @@ def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
     rows = rows_of(gradient.shape, gradient.stride(), axis)
     ordered = rows.of(gradient)
     if axis:
-        factors, chunk = rows.spread(upstream), CHUNK
+        rows.launch(kernels.rescale, (ordered, rows.spread(upstream)), (), (), chunked=True)
     else:
-        factors, chunk = rows.of(upstream.expand(rows.shape)), 0
-    kernel = kernels.rescale if axis else kernels.multiply
-    rows.launch(kernel, (ordered, factors), (), (), chunk)
+        rows.launch(kernels.multiply, (ordered, rows.of(upstream)), (), ())
     if ordered is not gradient:
         gradient.permute(rows.order).copy_(ordered)
     return gradient
@@ -340,7 +346,9 @@ def areas_gradient(
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
     gradient = rows.empty(x)
-    tensors = (ordered, rows.of(y), ordered if w is None else rows.of(w))
-    tensors += (rows.spread(slopes.float()), gradient)
+    tensors = (
+        *(ordered, rows.of(y), ordered if w is None else rows.of(w)),
+        *(rows.spread(slopes.float()), gradient),
+    )
     rows.launch(kernels.areas_gradient, tensors, (rows.rows,), (activation, w is not None))
     return rows.back(gradient, x)
