@@ -264,6 +264,9 @@ def test_pos_weight_of_hard_targets():
         got = backend.cross_entropy(x, y, None, ALL, "sigmoid", pos_weight=pos_weight)
         exact = exact_losses("binary_cross_entropy", x, y, "sigmoid", pos_weight=pos_weight)
         assert_sums(got, exact, ALL)
+    odd, one = torch.tensor([torch.nan, torch.inf, -torch.inf]), torch.ones(3)
+    for values in backend.cross_entropy(odd, one, None, (), "sigmoid", pos_weight=0.0):
+        assert values.tolist() == [0, 0, 0]
 
 
 @interpreted
@@ -355,6 +358,64 @@ def test_the_same_bits_twice_and_no_input_written():
     assert backend.cross_entropy(x, y, None, ALL, "arctan", gradient=False)[1] is None
     one = torch.tensor(0.5)
     assert backend.cross_entropy(one, one, None, (), "arctan")[0].shape == ()
+
+
+# ---- which compiled kernel is launched ----
+
+
+class Kernel:
+    """One of Triton's that only says what is launched: anew, or what was compiled before."""
+
+    fn = "losses"
+    arg_names = ("a", "b")
+
+    def __init__(self, signature):
+        self.signature, self.launched = signature, []
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            self.launched.append("anew")
+            again = {grid: lambda *arguments: self.launched.append("again")}
+            return type("Compiled", (dict,), {"src": self})(again)
+
+        return launch
+
+
+def test_what_was_compiled_is_launched_only_where_it_fits(monkeypatch):
+    kernel = Kernel({"a": "*fp32", "b": "constexpr"})
+    monkeypatch.setattr(backend.kernels, "losses", kernel)
+    backend.rows_of.cache_clear()
+    room = torch.zeros(1025)
+    x, other = room[:1024], room[1:]
+    assert x.data_ptr() % 16 == 0
+
+    def launched(*arguments, **options):
+        backend.cross_entropy(*arguments, None, (0,), "arctan", **options)
+        return kernel.launched.pop()
+
+    assert launched(x, x) == "anew"
+    assert launched(x, x) == "again"
+    assert launched(x, x, scale=0.5) == "again"
+    # aligned otherwise, of other types, with other constants, of another length
+    different = [(other, x), (x, other), (x.half(), x), (x, x.int()), (x[:1023], x[:1023])]
+    for arguments in different:
+        assert launched(*arguments) == "anew"
+        assert launched(*arguments) == "again"
+    assert launched(x, x, pos_weight=2.0) == "anew"
+    assert launched(x, x, gradient=False) == "anew"
+    assert launched(x, x) == "again"
+    backend.rows_of.cache_clear()
+
+
+def test_what_takes_other_arguments_is_not_launched_directly(monkeypatch):
+    kernel = Kernel({"a": "*fp32"})
+    monkeypatch.setattr(backend.kernels, "losses", kernel)
+    backend.rows_of.cache_clear()
+    x = torch.zeros(1024)
+    for _ in range(2):
+        backend.cross_entropy(x, x, None, (0,), "arctan")
+    assert kernel.launched == ["anew", "anew"]
+    backend.rows_of.cache_clear()
 
 
 # ---- what they compile to ----

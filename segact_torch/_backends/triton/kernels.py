@@ -574,7 +574,10 @@ def losses(
     if SMOOTHED:
         y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if LOSS == "cross_entropy":
-        factor = pos_weight if POSITIVE else 1.0
+        factor = 1.0
+        if POSITIVE:
+            factor = pos_weight
+            x = tl.where((y == 1.0) & (factor == 0.0), 0.0, x)  # weighs nothing
         loss, slope = entropy(x, y, w, factor, ACTIVATION)
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, ACTIVATION)
