@@ -577,7 +577,7 @@ def losses(
         factor = 1.0
         if POSITIVE:
             factor = pos_weight
-            x = tl.where((y == 1.0) & (factor == 0.0), 0.0, x)  # weighs nothing
+            x = tl.where((y == 1.0) & (factor * y == 0.0), 0.0, x)  # weighs nothing
         loss, slope = entropy(x, y, w, factor, ACTIVATION)
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, ACTIVATION)
