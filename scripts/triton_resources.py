@@ -47,13 +47,14 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
     names = function.arg_names
     known: dict[str, Any] = {
         **{"LOSS": kernel, "ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True},
-        **{"WEIGHTED": False, "HARD": False, "SMOOTHED": False, "POSITIVE": False},
+        **{"CHUNK": backend.CHUNK},
+        **{"WEIGHTED": False, "SMOOTHED": False, "POSITIVE": False},
         **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
         **{"EACH": False, "GRADIENT": True, **constants},
     }
     known = {name: value for name, value in known.items() if name in names}
     types = dict.fromkeys(("x", "y", "w", "gradient", "slopes", "upstream"), "*fp32")
-    types |= dict.fromkeys(("length", "blocks", "rows"), "i32") | {"out": "*fp64"}
+    types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32") | {"out": "*fp64"}
     signature = {n: "constexpr" if n in known else types.get(n, "fp32") for n in names}
     aligned = [i for i, n in enumerate(names) if signature[n].startswith("*") or n == "length"]
     source = ASTSource(

@@ -210,8 +210,8 @@ def test_groups_in_every_layout(axis, layout):
     upstream = torch.linspace(0.5, 2, got[0].numel(), dtype=torch.float64).reshape(got[0].shape)
     before = got[1].clone()
     full = upstream.reshape([1 if a in axis else SHAPE[a] for a in range(4)])
-    assert backend.rescale(got[1], upstream, 0.25, axis) is got[1]
-    torch.testing.assert_close(got[1].double(), before.double() * full / 0.25, rtol=3e-7, atol=0)
+    assert backend.rescale(got[1], upstream, axis) is got[1]
+    torch.testing.assert_close(got[1].double(), before.double() * full, rtol=3e-7, atol=0)
 
     areas = backend.areas(layout(x), y, w, axis, "softsign")
     p = segact_torch.softsign(x.double())
@@ -264,6 +264,9 @@ def test_pos_weight_of_hard_targets():
         got = backend.cross_entropy(x, y, None, ALL, "sigmoid", pos_weight=pos_weight)
         exact = exact_losses("binary_cross_entropy", x, y, "sigmoid", pos_weight=pos_weight)
         assert_sums(got, exact, ALL)
+    odd, one = torch.tensor([torch.nan, torch.inf, -torch.inf]), torch.ones(3)
+    for values in backend.cross_entropy(odd, one, None, (), "sigmoid", pos_weight=0.0):
+        assert values.tolist() == [0, 0, 0]
 
 
 @interpreted
@@ -316,12 +319,15 @@ def test_infinite_slopes_of_nothing():
 def test_rescale():
     gradient = torch.tensor([0.0, 0.0, 2.0, torch.inf])
     each = torch.tensor([torch.inf, torch.nan, 3.0, 0.0])
-    assert backend.rescale(gradient.clone(), each, 0.5, ()).tolist() == [0, 0, 12, 0]
-    same = torch.tensor(1 / 3, dtype=torch.float64)
-    assert torch.equal(backend.rescale(gradient.clone(), same, 1 / 3, (0,)), gradient)
-    assert backend.rescale(gradient.clone(), torch.tensor(torch.inf), 1.0, (0,)).tolist() == [
-        *(0, 0, torch.inf, torch.inf)
-    ]
+    nan = torch.tensor([torch.nan])
+    assert backend.rescale(gradient.clone(), each, ()).tolist() == [0, 0, 6, 0]
+    assert backend.rescale(nan, torch.ones(1, dtype=torch.float64), ()).isnan()
+    infinity, twice = torch.tensor(torch.inf), torch.tensor(2.0, dtype=torch.float64)
+    scaled = backend.rescale(gradient.clone(), infinity, (0,)).tolist()
+    assert scaled == [0, 0, torch.inf, torch.inf]
+    many = torch.linspace(-3, 3, 2 * backend.CHUNK + 77)
+    assert torch.equal(backend.rescale(many.clone(), torch.tensor(1.0), (0,)), many)
+    assert torch.equal(backend.rescale(many.clone(), twice, (0,)), 2 * many)
 
 
 @interpreted
@@ -352,6 +358,64 @@ def test_the_same_bits_twice_and_no_input_written():
     assert backend.cross_entropy(x, y, None, ALL, "arctan", gradient=False)[1] is None
     one = torch.tensor(0.5)
     assert backend.cross_entropy(one, one, None, (), "arctan")[0].shape == ()
+
+
+# ---- which compiled kernel is launched ----
+
+
+class Kernel:
+    """One of Triton's that only says what is launched: anew, or what was compiled before."""
+
+    fn = "losses"
+    arg_names = ("a", "b")
+
+    def __init__(self, signature):
+        self.signature, self.launched = signature, []
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            self.launched.append("anew")
+            again = {grid: lambda *arguments: self.launched.append("again")}
+            return type("Compiled", (dict,), {"src": self})(again)
+
+        return launch
+
+
+def test_what_was_compiled_is_launched_only_where_it_fits(monkeypatch):
+    kernel = Kernel({"a": "*fp32", "b": "constexpr"})
+    monkeypatch.setattr(backend.kernels, "losses", kernel)
+    backend.rows_of.cache_clear()
+    room = torch.zeros(1025)
+    x, other = room[:1024], room[1:]
+    assert x.data_ptr() % 16 == 0
+
+    def launched(*arguments, **options):
+        backend.cross_entropy(*arguments, None, (0,), "arctan", **options)
+        return kernel.launched.pop()
+
+    assert launched(x, x) == "anew"
+    assert launched(x, x) == "again"
+    assert launched(x, x, scale=0.5) == "again"
+    # aligned otherwise, of other types, with other constants, of another length
+    different = [(other, x), (x, other), (x.half(), x), (x, x.int()), (x[:1023], x[:1023])]
+    for arguments in different:
+        assert launched(*arguments) == "anew"
+        assert launched(*arguments) == "again"
+    assert launched(x, x, pos_weight=2.0) == "anew"
+    assert launched(x, x, gradient=False) == "anew"
+    assert launched(x, x) == "again"
+    backend.rows_of.cache_clear()
+
+
+def test_what_takes_other_arguments_is_not_launched_directly(monkeypatch):
+    kernel = Kernel({"a": "*fp32"})
+    monkeypatch.setattr(backend.kernels, "losses", kernel)
+    backend.rows_of.cache_clear()
+    x = torch.zeros(1024)
+    for _ in range(2):
+        backend.cross_entropy(x, x, None, (0,), "arctan")
+    assert kernel.launched == ["anew", "anew"]
+    backend.rows_of.cache_clear()
 
 
 # ---- what they compile to ----

@@ -97,12 +97,16 @@ def _elements(
     scale: float | Tensor,
     *options: Any,
 ) -> Found:
-    # The gradient is made for the upstream that a mean sends back, unless the host would have to
-    # wait for the number of valid elements.
-    expected = 1.0 if isinstance(scale, Tensor) else scale
+    # What a float scales is done when the sums come back; the number of valid elements is known to
+    # the device alone, and comes later.
+    known = 1.0 if isinstance(scale, Tensor) else scale
     arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name)
-    sums, slopes = one_pass(*arguments, *options, expected, is_differentiated(batch))
-    value = (sums * scale).float() if axis else sums
+    sums, slopes = one_pass(*arguments, *options, known, is_differentiated(batch))
+    value = sums
+    if axis:  # times scale, and to float32, in one
+        value = torch.mul(sums, scale, out=torch.empty_like(sums, dtype=torch.float32))
     if slopes is None:
         return value, None
-    return value, lambda upstream: launch.rescale(slopes, upstream * scale, expected, axis)
+    if isinstance(scale, Tensor):
+        return value, lambda upstream: launch.rescale(slopes, upstream * scale, axis)
+    return value, lambda upstream: launch.rescale(slopes, upstream, axis)

@@ -14,8 +14,9 @@ import triton.language as tl
 # ---- elementary functions; the constants are printed by scripts/fit_special.py ----
 
 INFINITY = tl.constexpr(float("inf"))
-# The smallest normal number.
+# The smallest normal number, and the largest.
 TINY = tl.constexpr(1.1754943508222875e-38)
+LARGEST = tl.constexpr(3.4028234663852886e38)
 # From here on a tail is its leading term.
 FAR = tl.constexpr(1e12)
 
@@ -41,6 +42,12 @@ def weigh(weight, value):
 
 
 @triton.jit
+def unless_zero(weight, value):
+    """weight * value for a finite weight, likewise."""
+    return tl.where(weight == 0.0, 0.0, weight * value)
+
+
+@triton.jit
 def exponential(x):
     """exp(x) for x < 88; 0 below the smallest normal number."""
     shift = 12582912.0  # 3/2 2^23: adding it rounds to an integer
@@ -59,28 +66,91 @@ def exponential(x):
 
 
 @triton.jit
-def logarithm(s, lost):
-    """log(s + lost), where `lost` is what rounding took from s <= 2; s is normal, or infinite."""
+def exponent_and_rest(s):
+    """k and f with s = 2^k (1 + f) and 1 + f in [sqrt(1/2), sqrt(2)), for normal s > 0."""
     bits = to_bits(s) + (0x3F800000 - 0x3F3504F3)
-    k = ((bits >> 23) - 127).to(tl.float32)
-    f = from_bits((bits & 0x7FFFFF) + 0x3F3504F3) - 1.0  # [sqrt(1/2), sqrt(2)) - 1
-    # log(1 + f) = f - f^2 / 2 + f^3 p, which needs no division
-    p = -0.0790274377239344
-    p = p * f + 0.12622319849228378
-    p = p * f - 0.1299818376365153
-    p = p * f + 0.14214495923947962
-    p = p * f - 0.16641281463106394
-    p = p * f + 0.2000104509416068
-    p = p * f - 0.25000306422569796
-    p = p * f + 0.33333330728190674
-    # 2 - s is 1 / s where what was lost counts, which is close to 1
-    rest = (lost * (2.0 - s) + k * LN2_LOW) - f * f * (0.5 - f * p)
-    return tl.where(s < INFINITY, (f + rest) + k * LN2_HIGH, s)
+    # 2^23 + k + 127 is a float with these bits: quicker than a conversion
+    k = from_bits((bits >> 23) | 0x4B000000) - (8388608.0 + 127.0)
+    return k, from_bits((bits & 0x7FFFFF) + 0x3F3504F3) - 1.0
+
+
+@triton.jit
+def log_of_rest(f):
+    """log(1 + f), to 1e-7 of 1/2, without a division."""
+    p = 0.08533313082996152
+    p = p * f - 0.14269258206218832
+    p = p * f + 0.14977401280127375
+    p = p * f - 0.16577992896798863
+    p = p * f + 0.1995593335838325
+    p = p * f - 0.2500135218549606
+    p = p * f + 0.3333419328613508
+    p = p * f - 0.4999999638212389
+    p = p * f + 0.9999999741310671
+    return f * p
+
+
+@triton.jit
+def logarithm(s):
+    """log(s), to 1e-7 of 1/2: for results beyond that, as those of tails are; s is normal."""
+    k, f = exponent_and_rest(s)
+    return k * LN2 + log_of_rest(f)
+
+
+@triton.jit
+def log1p_unit(e):
+    """log(1 + e) for 0 <= e <= 1."""
+    v = e - 0.5
+    p = -0.00317605701843196
+    p = p * v + 0.005250270678070283
+    p = p * v - 0.006788016951938559
+    p = p * v + 0.011577685182382747
+    p = p * v - 0.020563182432163537
+    p = p * v + 0.03663523416633938
+    p = p * v - 0.06768818965399573
+    p = p * v + 0.13260901577718714
+    p = p * v - 0.28852710137197934
+    p = p * v - 0.1890697800867573  # one less than the quotient
+    return e + e * p
+
+
+@triton.jit
+def beside(a):
+    """-log(1 - a) for 0 <= a <= 1/2: the loss on the near side of a tail."""
+    v = a - 0.25
+    p = 1.7336119473521596
+    p = p * v + 1.4416650036153633
+    p = p * v + 0.9425736981747728
+    p = p * v + 0.8118671938772306
+    p = p * v + 0.7296140310933221
+    p = p * v + 0.660913066634913
+    p = p * v + 0.6249905578731398
+    p = p * v + 0.6338717281332293
+    p = p * v + 0.7304201789049338
+    p = p * v + 0.1507282937282726  # one less than the quotient
+    return a + a * p
+
+
+@triton.jit
+def quotient(x, y):
+    """x / y, nearly rounded, for a quotient and a y that are far from any limit.
+
+    Without the branch that an exact division has for extremes.
+    """
+    inverse = 1.0 / y
+    q = x * inverse
+    return q + inverse * tl.fma(-q, y, x)
+
+
+@triton.jit
+def reciprocal(s):
+    """1 / s for s >= 1, nearly rounded up to FAR, from where on that would fail at infinity."""
+    q = 1.0 / s
+    return q + q * tl.where(s < FAR, tl.fma(-q, s, 1.0), 0.0)
 
 
 @triton.jit
 def arctangent(s):
-    """atan(s) for 0 <= s <= 1."""
+    """s^2 and atan(s) / s - 1 for 0 <= s <= 1."""
     w = s * s
     p = 0.0014886919393047597
     p = p * w - 0.009144629760592396
@@ -92,36 +162,30 @@ def arctangent(s):
     p = p * w - 0.1428400379473353
     p = p * w + 0.19999949321141888
     p = p * w - 0.3333333308107325
-    return s + s * (w * p)
+    return w, w * p
 
 
-# ---- the activations: for each
-# shares: F(x), 1 - F(x) and the density, from F(-t) and the density at t = abs(x);
-# surprise: -log F(z) and the hazard pdf(z) / F(z) ----
-
-
-@triton.jit
-def shares_of(x, mass, density):
-    below = x < 0.0
-    return tl.where(below, mass, 1.0 - mass), tl.where(below, 1.0 - mass, mass), density
+# ---- the activations, at the distance t >= 0 from where F is 1/2: for each
+# shares: the tail a = F(-t) and the density;
+# surprise: a, then for the outcomes beside the tail (probability 1 - a) and in it (probability a)
+# -log of the probability, and the density divided by it. All are NaN for t = NaN ----
 
 
 @triton.jit
-def sigmoid_shares(x):
-    e = exponential(-tl.abs(x))
-    inverse = tl.div_rn(1.0, 1.0 + e)
-    a = e * inverse
-    return tl.where(x < 0.0, a, inverse), tl.where(x < 0.0, inverse, a), a * inverse
-
-
-@triton.jit
-def sigmoid_surprise(z):
-    below = z < 0.0
-    t = tl.abs(z)
+def sigmoid_shares(t):
     e = exponential(-t)
-    s = 1.0 + e
-    loss = logarithm(s, e - (s - 1.0)) + tl.where(below, t, 0.0)
-    return loss, tl.where(below, 1.0, e) / s
+    inverse = reciprocal(1.0 + e)
+    a = e * inverse
+    return a, a * inverse
+
+
+@triton.jit
+def sigmoid_surprise(t):
+    e = exponential(-t)
+    inverse = 1.0 / (1.0 + e)
+    a = e * inverse
+    near = log1p_unit(e)
+    return a, near, near + t, a, inverse
 
 
 INV_SQRT_TWO_PI = tl.constexpr(0.398942280401432678)
@@ -162,11 +226,11 @@ def scaled_numerator(t):
 @triton.jit
 def normal_tail(t):
     """F(-t), exp(t^2 / 2) F(-t), the density, and the numerator of the second."""
-    t = tl.where(t > 1e30, 1e30, t)
+    t = tl.where(t > 1e9, 1e9, t)
     high, low = bell(t)
     n = scaled_numerator(t)
     over, under = 0.5 + n, t + 1.25
-    scaled = tl.div_rn(over, under)
+    scaled = quotient(over, under)
     # what both sums lost counts in the product, to a quarter: `over` is about 1/2
     lost_over, lost_under = n - (over - 0.5), t - (under - 1.25)
     better = low + 2.0 * (lost_over - lost_under * scaled)
@@ -175,97 +239,102 @@ def normal_tail(t):
 
 
 @triton.jit
-def normal_shares(x):
-    mass, _, density, _ = normal_tail(tl.abs(x))
-    return shares_of(x, mass, density)
+def normal_shares(t):
+    a, _, density, _ = normal_tail(t)
+    return a, density
 
 
 @triton.jit
-def normal_surprise(z):
-    below = z < 0.0
-    t = tl.abs(z)
-    mass, scaled, density, over = normal_tail(t)
-    f = tl.where(below, scaled, 1.0 - mass)
-    lost = tl.where(below, 0.0, (1.0 - f) - mass)
-    loss = tl.where(below, (0.5 * t) * t, 0.0) - logarithm(f, lost)
-    ratio = tl.where(below, INV_SQRT_TWO_PI, density) / tl.where(below, over, f)
-    # below, it tends to 1: rounded beyond, the largest floats would overflow
-    return loss, tl.where(below, (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio), ratio)
+def normal_surprise(t):
+    a, scaled, density, over = normal_tail(t)
+    rest = 1.0 - a
+    inverse = 1.0 / (over * rest)  # for both quotients
+    # it tends to 1: rounded beyond, the largest floats would overflow
+    ratio = (INV_SQRT_TWO_PI * rest) * inverse
+    steep = (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio)
+    far = (0.5 * t) * t - logarithm(scaled)
+    # not a times something: that is below the smallest normal number when this is not
+    return a, beside(a), far, (density * over) * inverse, steep
 
 
-PI, INV_PI = tl.constexpr(3.14159265358979324), tl.constexpr(0.318309886183790672)
+INV_PI = tl.constexpr(0.318309886183790672)
 LOG_PI = tl.constexpr(1.14472988584940017)
 # What rounding takes from pi / 2.
 HALF_PI, HALF_PI_LOW = tl.constexpr(1.57079632679489662), tl.constexpr(-4.37113900018624283e-8)
 
 
 @triton.jit
-def arctan_mass(t):
+def arctan_tail(t):
+    """F(-t); whether t > 1, s = min(t, 1 / t), s^2 and atan(s) / s."""
     outside = t > 1.0
-    angle = arctangent(tl.where(outside, tl.div_rn(1.0, tl.where(outside, t, 1.0)), t))
-    return tl.where(outside, angle, HALF_PI - (angle - HALF_PI_LOW)) * INV_PI
+    s = tl.where(outside, reciprocal(t), t)
+    square, slope = arctangent(s)
+    angle = s + s * slope
+    a = tl.where(outside, angle, HALF_PI - (angle - HALF_PI_LOW)) * INV_PI
+    return a, outside, s, square, 1.0 + slope
 
 
 @triton.jit
-def arctan_shares(x):
-    return shares_of(x, arctan_mass(tl.abs(x)), INV_PI / (1.0 + x * x))
+def arctan_shares(t):
+    a, outside, _, square, _ = arctan_tail(t)
+    density = INV_PI / (1.0 + square)
+    return a, tl.where(outside, square, 1.0) * density
 
 
 @triton.jit
-def arctan_surprise(z):
-    below = z < 0.0
-    t = tl.abs(z)
-    far = below & (t > FAR)
-    mass = arctan_mass(t)
-    f = tl.where(below, mass, 1.0 - mass)
-    lost = tl.where(below, 0.0, (1.0 - f) - mass)
-    log = logarithm(tl.where(far, t, f), lost)
-    return tl.where(far, LOG_PI + log, -log), 1.0 / tl.where(far, t, (1.0 + t * t) * (PI * f))
+def arctan_surprise(t):
+    a, outside, s, square, slope = arctan_tail(t)
+    distant = t > FAR
+    log = logarithm(tl.where(distant, t, a))
+    far = tl.where(t < INFINITY, tl.where(distant, LOG_PI + log, -log), t)
+    # both quotients from one: outside, a is s / pi times the slope, and s^2 (1 + 1 / s^2) = 1 + s^2
+    rest = 1.0 - a
+    both = (1.0 + square) * tl.where(outside, slope, a) * rest
+    inverse = tl.where(outside, s, INV_PI) * (1.0 / both)
+    return a, beside(a), far, a * inverse, rest * inverse
 
 
 @triton.jit
-def softsign_shares(x):
-    inverse = tl.div_rn(1.0, 1.0 + tl.abs(x))
-    return shares_of(x, 0.5 * inverse, 0.5 * inverse * inverse)
+def softsign_shares(t):
+    a = 0.5 * reciprocal(1.0 + t)
+    return a, 2.0 * a * a
 
 
 @triton.jit
-def softsign_surprise(z):
-    below = z < 0.0
-    t = tl.abs(z)
-    inverse = tl.div_rn(1.0, 1.0 + t)
-    mass = 0.5 * inverse
-    f = 1.0 - mass
-    # 1 / F(-t) is 2 (1 + t), and F(t) is (1/2 + t) / (1 + t)
-    log = logarithm(tl.where(below, 1.0 + t, f), tl.where(below, 0.0, (1.0 - f) - mass))
-    return tl.where(below, LN2 + log, -log), tl.where(below, inverse, mass / (0.5 + t))
+def softsign_surprise(t):
+    s = 1.0 + t
+    inverse = reciprocal(s)
+    a = 0.5 * inverse
+    far = tl.where(t < INFINITY, LN2 + logarithm(s), t)
+    return a, beside(a), far, a / (0.5 + t), inverse
 
 
 @triton.jit
-def inverse_square_root_shares(x):
-    t = tl.abs(x)
+def inverse_square_root_shares(t):
     square = 1.0 + t * t
     h = tl.sqrt_rn(square)
-    return shares_of(x, tl.div_rn(0.5, square + t * h), tl.div_rn(0.5, square * h))
+    return tl.div_rn(0.5, square + t * h), tl.div_rn(0.5, square * h)
 
 
 @triton.jit
-def inverse_square_root_surprise(z):
-    below = z < 0.0
-    t = tl.abs(z)
-    far = below & (t > FAR)
-    square = 1.0 + t * t
-    h = tl.sqrt_rn(square)
-    half = square + t * h  # of 1 / F(-t); far away that is (2 t)^2
-    mass = tl.div_rn(0.5, half)
-    f = 1.0 - mass
-    s = tl.where(far, t, tl.where(below, half, f))
-    log = logarithm(s, tl.where(below, 0.0, (1.0 - f) - mass))
-    loss = tl.where(below, tl.where(far, 2.0, 1.0) * (log + LN2), -log)
-    # F(t) = (h + t) / (2 h)
-    over = tl.where(far, 2.0, tl.where(below, h + t, 1.0))
-    under = tl.where(far, t, square * tl.where(below, 1.0, h + t))
-    return loss, over / under
+def inverse_square_root_surprise(t):
+    # far away, in units of 2^66: there 1 + t^2 is t^2, and not beyond the largest float
+    distant = t > FAR
+    unit = tl.where(distant, 1.3552527156068805e-20, 1.0)
+    bounded = tl.where(t > LARGEST, LARGEST, t) * unit
+    square = tl.where(distant, 0.0, 1.0) + bounded * bounded
+    inverse = tl.rsqrt(square)
+    h = square * inverse
+    h += (0.5 * inverse) * tl.fma(-h, h, square)
+    half = square + bounded * h  # of 1 / F(-t)
+    a = quotient(0.5, half)
+    log = LN2 + logarithm(half)
+    far = tl.where(t < INFINITY, tl.where(distant, 132.0 * LN2 + log, log), t)
+    # the density is 1/2 h^-3, and 1 - a is (h + t) / (2 h)
+    share = bounded * inverse
+    inverse *= tl.where(t < INFINITY, unit, 0.0)
+    a *= unit * unit
+    return a, beside(a), far, 2.0 * a * inverse, inverse + inverse * share
 
 
 # The squeeze that is the default.
@@ -273,99 +342,86 @@ EPSILON = tl.constexpr(1e-7)
 
 
 @triton.jit
-def clipped(x):
-    above = tl.where(x < EPSILON, EPSILON, x)
-    return tl.where(above > 1.0 - EPSILON, 1.0 - EPSILON, above)
-
-
-@triton.jit
-def hardtanh_inside(x):
-    return tl.where((x > EPSILON) & (1.0 - x > EPSILON), 1.0, 0.0)
-
-
-@triton.jit
 def hardtanh_shares(x):
-    return clipped(x), clipped(1.0 - x), hardtanh_inside(x)
+    a = tl.where(x < 0.5, x, 1.0 - x)
+    inside = tl.where(a > EPSILON, 1.0, 0.0)
+    return tl.where(a < EPSILON, EPSILON, a), inside
 
 
 @triton.jit
-def hardtanh_surprise(x, on):
-    s = tl.where(on, x, 1.0 - x)
-    lost = tl.where(on, 0.0, (1.0 - s) - x)
-    inside = hardtanh_inside(x)
-    low, high = (inside == 0.0) & (s < 0.5), (inside == 0.0) & (s > 0.5)
-    s = tl.where(low, EPSILON, tl.where(high, 1.0, s))
-    lost = tl.where(low, 0.0, tl.where(high, -EPSILON, lost))
-    return -logarithm(s, lost), tl.div_rn(inside, s)
+def hardtanh_surprise(x):
+    a, inside = hardtanh_shares(x)
+    inverse = inside / a
+    return a, beside(a), -logarithm(a), inside / (1.0 - a), inverse
+
+
+@triton.jit
+def is_below(x, ACTIVATION: tl.constexpr):
+    """Whether F(x) < 1/2."""
+    return x < 0.5 if ACTIVATION == "hardtanh" else x < 0.0
 
 
 @triton.jit
 def shares(x, ACTIVATION: tl.constexpr):
     """F(x), 1 - F(x) and the density."""
     if ACTIVATION == "sigmoid":
-        return sigmoid_shares(x)
+        a, density = sigmoid_shares(tl.abs(x))
     elif ACTIVATION == "normal_cdf":
-        return normal_shares(x)
+        a, density = normal_shares(tl.abs(x))
     elif ACTIVATION == "arctan":
-        return arctan_shares(x)
+        a, density = arctan_shares(tl.abs(x))
     elif ACTIVATION == "softsign":
-        return softsign_shares(x)
+        a, density = softsign_shares(tl.abs(x))
     elif ACTIVATION == "inverse_square_root":
-        return inverse_square_root_shares(x)
+        a, density = inverse_square_root_shares(tl.abs(x))
     else:
-        return hardtanh_shares(x)
+        a, density = hardtanh_shares(x)
+    below = is_below(x, ACTIVATION)
+    return tl.where(below, a, 1.0 - a), tl.where(below, 1.0 - a, a), density
 
 
 @triton.jit
-def surprise(x, on, ACTIVATION: tl.constexpr):
-    """-log F(x) where the target is on, -log(1 - F(x)) where not, and pdf / F or pdf / (1 - F)."""
-    z = tl.where(on, x, -x)
+def surprise(x, ACTIVATION: tl.constexpr):
+    """What is said above of `surprise`."""
     if ACTIVATION == "sigmoid":
-        return sigmoid_surprise(z)
+        return sigmoid_surprise(tl.abs(x))
     elif ACTIVATION == "normal_cdf":
-        return normal_surprise(z)
+        return normal_surprise(tl.abs(x))
     elif ACTIVATION == "arctan":
-        return arctan_surprise(z)
+        return arctan_surprise(tl.abs(x))
     elif ACTIVATION == "softsign":
-        return softsign_surprise(z)
+        return softsign_surprise(tl.abs(x))
     elif ACTIVATION == "inverse_square_root":
-        return inverse_square_root_surprise(z)
+        return inverse_square_root_surprise(tl.abs(x))
     else:
-        return hardtanh_surprise(x, on)
+        return hardtanh_surprise(x)
 
 
 # ---- the losses of an element: value and slope in x ----
 
 
 @triton.jit
-def hard_entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr):
-    on = y > 0.5
-    weight = tl.where(on, w * pos_weight, w)
-    loss, hazard = surprise(tl.where(weight == 0.0, 0.0, x), on, ACTIVATION)
-    return weight * loss, tl.where(on, -weight, weight) * hazard
+def sided(on, off, below):
+    """Of what weighs 1 and 0: what is beside the tail, and what is in it."""
+    return tl.where(below, off, on), tl.where(below, on, off)
 
 
 @triton.jit
-def soft_entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr):
+def weighed_surprise(on, off, near, far, flat, steep, below):
+    """Loss and slope where class 1 weighs `on` and class 0 `off`."""
+    beside_it, in_it = sided(on, off, below)
+    # in the tail what weighs 0 may be infinite
+    loss = beside_it * near + unless_zero(in_it, far)
+    slope = beside_it * flat - unless_zero(in_it, steep)
+    return loss, tl.where(below, slope, -slope)
+
+
+@triton.jit
+def entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr):
+    """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x))))."""
+    _, near, far, flat, steep = surprise(x, ACTIVATION)
     on, off = w * pos_weight * y, w * (1.0 - y)
-    loss, hazard = surprise(x, tl.full(x.shape, 1, tl.int1), ACTIVATION)
-    loss_off, hazard_off = surprise(x, tl.full(x.shape, 0, tl.int1), ACTIVATION)
-    return weigh(on, loss) + weigh(off, loss_off), weigh(off, hazard_off) - weigh(on, hazard)
-
-
-@triton.jit
-def entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr, HARD: tl.constexpr, SOFT: tl.constexpr):
-    """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x)))); HARD or SOFT if that is known."""
-    if HARD:
-        loss, slope = hard_entropy(x, y, w, pos_weight, ACTIVATION)
-    elif SOFT:
-        loss, slope = soft_entropy(x, y, w, pos_weight, ACTIVATION)
-    else:
-        if tl.max(((y != 0.0) & (y != 1.0)).to(tl.int32), 0) == 0:
-            loss, slope = hard_entropy(x, y, w, pos_weight, ACTIVATION)
-        else:
-            loss, slope = soft_entropy(x, y, w, pos_weight, ACTIVATION)
-    return loss, slope
+    return weighed_surprise(on, off, near, far, flat, steep, is_below(x, ACTIVATION))
 
 
 @triton.jit
@@ -379,13 +435,11 @@ def squared(x, y, w, ACTIVATION: tl.constexpr):
 @triton.jit
 def fractional_power(x, high, low):
     """x^(high + low) for 0 <= x <= 1 and an exponent in (0, 1), of which `high` has 12 bits."""
-    bits = to_bits(x) + (0x3F800000 - 0x3F3504F3)
-    k = ((bits >> 23) - 127).to(tl.float32)
-    mantissa = from_bits((bits & 0x7FFFFF) + 0x3F3504F3)
+    k, f = exponent_and_rest(x)
     n = tl.floor(high * k + 0.5)
     r = (high * k - n) + low * k
     power = from_bits((n.to(tl.int32) + 127) << 23)
-    result = power * exponential(r * LN2 + (high + low) * logarithm(mantissa, 0.0))
+    result = power * exponential(r * LN2 + (high + low) * log_of_rest(f))
     return tl.where(x < TINY, 0.0, result)
 
 
@@ -399,8 +453,6 @@ def focal(
     high,
     low,
     ACTIVATION: tl.constexpr,
-    HARD: tl.constexpr,
-    SOFT: tl.constexpr,
     ALPHA: tl.constexpr,
     WHOLE: tl.constexpr,
     FRACTION: tl.constexpr,
@@ -409,11 +461,13 @@ def focal(
     if ALPHA:
         w = w * (y * alpha + (1.0 - y) * (1.0 - alpha))
         x = tl.where(w == 0.0, 0.0, x)
-    ones = tl.full(x.shape, 1.0, tl.float32)
-    loss, slope = entropy(x, y, ones, 1.0, ACTIVATION, HARD, SOFT)
-    p, q, density = shares(x, ACTIVATION)
-    e = y * q + (1.0 - y) * p
-    power = fractional_power(e, high, low) if FRACTION else ones
+    a, near, far, flat, steep = surprise(x, ACTIVATION)
+    below = is_below(x, ACTIVATION)
+    loss, slope = weighed_surprise(y, 1.0 - y, near, far, flat, steep, below)
+    beside_it, in_it = sided(y, 1.0 - y, below)
+    e = beside_it * a + in_it * (1.0 - a)
+    density = (1.0 - a) * flat
+    power = fractional_power(e, high, low) if FRACTION else tl.full(x.shape, 1.0, tl.float32)
     if WHOLE == 0:  # one less, of an exponent below 1
         less = tl.where(e < TINY, 0.0, tl.div_rn(power, tl.where(e < TINY, 1.0, e)))
     else:
@@ -426,27 +480,34 @@ def focal(
             if (rest >> (bit + 1)) > 0:
                 square = square * square
         power = less * e
-    # in this order, what underflows is lost for good
-    moved = gamma * ((1.0 - 2.0 * y) * weigh(weigh(less, loss), density))
-    return weigh(w, weigh(power, loss)), weigh(w, moved + weigh(power, slope))
+    # an infinite loss is beyond where the density has any size
+    moved = (gamma - 2.0 * gamma * y) * (less * tl.where(loss == INFINITY, 0.0, loss) * density)
+    return w * unless_zero(power, loss), w * (moved + unless_zero(power, slope))
 
 
 # ---- blocks: each program has BLOCK elements of one row ----
 
 
 @triton.jit
-def place(length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
-    """Row, start and offsets of a program's block, and which elements there are."""
+def start_of(length, parts, SINGLE: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr):
+    """Row and start of a program's part, the offsets of a block, and where in the row it starts."""
     program = tl.program_id(0)
     offsets = tl.arange(0, BLOCK)
     if SINGLE:  # so that the compiler knows how the data is aligned
         row = program * 0
-        within = program.to(tl.int64) * BLOCK
+        within = program.to(tl.int64) * PART
         start = within
     else:
-        row = program // blocks
-        within = (program % blocks).to(tl.int64) * BLOCK
+        row = program // parts
+        within = (program % parts).to(tl.int64) * PART
         start = row.to(tl.int64) * length + within
+    return row, start, offsets, within
+
+
+@triton.jit
+def place(length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
+    """Row, start and offsets of a program's block, and which elements there are."""
+    row, start, offsets, within = start_of(length, blocks, SINGLE, BLOCK, BLOCK)
     return row, start, offsets, within + offsets < length
 
 
@@ -497,7 +558,6 @@ def losses(
     LOSS: tl.constexpr,
     ACTIVATION: tl.constexpr,
     WEIGHTED: tl.constexpr,
-    HARD: tl.constexpr,
     SMOOTHED: tl.constexpr,
     POSITIVE: tl.constexpr,
     ALPHA: tl.constexpr,
@@ -514,14 +574,15 @@ def losses(
     if SMOOTHED:
         y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if LOSS == "cross_entropy":
-        factor = pos_weight if POSITIVE else 1.0
-        loss, slope = entropy(x, y, w, factor, ACTIVATION, HARD, SMOOTHED)
+        factor = 1.0
+        if POSITIVE:
+            factor = pos_weight
+            x = tl.where((y == 1.0) & (factor * y == 0.0), 0.0, x)  # weighs nothing
+        loss, slope = entropy(x, y, w, factor, ACTIVATION)
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, ACTIVATION)
     else:
-        loss, slope = focal(
-            x, y, w, alpha, gamma, high, low, ACTIVATION, HARD, SMOOTHED, ALPHA, WHOLE, FRACTION
-        )
+        loss, slope = focal(x, y, w, alpha, gamma, high, low, ACTIVATION, ALPHA, WHOLE, FRACTION)
     if GRADIENT:
         tl.store(gradient + start + offsets, slope * scale, there)
     if EACH:
@@ -584,19 +645,27 @@ def rescale(
     gradient,
     upstream,
     length,
-    blocks,
-    scale,
-    EACH: tl.constexpr,
+    chunks,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
-    """Multiplies by upstream / scale, and moves nothing where that is 1."""
-    row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
-    if EACH:
-        factor = tl.load(upstream + start + offsets, there, other=0.0).to(tl.float32)
-    else:
-        factor = tl.full([BLOCK], 1.0, tl.float32) * tl.load(upstream + row).to(tl.float32)
-    there = there & (factor != scale)
-    factor = tl.div_rn(factor, tl.full([BLOCK], 1.0, tl.float32) * scale)
+    """Multiplies chunks of rows by what is upstream of each, and moves nothing where that is 1."""
+    row, start, offsets, within = start_of(length, chunks, SINGLE, BLOCK, CHUNK)
+    factor = tl.load(upstream + row).to(tl.float32)
+    if factor != 1.0:
+        left = length - within
+        for turn in range(CHUNK // BLOCK):
+            at = turn * BLOCK + offsets
+            values = tl.load(gradient + start + at, at < left, other=0.0)
+            tl.store(gradient + start + at, weigh(factor, values), at < left)
+
+
+@triton.jit
+def multiply(gradient, upstream, length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
+    """Multiplies each element by its own, likewise."""
+    _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    factor = tl.load(upstream + start + offsets, there, other=1.0).to(tl.float32)
+    there = there & (factor != 1.0)
     values = tl.load(gradient + start + offsets, there, other=0.0)
     tl.store(gradient + start + offsets, weigh(factor, values), there)

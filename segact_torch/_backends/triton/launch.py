@@ -9,7 +9,7 @@ x is float32, float16 or bfloat16, y and w are of any dtype, and are read as the
 elements leaves its float32 sum, and these are added in float64, in one order.
 """
 
-import contextlib
+import functools
 import math
 from typing import Any
 
@@ -24,7 +24,9 @@ NAMES = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root", "
 
 # Of each program: 8 elements a thread are two loads of 16 bytes in flight, and short enough a run
 # for a float32 sum.
-BLOCK, NUM_WARPS = 1024, 4
+BLOCK, NUM_WARPS = 512, 2
+# What `rescale` goes through in one program, which mostly has nothing to do but to look.
+CHUNK, CHUNK_WARPS = 65536, 8
 # A kernel is compiled for every whole part of gamma.
 LARGEST_GAMMA = 1024.0
 # Rows shorter than this are rather copied, if copying makes them longer.
@@ -32,21 +34,36 @@ SHORT = 256
 
 
 class Rows:
-    """x as rows of what is summed over `axis`, in the order of its memory.
+    """How a tensor of this shape and these strides lies in rows of what is summed over `axis`.
 
-    The rows lie over the smallest leading set of dimensions, in that order, that holds all kept
-    ones: their sums are then added over those of them that are not kept. Only where a row would be
-    short for no need is x copied, with the kept dimensions first, and otherwise if it has gaps.
+    The rows lie over the smallest leading set of dimensions, in the order of the memory, that holds
+    all kept ones: their sums are then added over those of them that are not kept. Only where a row
+    would be short for no need are tensors copied, with the kept dimensions first, and otherwise if
+    they have gaps.
+
+    Mostly a tensor lies so already (`in_place`), and rows are groups in their order (`plain`): then
+    nothing is done here but to allocate and to launch, since the time of the host is what a small
+    loss takes.
     """
 
-    def __init__(self, x: Tensor, axis: Axis) -> None:
-        self.shape = x.shape
-        self.kept = [a for a in range(x.ndim) if a not in axis] if axis else []
-        self.order = sorted(range(x.ndim), key=x.stride().__getitem__, reverse=True)
+    def __init__(self, shape: torch.Size, strides: tuple[int, ...], axis: Axis) -> None:
+        self.shape, self.strides = shape, strides
+        self.kept = [a for a in range(len(shape)) if a not in axis] if axis else []
+        self.order = sorted(range(len(shape)), key=strides.__getitem__, reverse=True)
         self._lead()
         if self.length < SHORT and any(a not in self.kept for a in self.leading):
             self.order = self.kept + [a for a in self.order if a not in self.kept]
             self._lead()
+        dense = [1]
+        for a in reversed(self.order[1:]):
+            dense.append(dense[-1] * shape[a])
+        pairs = zip(self.order, reversed(dense), strict=False)
+        self.in_place = all(shape[a] == 1 or strides[a] == stride for a, stride in pairs)
+        self.groups = [shape[a] for a in self.kept]
+        self.plain = [a for a in self.leading if shape[a] > 1] == [
+            a for a in self.kept if shape[a] > 1
+        ]
+        self.compiled: dict[Any, Any] = {}
 
     def _lead(self) -> None:
         last = max((self.order.index(a) for a in self.kept if self.shape[a] > 1), default=-1)
@@ -56,26 +73,30 @@ class Rows:
 
     def of(self, x: Tensor) -> Tensor:
         """A tensor of the shape of x, laid out in rows; bool as the bytes that it is."""
-        x = x.detach().resolve_neg().permute(self.order).contiguous()
-        return x.view(torch.uint8) if x.dtype == torch.bool else x
+        if not self.in_place or x.stride() != self.strides or x.is_neg():
+            x = x.detach().resolve_neg().permute(self.order).contiguous()
+        return x.detach().view(torch.uint8) if x.dtype == torch.bool else x
 
     def empty(self, x: Tensor) -> Tensor:
         """A float32 tensor of the shape of x, laid out in rows."""
+        if self.in_place:
+            return torch.empty_like(x, dtype=torch.float32)
         flat = x.new_empty([self.shape[a] for a in self.order], dtype=torch.float32)
         return flat.permute([self.order.index(a) for a in range(len(self.order))])
 
-    def spread(self, groups: Tensor) -> Tensor:
-        """What there is for every group, (..., *groups), for every row, (..., rows)."""
-        front = groups.shape[: groups.ndim - len(self.kept)]
-        sizes = [size if a in self.kept else 1 for a, size in enumerate(self.shape)]
-        full = groups.reshape(*front, *sizes)
-        ordered = full.permute([*range(len(front)), *(len(front) + a for a in self.order)])
-        leading = [self.shape[a] for a in self.leading]
-        rest = [1] * (len(self.order) - len(leading))
-        return ordered.expand([*front, *leading, *rest]).reshape([*front, self.rows]).contiguous()
+    def back(self, values: Tensor, x: Tensor) -> Tensor:
+        """What `empty` gave, in the memory layout of x."""
+        return values if self.in_place else torch.empty_like(x, dtype=torch.float32).copy_(values)
+
+    def parts(self, x: Tensor, *front: int) -> Tensor:
+        """Room for what every block leaves, (*front, rows, blocks), as `gather` wants it."""
+        rows = self.groups if self.plain else [self.rows]
+        return x.new_empty((*front, *rows, self.blocks), dtype=torch.float64)
 
     def gather(self, parts: Tensor) -> Tensor:
-        """The sums (..., *groups) of what there is for every block, (..., rows, blocks)."""
+        """The sums (*front, *groups) of `parts`."""
+        if self.plain:
+            return parts.sum(-1)
         front = parts.shape[:-2]
         ones = [1] * (len(self.order) - len(self.leading))
         full = parts.view(*front, *(self.shape[a] for a in self.leading), *ones, parts.shape[-1])
@@ -85,41 +106,93 @@ class Rows:
         back = [order.index(a) for a in self.kept]
         return sums.permute([*range(len(front)), *(len(front) + i for i in back)]).contiguous()
 
-    def launch(self, kernel: Any, *arguments: Any, times: int = 1, **constants: Any) -> None:
-        """Run a kernel on all blocks; the arguments are what comes around length and blocks.
-
-        With `times`, a program has so many times the elements, and twice the warps.
-        """
-        before, after = arguments
-        block, warps = block_of(self.length, times)
-        blocks = -(-self.length // block)
-        device = before[0].device
-        guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-        constants |= {"SINGLE": self.rows == 1, "BLOCK": block, "num_warps": warps}
-        with guard:
-            kernel[(self.rows * blocks,)](*before, self.length, blocks, *after, **constants)
+    def spread(self, groups: Tensor) -> Tensor:
+        """What there is for every group, (..., *groups), for every row, (..., rows)."""
+        if self.plain:
+            return groups.contiguous()
+        front = groups.shape[: groups.ndim - len(self.kept)]
+        sizes = [size if a in self.kept else 1 for a, size in enumerate(self.shape)]
+        full = groups.reshape(*front, *sizes)
+        ordered = full.permute([*range(len(front)), *(len(front) + a for a in self.order)])
+        leading = [self.shape[a] for a in self.leading]
+        rest = [1] * (len(self.order) - len(leading))
+        return ordered.expand([*front, *leading, *rest]).reshape([*front, self.rows]).contiguous()
 
     @property
     def blocks(self) -> int:
         """Of a row."""
         return -(-self.length // block_of(self.length)[0])
 
+    def launch(
+        self,
+        kernel: Any,
+        tensors: tuple[Tensor, ...],
+        numbers: tuple[float, ...],
+        constants: tuple[Any, ...],
+        chunked: bool = False,
+    ) -> None:
+        """Run a kernel on all blocks, or on chunks of many.
 
-def block_of(length: int, times: int = 1) -> tuple[int, int]:
-    """The elements of a program and its warps: less, if the rows are shorter."""
-    whole, warps = BLOCK * times, NUM_WARPS * min(times, 2)
-    block = whole
+        Its parameters are tensors, length, blocks, numbers, constants, SINGLE and BLOCK, and CHUNK
+        if there are chunks.
+        """
+        if chunked:
+            block, warps = block_of(self.length, CHUNK_WARPS)
+            part = block
+            while part < min(self.length, CHUNK):
+                part *= 2
+            constants = (*constants, self.rows == 1, block, part)
+        else:
+            block, warps = block_of(self.length)
+            part = block
+            constants = (*constants, self.rows == 1, block)
+        blocks = -(-self.length // part)
+        arguments = (*tensors, self.length, blocks, *numbers, *constants)
+        device = tensors[0].get_device()  # -1 on a CPU
+        if device >= 0 and device != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                self._launch(kernel, arguments, len(tensors), constants, warps, device)
+        else:
+            self._launch(kernel, arguments, len(tensors), constants, warps, device)
+
+    def _launch(
+        self,
+        kernel: Any,
+        arguments: tuple[Any, ...],
+        tensors: int,
+        constants: tuple[Any, ...],
+        warps: int,
+        device: int,
+    ) -> None:
+        # Triton works out for each launch which of its compiled variants fits: it depends on the
+        # dtypes and on what is a multiple of 16. Here lengths are known, and the rest is looked up.
+        pointers = arguments[:tensors]
+        key = (
+            *(kernel.fn, device, warps, constants),
+            *[t.dtype for t in pointers],
+            *[t.data_ptr() % 16 == 0 for t in pointers],
+        )
+        grid = (self.rows * arguments[tensors + 1], 1, 1)
+        found = self.compiled.get(key)
+        if found is not None:
+            found[grid](*arguments)
+            return
+        found = kernel[grid](*arguments, num_warps=warps)
+        # Before Triton 3.3 what is compiled takes other arguments than the kernel.
+        signature = getattr(getattr(found, "src", None), "signature", ())
+        if list(signature) == list(kernel.arg_names):
+            self.compiled[key] = found
+
+
+rows_of = functools.lru_cache(maxsize=4096)(Rows)
+
+
+def block_of(length: int, warps: int = 0) -> tuple[int, int]:
+    """The elements of a program, or of one turn of its loop, and its warps: less for short rows."""
+    block, warps = (BLOCK // NUM_WARPS * warps, warps) if warps else (BLOCK, NUM_WARPS)
     while block > 128 and block // 2 >= length:
-        block //= 2
-    return block, max(1, warps * block // whole)
-
-
-def _alike(gradient: Tensor, x: Tensor) -> Tensor:
-    """The gradient in the memory layout of x, in which it is unless x had to be copied."""
-    like = torch.empty_like(x, dtype=torch.float32, device="meta").stride()
-    if gradient.stride() == like:
-        return gradient
-    return torch.empty_like(x, dtype=torch.float32).copy_(gradient)
+        block, warps = block // 2, max(1, warps // 2)
+    return block, warps
 
 
 def _losses(
@@ -136,33 +209,31 @@ def _losses(
     alpha: float | None = None,
     gamma: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    rows = Rows(x, axis)
+    rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
     each = not axis
-    out = rows.empty(x) if each else x.new_empty([rows.rows, rows.blocks], dtype=torch.float64)
+    out = rows.empty(x) if each else rows.parts(x)
     slopes = rows.empty(x) if gradient else None
     whole = math.floor(gamma)
     fraction = gamma - whole
     high = math.floor(fraction * 4096) / 4096
-    numbers = (scale, label_smoothing, pos_weight, alpha or 0.0, gamma, high, fraction - high)
     rows.launch(
         kernels.losses,
-        (ordered, rows.of(y), ordered if w is None else rows.of(w), out, slopes if gradient else x),
-        [float(number) for number in numbers],
-        LOSS=loss,
-        ACTIVATION=activation,
-        WEIGHTED=w is not None,
-        HARD=y.dtype == torch.bool and label_smoothing == 0,
-        SMOOTHED=label_smoothing != 0,
-        POSITIVE=pos_weight != 1,
-        ALPHA=alpha is not None,
-        WHOLE=whole,
-        FRACTION=fraction != 0,
-        EACH=each,
-        GRADIENT=gradient,
+        (
+            *(ordered, rows.of(y), ordered if w is None else rows.of(w), out),
+            ordered if slopes is None else slopes,
+        ),
+        (
+            *(float(scale), float(label_smoothing), float(pos_weight)),
+            *(float(alpha or 0.0), float(gamma), high, fraction - high),
+        ),
+        (
+            *(loss, activation, w is not None, label_smoothing != 0, pos_weight != 1),
+            *(alpha is not None, whole, fraction != 0, each, gradient),
+        ),
     )
-    value = _alike(out, x) if each else rows.gather(out)
-    return value, None if slopes is None else _alike(slopes, x)
+    value = rows.back(out, x) if each else rows.gather(out)
+    return value, None if slopes is None else rows.back(slopes, x)
 
 
 def cross_entropy(
@@ -231,22 +302,22 @@ def focal_cross_entropy(
     return _losses("focal", x, y, w, axis, activation, scale, gradient, **options)
 
 
-def rescale(gradient: Tensor, upstream: Tensor, scale: float, axis: Axis) -> Tensor:
-    """The gradient of sums under `upstream`, in place, from one that was made with `scale`.
+def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
+    """The gradient under `upstream`, in place, which is neither read nor written where that is 1.
 
-    Multiplied by upstream / scale, but neither read nor written where the two are equal in float32.
     A gradient of 0 stays 0 under any upstream.
 
     Args:
         gradient: what one of the losses returned for this axis.
         upstream: of the shape of their value.
     """
-    rows = Rows(gradient, axis)
+    rows = rows_of(gradient.shape, gradient.stride(), axis)
     ordered = rows.of(gradient)
-    factors = rows.of(upstream.expand(rows.shape)) if not axis else rows.spread(upstream.detach())
-    # few programs: they mostly have nothing to do but to look
-    rows.launch(kernels.rescale, (ordered, factors), [float(scale)], times=8, EACH=not axis)
-    if ordered.data_ptr() != gradient.data_ptr():
+    if axis:
+        rows.launch(kernels.rescale, (ordered, rows.spread(upstream)), (), (), chunked=True)
+    else:
+        rows.launch(kernels.multiply, (ordered, rows.of(upstream)), (), ())
+    if ordered is not gradient:
         gradient.permute(rows.order).copy_(ordered)
     return gradient
 
@@ -256,16 +327,11 @@ def areas(x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, activation: str) -
 
     x, y and w as for `cross_entropy`.
     """
-    rows = Rows(x, axis)
+    rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
-    out = x.new_empty([3, rows.rows, rows.blocks], dtype=torch.float64)
-    rows.launch(
-        kernels.areas,
-        (ordered, rows.of(y), ordered if w is None else rows.of(w), out),
-        (),
-        ACTIVATION=activation,
-        WEIGHTED=w is not None,
-    )
+    out = rows.parts(x, 3)
+    tensors = (ordered, rows.of(y), ordered if w is None else rows.of(w), out)
+    rows.launch(kernels.areas, tensors, (), (activation, w is not None))
     return rows.gather(out)
 
 
@@ -277,20 +343,12 @@ def areas_gradient(
     pdf(x) w ((1 - y) slopes[1] + y (slopes[0] - slopes[2])), in float32 and in the memory layout of
     x. An infinite slope of what weighs 0, or has a density of 0, is 0.
     """
-    rows = Rows(x, axis)
+    rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
     gradient = rows.empty(x)
-    rows.launch(
-        kernels.areas_gradient,
-        (
-            ordered,
-            rows.of(y),
-            ordered if w is None else rows.of(w),
-            rows.spread(slopes.detach().float()),
-            gradient,
-        ),
-        (rows.rows,),
-        ACTIVATION=activation,
-        WEIGHTED=w is not None,
+    tensors = (
+        *(ordered, rows.of(y), ordered if w is None else rows.of(w)),
+        *(rows.spread(slopes.float()), gradient),
     )
-    return _alike(gradient, x)
+    rows.launch(kernels.areas_gradient, tensors, (rows.rows,), (activation, w is not None))
+    return rows.back(gradient, x)
