@@ -29,7 +29,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 LOSSES = ("cross_entropy", "squared_error", "focal")
-KERNELS = (*LOSSES, "areas", "areas_gradient", "rescale")
+KERNELS = (*LOSSES, "overlap", "overlap_gradient", "rescale")
 
 
 @dataclass(frozen=True)

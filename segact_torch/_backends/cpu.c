@@ -496,9 +496,9 @@ EXPORT int segact_overlap_gradient(int threads, int64_t rows, int64_t n, const f
         struct block b;
         struct room room;
         int64_t start = locate(&all, i, &b), row = i / blocks_of(n);
-        float total = slopes[rows + row], error = slopes[row] + total;
+        float error = slopes[row], whole = slopes[rows + row];
         if (w) put_weights(&b, w + start, &room);
-        slope(b, tp * total - fn * error, fp * error, density + start);
+        slope(b, (tp - fn) * whole - fn * error, fp * (error + whole), density + start);
     }
     return 1;
 }

@@ -36,6 +36,8 @@ BOUNDS = {
     "squared_error": (8, 8),
     "binary_focal_cross_entropy": (13, 16),
 }
+# Of true positives, false positives and false negatives.
+COSTS = (2.0, 0.5, 0.75)
 FOCAL = {"gamma": 2.0, "alpha": None, "label_smoothing": 0.0}
 
 
@@ -197,6 +199,21 @@ def assert_sums(got, exact, axis, scale=1.0):
     assert (gradient.double() - scale * slope).abs().max() <= 1e-5 * scale * slope.abs().max()
 
 
+def exact_overlap(x, y, w, axis, name="softsign"):
+    """The two sums in float64, by their definition."""
+    f = segact_torch.get_activation(name)
+    p, q, (tp, fp, fn) = f.cdf(x.double()), f.sf(x.double()), COSTS
+    error = fp * (1 - y) * p + fn * y * q
+    return torch.stack([(w.double() * part).sum(axis) for part in (error, tp * y * p + error)])
+
+
+def exact_overlap_gradient(x, y, w, slopes, name="softsign"):
+    (of_error, of_whole), (tp, fp, fn) = slopes.double(), COSTS
+    both = of_error + of_whole
+    density = segact_torch.get_activation(name).pdf(x.double()) * w.double()
+    return density * ((1 - y) * fp * both + y * (tp * of_whole - fn * both))
+
+
 @interpreted
 @pytest.mark.parametrize("axis", AXES.values(), ids=AXES)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -213,16 +230,11 @@ def test_groups_in_every_layout(axis, layout):
     assert backend.rescale(got[1], upstream, axis) is got[1]
     torch.testing.assert_close(got[1].double(), before.double() * full, rtol=3e-7, atol=0)
 
-    areas = backend.areas(layout(x), y, w, axis, "softsign")
-    p = segact_torch.softsign(x.double())
-    parts = [w.double() * part for part in (y * p, (1 - y) * p, y * (1 - p))]
-    exact = torch.stack([part.sum(axis) for part in parts])
-    torch.testing.assert_close(areas, exact, rtol=1e-6, atol=0)
-    slopes = torch.linspace(-1, 2, areas.numel()).reshape(areas.shape)
-    got = backend.areas_gradient(layout(x), y, w, axis, "softsign", slopes)
-    hit, false_alarm, miss = slopes.reshape(3, *full.shape).double()
-    pdf = segact_torch.softsign.pdf(x.double()) * w.double()
-    slope = pdf * ((1 - y) * false_alarm + y * (hit - miss))
+    sums = backend.overlap(layout(x), y, w, axis, "softsign", COSTS)
+    torch.testing.assert_close(sums.double(), exact_overlap(x, y, w, axis), rtol=1e-6, atol=0)
+    slopes = torch.linspace(-1, 2, sums.numel()).reshape(sums.shape)
+    got = backend.overlap_gradient(layout(x), y, w, axis, "softsign", COSTS, slopes)
+    slope = exact_overlap_gradient(x, y, w, slopes.reshape(2, *full.shape))
     assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
     assert got.stride() == torch.empty_like(layout(x)).stride()
 
@@ -230,15 +242,14 @@ def test_groups_in_every_layout(axis, layout):
 @interpreted
 @every
 @pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
-def test_areas_of_every_activation(name, hard):
+def test_overlap_of_every_activation(name, hard):
     x, y = batch(hard)
-    f = segact_torch.get_activation(name)
-    p, q, pdf = f.cdf(x.double()), f.sf(x.double()), f.pdf(x.double())
-    exact = torch.stack([part.sum(ALL) for part in (y * p, (1 - y) * p, y * q)])
-    torch.testing.assert_close(backend.areas(x, y, None, ALL, name), exact, rtol=1e-6, atol=0)
-    slopes = torch.tensor([-0.3, 0.7, 0.2])
-    got = backend.areas_gradient(x, y, None, ALL, name, slopes)
-    slope = pdf * (0.7 * (1 - y) - 0.5 * y)
+    sums = backend.overlap(x, y, None, ALL, name, COSTS)
+    exact = exact_overlap(x, y, torch.ones_like(x), ALL, name)
+    torch.testing.assert_close(sums.double(), exact, rtol=1e-6, atol=0)
+    slopes = torch.tensor([-0.3, 0.7])
+    got = backend.overlap_gradient(x, y, None, ALL, name, COSTS, slopes)
+    slope = exact_overlap_gradient(x, y, torch.ones_like(x), slopes, name)
     assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
 
 
@@ -288,7 +299,7 @@ def test_a_weight_of_zero_leaves_nothing(name):
     spoilt, odd = x.clone(), y.clone()
     spoilt[..., 0], odd[..., 0] = torch.nan, 255
     spoilt[0, ..., 0], odd[1, ..., 0] = torch.inf, torch.nan
-    slopes = torch.tensor([torch.inf, 1.0, 0.5])
+    slopes = torch.tensor([torch.inf, 1.0])
     for function, more in (
         (backend.cross_entropy, ()),
         (backend.squared_error, ()),
@@ -301,18 +312,22 @@ def test_a_weight_of_zero_leaves_nothing(name):
             assert torch.equal(its, gradient)
             assert (its[..., 0] == 0).all()
             assert axis or (again[..., 0] == 0).all()
-    assert torch.equal(backend.areas(spoilt, odd, w, ALL, name), backend.areas(x, y, w, ALL, name))
-    assert (backend.areas_gradient(spoilt, odd, w, ALL, name, slopes)[..., 0] == 0).all()
+    sums, again = (backend.overlap(*b, w, ALL, name, COSTS) for b in ((x, y), (spoilt, odd)))
+    assert torch.equal(again, sums)
+    got = backend.overlap_gradient(spoilt, odd, w, ALL, name, COSTS, slopes)
+    assert (got[..., 0] == 0).all()
 
 
 @interpreted
 def test_infinite_slopes_of_nothing():
     x, y = torch.tensor([40.0, 40.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
-    slopes = torch.tensor([-torch.inf, 1.0, 0.0])
-    got = backend.areas_gradient(x, y, None, (0,), "normal_cdf", slopes)
+    slopes = torch.tensor([0.0, torch.inf])
+    got = backend.overlap_gradient(x, y, None, (0,), "normal_cdf", (2.0, 1.0, 1.0), slopes)
     assert got[:2].tolist() == [0, 0]
-    assert got[2] > 0
-    assert got[3] == -torch.inf
+    assert got[2] == torch.inf
+    got = backend.overlap_gradient(x, y, None, (0,), "normal_cdf", (2.0, 0.0, 0.0), slopes)
+    assert got[:2].tolist() == [0, 0]
+    assert got[3] == torch.inf
 
 
 @interpreted
@@ -440,7 +455,7 @@ def script():
     [
         *(("cross_entropy", "normal_cdf"), ("cross_entropy", "inverse_square_root")),
         *(("squared_error", "normal_cdf"), ("focal", "normal_cdf")),
-        *(("areas", "normal_cdf"), ("areas_gradient", "sigmoid"), ("rescale", "")),
+        *(("overlap", "normal_cdf"), ("overlap_gradient", "sigmoid"), ("rescale", "")),
     ],
 )
 def test_no_register_is_spilled(script, kernel, activation, target):

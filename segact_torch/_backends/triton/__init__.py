@@ -2,7 +2,7 @@
 
 One kernel reads raw outputs (float32, float16, bfloat16), targets and weights (any dtype, as they
 are), and leaves sums and gradient: three tensors moved for a loss of each element, and five for the
-areas, whose gradient works the density out again. Nothing makes the host wait.
+overlap losses, whose gradient works the density out again. Nothing makes the host wait.
 
     kernels     what the device runs
     launch      the same as functions of tensors
@@ -36,7 +36,7 @@ def probe() -> None:
     """Run a kernel, so that what is missing here is known before a loss asks for it."""
     if torch.cuda.is_available():
         x = torch.zeros(1, device="cuda")
-        launch.areas(x, x, None, (0,), "softsign")
+        launch.overlap(x, x, None, (0,), "softsign", (1.0, 1.0, 1.0))
 
 
 def cross_entropy(
@@ -73,21 +73,12 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name)
-    hits, false_alarms, misses = launch.areas(*arguments)
-    error = fp * false_alarms + fn * misses
-    value = torch.stack([error, tp * hits + error]).float()
+    costs = (float(tp), float(fp), float(fn))
+    arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name, costs)
+    value = launch.overlap(*arguments)
     if not is_differentiated(batch):
         return value, None
-
-    def gradient(upstream: Tensor) -> Tensor:
-        of_error, of_whole = upstream
-        slopes = torch.stack(
-            [tp * of_whole, fp * (of_error + of_whole), fn * (of_error + of_whole)]
-        )
-        return launch.areas_gradient(*arguments, slopes)
-
-    return value, gradient
+    return value, lambda upstream: launch.overlap_gradient(*arguments, upstream)
 
 
 def _elements(

@@ -592,31 +592,33 @@ def losses(
 
 
 @triton.jit
-def areas(
+def overlap(
     x,
     y,
     w,
     out,
     length,
     blocks,
+    tp,
+    fp,
+    fn,
     ACTIVATION: tl.constexpr,
     WEIGHTED: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The block's sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) into `out` (3, programs)."""
+    """The block's fp FP + fn FN and tp TP + fp FP + fn FN into `out` (2, programs)."""
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
     p, q, _ = shares(x, ACTIVATION)
+    error = total(w * (fp * ((1.0 - y) * p) + fn * (y * q)), there)
     out += tl.program_id(0)
-    programs = tl.num_programs(0).to(tl.int64)
-    tl.store(out, total(w * y * p, there))
-    tl.store(out + programs, total(w * (1.0 - y) * p, there))
-    tl.store(out + 2 * programs, total(w * y * q, there))
+    tl.store(out, error)
+    tl.store(out + tl.num_programs(0).to(tl.int64), tp * total(w * y * p, there) + error)
 
 
 @triton.jit
-def areas_gradient(
+def overlap_gradient(
     x,
     y,
     w,
@@ -625,15 +627,18 @@ def areas_gradient(
     length,
     blocks,
     rows,
+    tp,
+    fp,
+    fn,
     ACTIVATION: tl.constexpr,
     WEIGHTED: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The gradient of a loss whose slopes in the areas are `slopes` (3, rows)."""
+    """The gradient of a loss whose slopes in the two sums are `slopes` (2, rows)."""
     row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
-    on = tl.load(slopes + row) - tl.load(slopes + 2 * rows + row)
-    off = tl.load(slopes + rows + row)
+    of_error, of_whole = tl.load(slopes + row), tl.load(slopes + rows + row)
+    on, off = (tp - fn) * of_whole - fn * of_error, fp * (of_error + of_whole)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
     _, _, density = shares(x, ACTIVATION)
     slope = weigh(w * (1.0 - y), off) + weigh(w * y, on)

@@ -322,26 +322,41 @@ def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
     return gradient
 
 
-def areas(x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, activation: str) -> Tensor:
-    """The sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) over `axis`: float64, (3, *groups).
+def overlap(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    activation: str,
+    costs: tuple[float, float, float],
+) -> Tensor:
+    """fp FP + fn FN and tp TP + fp FP + fn FN, stacked: float32, (2, *groups).
 
-    x, y and w as for `cross_entropy`.
+    TP, FP and FN are the sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) over `axis`; costs is
+    (tp, fp, fn); x, y and w are as for `cross_entropy`.
     """
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
-    out = rows.parts(x, 3)
+    out = rows.parts(x, 2)
     tensors = (ordered, rows.of(y), ordered if w is None else rows.of(w), out)
-    rows.launch(kernels.areas, tensors, (), (activation, w is not None))
-    return rows.gather(out)
+    rows.launch(kernels.overlap, tensors, costs, (activation, w is not None))
+    return rows.gather(out).float()
 
 
-def areas_gradient(
-    x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, activation: str, slopes: Tensor
+def overlap_gradient(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    activation: str,
+    costs: tuple[float, float, float],
+    slopes: Tensor,
 ) -> Tensor:
-    """The gradient in x of a loss with these slopes, (3, *groups), in its areas.
+    """The gradient in x of a loss with these slopes, (2, *groups), in its two sums.
 
-    pdf(x) w ((1 - y) slopes[1] + y (slopes[0] - slopes[2])), in float32 and in the memory layout of
-    x. An infinite slope of what weighs 0, or has a density of 0, is 0.
+    The density times w times (1 - y) fp (e + v) + y ((tp - fn) v - fn e), where (e, v) are the
+    slopes: in float32 and in the memory layout of x. An infinite slope of what weighs 0, or has a
+    density of 0, is 0.
     """
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
@@ -350,5 +365,6 @@ def areas_gradient(
         *(ordered, rows.of(y), ordered if w is None else rows.of(w)),
         *(rows.spread(slopes.float()), gradient),
     )
-    rows.launch(kernels.areas_gradient, tensors, (rows.rows,), (activation, w is not None))
+    numbers = (rows.rows, *costs)
+    rows.launch(kernels.overlap_gradient, tensors, numbers, (activation, w is not None))
     return rows.back(gradient, x)
