@@ -48,8 +48,10 @@ def unless_zero(weight, value):
 
 
 @triton.jit
-def exponential(x):
-    """exp(x) for x < 88; 0 below the smallest normal number."""
+def exponential_parts(x):
+    """(power, rest): exp(x) = power (1 + rest) for x < 88; 0 below the smallest normal number."""
+    gone = x < -87.3365
+    x = tl.where(gone, 0.0, x)
     shift = 12582912.0  # 3/2 2^23: adding it rounds to an integer
     shifted = x * 1.44269504088896341 + shift
     k = shifted - shift
@@ -60,9 +62,15 @@ def exponential(x):
     p = p * r + 0.04166646500604005
     p = p * r + 0.16666666681614256
     p = p * r + 0.5000000013457727
-    mantissa = (p * (r * r) + r) + 1.0
     power = from_bits((to_bits(shifted) - 0x4B400000 + 127) << 23)
-    return tl.where(x < -87.3365, 0.0, mantissa * power)
+    return tl.where(gone, 0.0, power), p * (r * r) + r
+
+
+@triton.jit
+def exponential(x):
+    """exp(x) for x < 88; 0 below the smallest normal number."""
+    power, rest = exponential_parts(x)
+    return power * (1.0 + rest)
 
 
 @triton.jit
@@ -110,7 +118,7 @@ def log1p_unit(e):
     p = p * v + 0.13260901577718714
     p = p * v - 0.28852710137197934
     p = p * v - 0.1890697800867573  # one less than the quotient
-    return e + e * p
+    return tl.fma(e, p, e)
 
 
 @triton.jit
@@ -127,7 +135,7 @@ def beside(a):
     p = p * v + 0.6338717281332293
     p = p * v + 0.7304201789049338
     p = p * v + 0.1507282937282726  # one less than the quotient
-    return a + a * p
+    return tl.fma(a, p, a)
 
 
 @triton.jit
@@ -174,7 +182,10 @@ def arctangent(s):
 @triton.jit
 def sigmoid_shares(t):
     e = exponential(-t)
-    inverse = reciprocal(1.0 + e)
+    s = 1.0 + e
+    inverse = reciprocal(s)
+    # the inverse of all of 1 + e, also of what rounding took from s
+    inverse -= inverse * inverse * (e - (s - 1.0))
     a = e * inverse
     return a, a * inverse
 
@@ -196,13 +207,14 @@ INV_SQRT_TWO_PI_LOW = tl.constexpr(1.6499151432678e-5)
 
 @triton.jit
 def bell(t):
-    """(high, low): exp(-t^2 / 2) = high (1 + low), from the exact square of leading bits."""
+    """(power, rest, low): exp(-t^2 / 2) = power (1 + rest) (1 + low), from exact leading bits."""
     bounded = tl.where(t > 14.0, 14.0, t)  # from where on it is 0
     lead = from_bits(to_bits(bounded) & ~0xFFF)
     rest = bounded - lead
     r = -rest * (lead + 0.5 * rest)
     low = r * (1.0 + r * (0.5 + r * (0.16666666666666666 + r * 0.041666666666666664)))
-    return exponential(-0.5 * (lead * lead)), low
+    power, high = exponential_parts(-0.5 * (lead * lead))
+    return power, high, low
 
 
 @triton.jit
@@ -227,15 +239,17 @@ def scaled_numerator(t):
 def normal_tail(t):
     """F(-t), exp(t^2 / 2) F(-t), the density, and the numerator of the second."""
     t = tl.where(t > 1e9, 1e9, t)
-    high, low = bell(t)
+    power, rest, low = bell(t)
     n = scaled_numerator(t)
     over, under = 0.5 + n, t + 1.25
     scaled = quotient(over, under)
     # what both sums lost counts in the product, to a quarter: `over` is about 1/2
     lost_over, lost_under = n - (over - 0.5), t - (under - 1.25)
     better = low + 2.0 * (lost_over - lost_under * scaled)
-    density = high * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * low + INV_SQRT_TWO_PI_LOW))
-    return high * (scaled + scaled * better), scaled, density, over
+    # 1 + rest is not rounded on the way to F(-t), whose bound is the nearest
+    mass = power * (scaled + scaled * (rest + (better + better * rest)))
+    density = INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * low + INV_SQRT_TWO_PI_LOW)
+    return mass, scaled, power * (1.0 + rest) * density, over
 
 
 @triton.jit
@@ -277,7 +291,7 @@ def arctan_tail(t):
 @triton.jit
 def arctan_shares(t):
     a, outside, _, square, _ = arctan_tail(t)
-    density = INV_PI / (1.0 + square)
+    density = quotient(INV_PI, 1.0 + square)
     return a, tl.where(outside, square, 1.0) * density
 
 
@@ -311,9 +325,9 @@ def softsign_surprise(t):
 
 @triton.jit
 def inverse_square_root_shares(t):
-    square = 1.0 + t * t
+    square = tl.fma(t, t, 1.0)
     h = tl.sqrt_rn(square)
-    return tl.div_rn(0.5, square + t * h), tl.div_rn(0.5, square * h)
+    return tl.div_rn(0.5, tl.fma(t, h, square)), tl.div_rn(0.5, square * h)
 
 
 @triton.jit
@@ -322,12 +336,17 @@ def inverse_square_root_surprise(t):
     distant = t > FAR
     unit = tl.where(distant, 1.3552527156068805e-20, 1.0)
     bounded = tl.where(t > LARGEST, LARGEST, t) * unit
-    square = tl.where(distant, 0.0, 1.0) + bounded * bounded
+    one = tl.where(distant, 0.0, 1.0)
+    square = tl.fma(bounded, bounded, one)
     inverse = tl.rsqrt(square)
     h = square * inverse
     h += (0.5 * inverse) * tl.fma(-h, h, square)
-    half = square + bounded * h  # of 1 / F(-t)
+    half = tl.fma(bounded, h, square)  # of 1 / F(-t)
     a = quotient(0.5, half)
+    # what rounding took from the square, also by way of h, and from their sum
+    lost = tl.fma(bounded, bounded, one - square) * tl.fma(0.5 * bounded, inverse, 1.0)
+    lost += tl.fma(bounded, h, square - half)
+    a -= 2.0 * a * a * lost
     log = LN2 + logarithm(half)
     far = tl.where(t < INFINITY, tl.where(distant, 132.0 * LN2 + log, log), t)
     # the density is 1/2 h^-3, and 1 - a is (h + t) / (2 h)
