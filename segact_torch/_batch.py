@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segact_torch import _special
 from segact_torch.activations import Activation, _wide
 from segact_torch.conventions import Convention
 
@@ -84,10 +85,11 @@ class Batch:
             return self.x, self.y
         return self.f._fill_invalid(self.x, self.w != 0), torch.where(self.w != 0, self.y, 0.0)
 
-    def elements(self, reduction: str) -> Axis:
-        """The dimensions that a loss of each element is reduced over."""
+    def elements(self, reduction: str) -> tuple[Axis, bool]:
+        """The dimensions that a loss of each element is reduced over, and whether to its mean."""
         check_reduction(reduction)
-        return () if reduction == "none" else tuple(range(self.x.ndim))
+        axis = () if reduction == "none" else tuple(range(self.x.ndim))
+        return axis, reduction == "mean"
 
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
         """The dimensions that an overlap loss sums over: all but those of samples and channels."""
@@ -114,7 +116,7 @@ class Batch:
         return 1 / math.prod([self.x.shape[a] for a in axis])
 
     def check_values(self) -> None:
-        """Raise for values out of their range, where `validate` allows to look.
+        """Raise for values out of their range, once, where `validate` allows to look.
 
         Under vmap and on fake tensors values cannot be read; that is an error only with
         validate=True.
@@ -125,6 +127,7 @@ class Batch:
             unreadable = () if self.validate else (RuntimeError,)
             with contextlib.suppress(*unreadable):
                 self._check_ranges()
+            self.validate = False
 
     def _check_ranges(self) -> None:
         x, y = self.masked()
@@ -132,7 +135,7 @@ class Batch:
         if isinstance(self.f, Convention):
             _check_range(x, "input")
         if self.w is not None:
-            _check_range(self.w, "weight", torch.finfo(self.w.dtype).max)
+            _check_range(self.w, "weight", _special.largest(self.w))
         if self.hard and not torch.all((y == 0) | (y == 1)):
             raise ValueError("target must be 0 or 1: a Lovasz loss is not defined in between")
 

@@ -89,17 +89,19 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor],
     e, y, w = (t.gather(-1, order) for t in (e, y, w))
     # Areas, which float32 cannot count beyond 2^24.
     hit, miss = (_special.double(t) for t in (y * w, (1 - y) * w))
-    i = (hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)).clamp(min=0)
+    left = hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)
+    i = _special.at_least(left, 0.0)
     u = hit.sum(-1, keepdim=True) + (miss.cumsum(-1) - miss)
     first = (miss > 0).to(u.dtype)  # of a group without a target
     least = torch.where(u == 0, 1.0, u)
     g = torch.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
-    return total(_weigh(g.detach().to(e.dtype), e.relu()), (e.ndim - 1,))
+    g = g.detach().to(e.dtype)
+    return total(_weigh(g, e.relu()), (e.ndim - 1,))
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Their quotient; 0 where the denominator is 0, or so small that its inverse overflows."""
-    empty = denominator < torch.finfo(denominator.dtype).tiny
+    empty = denominator < _special.tiny(denominator)
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
 
 
@@ -155,10 +157,10 @@ def _reduce(loss: Tensor, batch: Batch, axis: Axis, mean: bool) -> Tensor:
 
 def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
     """The mean over `axis` of what is valid; 0 where nothing is."""
-    return _Mean.apply(loss, _count(loss, valid, axis), axis) if axis else loss
+    return _Average.apply(loss, _count(loss, valid, axis), axis) if axis else loss
 
 
-class _Mean(torch.autograd.Function):
+class _Average(torch.autograd.Function):
     """The sum over `axis` divided by `count`, also where the sum overflows and the mean does not.
 
     `count` has the shape of the sum with the summed dimensions kept.
@@ -195,4 +197,5 @@ def _count(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
 def _flat(x: Tensor, axis: Axis) -> Tensor:
     """The dimensions `axis` as one, the last."""
     kept = tuple(a for a in range(x.ndim) if a not in axis)
-    return x.permute((*kept, *axis)).reshape(*(x.shape[a] for a in kept), -1)
+    sizes = [x.shape[a] for a in kept]
+    return x.permute((*kept, *axis)).reshape(*sizes, -1)

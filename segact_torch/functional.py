@@ -56,7 +56,7 @@ or negative weights, where they are looked at (`validate`).
 
 from torch import Tensor
 
-from segact_torch._backends import areas, cross_entropy
+from segact_torch._backends import cross_entropy, overlap
 from segact_torch._batch import Batch, check_number
 from segact_torch._sums import (
     focal_cross_entropy,
@@ -118,7 +118,7 @@ def binary_cross_entropy(
     """
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    axis, mean = batch.elements(reduction), reduction == "mean"
+    axis, mean = batch.elements(reduction)
     return cross_entropy(batch, axis, mean, pos_weight, label_smoothing)
 
 
@@ -155,7 +155,7 @@ def binary_focal_cross_entropy(
     """
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    axis, mean = batch.elements(reduction), reduction == "mean"
+    axis, mean = batch.elements(reduction)
     return focal_cross_entropy(batch, axis, mean, gamma, alpha, label_smoothing)
 
 
@@ -181,7 +181,8 @@ def mean_squared_error(
     """
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    return squared_error(batch, batch.elements(reduction), reduction == "mean")
+    axis, mean = batch.elements(reduction)
+    return squared_error(batch, axis, mean)
 
 
 def dice(
@@ -213,9 +214,9 @@ def dice(
     check_number("smooth", smooth)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = fp + fn
-    return reduce_groups(ratio(error, 2 * tp + error + smooth), batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
+    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
 
 
 def jaccard(
@@ -248,9 +249,9 @@ def jaccard(
     check_number("smooth", smooth)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = fp + fn
-    return reduce_groups(ratio(error, tp + error + smooth), batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
+    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
 
 
 def tversky(
@@ -291,9 +292,9 @@ def tversky(
         check_number(name, value)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = alpha * fp + beta * fn
-    return reduce_groups(ratio(error, tp + error + smooth), batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
+    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
 
 
 def focal_tversky(
@@ -335,10 +336,9 @@ def focal_tversky(
         check_number(name, value)
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    tp, fp, fn = areas(batch, batch.groups(per_sample, channel_axis))
-    error = alpha * fp + beta * fn
-    loss = ratio(error, tp + error + smooth)
-    return reduce_groups(power(loss, 1 / gamma), batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
+    return reduce_groups(power(ratio(error, whole + smooth), 1 / gamma), batch, reduction)
 
 
 def dice_cross_entropy(
@@ -380,12 +380,10 @@ def dice_cross_entropy(
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    tp, fp, fn = areas(batch, axis)
-    error = fp + fn
-    overlap = ratio(error, 2 * tp + error + smooth)
+    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
+    loss = times(lambda_dice, ratio(error, whole + smooth))
     entropy = cross_entropy(batch, axis, True, pos_weight, label_smoothing)
-    loss = times(lambda_dice, overlap) + times(lambda_ce, entropy)
-    return reduce_groups(loss, batch, reduction)
+    return reduce_groups(loss + times(lambda_ce, entropy), batch, reduction)
 
 
 def lovasz(
@@ -422,8 +420,8 @@ def lovasz(
     def error(x: Tensor, y: Tensor) -> Tensor:
         return y * f.sf(x) + (1 - y) * f.cdf(x)
 
-    loss = lovasz_extension(batch, batch.groups(per_sample, channel_axis), error)
-    return reduce_groups(loss, batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    return reduce_groups(lovasz_extension(batch, axis, error), batch, reduction)
 
 
 def lovasz_hinge(
@@ -455,5 +453,5 @@ def lovasz_hinge(
     def error(x: Tensor, y: Tensor) -> Tensor:
         return 1 - x * (2 * y - 1)
 
-    loss = lovasz_extension(batch, batch.groups(per_sample, channel_axis), error)
-    return reduce_groups(loss, batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    return reduce_groups(lovasz_extension(batch, axis, error), batch, reduction)

@@ -61,6 +61,17 @@ def areas(batch: Batch, axis: Axis) -> Tensor:
     return formula(batch) if found is None else _with_gradient(found, formula, batch)
 
 
+def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Tensor, Tensor]:
+    """fp FP + fn FN, and tp TP + fp FP + fn FN."""
+    hit, false_alarm, miss = areas(batch, axis)
+    error = _scaled(fp, false_alarm) + _scaled(fn, miss)
+    return error, _scaled(tp, hit) + error
+
+
+def _scaled(factor: float, area: Tensor) -> Tensor:
+    return area if factor == 1 else factor * area
+
+
 def chosen(batch: Batch) -> Any:
     """The backend that serves a batch, None if the formulas do."""
     x, y, w = batch.x, batch.y, batch.w
