@@ -13,8 +13,8 @@ highest power first):
     hazard = pdf / Q = 1 / (sqrt(2 pi) T).
 
 `log1p`, `atan` and `tan` stand here too: the backends' own are off by up to 5 ulp in float32 and
-129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX whatever it
-is given. For a like reason nothing here calls `keras.ops.maximum`: on torch it returns float32.
+129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX, for
+float64 too. For a like reason nothing here calls `keras.ops.maximum`: on torch it returns float32.
 """
 
 import math

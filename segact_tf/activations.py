@@ -79,7 +79,7 @@ def _differentiable(f: Function, derivative: Function) -> Function:
 
 @ops.custom_gradient
 def _product(weight: Any, value: Any) -> tuple[Any, Any]:
-    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
     def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
         (upstream,) = args if upstream is None else (upstream,)
@@ -90,7 +90,7 @@ def _product(weight: Any, value: Any) -> tuple[Any, Any]:
 
 
 def _weigh(weight: Any, value: Any) -> Any:
-    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
     return _product(ops.cast(weight, value.dtype), value)  # of one dtype, as TensorFlow wants them
 
 
@@ -306,7 +306,7 @@ class _Symmetric(Activation):
     def _ppf(self, p: Any) -> Any:
         below = p <= 0.5
         nearer = ops.where(below, p, 1 - p)
-        # p - 1/2 before anything is rounded: it is what counts close to the middle.
+        # p - 1/2 before the first rounding: close to the middle its digits decide.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
         p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
         x = self._lower_quantile(_special.at_least(p, 0.0), q)
@@ -495,7 +495,7 @@ class HardTanh(Activation):
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
 
     def _widen(self, x: Any) -> Any:
-        return x  # exact as it is, and its limits are those of the dtype
+        return x  # F(x) = x is exact already, and its limits are those of the dtype
 
     def _inside(self, x: Any) -> Any:
         # 1 - x is exact where it decides; 1 - epsilon is not.
@@ -597,7 +597,7 @@ class Linear(Activation):
     def logcdf(self, x: Any) -> Any:
         x = ops.convert_to_tensor(x)
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
-        # Where p is 0 it is so whatever the input, and its logarithm has no slope.
+        # Where p is 0, it is 0 for every input, and its logarithm has no slope.
         left = ops.log(ops.where(p == 0, 1.0, p))
         right = _special.log1p(-ops.where(p > 0.5, q, 0.0))
         log = ops.where(p > 0.5, right, ops.where(p == 0, -math.inf, left))
@@ -701,7 +701,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
 
     Args:
         activation: "sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root",
-            "hardtanh", "linear", a registered name, or an `Activation`, which is returned as it is.
+            "hardtanh", "linear", a registered name, or an `Activation`, which is returned.
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:

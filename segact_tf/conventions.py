@@ -76,7 +76,7 @@ class Convention:
         return _elementwise(p, self._log_q, self._log_q_derivative)
 
     def _widen(self, p: Any) -> Any:
-        """p as it is: its digits are what it was rounded to."""
+        """p itself: a wider type would not bring back the digits that p was rounded to."""
         return p
 
     def _fill_invalid(self, p: Any, valid: Any) -> Any:

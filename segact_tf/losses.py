@@ -9,10 +9,10 @@ come from `fit` and from masked layers. A mask leaves elements out:
 >>> round(float(loss(y_true, y_pred, sample_weight=np.array([[1.0, 0.0]]))), 4)
 0.0134
 
-Beside what `functional` says, as in every Keras loss: the classes convert to their own dtype, and
-add one trailing axis of size 1 to `y_true` or `y_pred` where it has one axis less than the other. A
-`sample_weight` of a lower rank is aligned from the left: (N,) is one weight a sample. Of an overlap
-loss with `per_sample=True` such weights multiply the losses of the samples.
+As every Keras loss, the classes convert to their own dtype, and add one trailing axis of size 1 to
+`y_true` or `y_pred` where it has one axis less than the other. A `sample_weight` of a lower rank is
+aligned from the left: (N,) is one weight a sample. Of an overlap loss with `per_sample=True` such
+weights multiply the losses of the samples.
 
 The functions can be imported from here, too.
 """
@@ -189,7 +189,7 @@ class _Apply(keras.losses.Loss):
 
 
 def _with_last_axis(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """(N,) as (N, 1) beside (N, 1), and the like, as `fit` hands them over."""
+    """Both with a last axis of size 1 where one has it: `fit` hands over (N,) and (N, 1)."""
     true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
     if pred_rank == true_rank + 1 and y_pred.shape[-1] == 1:
         return ops.expand_dims(y_true, -1), y_pred
@@ -247,7 +247,7 @@ def _sum_of_all(x: Any) -> Any:
 class BinaryCrossentropy(_Loss):
     """`binary_cross_entropy` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = BinaryCrossentropy("normal_cdf")
     >>> round(float(loss(np.array([[1.0]]), np.array([[-100.0]]))), 4)
@@ -290,7 +290,7 @@ class BinaryCrossentropy(_Loss):
 class BinaryFocalCrossentropy(_Loss):
     """`binary_focal_cross_entropy` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = BinaryFocalCrossentropy(gamma=2.0)
     >>> round(float(loss(np.array([[1.0]]), np.array([[-4.0]]))), 4)
@@ -335,7 +335,7 @@ class BinaryFocalCrossentropy(_Loss):
 class MeanSquaredError(_Loss):
     """`mean_squared_error` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = MeanSquaredError("softsign")
     >>> round(float(loss(np.array([[0.0]]), np.array([[3.0]]))), 4)
@@ -372,7 +372,7 @@ class MeanSquaredError(_Loss):
 class Dice(_Loss):
     """`dice` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = Dice("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
@@ -413,7 +413,7 @@ class Dice(_Loss):
 class Jaccard(_Loss):
     """`jaccard` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = Jaccard("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
@@ -454,7 +454,7 @@ class Jaccard(_Loss):
 class Tversky(_Loss):
     """`tversky` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = Tversky(alpha=0.3, beta=0.7)
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -499,7 +499,7 @@ class Tversky(_Loss):
 class FocalTversky(_Loss):
     """`focal_tversky` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = FocalTversky()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -546,7 +546,7 @@ class FocalTversky(_Loss):
 class DiceCrossentropy(_Loss):
     """`dice_cross_entropy` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = DiceCrossentropy()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -597,7 +597,7 @@ class DiceCrossentropy(_Loss):
 class Lovasz(_Loss):
     """`lovasz` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = Lovasz("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
@@ -636,7 +636,7 @@ class Lovasz(_Loss):
 class LovaszHinge(_Loss):
     """`lovasz_hinge` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
-    Beside them, `sample_weight` of a batch goes into the call; see `segact_tf.functional`.
+    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
     >>> loss = LovaszHinge()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[0.5, -3.0]]))), 4)

@@ -1,4 +1,4 @@
-"""What a loss is given: checked, in one shape and in one precision."""
+"""The arguments of a loss: checked, in one shape and in one precision."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""The sums that the losses are made of, and what is done with them.
+"""The sums that the losses are made of, and the steps from a sum to a loss.
 
 A loss sums over its elements in one of two ways: a loss of each element (`cross_entropy`,
 `focal_cross_entropy`, `squared_error`), or the `areas` of overlap. These formulas are the
@@ -116,7 +116,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 
 def times(factor: float, loss: Tensor) -> Tensor:
-    """factor * loss, where a factor of 0 makes exactly 0 of anything infinite or undefined."""
+    """factor * loss; a factor of 0 makes exactly 0, also of infinity and NaN."""
     return _weigh(torch.full_like(loss, factor), loss)
 
 
@@ -150,13 +150,13 @@ def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:
 
 
 def _reduce(loss: Tensor, batch: Batch, axis: Axis, mean: bool) -> Tensor:
-    """The losses of elements, weighted; their mean over what is valid, or their sum."""
+    """The losses of elements, weighted; their mean over the valid ones, or their sum."""
     loss = _weighted(loss, batch.w)
     return _mean(loss, batch.valid, axis) if mean else total(loss, axis)
 
 
 def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
-    """The mean over `axis` of what is valid; 0 where nothing is."""
+    """The mean over `axis` of the valid elements; 0 where there is none."""
     return _Average.apply(loss, _count(loss, valid, axis), axis) if axis else loss
 
 

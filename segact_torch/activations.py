@@ -82,7 +82,7 @@ class _Differentiable(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
     generate_vmap_rule = True
 
@@ -101,7 +101,7 @@ class _Product(torch.autograd.Function):
 
 
 def _weigh(weight: Tensor, value: Tensor) -> Tensor:
-    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
     return _Product.apply(weight, value)
 
 
@@ -310,7 +310,7 @@ class _Symmetric(Activation):
     def _ppf(self, p: Tensor) -> Tensor:
         below = p <= 0.5
         nearer = torch.where(below, p, 1 - p)
-        # p - 1/2 before anything is rounded: it is what counts close to the middle.
+        # p - 1/2 before the first rounding: close to the middle its digits decide.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
         p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
         x = self._lower_quantile(_special.at_least(p, 0.0), q)
@@ -493,7 +493,7 @@ class HardTanh(Activation):
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
 
     def _widen(self, x: Tensor) -> Tensor:
-        return x  # exact as it is, and its limits are those of the dtype
+        return x  # F(x) = x is exact already, and its limits are those of the dtype
 
     def _inside(self, x: Tensor) -> Tensor:
         # 1 - x is exact where it decides; 1 - epsilon is not.
@@ -594,7 +594,7 @@ class Linear(Activation):
 
     def logcdf(self, x: Tensor) -> Tensor:
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
-        # Where p is 0 it is so whatever the input, and its logarithm has no slope.
+        # Where p is 0, it is 0 for every input, and its logarithm has no slope.
         left = torch.log(torch.where(p == 0, 1.0, p))
         right = torch.log1p(-torch.where(p > 0.5, q, 0.0))
         log = torch.where(p > 0.5, right, torch.where(p == 0, -math.inf, left))
@@ -683,7 +683,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
 
     Args:
         activation: "sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root",
-            "hardtanh", "linear", a registered name, or an `Activation`, which is returned as it is.
+            "hardtanh", "linear", a registered name, or an `Activation`, which is returned.
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:

@@ -23,8 +23,8 @@ in any dtype, and are differentiable where they are floating. What they share:
         (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and their mean
         still divides by the number of elements, as `torch.nn` does; overlap losses weigh each
         element inside of their sums, where one that is constant over a group cancels. Where it is
-        0, the element contributes exactly nothing to value and gradient, whatever its raw output
-        and target, NaN included. It is a constant: no gradient flows into it.
+        0, the element contributes exactly nothing to value and gradient, for any raw output and
+        any target, NaN included. It is a constant: no gradient flows into it.
     ignore_index: elements whose target is this number, such as 255, are left out: their weight is
         0, and the mean is over the others; 0 if there are none.
     mask: elements where it is 0 or False are left out.

@@ -1,10 +1,10 @@
 """Backends: the sums of `segact_torch._sums` and their gradients, each in one pass.
 
-The functions here are those of `_sums`, by a backend where one serves, else by the formula. A
-backend is a module with `serves`, `cross_entropy` and `areas`; each of the last two returns a sum
-and the function that makes its gradient, or None for a batch that it leaves to the formula. Which
-backend a batch has is decided in `chosen`; `SEGACT_KERNELS=0` in the environment, before the
-import, forbids them all.
+The functions here are those of `_sums`, by a backend where one serves, else by the formula, and
+`overlap`, which adds the areas up with the weights that a loss gives them. A backend is a module
+with `serves`, `cross_entropy` and `areas`; each of the last two returns a sum and the function that
+makes its gradient, or None for a batch that it leaves to the formula. Which backend a batch has is
+decided in `chosen`; `SEGACT_KERNELS=0` in the environment, before the import, forbids them all.
 
     cpu         loops in C, compiled when the package is installed
     operators   the same as operators, for compiled code
