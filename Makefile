@@ -1,5 +1,7 @@
 # make parity: build .venv, judge every implementation, print the table.
 # make test:   build .venv if it is not there, run the tests, in WORKERS processes.
+# make gpu:    what needs a GPU, without a network, by PYTHON and the packages it has; INTERPRET=1:
+#              a short run without a GPU, by .venv.
 PYTHON ?= python3
 WORKERS ?= 2
 INSTALLED := .venv/installed
@@ -10,7 +12,7 @@ KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/test_options
 MODEL_TESTS := tests/parity/test_weights.py tests/parity/test_models.py
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 
-.PHONY: parity test lint figures benchmarks
+.PHONY: parity test lint figures benchmarks gpu
 
 parity: $(INSTALLED)
 	.venv/bin/segact-parity run --require-all
@@ -33,6 +35,9 @@ figures: $(INSTALLED)
 benchmarks: $(INSTALLED)
 	.venv/bin/python -m benchmarks --json docs/performance.json \
 		--figure docs/images/performance.png --markdown
+
+gpu: $(if $(INTERPRET),$(INSTALLED))
+	$(if $(INTERPRET),.venv/bin/python -m scripts.gpu --interpret,$(PYTHON) -m scripts.gpu)
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt segact_torch/_backends/cpu.c
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,7 @@
 """`python -m benchmarks`: our losses and their peers, interleaved in one run; ratios count."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -82,6 +83,7 @@ def _rows(
             ratio=timings[c.name].median / timings[c.baseline].median,
             goal=c.goal,
             memory=memory(c.loss) if memory else None,
+            kernels=measure.kernels(c.loss, x, y),
         )
         for c in group
     ]
@@ -129,6 +131,17 @@ def _sizes(
     return times
 
 
+def _bandwidth(rows: list[report.Row]) -> str:
+    """By the copy that was measured beside our losses."""
+    (seconds,) = (r.milliseconds / 1e3 for r in rows if r.name == contestants.COPY_3)
+    return f"{3 * 4 * math.prod(LARGE_SHAPE) / seconds / 1e9:.0f} GB/s"
+
+
+def _write(results: report.Results, path: Path | None) -> None:
+    if path:
+        write_atomically(path, (json.dumps(results.as_dict(), indent=1) + "\n").encode())
+
+
 def main(
     device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
     threads: Annotated[int, typer.Option(min=1, help="Of PyTorch, pinned.")] = 2,
@@ -162,22 +175,30 @@ def main(
         def say(name: str) -> None:
             bar.update(task, description=name)
 
-        rows = [row for g in eager for row in _rows(g, device, shape, rounds, say, memory)]
-        if compiled and not quick:
-            rows += _rows(contestants.compiled(), device, shape, rounds, say)
+        results = report.Results(machine(device, threads), shape, [], {}, {})
+
+        def add(rows: list[report.Row]) -> None:
+            # goals are for the full size
+            results.rows.extend(replace(row, goal=None) if quick else row for row in rows)
+            _write(results, json_file)  # what there is, should it end before its time
+
+        for group in eager:
+            add(_rows(group, device, shape, rounds, say, memory))
         if device is Device.cuda and not quick:
-            rows += _rows(contestants.bandwidth(), device, LARGE_SHAPE, rounds, say)
+            add(_rows(contestants.bandwidth(), device, LARGE_SHAPE, rounds, say))
+            results.machine["copy bandwidth"] = _bandwidth(results.rows)
+        if compiled and not quick:
+            add(_rows(contestants.compiled(), device, shape, rounds, say))
         if device is Device.cpu:
             say("Keras on TensorFlow, XLA")
-            rows += _keras_rows(shape, rounds, threads)
-        swept = _sizes(eager[0], device, sizes, say)
-        say("importing")
-        imports = measure.import_seconds(3 if quick else 9)
-    if quick:
-        rows = [replace(row, goal=None) for row in rows]  # they are for the full size
-    results = report.Results(machine(device, threads), shape, rows, swept, imports)
-    if json_file:
-        write_atomically(json_file, (json.dumps(results.as_dict(), indent=1) + "\n").encode())
+            add(_keras_rows(shape, rounds, threads))
+        results.sizes.update(_sizes(eager[0], device, sizes, say))
+        if device is Device.cpu:  # importing takes what it takes, with a GPU and without
+            say("importing")
+            results.imports.update(measure.import_seconds(3 if quick else 9))
+        if compiled and device is Device.cuda and not quick:
+            add(_rows(contestants.compiled_bandwidth(), device, LARGE_SHAPE, rounds, say))
+    _write(results, json_file)
     if figure_file:
         figure.draw(results, figure_file)
     if markdown:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,6 +88,28 @@ def interleaved(
                 if i >= SETTLING:
                     timings[c.name].seconds.append(time.perf_counter() - start)
     return timings
+
+
+def _is_kernel(event: Any) -> bool:
+    """Of a profile's events: a kernel on the device, and no copy, no filling, no remark."""
+    return (
+        event.device_type == torch.autograd.DeviceType.CUDA
+        and not event.is_user_annotation
+        and not event.name.startswith(("Memcpy", "Memset", "## "))
+    )
+
+
+def kernels(loss: Loss, x: Tensor, y: Tensor) -> int | None:
+    """How many kernels a step launches, by PyTorch's profiler; None but on a GPU."""
+    if x.device.type != "cuda":
+        return None
+    step(loss, x, y)
+    torch.cuda.synchronize()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        step(loss, x, y)
+        torch.cuda.synchronize()
+    return sum(map(_is_kernel, profile.events() or ()))
 
 
 def _resident(name: str) -> int:

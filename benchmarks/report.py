@@ -19,6 +19,7 @@ class Row:
     ratio: float
     goal: float | None
     memory: float | None
+    kernels: int | None = None
 
     @property
     def met(self) -> bool | None:
@@ -46,6 +47,11 @@ class Results:
         return ", ".join(f"{name}: {value}" for name, value in self.machine.items())
 
     @property
+    def counted(self) -> bool:
+        """Whether kernels are counted: on a GPU."""
+        return any(row.kernels is not None for row in self.rows)
+
+    @property
     def groups(self) -> list[str]:
         return list(dict.fromkeys(row.group for row in self.rows))
 
@@ -58,20 +64,38 @@ class Results:
         rows = [asdict(row) | {"met": row.met} for row in self.rows]
         return {**asdict(self), "rows": rows}
 
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> "Results":
+        """From what `as_dict` wrote and JSON read."""
+        rows = [Row(**{key: row[key] for key in row if key != "met"}) for row in found["rows"]]
+        times = {
+            name: {int(count): time for count, time in by_count.items()}
+            for name, by_count in found["sizes"].items()
+        }
+        return cls(found["machine"], tuple(found["shape"]), rows, times, found["imports"])
 
-def _cells(row: Row) -> list[str]:
+
+def _cells(row: Row, counted: bool) -> list[str]:
+    """Those of `_heads`."""
     goal = "" if row.goal is None else f"{row.goal:g}"
     verdict = {None: "", True: "met", False: "missed"}[row.met]
     memory = "" if row.memory is None else f"{row.memory:.1f}"
-    time = f"{row.milliseconds:.2f}"
-    return [row.name, time, f"{row.spread:.0%}", f"{row.ratio:.2f}", goal, verdict, memory]
+    kernels = "" if row.kernels is None else str(row.kernels)
+    time = f"{row.milliseconds:.2f}" if row.milliseconds > 1 else f"{row.milliseconds:.3f}"
+    cells = [row.name, time, f"{row.spread:.0%}", f"{row.ratio:.2f}", goal, verdict, memory]
+    return [*cells, *([kernels] if counted else [])]
 
 
-HEADS = ("", "ms", "spread", "ratio", "goal", "", "memory")
+def _heads(counted: bool) -> list[str]:
+    """With the number of kernels, where it is counted."""
+    heads = ["", "ms", "spread", "ratio", "goal", "", "memory"]
+    return [*heads, *(["kernels"] if counted else [])]
+
+
 NOTE = (
     "ms: median of a step, forward and backward; spread: between the quartiles; ratio: to the "
     "first of its kind, in the same run; memory: peak beyond inputs and gradient, in tensors of "
-    "the input's size"
+    "the input's size; kernels: launched in a step, on a GPU"
 )
 
 
@@ -87,11 +111,13 @@ def print_table(out: Console, results: Results) -> None:
     out.print(f"{results.shown_machine}; {' x '.join(map(str, results.shape))} logits")
     for group in results.groups:
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for i, head in enumerate(HEADS):
-            table.add_column(head, justify="right" if 0 < i < 5 or i == 6 else "left", no_wrap=True)
+        for i, head in enumerate(_heads(results.counted)):
+            table.add_column(head, justify="left" if i in (0, 5) else "right", no_wrap=True)
         for row in results.rows:
             if row.group == group:
-                table.add_row(*_cells(row), style="red" if row.met is False else "")
+                table.add_row(
+                    *_cells(row, results.counted), style="red" if row.met is False else ""
+                )
         out.print(f"\n[bold]{group}[/]")
         out.print(table)
     out.print(f"\n{NOTE}")
@@ -102,7 +128,8 @@ def print_table(out: Console, results: Results) -> None:
         table.add_row(name, *(f"{times[count]:.2f}" for count in results.counts))
     out.print("\n[bold]nanoseconds an element, by number of elements[/]")
     out.print(table)
-    out.print(f"\n{_import_line(results)}")
+    if results.imports:
+        out.print(f"\n{_import_line(results)}")
 
 
 def _power(count: int) -> str:
@@ -113,13 +140,18 @@ def markdown(results: Results) -> str:
     """The same for docs/performance.md."""
     lines = [f"{results.shown_machine}; {' x '.join(map(str, results.shape))} logits."]
     for group in results.groups:
-        lines += ["", f"| {group} | ms | spread | ratio | goal | | memory |"]
-        lines.append("| --- | ---: | ---: | ---: | ---: | --- | ---: |")
-        lines += [f"| {' | '.join(_cells(row))} |" for row in results.rows if row.group == group]
+        counted = results.counted
+        lines += ["", f"| {' | '.join([group, *_heads(counted)[1:]])} |".replace("|  |", "| |")]
+        lines.append("| --- | ---: | ---: | ---: | ---: | --- | ---: |" + " ---: |" * counted)
+        rows = [row for row in results.rows if row.group == group]
+        lines += [f"| {' | '.join(_cells(row, counted))} |" for row in rows]
+    if not results.sizes:
+        return "\n".join(lines)
     heads = [f"1e{len(str(count)) - 1}" for count in results.counts]
     lines += ["", f"| nanoseconds an element | {' | '.join(heads)} |"]
     lines.append("| --- |" + " ---: |" * len(heads))
     for name, times in results.sizes.items():
         cells = [f"{times[count]:.2f}" for count in results.counts]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"{_import_line(results)}."])
+    imports = ["", f"{_import_line(results)}."] if results.imports else []
+    return "\n".join([*lines, *imports])

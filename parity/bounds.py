@@ -34,6 +34,12 @@ TRUTHS = ("reference", "oracle")
 _BOUNDS = {
     "value": (4, 8, 1e-14, 1e-13),
     "gradient": (8, 16, 1e-13, 1e-12),
+    # A product of n factors of F has n times its relative error.
+    "squared error, value": (8, 16, 1e-13, 1e-12),
+    "squared error, gradient": (8, 16, 1e-13, 1e-12),
+    # gamma = 2: (1 + gamma) times the bound of F and a rounding, and (2 + gamma) times.
+    "focal, value": (13, 25, 1e-13, 1e-12),
+    "focal, gradient": (16, 32, 1e-13, 1e-12),
     "ppf": (8, 16, 1e-13, 1e-12),
     "reduced value": (1e-6, 2e-6, 1e-13, 1e-12),
     "reduced gradient": (1e-5, 1e-5, 1e-12, 1e-12),
@@ -65,10 +71,11 @@ def kind(case: Case, part: str) -> str:
     """
     if case.quantity == "ppf":
         return "ppf"
-    if part == "value":
-        return "reduced value" if case.reduced else "value"
-    reduced = case.reduced or (case.activation == "linear" and part == "grad_x")
-    return "reduced gradient" if reduced else "gradient"
+    what = "value" if part == "value" else "gradient"
+    if case.reduced or (case.activation == "linear" and part == "grad_x"):
+        return f"reduced {what}"
+    product = {"squared_error": "squared error", "binary_focal_cross_entropy": "focal"}
+    return f"{product[case.quantity]}, {what}" if case.quantity in product else what
 
 
 def unit(case: Case, part: str) -> str:

@@ -27,6 +27,8 @@ _TITLES = {
     "squared_error": "squared error",
 }
 _QUANTITIES = (*METHODS, "ppf", *_TITLES)
+_APART = ("squared_error", "binary_focal_cross_entropy", "ppf")
+"""Quantities that have bounds of their own."""
 _OPTIONAL = ("* at x", "worst pair", "at x", "difference")
 """Columns at the right that a narrow terminal goes without."""
 _STAR = "*: nearest to its bound"
@@ -169,11 +171,13 @@ def _bound_cells(names: list[str], found: list[Measurement]) -> list[str]:
 
 
 def _add_bounds(table: Table, names: list[str], found: list[Measurement]) -> None:
-    """The last rows: the bounds of what is in the table, the quantile's apart."""
-    for word, quantile in (("bound", False), ("bound of ppf", True)):
-        cells = _bound_cells(names, [m for m in found if (m.quantity == "ppf") is quantile])
+    """The last rows: the bounds of what is in the table, those that differ apart."""
+    for apart in ("", *_APART):
+        mine = [m for m in found if (_base(m) if _base(m) in _APART else "") == apart]
+        cells = _bound_cells(names, mine)
         if any(cells):
-            table.add_row(Text(word, "bold"), "", *cells)
+            words = f"bound of {_TITLES.get(apart, apart)}" if apart else "bound"
+            table.add_row(Text(words, "bold"), "", *cells)
 
 
 def float32_table(names: list[str], figures: list[Measurement]) -> Table:
@@ -484,7 +488,7 @@ def summary_table(judgement: Judgement) -> Table:
     figures = [
         m
         for m in _elementwise(list(worst(judgement.measurements).values()), "float32")
-        if m.judged_alone and m.quantity != "ppf" and m.part != "grad_y"
+        if m.judged_alone and _base(m) not in _APART and m.part != "grad_y"
     ]
     table = _table("float32, ulp", "", *names)
     for activation in ACTIVATIONS:

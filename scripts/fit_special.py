@@ -1,4 +1,4 @@
-"""Fit the constants of both `_special.py` and of `segact_torch/_kernels.c`, and print them.
+"""Fit the constants of both `_special.py`, of the C loops and of the GPU's kernels, and print them.
 
     python scripts/fit_special.py
 
@@ -12,6 +12,10 @@ with its worst error. With Q the upper tail of the standard normal:
 - `QUANTILE_TAIL`: r + ppf(p) with r = sqrt(-2 log p) over 1 / (r + 2), for p from the smallest
   double to 0.2: the start of a Newton iteration.
 - `LOG1P`: (atanh(s) / s - 1) / s^2 over s^2 <= 1/9, with s = x / (2 + x) for x in [-1/2, 1].
+- `LOG`: log(1 + f) / f over f in [sqrt(1/2) - 1, sqrt(2) - 1], for the GPU, where a division costs
+  as much as nine products; so do the next two.
+- `LOG1P_UNIT`: log(1 + e) / e over e - 1/2 for e in [0, 1].
+- `LOG1M_TAIL`: -log(1 - a) / a over a - 1/4 for a in [0, 1/2].
 - `ATAN`: (atan(s) / s - 1) / s^2 over s^2 <= 1.
 - `EXP`: (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2.
 - `TAN`: (tan(s) / s - 1) / s^2 over s^2 <= (pi / 4)^2.
@@ -75,6 +79,18 @@ def log1p_of(square):
     return (mp.atanh(s) / s - 1) / square
 
 
+def log_of(f):
+    return mp.log1p(f) / f
+
+
+def log1p_unit_of(v):
+    return log_of(v + HALF)
+
+
+def log1m_tail_of(v):
+    return log_of(-(v + HALF / 2))
+
+
 def atan_of(square):
     s = mp.sqrt(square)
     return (mp.atan(s) / s - 1) / square
@@ -95,6 +111,9 @@ FITS = {
     "QUANTILE_CENTRE": (quantile_centre_of, mp.mpf(0), mp.mpf("0.09"), (7, 16)),
     "QUANTILE_TAIL": (quantile_tail_of, 1 / (R_HIGH + 2), 1 / (R_LOW + 2), (10,)),
     "LOG1P": (log1p_of, mp.mpf(0), mp.mpf(1) / 9, (4, 9)),
+    "LOG": (log_of, mp.sqrt(HALF) - 1, mp.sqrt(2) - 1, (8, 9)),
+    "LOG1P_UNIT": (log1p_unit_of, -HALF, HALF, (8, 9, 10)),
+    "LOG1M_TAIL": (log1m_tail_of, -HALF / 2, HALF / 2, (8, 9, 10)),
     "ATAN": (atan_of, mp.mpf(0), mp.mpf(1), (9, 21)),
     "EXP": (exp_of, -mp.log(2) / 2, mp.log(2) / 2, (5,)),
     "TAN": (tan_of, mp.mpf(0), (mp.pi / 4) ** 2, (6, 15)),

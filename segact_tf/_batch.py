@@ -102,6 +102,23 @@ class Batch:
             kept.add(channel_axis % rank)
         return tuple(a for a in range(rank) if a not in kept)
 
+    def broadcast_pos_weight(self, pos_weight: Any) -> Any:
+        """A number, or a tensor in the shape and dtype of x."""
+        if pos_weight is None:
+            return 1.0
+        if isinstance(pos_weight, (int, float, np.number)):
+            check_number("pos_weight", float(pos_weight))
+            return float(pos_weight)
+        weights = ops.cast(ops.convert_to_tensor(pos_weight), self.x.dtype)
+        pairs = zip(reversed(weights.shape), reversed(self.x.shape), strict=False)
+        fit = all(size in (1, whole) or whole is None for size, whole in pairs)
+        if len(weights.shape) > len(self.x.shape) or not fit:
+            raise ValueError(
+                "pos_weight must broadcast to the shape of y_pred, "
+                f"got pos_weight {tuple(weights.shape)} and y_pred {tuple(self.x.shape)}"
+            )
+        return ops.broadcast_to(weights, ops.shape(self.x))
+
     def check_values(self) -> None:
         """Raise for values out of their range, once, where `validate` allows to look.
 
@@ -157,24 +174,6 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
             f"got {name} {tuple(values.shape)} and y_pred {tuple(x.shape)}"
         )
     return ops.broadcast_to(values, ops.shape(x))
-
-
-def broadcast_pos_weight(pos_weight: Any, x: Any) -> Any:
-    """A number, or a tensor in the shape and dtype of x."""
-    if pos_weight is None:
-        return 1.0
-    if isinstance(pos_weight, (int, float, np.number)):
-        check_number("pos_weight", float(pos_weight))
-        return float(pos_weight)
-    weights = ops.cast(ops.convert_to_tensor(pos_weight), x.dtype)
-    pairs = zip(reversed(weights.shape), reversed(x.shape), strict=False)
-    fit = all(size in (1, whole) or whole is None for size, whole in pairs)
-    if len(weights.shape) > len(x.shape) or not fit:
-        raise ValueError(
-            "pos_weight must broadcast to the shape of y_pred, "
-            f"got pos_weight {tuple(weights.shape)} and y_pred {tuple(x.shape)}"
-        )
-    return ops.broadcast_to(weights, ops.shape(x))
 
 
 def _check_range(values: Any, name: str, high: float = 1.0) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from segact_tf import _pairwise, _special
-from segact_tf._batch import Axis, Batch, broadcast_pos_weight, check_number
+from segact_tf._batch import Axis, Batch
 from segact_tf.activations import Activation, _differentiable, _weigh
 from segact_tf.conventions import Convention
 
@@ -20,15 +20,13 @@ def cross_entropy(
     batch: Batch,
     axis: Axis,
     mean: bool,
-    pos_weight: Any = None,
+    pos_weight: Any = 1.0,
     label_smoothing: float = 0.0,
 ) -> Any:
     """-(pos_weight y log F(x) + (1 - y) log(1 - F(x))): its mean or sum over `axis`, if any."""
-    check_number("label_smoothing", label_smoothing, high=1.0)
-    factor = broadcast_pos_weight(pos_weight, batch.x)
     batch.check_values()
     x, y = batch.masked()
-    loss = _cross_entropy(x, smooth_labels(y, label_smoothing), batch.f, factor)
+    loss = _cross_entropy(x, smooth_labels(y, label_smoothing), batch.f, pos_weight)
     return _reduce(loss, batch, axis, mean)
 
 
@@ -41,10 +39,6 @@ def focal_cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Any:
     """Cross entropy times (y (1 - F(x)) + (1 - y) F(x))^gamma: its mean or sum over `axis`."""
-    check_number("gamma", gamma)
-    check_number("label_smoothing", label_smoothing, high=1.0)
-    if alpha is not None:
-        check_number("alpha", alpha, high=1.0)
     batch.check_values()
     x, y = batch.masked()
     y = smooth_labels(y, label_smoothing)
@@ -102,7 +96,7 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Any, Any], Any])
 def ratio(numerator: Any, denominator: Any) -> Any:
     """Their quotient; 0 where the denominator is 0, or so small that its inverse overflows."""
     empty = denominator < _special.tiny(denominator)
-    return ops.where(empty, 0.0, _special.divide(numerator, ops.where(empty, 1.0, denominator)))
+    return _special.divide(numerator, ops.where(empty, math.inf, denominator))
 
 
 def power(x: Any, exponent: float) -> Any:

@@ -121,10 +121,12 @@ def binary_cross_entropy(
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
     """
+    check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    factor = batch.broadcast_pos_weight(pos_weight)
     axis, mean = batch.elements(axis)
-    return cross_entropy(batch, axis, mean, pos_weight, label_smoothing)
+    return cross_entropy(batch, axis, mean, factor, label_smoothing)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -162,6 +164,10 @@ def binary_focal_cross_entropy(
 
     Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
     """
+    check_number("gamma", gamma)
+    if alpha is not None:
+        check_number("alpha", alpha, high=1.0)
+    check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis, mean = batch.elements(axis)
@@ -387,12 +393,14 @@ def dice_cross_entropy(
     numbers = (("lambda_dice", lambda_dice), ("lambda_ce", lambda_ce), ("smooth", smooth))
     for name, value in numbers:
         check_number(name, value)
+    check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
     loss = times(lambda_dice, ratio(error, whole + smooth))
-    entropy = cross_entropy(batch, axis, True, pos_weight, label_smoothing)
+    factor = batch.broadcast_pos_weight(pos_weight)
+    entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
     return loss + times(lambda_ce, entropy)
 
 

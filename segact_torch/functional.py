@@ -56,17 +56,9 @@ or negative weights, where they are looked at (`validate`).
 
 from torch import Tensor
 
-from segact_torch._backends import cross_entropy, overlap
+from segact_torch._backends import cross_entropy, focal_cross_entropy, overlap, squared_error
 from segact_torch._batch import Batch, check_number
-from segact_torch._sums import (
-    focal_cross_entropy,
-    lovasz_extension,
-    power,
-    ratio,
-    reduce_groups,
-    squared_error,
-    times,
-)
+from segact_torch._sums import lovasz_extension, power, ratio, reduce_groups, times
 from segact_torch.activations import Activation
 from segact_torch.conventions import distribution
 
@@ -116,10 +108,12 @@ def binary_cross_entropy(
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
     """
+    check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    factor = batch.broadcast_pos_weight(pos_weight)
     axis, mean = batch.elements(reduction)
-    return cross_entropy(batch, axis, mean, pos_weight, label_smoothing)
+    return cross_entropy(batch, axis, mean, factor, label_smoothing)
 
 
 def binary_focal_cross_entropy(
@@ -153,6 +147,10 @@ def binary_focal_cross_entropy(
 
     Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
     """
+    check_number("gamma", gamma)
+    if alpha is not None:
+        check_number("alpha", alpha, high=1.0)
+    check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis, mean = batch.elements(reduction)
@@ -377,12 +375,14 @@ def dice_cross_entropy(
     numbers = (("lambda_dice", lambda_dice), ("lambda_ce", lambda_ce), ("smooth", smooth))
     for name, value in numbers:
         check_number(name, value)
+    check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
     loss = times(lambda_dice, ratio(error, whole + smooth))
-    entropy = cross_entropy(batch, axis, True, pos_weight, label_smoothing)
+    factor = batch.broadcast_pos_weight(pos_weight)
+    entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
     return reduce_groups(loss + times(lambda_ce, entropy), batch, reduction)
 
 

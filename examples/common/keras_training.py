@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -279,11 +280,14 @@ def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> lis
     def shown(logs: Mapping[str, Any] | None) -> dict[str, Any]:
         return {name: value for name, value in (logs or {}).items() if name in task.shown}
 
+    logs = str(recorder.run.path("tensorboard"))
+    # which writes through TensorFlow, on every backend
+    written = find_spec("tensorflow") is not None
     return [
         Evaluator(),
         early,
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.TensorBoard(str(recorder.run.path("tensorboard")), write_graph=False),
+        *([keras.callbacks.TensorBoard(logs, write_graph=False)] if written else []),
         Bar(),
         Keeper(),
     ]

@@ -7,7 +7,7 @@
     best.safetensors        after the epoch that is best by what the task monitors;
     final.safetensors       and at the end
     last.*                  the framework's own checkpoint, to go on from
-    tensorboard             logs
+    tensorboard             logs (of Keras where TensorFlow is installed, too)
 
 and what the task adds (`Task.after_epoch`, `Task.at_end`).
 

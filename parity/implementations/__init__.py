@@ -58,6 +58,9 @@ def environment(name: str, device: str, threads: int) -> dict[str, str]:
         settings["KERAS_BACKEND"] = name.removeprefix("keras-")
     if device == "cpu":
         settings["CUDA_VISIBLE_DEVICES"] = ""
+    else:  # several share the device, and none is to take its memory beforehand
+        settings["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        settings["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     return settings
 
 

@@ -1,18 +1,21 @@
 """Backends: the sums of `segact_torch._sums` and their gradients, each in one pass.
 
-The functions here are those of `_sums`, by a backend where one serves, else by the formula, and
-`overlap`, which adds the areas up with the weights that a loss gives them. A backend is a module
-with `serves`, `cross_entropy` and `areas`; each of the last two returns a sum and the function that
-makes its gradient, or None for a batch that it leaves to the formula. Which backend a batch has is
-decided in `chosen`; `SEGACT_KERNELS=0` in the environment, before the import, forbids them all.
+The functions here are those of `_sums`, by a backend where one serves, else by the formula. A
+backend is a module with `serves` and functions of the same names; each returns the sum and the
+function that makes its gradient, or None for a batch that it leaves to the formula. Which backend a
+batch has is decided in `chosen`. `SEGACT_KERNELS` in the environment, before the import, forbids
+them all (0), or takes Triton for CPU tensors, too (triton), which its interpreter runs.
 
     cpu         loops in C, compiled when the package is installed
-    operators   the same as operators, for compiled code
+    triton      kernels for a GPU
+    operators   the loops as operators, for compiled code
 """
 
+import functools
+import importlib
 import os
+import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,69 +23,105 @@ from torch import Tensor
 
 from segact_torch import _sums
 from segact_torch._backends import cpu, operators
-from segact_torch._batch import Axis, Batch, broadcast_pos_weight, check_number
+from segact_torch._batch import Axis, Batch
 
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 
-FORBIDDEN = os.environ.get("SEGACT_KERNELS") == "0"
+KERNELS = os.environ.get("SEGACT_KERNELS", "")
+_dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
 
 
 def cross_entropy(
     batch: Batch,
     axis: Axis,
     mean: bool,
-    pos_weight: float | Tensor | None = None,
+    pos_weight: float | Tensor = 1.0,
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """`_sums.cross_entropy`."""
-    formula = partial(
-        _sums.cross_entropy,
-        axis=axis,
-        mean=mean,
-        pos_weight=pos_weight,
-        label_smoothing=label_smoothing,
-    )
-    backend = chosen(batch)
-    if backend is None or isinstance(pos_weight, Tensor):
-        return formula(batch)
-    check_number("label_smoothing", label_smoothing, high=1.0)
-    factor = broadcast_pos_weight(pos_weight, batch.x)
-    scale = batch.share(axis) if mean and axis else 1.0
-    found = backend.cross_entropy(batch, axis, scale, factor, label_smoothing)
-    return formula(batch) if found is None else _with_gradient(found, formula, batch)
+    return _elements("cross_entropy", batch, axis, mean, pos_weight, label_smoothing)
 
 
-def areas(batch: Batch, axis: Axis) -> Tensor:
-    """`_sums.areas`."""
-    formula = partial(_sums.areas, axis=axis)
-    backend = chosen(batch) if axis else None
-    found = None if backend is None else backend.areas(batch, axis)
-    return formula(batch) if found is None else _with_gradient(found, formula, batch)
+def focal_cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    mean: bool,
+    gamma: float,
+    alpha: float | None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """`_sums.focal_cross_entropy`."""
+    return _elements("focal_cross_entropy", batch, axis, mean, gamma, alpha, label_smoothing)
+
+
+def squared_error(batch: Batch, axis: Axis, mean: bool) -> Tensor:
+    """`_sums.squared_error`."""
+    return _elements("squared_error", batch, axis, mean)
 
 
 def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Tensor, Tensor]:
-    """fp FP + fn FN, and tp TP + fp FP + fn FN."""
-    hit, false_alarm, miss = areas(batch, axis)
-    error = _scaled(fp, false_alarm) + _scaled(fn, miss)
-    return error, _scaled(tp, hit) + error
+    """`_sums.overlap`."""
+
+    def formula(batch: Batch) -> Tensor:
+        return torch.stack(_sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn))
+
+    backend = chosen(batch) if axis else None
+    found = None if backend is None else backend.overlap(batch, axis, tp, fp, fn)
+    if found is None:
+        return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
+    error, whole = _with_gradient(found, formula, batch)
+    return error, whole
 
 
-def _scaled(factor: float, area: Tensor) -> Tensor:
-    return area if factor == 1 else factor * area
+def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
+    """A sum or mean over the losses of elements."""
+
+    def formula(batch: Batch) -> Tensor:
+        result: Tensor = getattr(_sums, name)(batch, axis, mean, *options)
+        return result
+
+    backend = getattr(chosen(batch), name, None)
+    if backend is None:
+        return formula(batch)
+    found = backend(batch, axis, batch.share(axis) if mean and axis else 1.0, *options)
+    return formula(batch) if found is None else _with_gradient(found, formula, batch)
 
 
 def chosen(batch: Batch) -> Any:
     """The backend that serves a batch, None if the formulas do."""
-    x, y, w = batch.x, batch.y, batch.w
-    if FORBIDDEN or x.device.type != "cpu" or not cpu.serves(batch) or y.requires_grad:
+    device = batch.input.device.type
+    if KERNELS == "0" or batch.target.requires_grad or device not in ("cpu", "cuda"):
         return None
     if torch._C._are_functorch_transforms_active():
+        return None
+    if device == "cpu" and KERNELS != "triton":
+        backend: Any = cpu
+    else:
+        backend = None if torch.compiler.is_compiling() else _triton()
+    if backend is None or not backend.serves(batch):
         return None
     if torch.compiler.is_compiling():
         exported = not torch.compiler.is_dynamo_compiling() or _is_exporting()
         return None if exported else operators
-    return None if _is_traced(x, y, w) else cpu
+    return None if _is_traced(batch.input, batch.target, batch.weight) else backend
+
+
+@functools.cache
+def _triton() -> Any:
+    """The backend of a GPU, if its kernels run here."""
+    try:
+        triton = importlib.import_module("segact_torch._backends.triton")
+        triton.probe()
+    except Exception as error:
+        warnings.warn(
+            f"the losses run by their formulas, slower, since Triton does not: {error!r}; "
+            "SEGACT_KERNELS=0 in the environment says that this is wanted",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return triton
 
 
 def _is_traced(*tensors: Tensor | None) -> bool:
@@ -90,7 +129,7 @@ def _is_traced(*tensors: Tensor | None) -> bool:
     return (
         any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors if t is not None)
         or torch.jit.is_tracing()
-        or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+        or _dispatch_mode() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
 
@@ -104,8 +143,8 @@ def _with_gradient(found: Found, formula: Formula, batch: Batch) -> Tensor:
     value, gradient = found
     if gradient is None:
         return value
-    tensors = (batch.x, batch.y) if batch.w is None else (batch.x, batch.y, batch.w)
-    return _WithGradient.apply((value, gradient, formula, batch), *tensors)
+    constants = (t for t in (batch.target, batch.weight) if t is not None)
+    return _WithGradient.apply((value, gradient, formula, batch), batch.input, *constants)
 
 
 class _WithGradient(torch.autograd.Function):
@@ -137,5 +176,5 @@ class _WithGradient(torch.autograd.Function):
             upstream = grads[0].to(value.dtype)
             (found,) = torch.autograd.grad(value, x, upstream, create_graph=again)
         else:
-            found = gradient(grads[0])
+            found = gradient(grads[0]).to(x.dtype)
         return None, found, *[None] * len(constants)

@@ -1,4 +1,4 @@
-/* Cross entropy and the areas of overlap, with their gradients, in one pass over float32.
+/* Cross entropy and the sums of overlap, with their gradients, in one pass over float32.
 
 The formulas of activations.py and _sums.py stay the definition: the judge holds these loops to
 the same bounds, and what they refuse is computed there. `cpu.py` calls them.
@@ -317,53 +317,58 @@ struct entropy {
         return total;                                                                              \
     }
 
-/* The sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)). Returns the bits of all y - y^2, whose
-   sign says whether there is a target beyond [0, 1]. */
-#define AREAS_LOOP(NAME, W)                                                                        \
-    _Pragma("omp simd reduction(+ : hits, false_alarms, misses) reduction(| : signs)")             \
+struct costs {
+    float tp, fp, fn;
+};
+
+/* Into `sums`: error = fp FP + fn FN and tp TP + error, where TP, FP and FN are the sums of w y F(x),
+   w (1 - y) F(x) and w y (1 - F(x)). Returns the bits of all y - y^2, whose sign says whether there
+   is a target beyond [0, 1]. */
+#define OVERLAP_LOOP(NAME, W)                                                                      \
+    _Pragma("omp simd reduction(+ : hits, errors) reduction(| : signs)")                           \
     for (int64_t i = from; i < to; i++) {                                                          \
         struct shares f = NAME##_shares(b.x[i], s);                                                \
         float y = b.y[i];                                                                          \
         signs |= to_bits(y - y * y);                                                               \
         hits += W * y * f.p;                                                                       \
-        false_alarms += W * (1.0f - y) * f.p;                                                      \
-        misses += W * y * f.q;                                                                     \
+        errors += W * (c.fp * ((1.0f - y) * f.p) + c.fn * (y * f.q));                              \
         density[i] = f.density;                                                                    \
     }
-#define AREAS(NAME)                                                                                \
-    WIDEST static int32_t NAME##_areas(struct block b, struct span s, double *areas,               \
-                                       float *density) {                                           \
+#define OVERLAP(NAME)                                                                              \
+    WIDEST static int32_t NAME##_overlap(struct block b, struct span s, struct costs c,            \
+                                         double *sums, float *density) {                           \
         int32_t signs = 0;                                                                         \
-        areas[0] = areas[1] = areas[2] = 0.0;                                                      \
-        for (int64_t from = 0; from < b.n; from += FLOAT32_RUN) {                                      \
-            int64_t to = from + FLOAT32_RUN < b.n ? from + FLOAT32_RUN : b.n;                              \
-            float hits = 0.0f, false_alarms = 0.0f, misses = 0.0f;                                 \
+        double all_hits = 0.0, all_errors = 0.0;                                                   \
+        for (int64_t from = 0; from < b.n; from += FLOAT32_RUN) {                                  \
+            int64_t to = from + FLOAT32_RUN < b.n ? from + FLOAT32_RUN : b.n;                      \
+            float hits = 0.0f, errors = 0.0f;                                                      \
             if (b.w == ONES) {                                                                     \
-                AREAS_LOOP(NAME, 1.0f)                                                             \
+                OVERLAP_LOOP(NAME, 1.0f)                                                           \
             } else {                                                                               \
-                AREAS_LOOP(NAME, b.w[i])                                                           \
+                OVERLAP_LOOP(NAME, b.w[i])                                                         \
             }                                                                                      \
-            areas[0] += hits, areas[1] += false_alarms, areas[2] += misses;                        \
+            all_hits += hits, all_errors += errors;                                                \
         }                                                                                          \
+        sums[0] = all_errors, sums[1] = c.tp * all_hits + all_errors;                              \
         return signs;                                                                              \
     }
 
-#define ACTIVATION(NAME) CROSS_ENTROPY(NAME) AREAS(NAME)
+#define ACTIVATION(NAME) CROSS_ENTROPY(NAME) OVERLAP(NAME)
 ACTIVATION(sigmoid)
 ACTIVATION(normal)
 ACTIVATION(arctan)
 ACTIVATION(softsign)
 ACTIVATION(inverse_square_root)
-AREAS(hardtanh)
-AREAS(linear)
+OVERLAP(hardtanh)
+OVERLAP(linear)
 
 /* The order is that of cpu.py. */
 static double (*const CROSS_ENTROPIES[])(struct block, struct entropy, float *, float *) = {
     sigmoid_cross_entropy, normal_cross_entropy, arctan_cross_entropy, softsign_cross_entropy,
     inverse_square_root_cross_entropy};
-static int32_t (*const ALL_AREAS[])(struct block, struct span, double *, float *) = {
-    sigmoid_areas, normal_areas, arctan_areas, softsign_areas, inverse_square_root_areas,
-    hardtanh_areas, linear_areas};
+static int32_t (*const OVERLAPS[])(struct block, struct span, struct costs, double *, float *) = {
+    sigmoid_overlap, normal_overlap, arctan_overlap, softsign_overlap,
+    inverse_square_root_overlap, hardtanh_overlap, linear_overlap};
 
 /* Room for a block whose elements of weight 0 are made harmless. */
 struct room {
@@ -441,13 +446,14 @@ EXPORT int segact_cross_entropy(int threads, int64_t rows, int64_t n, const floa
     return good;
 }
 
-/* The areas of each block into `areas` (rows, blocks, 3), and the density of every element into
+/* The two sums of each block into `sums` (2, rows, blocks), and the density of every element into
    `density`, or nowhere if NULL. Returns 0 if it refuses the input. */
-EXPORT int segact_areas(int threads, int64_t rows, int64_t n, const float *x, const float *y,
-                        const float *w, int activation, float low, float high, double *areas,
-                        float *density) {
+EXPORT int segact_overlap(int threads, int64_t rows, int64_t n, const float *x, const float *y,
+                          const float *w, int activation, float tp, float fp, float fn, float low,
+                          float high, double *sums, float *density) {
     struct rows all = {rows, n, x, y, w};
     struct span s = {low, high};
+    struct costs c = {tp, fp, fn};
     int64_t blocks = rows * blocks_of(n);
     int good = 1;
 #pragma omp parallel for schedule(guided) num_threads(threads) if (rows * n > GRAIN) \
@@ -456,16 +462,17 @@ EXPORT int segact_areas(int threads, int64_t rows, int64_t n, const float *x, co
         struct block b;
         struct room room;
         int64_t start = locate(&all, i, &b);
-        double *a = areas + 3 * i;
+        double both[2];
         if (w) good &= put_weights(&b, w + start, &room);
-        good &= ALL_AREAS[activation](b, s, a, density ? density + start : room.spare) >= 0;
-        good &= !isnan(a[0] + a[1] + a[2]);
+        good &= OVERLAPS[activation](b, s, c, both, density ? density + start : room.spare) >= 0;
+        good &= !isnan(both[0] + both[1]);
+        sums[i] = both[0], sums[blocks + i] = both[1];
     }
     return good;
 }
 
-WIDEST static void slope(struct block b, const float *slopes, float *density) {
-    float off = slopes[1], on = slopes[0] - slopes[2];
+/* density * w * (y on + (1 - y) off) */
+WIDEST static void slope(struct block b, float on, float off, float *density) {
     if (b.w == ONES && isfinite(off) && isfinite(on)) {
         for (int64_t i = 0; i < b.n; i++)
             density[i] *= (1.0f - b.y[i]) * off + b.y[i] * on;
@@ -477,20 +484,21 @@ WIDEST static void slope(struct block b, const float *slopes, float *density) {
     }
 }
 
-/* Makes the gradient of the areas of `density`, in place; `slopes` (rows, 3) are those of the loss
-   in the areas. */
-EXPORT int segact_areas_gradient(int threads, int64_t rows, int64_t n, const float *x,
-                                  const float *y, const float *w, const float *slopes,
-                                  float *density) {
+/* Makes the gradient of the sums of `density`, in place; `slopes` (2, rows) are those of the loss in
+   the sums. */
+EXPORT int segact_overlap_gradient(int threads, int64_t rows, int64_t n, const float *x,
+                                   const float *y, const float *w, float tp, float fp, float fn,
+                                   const float *slopes, float *density) {
     struct rows all = {rows, n, x, y, w};
     int64_t blocks = rows * blocks_of(n);
 #pragma omp parallel for num_threads(threads) if (rows * n > GRAIN)
     for (int64_t i = 0; i < blocks; i++) {
         struct block b;
         struct room room;
-        int64_t start = locate(&all, i, &b);
+        int64_t start = locate(&all, i, &b), row = i / blocks_of(n);
+        float total = slopes[rows + row], error = slopes[row] + total;
         if (w) put_weights(&b, w + start, &room);
-        slope(b, slopes + 3 * (i / blocks_of(n)), density + start);
+        slope(b, tp * total - fn * error, fp * error, density + start);
     }
     return 1;
 }

@@ -43,8 +43,8 @@ _COUNT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 _ROWS = [_THREADS, _COUNT, _COUNT, _DATA, _DATA, _DATA]  # of x, y and w
 _ARGUMENTS = {
     "segact_cross_entropy": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA, _DATA],
-    "segact_areas": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA],
-    "segact_areas_gradient": [*_ROWS, _DATA, _DATA],
+    "segact_overlap": [*_ROWS, _ACTIVATION, *[_FLOAT] * 5, _DATA, _DATA],
+    "segact_overlap_gradient": [*_ROWS, *[_FLOAT] * 3, _DATA, _DATA],
     "segact_through_extremes": [_COUNT, _DATA, _FLOAT, _FLOAT, _DATA],
 }
 
@@ -75,7 +75,7 @@ def serves(batch: Batch) -> bool:
         and type(f) in ORDER
         and isinstance(f, Activation)
         and f.epsilon == f.default_epsilon
-        and batch.x.dtype == torch.float32
+        and batch.dtype == torch.float32
     )
 
 
@@ -83,15 +83,15 @@ def cross_entropy(
     batch: Batch,
     axis: Axis,
     scale: float | Tensor,
-    pos_weight: float,
+    pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if type(batch.f) not in SMOOTH:
+    if isinstance(pos_weight, Tensor) or type(batch.f) not in SMOOTH:
         return None
     x = batch.x
     rows = Rows(x, batch.y, batch.w, axis or tuple(range(x.ndim)))
-    slopes = rows.empty() if _is_differentiated(x) else None
+    slopes = rows.empty() if is_differentiated(batch) else None
     options = (ORDER.index(type(batch.f)), pos_weight, label_smoothing)
     sums = rows.cross_entropy(slopes, not axis, *options)
     if sums is None:
@@ -104,27 +104,27 @@ def cross_entropy(
     )
 
 
-def areas(batch: Batch, axis: Axis) -> Found | None:
-    """TP, FP and FN over `axis`, stacked."""
-    x, f = batch.x, batch.f
+def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
+    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
+    x, f, costs = batch.x, batch.f, (tp, fp, fn)
     span = _span(batch, f) if isinstance(f, Linear) else (0.0, 0.0)
     if span is None:
         return None
     rows = Rows(x, batch.y, batch.w, axis)
-    density = rows.empty() if _is_differentiated(x) else None
-    found = rows.areas(density, ORDER.index(type(f)), *span)
-    if found is None or density is None:
-        return None if found is None else (found.float(), None)
+    density = rows.empty() if is_differentiated(batch) else None
+    sums = rows.overlap(density, ORDER.index(type(f)), costs, *span)
+    if sums is None or density is None:
+        return None if sums is None else (sums, None)
     if not isinstance(f, Linear):
         rows.x = rows.y  # a copy, if x does not lie in rows, and no longer needed
 
     def gradient(upstream: Tensor) -> Tensor:
-        rows.through_areas(upstream, density)
+        rows.overlap_gradient(upstream, density, costs)
         if isinstance(f, Linear):
             _call("segact_through_extremes", x.numel(), rows.x, *span, density)
         return density
 
-    return found.float(), gradient
+    return sums, gradient
 
 
 def multiply_(slopes: Tensor, factor: Tensor) -> Tensor:
@@ -151,8 +151,9 @@ def _empty(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(sizes, dtype=dtype, device="cpu")
 
 
-def _is_differentiated(x: Tensor) -> bool:
-    return x.requires_grad and torch.is_grad_enabled()
+def is_differentiated(batch: Batch) -> bool:
+    """Whether a gradient may be asked for."""
+    return batch.input.requires_grad and torch.is_grad_enabled()
 
 
 class Rows:
@@ -161,7 +162,8 @@ class Rows:
     def __init__(self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> None:
         kept = [a for a in range(x.ndim) if a not in axis]
         self.shape, self.kept = x.shape, [x.shape[a] for a in kept]
-        self.order = [*kept, *sorted(axis, key=x.stride, reverse=True)]
+        self.order = [*kept, *sorted(axis, key=x.stride().__getitem__, reverse=True)]
+        self.straight = self.order == list(range(x.ndim))
         self.count = math.prod(self.kept)
         self.length = x.numel() // self.count
         self.blocks = -(-self.length // BLOCK)
@@ -169,11 +171,15 @@ class Rows:
         self.w = None if w is None else self.of(w)
 
     def of(self, x: Tensor) -> Tensor:
-        """A tensor of the shape of x, laid out in rows."""
+        """A tensor of the shape of x, laid out in rows: x itself, if it is."""
+        if self.straight and x.is_contiguous() and not x.is_neg():
+            return x
         return x.detach().resolve_neg().permute(self.order).contiguous()
 
     def empty(self) -> Tensor:
         """A tensor in the shape of x, laid out in rows."""
+        if self.straight:
+            return _empty(self.shape, torch.float32)
         return torch.empty_permuted(self.shape, self.order, dtype=torch.float32, device="cpu")
 
     def cross_entropy(
@@ -186,19 +192,25 @@ class Rows:
             return None
         return sums.sum(1).reshape(self.kept) if losses is None else losses
 
-    def areas(
-        self, density: Tensor | None, activation: int, low: float = 0.0, high: float = 0.0
+    def overlap(
+        self,
+        density: Tensor | None,
+        activation: int,
+        costs: tuple[float, float, float],
+        low: float = 0.0,
+        high: float = 0.0,
     ) -> Tensor | None:
-        """The areas of each row in float64, stacked, and into `density` what its name says."""
-        parts = _empty([self.count, self.blocks, 3], torch.float64)
-        if not self.run("segact_areas", activation, low, high, parts, density):
+        """The two sums of each row, stacked, and into `density` what its name says."""
+        parts = _empty([2, self.count, self.blocks], torch.float64)
+        if not self.run("segact_overlap", activation, *costs, low, high, parts, density):
             return None
-        return parts.sum(1).T.reshape(3, *self.kept)
+        return parts.sum(2).float().reshape(2, *self.kept)
 
-    def through_areas(self, upstream: Tensor, density: Tensor) -> None:
-        """Makes the gradient of `density`, in place; upstream (3, ...) is that of the areas."""
-        slopes = upstream.reshape(3, self.count).T.contiguous()
-        self.run("segact_areas_gradient", slopes, density)
+    def overlap_gradient(
+        self, upstream: Tensor, density: Tensor, costs: tuple[float, float, float]
+    ) -> None:
+        """Makes the gradient of `density`, in place; upstream (2, ...) is that of the sums."""
+        self.run("segact_overlap_gradient", *costs, upstream.contiguous(), density)
 
     def run(self, name: str, *arguments: Any) -> bool:
         """Call a compiled loop on the rows."""

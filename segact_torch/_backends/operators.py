@@ -24,24 +24,24 @@ def cross_entropy(
     batch: Batch,
     axis: Axis,
     scale: float | Tensor,
-    pos_weight: float,
+    pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if type(batch.f) not in cpu.SMOOTH:
+    if isinstance(pos_weight, Tensor) or type(batch.f) not in cpu.SMOOTH:
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), pos_weight, label_smoothing)
     sums, _ = cross_entropy_operator(batch.x, batch.y, batch.w, list(axis), *options)
     return ((sums * scale).float() if axis else sums), None
 
 
-def areas(batch: Batch, axis: Axis) -> Found | None:
-    """TP, FP and FN over `axis`, stacked."""
+def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
+    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
     if type(batch.f) not in cpu.SMOOTH:
         return None
-    activation = cpu.SMOOTH.index(type(batch.f))
-    found, _ = areas_operator(batch.x, batch.y, batch.w, list(axis), activation)
-    return found, None
+    options = (cpu.SMOOTH.index(type(batch.f)), float(tp), float(fp), float(fn))
+    sums, _ = overlap_operator(batch.x, batch.y, batch.w, list(axis), *options)
+    return sums, None
 
 
 @torch.library.custom_op(
@@ -113,65 +113,79 @@ cross_entropy_operator.register_autograd(_cross_entropy_backward, setup_context=
 
 
 @torch.library.custom_op(
-    "segact::areas",
+    "segact::overlap",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation) -> (Tensor, Tensor)",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation, float tp, float fp, "
+    "float fn) -> (Tensor, Tensor)",
 )
-def areas_operator(
-    x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], activation: int
+def overlap_operator(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Sequence[int],
+    activation: int,
+    tp: float,
+    fp: float,
+    fn: float,
 ) -> tuple[Tensor, Tensor]:
-    """TP, FP and FN over `axis`, stacked, and the density of every element."""
+    """The two sums over `axis`, stacked, and the density of every element."""
     rows = cpu.Rows(x, y, w, tuple(axis))
     density = rows.empty()
-    value = rows.areas(density, activation)
+    value = rows.overlap(density, activation, (tp, fp, fn))
     if value is not None:
-        return value.float().contiguous(), density.contiguous()
+        return value.contiguous(), density.contiguous()
     f = cpu.SMOOTH[activation]()
     batch = Batch(x, y, w, None, f, validate=False)
-    return _sums.areas(batch, tuple(axis)), f.pdf(x).contiguous()
+    sums = _sums.overlap(batch, tuple(axis), tp=tp, fp=fp, fn=fn)
+    return torch.stack(sums), f.pdf(x).contiguous()
 
 
-@areas_operator.register_fake
-def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], activation: int) -> Any:
-    return x.new_empty([3, *_kept(x, axis)]), x.new_empty(x.shape)
+@overlap_operator.register_fake
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
+    return x.new_empty([2, *_kept(x, axis)]), x.new_empty(x.shape)
 
 
 @torch.library.custom_op(
-    "segact::areas_gradient",
+    "segact::overlap_gradient",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor y, Tensor? w, Tensor density, Tensor upstream, int[] axis) -> Tensor",
+    schema="(Tensor x, Tensor y, Tensor? w, Tensor density, Tensor upstream, int[] axis, "
+    "float tp, float fp, float fn) -> Tensor",
 )
-def _areas_gradient(
+def _overlap_gradient(
     x: Tensor,
     y: Tensor,
     w: Tensor | None,
     density: Tensor,
     upstream: Tensor,
     axis: Sequence[int],
+    tp: float,
+    fp: float,
+    fn: float,
 ) -> Tensor:
     rows = cpu.Rows(x, y, w, tuple(axis))
     gradient = rows.empty().copy_(density)
-    rows.through_areas(upstream, gradient)
+    rows.overlap_gradient(upstream, gradient, (tp, fp, fn))
     return gradient.contiguous()
 
 
-@_areas_gradient.register_fake
-def _(x: Tensor, y: Tensor, w: Any, density: Tensor, upstream: Tensor, axis: Any) -> Tensor:
+@_overlap_gradient.register_fake
+def _(x: Tensor, y: Tensor, w: Any, density: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(density)
 
 
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, y, w, ctx.axis, _ = inputs
+    x, y, w, ctx.axis, _, *ctx.costs = inputs
     ctx.save_for_backward(x, y, w, output[1])
 
 
-def _areas_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    return _areas_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 4
+def _overlap_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
+    gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.costs)
+    return gradient, *[None] * 7
 
 
-areas_operator.register_autograd(_areas_backward, setup_context=_save_density)
+overlap_operator.register_autograd(_overlap_backward, setup_context=_save_density)
 
 
 def _kept(x: Tensor, axis: Sequence[int]) -> list[int]:

@@ -132,10 +132,14 @@ def test_every_table_ends_with_its_own_bounds(perfect_record: Write) -> None:
     lines = printed(judged(perfect_record), width=80)
     keras, torch = ["8/16"] * 3, "4/8"
     single = rows(lines, "float32, element by element")
-    assert single[-2].split() == ["bound", *keras, torch]
-    assert single[-1].split() == ["bound", "of", "ppf", "16", "16", "16", "8"]
+    assert [line.split() for line in single[-4:]] == [
+        ["bound", *keras, torch],
+        ["bound", "of", "squared", "error", *["16/16"] * 3, "8/8"],
+        ["bound", "of", "focal", "cross", "entropy", *["25/32"] * 3, "13/16"],
+        ["bound", "of", "ppf", "16", "16", "16", "8"],
+    ]
     double = rows(lines, "float64, element by element")
-    assert double[-2].split() == ["bound", *["1e-13/1e-12"] * 3, "1e-14/1e-13"]
+    assert double[-4].split() == ["bound", *["1e-13/1e-12"] * 3, "1e-14/1e-13"]
     sums = rows(lines, "sums over all elements")
     conventions = rows(lines, "cross entropy from probabilities")
     for table, narrow, wide in (

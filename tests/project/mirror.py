@@ -18,6 +18,7 @@ and nothing else:
 | `torch.f(x)`, `x.f()` | `ops.f(x)` | `ops.f(x)`, by Keras's name of f (`OPERATIONS`) |
 | `torch.f(x)` | `_special.f(x)`, the same function, exact | `ops.f(x)` (`EXACT`) |
 | `x.sum(axis)` | `_pairwise.sum(x, axis)`, the same, exact | `ops.sum(x, axis)` |
+| `x.masked_fill(c, a)` | `ops.where(c, a, x)` | Keras's |
 | `a / b` | `_special.divide(a, b)`, with an exact gradient | PyTorch's |
 | `x.argsort(descending=True, stable=True)` | `ops.argsort(-x)` | Keras's |
 | `a & b` | `ops.logical_and(a, b)` | PyTorch's; so with "or" and "not" |
@@ -314,6 +315,8 @@ class Dialect(ast.NodeTransformer):
 
     def _method(self, node: ast.Call) -> ast.expr:
         """`x.f(...)` is `ops.f(x, ...)`."""
+        if node.func.attr == "masked_fill":
+            return ops("where", node.args[0], node.args[1], node.func.value)
         if node.func.attr not in OPERATIONS:
             return node
         call = ops(OPERATIONS[node.func.attr], node.func.value, *node.args, keywords=node.keywords)

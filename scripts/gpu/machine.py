@@ -1,0 +1,120 @@
+"""What the figures are made on, as one JSON object in a file: `python -m scripts.gpu.machine FILE`.
+
+Versions, the processor, the card with its driver, what each framework sees, and how fast a large
+tensor is copied on the device.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from parity.records import versions, write_atomically
+
+_MORE = ("triton", "jaxlib", "lightning", "monai", "safetensors", "scipy")
+GIBIBYTE = 1 << 30
+
+
+def _versions() -> dict[str, str]:
+    found = versions()
+    for package in _MORE:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
+
+
+def _driver() -> str:
+    """As the driver's own tool tells it; empty where there is none."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.split("\n")[0].strip()
+
+
+def copy_bandwidth(device: str, size: int, rounds: int = 20) -> float:
+    """Bytes a second, read and written, of a copy of `size` bytes; the median of the rounds."""
+    import torch
+
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(rounds):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size / statistics.median(seconds)
+
+
+def _torch(device: str) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {
+        "copy_bandwidth": copy_bandwidth(device, GIBIBYTE if device == "cuda" else GIBIBYTE // 16)
+    }
+    if device == "cuda":
+        card = torch.cuda.get_device_properties(0)
+        found |= {
+            "device": card.name,
+            "devices": torch.cuda.device_count(),
+            "memory": card.total_memory,
+            "capability": f"{card.major}.{card.minor}",
+            "cuda": torch.version.cuda,
+            "driver": _driver(),
+        }
+    return found
+
+
+def _jax_devices() -> list[str]:
+    if find_spec("jax") is None:
+        return []
+    import jax
+
+    return [f"{device.platform}: {device.device_kind}" for device in jax.devices()]
+
+
+def main() -> None:
+    """Raises where torch does not see the device."""
+    path, device = Path(sys.argv[1]), sys.argv[2]
+    found: dict[str, Any] = {
+        "device": _processor(),
+        "devices": 0,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "versions": _versions(),
+    }
+    found |= _torch(device)
+    try:
+        found["jax"] = _jax_devices()
+    except Exception as error:  # it may be installed for another driver
+        found["jax"] = [f"{type(error).__name__}: {error}"]
+    write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Which steps there are, and what each leaves behind."""
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from examples.common.runs import Run
+from scripts.gpu.steps import Command, Skip, Step
+
+JUDGED: tuple[tuple[str, tuple[str, ...], float], ...] = (  # slowest first
+    ("keras-jax", ("keras", "jax"), 330),
+    ("keras-torch", ("keras", "torch"), 240),
+    ("keras-tensorflow", ("keras", "tensorflow"), 240),
+)
+FRAMEWORKS = {
+    "torch": (("--framework", "torch"), ("torch", "lightning")),
+    "keras-jax": (("--framework", "keras", "--backend", "jax"), ("keras", "jax")),
+    "keras-torch": (("--framework", "keras", "--backend", "torch"), ("keras", "torch")),
+}
+"""Of the examples; TensorFlow for CUDA is another package than the one for CPUs."""
+EPOCHS = 2
+IMAGES = {"cats_vs_dogs": "cats_and_dogs_filtered", "segmentation": "dsb2018_96"}
+"""By example: its folder in the data folder."""
+_OPTIONS = {
+    # no dropout: each device has random numbers of its own
+    "cats_vs_dogs": ("--dropout", "0", "--checkpoint-epoch", "1"),
+    "segmentation": ("--loss", "dice", "--activation", "arctan"),
+}
+_SMALL = {
+    "cats_vs_dogs": ("--size", "46", "--batch-size", "40"),
+    "segmentation": ("--width", "2", "--depth", "2", "--batch-size", "24"),
+}
+"""Of the interpreted run, which has synthetic images only."""
+ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where, and how much.
+
+    Args:
+        device: "cuda" or "cpu".
+        short: little of everything: that it runs, not what it finds.
+        data: the folder with the images' folders, or None.
+        python: the interpreter.
+    """
+
+    device: str = "cuda"
+    short: bool = False
+    data: Path | None = None
+    python: str = sys.executable
+
+    def module(self, *words: object) -> tuple[str, ...]:
+        """The command line of a module of the repository."""
+        return (self.python, "-m", *map(str, words))
+
+    def steps(self, work: Path) -> list[Step]:
+        """All of them, in the order in which they are started and shown."""
+        return [
+            self._machine(work),
+            self._benchmarks(work),
+            *self._judges(work),
+            *(self._example(work, e, f) for f in FRAMEWORKS for e in IMAGES),
+            Step("two-devices", "training on two devices", skipped=self._without_two()),
+        ]
+
+    def _without_two(self) -> str:
+        """The test on several devices waits for the losses that know of process groups."""
+        return "there is no test on two devices in the repository yet"
+
+    def _machine(self, work: Path) -> Step:
+        name = "machine"
+        path = work / name / "machine.json"
+        words = self.module("scripts.gpu.machine", path, self.device)
+        return Step(
+            name,
+            "the machine",
+            (Command(words),),
+            limit=90,
+            needs=("torch",),
+            read=lambda folder: read(folder / "machine.json"),
+            alone=True,
+        )
+
+    def _benchmarks(self, work: Path) -> Step:
+        name = "benchmarks"
+        path = work / name / "benchmarks.json"
+        words: list[object] = ["benchmarks", "--device", self.device, "--json", path]
+        words += ["--quick", "--threads", 1] if self.short else []
+        return Step(
+            name,
+            "speed and memory",
+            (Command(self.module(*words)),),
+            limit=200,
+            needs=("torch",),
+            read=lambda folder: read(folder / "benchmarks.json"),
+            alone=True,
+        )
+
+    def _judges(self, work: Path) -> list[Step]:
+        formulas = {"SEGACT_KERNELS": "0"}
+        found = [
+            self._judge(work, "torch", ("torch",), 150, "judge-torch", "torch"),
+            self._judge(
+                work, "torch", ("torch",), 150, "judge-torch-formulas", "torch, formulas", formulas
+            ),
+        ]
+        for name, needs, limit in JUDGED:
+            if self.short and name != "keras-torch":
+                step = Step(f"judge-{name}", f"the judge, {name}", skipped="left to the full run")
+            else:
+                step = self._judge(work, name, needs, limit)
+            found.append(step)
+        return found
+
+    def _judge(
+        self,
+        work: Path,
+        implementation: str,
+        needs: tuple[str, ...],
+        limit: float,
+        name: str = "",
+        title: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> Step:
+        name = name or f"judge-{implementation}"
+        words: list[object] = ["parity", "run", "--implementation", implementation]
+        words += ["--device", self.device]
+        words += ["--json", work / name / "judge.json", "--markdown"]
+        words += ["--no-dense"] if self.short else []
+        return Step(
+            name,
+            f"the judge, {title or implementation}",
+            (Command(self.module(*words), environment or {}),),
+            limit=limit,
+            needs=("mpmath", *needs),
+            read=judgement,
+        )
+
+    def _example(self, work: Path, example: str, framework: str) -> Step:
+        name = f"{example}-{framework}"
+        options, needs = FRAMEWORKS[framework]
+        options = (*options, "--epochs", str(EPOCHS), *_OPTIONS[example])
+        options += _SMALL[example] if self.short else self._images(example)
+        commands = []
+        for device in dict.fromkeys((self.device, "cpu")):  # side by side
+            words = (f"examples.{example}", "train", *options, "--device", device)
+            commands.append(
+                Command(
+                    self.module(*words, "--out", work / name / device),
+                    ON_CPU if device == "cpu" else {},
+                    f"{device}.log",
+                )
+            )
+        return Step(
+            name,
+            f"{example}, {framework}",
+            tuple(commands),
+            limit=200,
+            needs=("PIL", "tensorboard", *needs) if framework == "torch" else ("PIL", *needs),
+            read=partial(trainings, devices=tuple(dict.fromkeys((self.device, "cpu")))),
+        )
+
+    def _images(self, example: str) -> tuple[str, ...]:
+        folder = self.data / IMAGES[example] if self.data else None
+        if folder is None or not folder.is_dir():
+            return ()
+        return ("--data", f"dsb2018:{folder}" if example == "segmentation" else str(folder))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def judgement(folder: Path) -> dict[str, Any]:
+    """Whether it passed, how many comparisons, what failed, the worst by activation.
+
+    Raises `Skip` where the implementation could not run on this machine.
+    """
+    found = read(folder / "judge.json")
+    (one,) = found["implementations"]
+    if one["skipped"]:
+        raise Skip(one["skipped"])
+    lines = (folder / "output.log").read_text(errors="replace").splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    return {
+        "passed": found["passed"],
+        "error": one["error"],
+        "seconds": one["seconds"],
+        "judged": len(found["measurements"]),
+        "failures": found["failures"],
+        "worst": {row[0]: row[1] for row in cells[2:] if len(row) == 2},
+    }
+
+
+def trainings(folder: Path, devices: tuple[str, ...]) -> dict[str, Any]:
+    """By device: what was trained on, the losses of the first steps, and every epoch."""
+    found: dict[str, Any] = {}
+    for device in devices:
+        run = Run.open(folder / device)
+        if run.config["device"] != device:
+            raise ValueError(f"trained on {run.config['device']}, not on {device}")
+        found[device] = {
+            "images": "synthetic" if run.options["data"] is None else run.options["data"],
+            "steps": run.steps(),
+            "history": run.history(),
+        }
+    return found

@@ -1,0 +1,109 @@
+"""What the Triton kernels take on a device that need not be there: registers, spills, instructions.
+
+    python scripts/triton_resources.py [sm_80 sm_90 gfx942]
+
+Compiles every kernel for every activation, and prints a table in Markdown. Triton brings all that
+it needs: the compilers, and NVIDIA's `cuobjdump`. Instructions are those of the program's text for
+each element of a thread, with the branches that are hardly ever taken.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.backends.nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from segact_torch._backends.triton import kernels
+from segact_torch._backends.triton import launch as backend
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+LOSSES = ("cross_entropy", "squared_error", "focal")
+KERNELS = (*LOSSES, "areas", "areas_gradient", "rescale")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one kernel on one target: registers a thread, bytes or registers spilled, instructions."""
+
+    registers: int
+    spilled: int
+    per_element: float
+
+
+def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any:
+    """The kernel for float32 x and y without weights, or with other constants."""
+    function = kernels.losses if kernel in LOSSES else getattr(kernels, kernel)
+    names = function.arg_names
+    known: dict[str, Any] = {
+        **{"LOSS": kernel, "ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True},
+        **{"CHUNK": backend.CHUNK},
+        **{"WEIGHTED": False, "SMOOTHED": False, "POSITIVE": False},
+        **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
+        **{"EACH": False, "GRADIENT": True, **constants},
+    }
+    known = {name: value for name, value in known.items() if name in names}
+    types = dict.fromkeys(("x", "y", "w", "gradient", "slopes", "upstream"), "*fp32")
+    types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32") | {"out": "*fp64"}
+    signature = {n: "constexpr" if n in known else types.get(n, "fp32") for n in names}
+    aligned = [i for i, n in enumerate(names) if signature[n].startswith("*") or n == "length"]
+    source = ASTSource(
+        fn=function,
+        signature=signature,
+        constexprs={(names.index(n),): value for n, value in known.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+    )
+    options = {"num_warps": backend.NUM_WARPS}
+    return triton.compile(source, target=TARGETS[target], options=options)
+
+
+def resources(kernel: str, activation: str, target: str, **constants: Any) -> Resources:
+    """What a kernel takes for an activation on a target."""
+    program = compiled(kernel, activation, target, **constants)
+    lanes = TARGETS[target].warp_size * backend.NUM_WARPS
+    if target.startswith("gfx"):
+        text = program.asm["amdgcn"]
+        count, spilled = (
+            int(re.search(rf"\.vgpr_{what}:\s+(\d+)", text)[1]) for what in ("count", "spill_count")
+        )
+        instructions = re.findall(r"^\s+[a-z]+_\w+", text, re.MULTILINE)
+        return Resources(count, spilled, len(instructions) * lanes / backend.BLOCK)
+    tool = Path(triton.backends.nvidia.__file__).with_name("bin") / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(program.asm["cubin"])
+        file.flush()
+
+        def dump(what: str) -> str:
+            command = [str(tool), what, file.name]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage, text = dump("--dump-resource-usage"), dump("-sass")
+    found = {name: int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL")}
+    instructions = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", text, re.MULTILINE)
+    spilled = found["STACK"] + found["LOCAL"]
+    return Resources(found["REG"], spilled, len(instructions) * lanes / backend.BLOCK)
+
+
+def main(targets: list[str]) -> None:
+    print("| target | kernel | activation | registers | spilled | instructions an element |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for target in targets:
+        for kernel in KERNELS:
+            for activation in backend.NAMES if kernel != "rescale" else ("",):
+                r = resources(kernel, activation, target)
+                row = (target, kernel, activation, r.registers, r.spilled, f"{r.per_element:.0f}")
+                print("|", " | ".join(map(str, row)), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(TARGETS))

@@ -1,0 +1,112 @@
+"""The sums and their gradients by Triton kernels, on a GPU.
+
+One kernel reads raw outputs (float32, float16, bfloat16), targets and weights (any dtype, as they
+are), and leaves sums and gradient: three tensors moved for a loss of each element, and five for the
+areas, whose gradient works the density out again. Nothing makes the host wait.
+
+    kernels     what the device runs
+    launch      the same as functions of tensors
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segact_torch._backends.cpu import Found, is_differentiated
+from segact_torch._backends.triton import launch
+from segact_torch._batch import Axis, Batch
+from segact_torch.activations import Activation
+
+
+def serves(batch: Batch) -> bool:
+    """Whether the kernels have this activation and precision."""
+    f = batch.f
+    return (
+        isinstance(f, Activation)
+        and type(f).__module__ == Activation.__module__
+        and f.name in launch.NAMES
+        and f.epsilon == f.default_epsilon
+        and batch.input.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    )
+
+
+def probe() -> None:
+    """Run a kernel, so that what is missing here is known before a loss asks for it."""
+    if torch.cuda.is_available():
+        x = torch.zeros(1, device="cuda")
+        launch.areas(x, x, None, (0,), "softsign")
+
+
+def cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    pos_weight: float | Tensor,
+    label_smoothing: float,
+) -> Found | None:
+    """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
+    if isinstance(pos_weight, Tensor):
+        return None
+    return _elements(launch.cross_entropy, batch, axis, scale, pos_weight, label_smoothing)
+
+
+def focal_cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    gamma: float,
+    alpha: float | None,
+    label_smoothing: float,
+) -> Found | None:
+    """Focal cross entropies, likewise."""
+    if gamma >= launch.LARGEST_GAMMA:
+        return None
+    return _elements(launch.focal_cross_entropy, batch, axis, scale, gamma, alpha, label_smoothing)
+
+
+def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
+    """Squared errors, likewise."""
+    return _elements(launch.squared_error, batch, axis, scale)
+
+
+def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
+    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
+    arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name)
+    hits, false_alarms, misses = launch.areas(*arguments)
+    error = fp * false_alarms + fn * misses
+    value = torch.stack([error, tp * hits + error]).float()
+    if not is_differentiated(batch):
+        return value, None
+
+    def gradient(upstream: Tensor) -> Tensor:
+        of_error, of_whole = upstream
+        slopes = torch.stack(
+            [tp * of_whole, fp * (of_error + of_whole), fn * (of_error + of_whole)]
+        )
+        return launch.areas_gradient(*arguments, slopes)
+
+    return value, gradient
+
+
+def _elements(
+    one_pass: Callable[..., tuple[Tensor, Tensor | None]],
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    *options: Any,
+) -> Found:
+    # What a float scales is done when the sums come back; the number of valid elements is known to
+    # the device alone, and comes later.
+    known = 1.0 if isinstance(scale, Tensor) else scale
+    arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name)
+    sums, slopes = one_pass(*arguments, *options, known, is_differentiated(batch))
+    value = sums
+    if axis:  # times scale, and to float32, in one
+        value = torch.mul(sums, scale, out=torch.empty_like(sums, dtype=torch.float32))
+    if slopes is None:
+        return value, None
+    if isinstance(scale, Tensor):
+        return value, lambda upstream: launch.rescale(slopes, upstream * scale, axis)
+    return value, lambda upstream: launch.rescale(slopes, upstream, axis)

@@ -1,0 +1,451 @@
+"""The Triton kernels: their arithmetic, interpreted on a CPU, and what they compile to for a GPU.
+
+Triton decides when it is imported whether it interprets, so that the interpreted half of this file
+runs in a process of its own, which the first test starts.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton", reason="Triton is not installed")
+
+import segact_torch  # noqa: E402
+from segact_torch._backends.triton import launch as backend  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in a process of its own")
+compiled = pytest.mark.skipif(INTERPRETED, reason="the kernels are interpreted here")
+every = pytest.mark.parametrize("name", backend.NAMES)
+
+FUNCTIONS = {
+    "binary_cross_entropy": backend.cross_entropy,
+    "squared_error": backend.squared_error,
+    "binary_focal_cross_entropy": backend.focal_cross_entropy,
+}
+# The design's, in ulp: value and gradient; of the focal loss with gamma = 2.
+BOUNDS = {
+    "binary_cross_entropy": (4, 8),
+    "squared_error": (8, 8),
+    "binary_focal_cross_entropy": (13, 16),
+}
+FOCAL = {"gamma": 2.0, "alpha": None, "label_smoothing": 0.0}
+
+
+@compiled
+def test_the_interpreted_half():
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert "passed" in run.stdout
+
+
+@pytest.fixture(autouse=True)
+def _large_blocks(monkeypatch):
+    """The interpreter takes as long for any block."""
+    if INTERPRETED:
+        monkeypatch.setattr(backend, "BLOCK", 16384)
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """NumPy says what overflows where it is not used."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+# ---- elements, against the oracle ----
+
+
+def inputs(name):
+    generator = np.random.default_rng(5)
+    extremes = [0.0, 1e-30, 1.0, 13.3, 14.0, 88.0, 1e4, 9e11, 2e12, 1e13, 2e19, 1e30, 3e38, np.inf]
+    if name == "hardtanh":
+        x = [generator.uniform(-0.1, 1.1, 15_000), [1e-7, 2e-7, 1 - 1e-7, 1 - 6e-8]]
+    else:
+        bits = generator.integers(0x00800000, np.float32(1e4).view(np.int32), 4_000)
+        sizes = bits.astype(np.int32).view(np.float32)
+        x = [generator.uniform(-20, 20, 7_000), sizes, -sizes]
+    x = np.concatenate([*x, extremes, np.negative(extremes)], dtype=np.float32)
+    return {"x": x, "y": generator.uniform(0, 1, len(x)).astype(np.float32)}
+
+
+@interpreted
+@every
+@pytest.mark.parametrize("loss", FUNCTIONS)
+@pytest.mark.parametrize("option", ["y=0", "y=1", "y=soft"])
+def test_elements_keep_the_bounds(name, loss, option):
+    pytest.importorskip("parity.oracle", reason="the judge's own needs are not installed")
+    from parity import compare, oracle
+    from parity.cases import Case, default_epsilon
+
+    case = Case("triton", "float32", name, loss, option, default_epsilon(name))
+    arrays = inputs(name)
+    expected, scales = oracle.evaluate(case, arrays), oracle.scales(case, arrays)
+    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.targets(arrays))
+    options = FOCAL if "focal" in loss else {}
+    got = FUNCTIONS[loss](x, y, None, (), name, **options)
+    for part, values, bound in zip(("value", "grad_x"), got, BOUNDS[loss], strict=True):
+        error = compare.errors(case, part, values.numpy(), expected[part], arrays, scales.get(part))
+        # where the oracle itself has infinity times zero
+        error = np.where(np.isnan(expected[part]), 0, error)
+        worst = error.argmax()
+        assert error[worst] <= bound, (part, x[worst], y[worst], values[worst])
+
+
+@interpreted
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 1.5, 5.0])
+def test_powers_of_the_focal_loss(name_and_power_bound, gamma):
+    name, bound = name_and_power_bound
+    x = torch.from_numpy(inputs(name)["x"])
+    for y in (torch.zeros_like(x), torch.ones_like(x)):
+        value, slope = backend.focal_cross_entropy(x, y, None, (), name, gamma, 0.25, 0.0)
+        wide = x.double().requires_grad_()
+        exact = segact_torch.binary_focal_cross_entropy(
+            *(wide, y.double(), name), gamma=gamma, alpha=0.25, reduction="none", validate=False
+        )
+        (exact_slope,) = torch.autograd.grad(exact.sum(), wide)
+        relative = bound(gamma) * 2.0**-23
+        close(value, exact.detach(), relative)
+        close(slope, exact_slope, relative)
+
+
+@interpreted
+def test_a_gamma_of_zero_is_cross_entropy():
+    x = torch.from_numpy(inputs("sigmoid")["x"])
+    for y in (torch.zeros_like(x), torch.ones_like(x)):
+        focal = backend.focal_cross_entropy(x, y, None, (), "sigmoid", 0.0, None, 0.0)
+        assert all(map(torch.equal, focal, backend.cross_entropy(x, y, None, (), "sigmoid")))
+
+
+@pytest.fixture(params=["sigmoid", "arctan"])
+def name_and_power_bound(request):
+    return request.param, lambda gamma: (2 + gamma) * 4 + 1
+
+
+def close(got, exact, relative):
+    """Relatively, give or take the smallest normal number."""
+    tiny = torch.finfo(torch.float32).tiny
+    torch.testing.assert_close(got.double(), exact.double(), rtol=relative, atol=tiny)
+
+
+@interpreted
+@every
+@pytest.mark.parametrize("loss", FUNCTIONS)
+def test_not_a_number_stays_one(name, loss):
+    options = FOCAL if "focal" in loss else {}
+    nan, one = torch.tensor([torch.nan]), torch.tensor([1.0])
+    for x, y in ((nan, one), (nan, 0 * one), (nan, one / 2), (one / 4, nan)):
+        for value in FUNCTIONS[loss](x, y, None, (), name, **options):
+            assert value.isnan().all(), (x, y)
+
+
+# ---- sums, against the formulas in float64 ----
+
+SHAPE = (3, 2, 40, 33)
+ALL = (0, 1, 2, 3)
+AXES = {
+    "all": ALL,
+    "samples": (1, 2, 3),
+    "channels": (0, 2, 3),
+    "both": (2, 3),
+    "columns": (0, 1, 2),
+}
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(0, 3).contiguous().transpose(0, 3),
+    "with gaps": lambda x: torch.stack([x, x], -1)[..., 0],
+}
+
+
+def batch(hard=True, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(3)
+    x = (3 * torch.randn(SHAPE, generator=generator)).to(dtype)
+    y = torch.rand(SHAPE, generator=generator)
+    return x, (y < 1 / 3).float() if hard else y
+
+
+def exact_losses(loss, x, y, name, w=None, **options):
+    """Losses and slopes of elements in float64, by the public functions."""
+    function = getattr(segact_torch, loss.replace("squared", "mean_squared"))
+    wide = x.detach().double().contiguous().requires_grad_()
+    weight = {} if w is None else {"weight": w.double()}
+    f = segact_torch.get_activation(name, **EPSILON.get(name, {}))
+    value = function(wide, y.double(), f, reduction="none", validate=False, **weight, **options)
+    (slope,) = torch.autograd.grad(value.sum(), wide)
+    return value.detach(), slope
+
+
+EPSILON = {"hardtanh": {"epsilon": float(np.float32(1e-7))}}
+
+
+def assert_sums(got, exact, axis, scale=1.0):
+    (sums, gradient), (value, slope) = got, exact
+    assert sums.dtype == torch.float64
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(sums, value.sum(axis), rtol=1e-6, atol=0)
+    assert (gradient.double() - scale * slope).abs().max() <= 1e-5 * scale * slope.abs().max()
+
+
+@interpreted
+@pytest.mark.parametrize("axis", AXES.values(), ids=AXES)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_groups_in_every_layout(axis, layout):
+    x, y = batch(hard=False)
+    w = torch.linspace(0, 2, 33).expand(SHAPE)
+    got = backend.cross_entropy(layout(x), y, w, axis, "softsign", scale=0.25)
+    assert_sums(got, exact_losses("binary_cross_entropy", x, y, "softsign", w), axis, 0.25)
+    assert got[1].stride() == torch.empty_like(layout(x)).stride()
+
+    upstream = torch.linspace(0.5, 2, got[0].numel(), dtype=torch.float64).reshape(got[0].shape)
+    before = got[1].clone()
+    full = upstream.reshape([1 if a in axis else SHAPE[a] for a in range(4)])
+    assert backend.rescale(got[1], upstream, axis) is got[1]
+    torch.testing.assert_close(got[1].double(), before.double() * full, rtol=3e-7, atol=0)
+
+    areas = backend.areas(layout(x), y, w, axis, "softsign")
+    p = segact_torch.softsign(x.double())
+    parts = [w.double() * part for part in (y * p, (1 - y) * p, y * (1 - p))]
+    exact = torch.stack([part.sum(axis) for part in parts])
+    torch.testing.assert_close(areas, exact, rtol=1e-6, atol=0)
+    slopes = torch.linspace(-1, 2, areas.numel()).reshape(areas.shape)
+    got = backend.areas_gradient(layout(x), y, w, axis, "softsign", slopes)
+    hit, false_alarm, miss = slopes.reshape(3, *full.shape).double()
+    pdf = segact_torch.softsign.pdf(x.double()) * w.double()
+    slope = pdf * ((1 - y) * false_alarm + y * (hit - miss))
+    assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
+    assert got.stride() == torch.empty_like(layout(x)).stride()
+
+
+@interpreted
+@every
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+def test_areas_of_every_activation(name, hard):
+    x, y = batch(hard)
+    f = segact_torch.get_activation(name)
+    p, q, pdf = f.cdf(x.double()), f.sf(x.double()), f.pdf(x.double())
+    exact = torch.stack([part.sum(ALL) for part in (y * p, (1 - y) * p, y * q)])
+    torch.testing.assert_close(backend.areas(x, y, None, ALL, name), exact, rtol=1e-6, atol=0)
+    slopes = torch.tensor([-0.3, 0.7, 0.2])
+    got = backend.areas_gradient(x, y, None, ALL, name, slopes)
+    slope = pdf * (0.7 * (1 - y) - 0.5 * y)
+    assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
+
+
+@interpreted
+@pytest.mark.parametrize("loss", FUNCTIONS)
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+def test_options(loss, hard):
+    x, y = batch(hard)
+    w = torch.linspace(0, 2, 33).expand(SHAPE)
+    options = {
+        "binary_cross_entropy": {"pos_weight": 2.5, "label_smoothing": 0.125},
+        "squared_error": {},
+        "binary_focal_cross_entropy": {"gamma": 1.5, "alpha": 0.25, "label_smoothing": 0.125},
+    }[loss]
+    got = FUNCTIONS[loss](x, y, w, ALL, "arctan", **options)
+    assert_sums(got, exact_losses(loss, x, y, "arctan", w, **options), ALL)
+
+
+@interpreted
+def test_pos_weight_of_hard_targets():
+    x, y = batch()
+    for pos_weight in (0.0, 2.5):
+        got = backend.cross_entropy(x, y, None, ALL, "sigmoid", pos_weight=pos_weight)
+        exact = exact_losses("binary_cross_entropy", x, y, "sigmoid", pos_weight=pos_weight)
+        assert_sums(got, exact, ALL)
+    odd, one = torch.tensor([torch.nan, torch.inf, -torch.inf]), torch.ones(3)
+    for values in backend.cross_entropy(odd, one, None, (), "sigmoid", pos_weight=0.0):
+        assert values.tolist() == [0, 0, 0]
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16])
+@pytest.mark.parametrize("of_x", [torch.float32, torch.float16, torch.bfloat16])
+def test_dtypes(dtype, of_x):
+    x, y = batch(dtype=of_x)
+    w = (torch.linspace(0, 2, 33) > 0.5).to(dtype).expand(SHAPE)
+    exact = exact_losses("binary_cross_entropy", x, y, "normal_cdf", w)
+    assert_sums(backend.cross_entropy(x, y.to(dtype), w, ALL, "normal_cdf"), exact, ALL)
+
+
+@interpreted
+@every
+def test_a_weight_of_zero_leaves_nothing(name):
+    x, y = batch(hard=False)
+    w = torch.ones(SHAPE)
+    w[..., 0] = 0
+    spoilt, odd = x.clone(), y.clone()
+    spoilt[..., 0], odd[..., 0] = torch.nan, 255
+    spoilt[0, ..., 0], odd[1, ..., 0] = torch.inf, torch.nan
+    slopes = torch.tensor([torch.inf, 1.0, 0.5])
+    for function, more in (
+        (backend.cross_entropy, ()),
+        (backend.squared_error, ()),
+        (backend.focal_cross_entropy, (2.0, 0.25, 0.0)),
+    ):
+        for axis in (ALL, ()):
+            value, gradient = function(x, y, w, axis, name, *more)
+            again, its = function(spoilt, odd, w, axis, name, *more)
+            assert torch.equal(again, value)
+            assert torch.equal(its, gradient)
+            assert (its[..., 0] == 0).all()
+            assert axis or (again[..., 0] == 0).all()
+    assert torch.equal(backend.areas(spoilt, odd, w, ALL, name), backend.areas(x, y, w, ALL, name))
+    assert (backend.areas_gradient(spoilt, odd, w, ALL, name, slopes)[..., 0] == 0).all()
+
+
+@interpreted
+def test_infinite_slopes_of_nothing():
+    x, y = torch.tensor([40.0, 40.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    slopes = torch.tensor([-torch.inf, 1.0, 0.0])
+    got = backend.areas_gradient(x, y, None, (0,), "normal_cdf", slopes)
+    assert got[:2].tolist() == [0, 0]
+    assert got[2] > 0
+    assert got[3] == -torch.inf
+
+
+@interpreted
+def test_rescale():
+    gradient = torch.tensor([0.0, 0.0, 2.0, torch.inf])
+    each = torch.tensor([torch.inf, torch.nan, 3.0, 0.0])
+    nan = torch.tensor([torch.nan])
+    assert backend.rescale(gradient.clone(), each, ()).tolist() == [0, 0, 6, 0]
+    assert backend.rescale(nan, torch.ones(1, dtype=torch.float64), ()).isnan()
+    infinity, twice = torch.tensor(torch.inf), torch.tensor(2.0, dtype=torch.float64)
+    scaled = backend.rescale(gradient.clone(), infinity, (0,)).tolist()
+    assert scaled == [0, 0, torch.inf, torch.inf]
+    many = torch.linspace(-3, 3, 2 * backend.CHUNK + 77)
+    assert torch.equal(backend.rescale(many.clone(), torch.tensor(1.0), (0,)), many)
+    assert torch.equal(backend.rescale(many.clone(), twice, (0,)), 2 * many)
+
+
+@interpreted
+def test_sums_beyond_float32():
+    x = torch.full((1000,), -1e19)
+    sums, _ = backend.cross_entropy(x, torch.ones_like(x), None, (0,), "normal_cdf")
+    assert sums.item() == pytest.approx(1000 * 1e38 / 2, rel=1e-6)
+
+
+@interpreted
+def test_many_equal_elements(monkeypatch):
+    monkeypatch.setattr(backend, "BLOCK", 2048)
+    x = torch.full((100_003,), -0.7)
+    sums, _ = backend.cross_entropy(x, torch.ones_like(x), None, (0,), "sigmoid")
+    assert sums.item() == pytest.approx(
+        100_003 * np.log1p(np.exp(np.float64(x[0].neg()))), rel=2e-7
+    )
+
+
+@interpreted
+def test_the_same_bits_twice_and_no_input_written():
+    x, y = batch()
+    kept = x.clone(), y.clone()
+    first, second = (backend.cross_entropy(x, y, None, (1, 2, 3), "arctan") for _ in range(2))
+    assert all(map(torch.equal, first, second))
+    assert torch.equal(x, kept[0])
+    assert torch.equal(y, kept[1])
+    assert backend.cross_entropy(x, y, None, ALL, "arctan", gradient=False)[1] is None
+    one = torch.tensor(0.5)
+    assert backend.cross_entropy(one, one, None, (), "arctan")[0].shape == ()
+
+
+# ---- which compiled kernel is launched ----
+
+
+class Kernel:
+    """One of Triton's that only says what is launched: anew, or what was compiled before."""
+
+    fn = "losses"
+    arg_names = ("a", "b")
+
+    def __init__(self, signature):
+        self.signature, self.launched = signature, []
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            self.launched.append("anew")
+            again = {grid: lambda *arguments: self.launched.append("again")}
+            return type("Compiled", (dict,), {"src": self})(again)
+
+        return launch
+
+
+def test_what_was_compiled_is_launched_only_where_it_fits(monkeypatch):
+    kernel = Kernel({"a": "*fp32", "b": "constexpr"})
+    monkeypatch.setattr(backend.kernels, "losses", kernel)
+    backend.rows_of.cache_clear()
+    room = torch.zeros(1025)
+    x, other = room[:1024], room[1:]
+    assert x.data_ptr() % 16 == 0
+
+    def launched(*arguments, **options):
+        backend.cross_entropy(*arguments, None, (0,), "arctan", **options)
+        return kernel.launched.pop()
+
+    assert launched(x, x) == "anew"
+    assert launched(x, x) == "again"
+    assert launched(x, x, scale=0.5) == "again"
+    # aligned otherwise, of other types, with other constants, of another length
+    different = [(other, x), (x, other), (x.half(), x), (x, x.int()), (x[:1023], x[:1023])]
+    for arguments in different:
+        assert launched(*arguments) == "anew"
+        assert launched(*arguments) == "again"
+    assert launched(x, x, pos_weight=2.0) == "anew"
+    assert launched(x, x, gradient=False) == "anew"
+    assert launched(x, x) == "again"
+    backend.rows_of.cache_clear()
+
+
+def test_what_takes_other_arguments_is_not_launched_directly(monkeypatch):
+    kernel = Kernel({"a": "*fp32"})
+    monkeypatch.setattr(backend.kernels, "losses", kernel)
+    backend.rows_of.cache_clear()
+    x = torch.zeros(1024)
+    for _ in range(2):
+        backend.cross_entropy(x, x, None, (0,), "arctan")
+    assert kernel.launched == ["anew", "anew"]
+    backend.rows_of.cache_clear()
+
+
+# ---- what they compile to ----
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location(
+        "triton_resources", ROOT / "scripts" / "triton_resources.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@compiled
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize(
+    ("kernel", "activation"),
+    [
+        *(("cross_entropy", "normal_cdf"), ("cross_entropy", "inverse_square_root")),
+        *(("squared_error", "normal_cdf"), ("focal", "normal_cdf")),
+        *(("areas", "normal_cdf"), ("areas_gradient", "sigmoid"), ("rescale", "")),
+    ],
+)
+def test_no_register_is_spilled(script, kernel, activation, target):
+    """The heaviest of each kernel; the script makes the table of all."""
+    found = script.resources(kernel, activation, target)
+    assert found.spilled == 0
+    assert 0 < found.registers <= 256
+    assert found.per_element > 1
