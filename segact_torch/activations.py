@@ -446,8 +446,7 @@ class InverseSquareRoot(_Symmetric):
         return torch.where(t > FAR, -2 * (math.log(2) + torch.log(t)), near)
 
     def _density(self, t: Tensor) -> Tensor:
-        square = 1 + t * t
-        return 0.5 / (square * torch.sqrt(square))
+        return 0.5 / ((1 + t * t) * torch.hypot(torch.ones_like(t), t))
 
     def _slope(self, t: Tensor) -> Tensor:
         t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
