@@ -1,4 +1,4 @@
-"""Special functions and sums to the last digits, in either precision and on every backend.
+"""Special functions to the last digits, in either precision and on every backend.
 
 Generic `erfc` cannot serve: the rounding of x / sqrt 2 alone costs it x^2 ulp in the tail, the log
 of `erfc` is gone where it underflows, and XLA's is off by 44 ulp before that. The normal functions
@@ -13,17 +13,18 @@ highest power first):
     hazard = pdf / Q = 1 / (sqrt(2 pi) T).
 
 `log1p`, `atan` and `tan` stand here too: the backends' own are off by up to 5 ulp in float32 and
-129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX whatever it
-is given. For a like reason nothing here calls `keras.ops.maximum`: on torch it returns float32.
+129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX, for
+float64 too. For a like reason nothing here calls `keras.ops.maximum`: on torch it returns float32.
 """
 
 import math
-import sys
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from segact_tf import _engine
 
 SCALED_TAIL = {
     "float32": (
@@ -226,11 +227,7 @@ def largest(x: Any) -> float:
 
 def double(x: Any) -> Any:
     """x in float64 where the backend has it: JAX with `jax_enable_x64` alone."""
-    if keras.backend.backend() == "jax":
-        has = sys.modules["jax"].config.jax_enable_x64
-    else:
-        has = "mps" not in str(x.device).lower()
-    return ops.cast(x, "float64") if has else x
+    return ops.cast(x, "float64") if _engine.has_float64(x) else x
 
 
 def where(condition: Any, number: float, x: Any) -> Any:
@@ -246,6 +243,16 @@ def at_most(x: Any, limit: float) -> Any:
 def at_least(x: Any, limit: float) -> Any:
     """max(x, limit), likewise."""
     return where(x < limit, limit, x)
+
+
+def clip(x: Any, low: float, high: float) -> Any:
+    """x between two limits, likewise."""
+    return at_most(at_least(x, low), high)
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0), with a slope of 0 at 0 on every backend; NaN stays."""
+    return ops.where(x <= 0, 0.0, x)
 
 
 def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
@@ -332,6 +339,17 @@ def log1p(x: Any) -> Any:
     return twice + twice * (square * _polynomial(square, LOG1P[_name(x)]))
 
 
+def log_complement(p: Any) -> Any:
+    """log(1 - p) for p in [0, 1]."""
+    return ops.where(p > 0.5, ops.log(1 - p), log1p(-at_most(p, 0.5)))
+
+
+def log1p_ratio(a: Any, b: Any) -> Any:
+    """log(1 + a / b) for a, b > 0; a / b may be large."""
+    small = ops.where(a < b, a / b, b / a)
+    return log1p(small) + ops.where(a < b, 0.0, ops.log(a / b))
+
+
 def atan_tail(t: Any) -> Any:
     """atan(1 / t) / pi for t >= 0: the Cauchy distribution's tail."""
     s = ops.where(t > 1, 1 / at_least(t, 1.0), t)
@@ -346,101 +364,22 @@ def tan(x: Any) -> Any:
     return x + x * (square * _polynomial(square, TAN[_name(x)]))
 
 
+def tanh_half(t: Any) -> Any:
+    """tanh(t / 2) for t >= 0, of which keras.ops has the digits of float32 alone on JAX."""
+    return -ops.expm1(-t) / (1 + ops.exp(-t))
+
+
 def power(x: Any, exponent: float) -> Any:
     """x^exponent for x >= 0."""
     return ops.power(x, ops.full_like(x, exponent))
 
 
-def axes(x: Any, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    """An axis, several, or None for all, as a tuple of numbers from 0."""
-    rank = len(x.shape)
-    if axis is None:
-        return tuple(range(rank))
-    wanted = (axis,) if isinstance(axis, int) else tuple(axis)
-    if any(not -rank <= a < rank for a in wanted):
-        raise ValueError(f"axis {axis} is out of range for an input of shape {tuple(x.shape)}")
-    return tuple(a % rank for a in wanted)
+@ops.custom_gradient
+def divide(a: Any, b: Any) -> tuple[Any, Any]:
+    """a / b; JAX's own gradient squares b, and loses it below 1e-19."""
 
+    def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
+        (upstream,) = args if upstream is None else (upstream,)
+        return upstream / b, -upstream * (a / b) / b
 
-def sum(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
-    """The sum over `axis`, added in pairs.
-
-    XLA may add one element after the other, and 10 million equal float32 values then sum to
-    something off by 0.6 %; it also merges a sum of block sums into one such sum. Halves are added
-    along each axis whose length is known; what is left is summed by the backend.
-    """
-
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
-        def grad(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            return ops.broadcast_to(_restore(upstream, axis, keepdims), ops.shape(x))
-
-        return _add(x, axis, keepdims), grad
-
-    return call(x) if axis else x
-
-
-def mean(x: Any, axis: tuple[int, ...], valid: Any = None) -> Any:
-    """The mean over `axis`, added in pairs, also where the sum overflows and the mean does not.
-
-    Where only some elements are `valid`, the others must be 0; 0 where none is.
-    """
-
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
-        part, length = _shorten(x, axis)
-        total = _add(part, axis, keepdims=True)
-        n = _count(x, total, axis, valid) / length
-
-        def grad(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            return ops.broadcast_to(_restore(upstream, axis) / n / length, ops.shape(x))
-
-        average = ops.where(ops.isinf(total), _add(part / n, axis, keepdims=True), total / n)
-        return ops.squeeze(average, axis), grad
-
-    return call(x) if axis else x
-
-
-def _count(x: Any, total: Any, axis: tuple[int, ...], valid: Any) -> Any:
-    """How many elements, or valid ones but at least one, went into each total."""
-    if valid is None:
-        return ops.cast(ops.size(x), x.dtype) / ops.cast(ops.size(total), x.dtype)
-    # Counted in integers, which no sum rounds.
-    n = ops.sum(ops.cast(valid, "int32"), axis=axis, keepdims=True)
-    return ops.cast(ops.where(n > 0, n, ops.ones_like(n)), x.dtype)
-
-
-def _restore(reduced: Any, axis: tuple[int, ...], kept: bool = False) -> Any:
-    """The reduced axes again, of length 1."""
-    return reduced if kept else ops.expand_dims(reduced, axis)
-
-
-def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
-    for a in axis:
-        x = _fold(x, a)
-    return ops.sum(x, axis=axis, keepdims=keepdims)
-
-
-def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
-    """The mean over one axis by the backend, and its length, if one of several is short; else x, 1.
-
-    What is used twice, or added in halves at once, XLA would compute as often as that.
-    """
-    short = [a for a in axis if x.shape[a] is not None and 1 < x.shape[a] <= 32]
-    if not short or len(axis) == 1:
-        return x, 1
-    length = x.shape[short[0]]
-    return ops.sum(x / length, axis=short[0], keepdims=True), length
-
-
-def _fold(x: Any, axis: int) -> Any:
-    """Halves of x added along an axis until it is of length 4 or less, if the length is known."""
-    before = (slice(None),) * axis
-    while x.shape[axis] is not None and x.shape[axis] > 4:
-        if x.shape[axis] % 2:
-            x = ops.pad(x, [(0, int(a == axis)) for a in range(len(x.shape))])
-        half = x.shape[axis] // 2
-        x = x[(*before, slice(0, half))] + x[(*before, slice(half, None))]
-    return x
+    return a / b, grad

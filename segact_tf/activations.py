@@ -32,7 +32,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from segact_tf import _special
+from segact_tf import _pairwise, _special
 
 __all__ = [
     "Activation",
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 Function = Callable[[Any], Any]
-Axis = int | tuple[int, ...]
+Axis = tuple[int, ...]
 
 # From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
 FAR = 1e8
@@ -69,7 +69,7 @@ def _differentiable(f: Function, derivative: Function) -> Function:
     def call(x: Any) -> tuple[Any, Any]:
         def grad(*args: Any, upstream: Any = None) -> Any:
             (upstream,) = args if upstream is None else (upstream,)
-            # An infinite slope under an upstream of zero is no slope, nor the other way round.
+            # Either factor being 0 makes the product 0; 0 * inf would be NaN.
             return _weigh(upstream, derivative(x))
 
         return f(x), grad
@@ -78,15 +78,20 @@ def _differentiable(f: Function, derivative: Function) -> Function:
 
 
 @ops.custom_gradient
-def _weigh(weight: Any, value: Any) -> tuple[Any, Any]:
-    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
+def _product(weight: Any, value: Any) -> tuple[Any, Any]:
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
     def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
         (upstream,) = args if upstream is None else (upstream,)
-        return _weigh(upstream, value), _weigh(upstream, weight)
+        return _product(upstream, value), _product(upstream, weight)
 
     zero = ops.logical_or(weight == 0, value == 0)
     return ops.where(zero, 0.0, weight * value), grad
+
+
+def _weigh(weight: Any, value: Any) -> Any:
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    return _product(ops.cast(weight, value.dtype), value)  # of one dtype, as TensorFlow wants them
 
 
 def _wide(x: Any, name: str = "x") -> Any:
@@ -106,8 +111,7 @@ def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
 
 def _clamped_log(probability: Any) -> Any:
     """log(max(probability, the smallest normal number)); the gradient is 0 where it clamps."""
-    dtype = keras.backend.standardize_dtype(probability.dtype)
-    return ops.log(_special.at_least(probability, float(np.finfo(dtype).tiny)))
+    return ops.log(_special.at_least(probability, _special.tiny(probability)))
 
 
 class Activation:
@@ -166,13 +170,13 @@ class Activation:
         low, high = ops.convert_to_numpy(self.ppf(np.array([epsilon, 1 - epsilon]))).tolist()
         return low, high
 
-    def _without(self, x: Any, valid: Any) -> Any:
-        """x, but where it is not valid something else, which no other element's F(x) depends on."""
-        return ops.where(valid, x, 0.0)
-
     def _widen(self, x: Any) -> Any:
         """x in the precision in which even a power of F(x) keeps the digits of float32."""
         return _special.double(x)
+
+    def _fill_invalid(self, x: Any, valid: Any) -> Any:
+        """x, with placeholders where it is not valid, which change F(x) nowhere else."""
+        return ops.where(valid, x, 0.0)
 
     def _squeeze(self, probability: Any) -> Any:
         if self.epsilon == 0:
@@ -256,7 +260,7 @@ class _Symmetric(Activation):
         far, near = self._logarithms(ops.abs(x))
         return ops.where(x < 0, near, far)
 
-    # What the two sides share is written alike, so that a compiler computes it once.
+    # Identical in both methods, so that a compiler shares the subexpression.
 
     def _squeezed_tail(self, x: Any) -> Any:
         return self._squeeze(self._tail(ops.abs(x)))
@@ -302,7 +306,7 @@ class _Symmetric(Activation):
     def _ppf(self, p: Any) -> Any:
         below = p <= 0.5
         nearer = ops.where(below, p, 1 - p)
-        # p - 1/2 before anything is rounded: it is what counts close to the middle.
+        # p - 1/2 before the first rounding: close to the middle its digits decide.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
         p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
         x = self._lower_quantile(_special.at_least(p, 0.0), q)
@@ -330,8 +334,7 @@ class Sigmoid(_Symmetric):
         return e / (1 + e * (2 + e))
 
     def _slope(self, t: Any) -> Any:
-        # expm1(-t) / (1 + exp(-t)) is -tanh(t / 2), which keras.ops has in float32 alone on JAX.
-        return self._density(t) * (ops.expm1(-t) / (1 + ops.exp(-t)))
+        return -self._density(t) * _special.tanh_half(t)
 
     def _hazards(self, t: Any) -> tuple[Any, Any]:
         if self.epsilon > 0:
@@ -492,14 +495,14 @@ class HardTanh(Activation):
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
 
     def _widen(self, x: Any) -> Any:
-        return x  # exact as it is, and its limits are those of the dtype
+        return x  # F(x) = x is exact already, and its limits are those of the dtype
 
     def _inside(self, x: Any) -> Any:
         # 1 - x is exact where it decides; 1 - epsilon is not.
         return (x > self.epsilon) & (1 - x > self.epsilon)
 
     def _cdf(self, x: Any) -> Any:
-        return _special.at_least(_special.at_most(x, 1 - self.epsilon), self.epsilon)
+        return _special.clip(x, self.epsilon, 1 - self.epsilon)
 
     def _logcdf(self, x: Any) -> Any:
         log = ops.log(_special.at_least(x, self.epsilon))
@@ -525,7 +528,7 @@ class HardTanh(Activation):
         return ops.where((p >= 0) & (p <= 1), x, math.nan)
 
 
-def _stretch(x: Any, axis: tuple[int, ...]) -> Any:
+def _stretch(x: Any, axis: Axis) -> Any:
     """(x - min) / (max - min) over an axis; 1/2 for a constant input."""
 
     @ops.custom_gradient
@@ -540,22 +543,22 @@ def _stretch(x: Any, axis: tuple[int, ...]) -> Any:
     return call(x)
 
 
-def _stretch_gradient(x: Any, axis: tuple[int, ...], upstream: Any) -> Any:
+def _stretch_gradient(x: Any, axis: Axis, upstream: Any) -> Any:
     unit = _stretch(x, axis)
     x, low, high, span = _extremes(x, axis)
     grad = ops.where(low == high, 0.0, upstream)
     # An extreme's own slope and its share of all slopes cancel: subtract the two first.
     at_low, at_high = x == low, x == high
-    through_low = _special.sum(ops.where(at_low, 0.0, grad * (1 - unit)), axis, keepdims=True)
-    through_high = _special.sum(ops.where(at_high, 0.0, grad * unit), axis, keepdims=True)
+    through_low = _pairwise.sum(ops.where(at_low, 0.0, grad * (1 - unit)), axis, keepdims=True)
+    through_high = _pairwise.sum(ops.where(at_high, 0.0, grad * unit), axis, keepdims=True)
     for at, through in ((at_low, through_low), (at_high, through_high)):
-        ties = _special.sum(ops.cast(at, x.dtype), axis, keepdims=True)
-        own = _special.sum(ops.where(at, grad, 0.0), axis, keepdims=True)
+        ties = _pairwise.sum(ops.cast(at, x.dtype), axis, keepdims=True)
+        own = _pairwise.sum(ops.where(at, grad, 0.0), axis, keepdims=True)
         grad = ops.where(at, grad - own / ties - through / ties, grad)
     return grad / 8 / span
 
 
-def _extremes(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+def _extremes(x: Any, axis: Axis) -> tuple[Any, Any, Any, Any]:
     """x / 8, its min and max, and their distance: it cannot overflow, its inverse not underflow."""
     x = x / 8
     low, high = ops.min(x, axis, keepdims=True), ops.max(x, axis, keepdims=True)
@@ -594,7 +597,7 @@ class Linear(Activation):
     def logcdf(self, x: Any) -> Any:
         x = ops.convert_to_tensor(x)
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
-        # Where p is 0 it is so whatever the input, and its logarithm has no slope.
+        # Where p is 0, it is 0 for every input, and its logarithm has no slope.
         left = ops.log(ops.where(p == 0, 1.0, p))
         right = _special.log1p(-ops.where(p > 0.5, q, 0.0))
         log = ops.where(p > 0.5, right, ops.where(p == 0, -math.inf, left))
@@ -603,15 +606,18 @@ class Linear(Activation):
     def logsf(self, x: Any) -> Any:
         return self.logcdf(-ops.convert_to_tensor(x))
 
-    def _without(self, x: Any, valid: Any) -> Any:
-        axis = _special.axes(x, self.axis)
+    def _fill_invalid(self, x: Any, valid: Any) -> Any:
+        axis = self._axis(x)
         low = ops.min(ops.where(valid, x, math.inf), axis=axis, keepdims=True)
         high = ops.max(ops.where(valid, x, -math.inf), axis=axis, keepdims=True)
         middle = ops.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
         return ops.where(valid, x, ops.stop_gradient(middle))
 
+    def _axis(self, x: Any) -> Axis:
+        return _pairwise.axes(x, self.axis)
+
     def _squeezed(self, x: Any) -> Any:
-        return self._squeeze(_stretch(x, _special.axes(x, self.axis)))
+        return self._squeeze(_stretch(x, self._axis(x)))
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -695,7 +701,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
 
     Args:
         activation: "sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root",
-            "hardtanh", "linear", a registered name, or an `Activation`, which is returned as it is.
+            "hardtanh", "linear", a registered name, or an `Activation`, which is returned.
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:

@@ -39,17 +39,33 @@ import keras
 from keras import ops
 
 from segact_tf import _special
-from segact_tf.activations import _elementwise
+from segact_tf.activations import Activation, _elementwise, get_activation
 
 __all__ = ["CONVENTIONS", "Convention", "get_convention"]
 
+# Of the convention that a loss takes where none is named.
+DEFAULT = "keras"
+
 TORCH_EPSILON = 1e-12
+
+
+def _keras_epsilon() -> float:
+    """What clips a probability in Keras: 1e-7, unless a program sets another."""
+    return float(keras.config.epsilon())
 
 
 class Convention:
     """What stands for log p (`logcdf`) and log(1 - p) (`logsf`), each with its own gradient."""
 
     name = ""
+
+    def cdf(self, p: Any) -> Any:
+        """p, which is a probability already."""
+        return p
+
+    def sf(self, p: Any) -> Any:
+        """1 - p."""
+        return 1 - p
 
     def logcdf(self, p: Any) -> Any:
         """LP, differentiable."""
@@ -59,8 +75,12 @@ class Convention:
         """LQ, differentiable."""
         return _elementwise(p, self._log_q, self._log_q_derivative)
 
-    def _without(self, p: Any, valid: Any) -> Any:
-        """p, but 0 where it is not valid."""
+    def _widen(self, p: Any) -> Any:
+        """p itself: a wider type would not bring back the digits that p was rounded to."""
+        return p
+
+    def _fill_invalid(self, p: Any, valid: Any) -> Any:
+        """p, with 0 for a placeholder where it is not valid."""
         return ops.where(valid, p, 0.0)
 
     def _log_p(self, p: Any) -> Any:
@@ -95,8 +115,7 @@ class Keras(Convention):
     name = "keras"
 
     def _clip(self, p: Any) -> Any:
-        epsilon = keras.config.epsilon()
-        return _special.at_most(_special.at_least(p, epsilon), 1 - epsilon)
+        return _special.clip(p, _keras_epsilon(), 1 - _keras_epsilon())
 
     def _p(self, p: Any) -> Any:
         return self._clip(p)
@@ -130,10 +149,10 @@ class Keras2(Keras):
     name = "keras2"
 
     def _p(self, p: Any) -> Any:
-        return self._clip(p) + keras.config.epsilon()
+        return self._clip(p) + _keras_epsilon()
 
     def _q(self, p: Any) -> Any:
-        return _added(1 - self._clip(p), keras.config.epsilon())
+        return _added(1 - self._clip(p), _keras_epsilon())
 
 
 class KerasLogit(Keras):
@@ -150,16 +169,10 @@ class KerasLogit(Keras):
     name = "keras_logit"
 
     def _log_p(self, p: Any) -> Any:
-        return -_softplus_of_log(self._q(p), self._p(p))
+        return -_special.log1p_ratio(self._q(p), self._p(p))
 
     def _log_q(self, p: Any) -> Any:
-        return -_softplus_of_log(self._p(p), self._q(p))
-
-
-def _softplus_of_log(a: Any, b: Any) -> Any:
-    """log1p(a / b), where a / b may be large."""
-    small = ops.where(a < b, a / b, b / a)
-    return _special.log1p(small) + ops.where(a < b, 0.0, ops.log(a / b))
+        return -_special.log1p_ratio(self._p(p), self._q(p))
 
 
 class Torch(Convention):
@@ -181,8 +194,7 @@ class Torch(Convention):
         return (1 - p) / self._variance(p)
 
     def _log_q(self, p: Any) -> Any:
-        near = _special.log1p(-_special.at_most(p, 0.5))
-        return _special.at_least(ops.where(p > 0.5, ops.log(1 - p), near), -100.0)
+        return _special.at_least(_special.log_complement(p), -100.0)
 
     def _log_q_derivative(self, p: Any) -> Any:
         return -p / self._variance(p)
@@ -249,3 +261,32 @@ def get_convention(name: str) -> Convention:
     known = ", ".join(CONVENTIONS)
     near = difflib.get_close_matches(str(name), CONVENTIONS, n=1, cutoff=0.0)[0]
     raise ValueError(f"unknown convention {name!r}; did you mean {near!r}? Known: {known}")
+
+
+def distribution(
+    activation: str | Activation | None, from_logits: bool, convention: str | None = None
+) -> Activation | Convention:
+    """The `Activation` or `Convention` whose cdf, sf, logcdf and logsf a loss uses.
+
+    The activation ("sigmoid" for None) of raw outputs, the convention (`DEFAULT` for None) of
+    probabilities.
+
+    Raises:
+        ValueError: an unknown name; a convention of probabilities together with from_logits=True;
+            an activation together with from_logits=False.
+    """
+    if convention is not None and convention not in CONVENTIONS:
+        get_convention(convention)
+    if from_logits:
+        if convention not in (None, "exact"):
+            raise ValueError(
+                f"convention={convention!r} goes with probabilities, got from_logits=True; "
+                "say from_logits=False and pass probabilities"
+            )
+        return get_activation("sigmoid" if activation is None else activation)
+    if activation is not None:
+        raise ValueError(
+            f"activation={activation!r} goes with raw outputs, got from_logits=False, "
+            "which says that y_pred is activated already; leave out one of the two"
+        )
+    return get_convention(DEFAULT if convention is None else convention)

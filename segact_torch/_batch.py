@@ -1,4 +1,4 @@
-"""What a loss is given: checked, in one shape and in one precision."""
+"""The arguments of a loss: checked, in one shape and in one precision."""
 
 import contextlib
 import math
@@ -114,10 +114,11 @@ class Batch:
         kept = self.weight != 0
         return self.f._fill_invalid(self.x, kept), torch.where(kept, self.y, 0.0)
 
-    def elements(self, reduction: str) -> Axis:
-        """The dimensions that a loss of each element is reduced over."""
+    def elements(self, reduction: str) -> tuple[Axis, bool]:
+        """The dimensions that a loss of each element is reduced over, and whether to its mean."""
         check_reduction(reduction)
-        return () if reduction == "none" else tuple(range(self.input.ndim))
+        axis = () if reduction == "none" else tuple(range(self.input.ndim))
+        return axis, reduction == "mean"
 
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
         """The dimensions that an overlap loss sums over: all but those of samples and channels."""
@@ -158,7 +159,7 @@ class Batch:
         return 1 / math.prod([self.input.shape[a] for a in axis])
 
     def check_values(self) -> None:
-        """Raise for values out of their range, where `validate` allows to look.
+        """Raise for values out of their range, once, where `validate` allows to look.
 
         Under vmap and on fake tensors values cannot be read; that is an error only with
         validate=True.
@@ -169,6 +170,7 @@ class Batch:
             unreadable = () if self.validate else (RuntimeError,)
             with contextlib.suppress(*unreadable):
                 self._check_ranges()
+            self.validate = False
 
     def _check_ranges(self) -> None:
         x, y = self.masked()

@@ -121,9 +121,34 @@ def _name(x: Tensor) -> str:
     return "float64" if x.dtype == torch.float64 else "float32"
 
 
+def tiny(x: Tensor) -> float:
+    """The smallest normal number of the dtype of x."""
+    return torch.finfo(x.dtype).tiny
+
+
+def largest(x: Tensor) -> float:
+    """The largest number of the dtype of x."""
+    return torch.finfo(x.dtype).max
+
+
 def double(x: Tensor) -> Tensor:
     """x in float64 where the device has it."""
     return x if x.device.type in NO_FLOAT64 else x.double()
+
+
+def at_most(x: Tensor, limit: float) -> Tensor:
+    """min(x, limit), with a slope of 1 at the limit; NaN stays."""
+    return torch.clamp(x, max=limit)
+
+
+def at_least(x: Tensor, limit: float) -> Tensor:
+    """max(x, limit), likewise."""
+    return torch.clamp(x, min=limit)
+
+
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """x between two limits, likewise."""
+    return torch.clamp(x, low, high)
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
@@ -135,7 +160,7 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 def _split(t: Tensor) -> tuple[Tensor, Tensor]:
     """t = high + low, with high of few enough bits for an exact square while exp(-t^2 / 2) > 0."""
-    scale = 2.0**20 if t.dtype == torch.float64 else 2.0**8
+    scale = 2.0**20 if _name(t) == "float64" else 2.0**8
     high = torch.round(t * scale) / scale
     return high, t - high
 
@@ -148,19 +173,19 @@ def _exp_half_square(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
 
 def _scaled_tail(t: Tensor) -> tuple[Tensor, Tensor]:
     """(n, d) with T(t) = (1/2 + n) / d and d = t + 5/4."""
-    finite = torch.clamp(t, max=1e30)
+    finite = at_most(t, 1e30)
     return _polynomial(finite / (finite + 4) - 0.5, SCALED_TAIL[_name(t)]), t + 1.25
 
 
 def normal_pdf(t: Tensor) -> Tensor:
     """exp(-t^2 / 2) / sqrt(2 pi) for t >= 0."""
-    bulk, rest = _exp_half_square(*_split(torch.clamp(t, max=ZERO_FROM)))
+    bulk, rest = _exp_half_square(*_split(at_most(t, ZERO_FROM)))
     return bulk * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * rest + INV_SQRT_TWO_PI_LOW))
 
 
 def normal_pdf_slope(t: Tensor) -> Tensor:
     """-t exp(-t^2 / 2) / sqrt(2 pi) for t >= 0, also where only the exponential underflows."""
-    t = torch.clamp(t, max=ZERO_FROM)
+    t = at_most(t, ZERO_FROM)
     high, low = _split(t)
     _, rest = _exp_half_square(high, low)
     root = torch.exp(high * high * -0.25)
@@ -169,7 +194,7 @@ def normal_pdf_slope(t: Tensor) -> Tensor:
 
 def normal_tail(t: Tensor) -> Tensor:
     """Q(t) for t >= 0."""
-    t = torch.clamp(t, max=ZERO_FROM)
+    t = at_most(t, ZERO_FROM)
     high, low = _split(t)
     bulk, rest = _exp_half_square(high, low)
     n, d = _scaled_tail(t)
@@ -188,16 +213,36 @@ def normal_hazard(t: Tensor) -> Tensor:
     """pdf(t) / Q(t) for t >= 0, which tends to t."""
     n, d = _scaled_tail(t)
     # The factor tends to 1 from below: rounded beyond it, the largest floats would overflow.
-    return d * torch.clamp(INV_SQRT_TWO_PI / (0.5 + n), max=1.0)
+    return d * at_most(INV_SQRT_TWO_PI / (0.5 + n), 1.0)
 
 
 def normal_lower_quantile(p: Tensor, q: Tensor) -> Tensor:
     """x with Q(-x) = p, for p in [0, 1/2] and q = p - 1/2: x <= 0, and -inf at 0."""
     centre = q * _polynomial(q * q, QUANTILE_CENTRE[_name(p)])
-    positive = torch.clamp(p, min=torch.finfo(p.dtype).tiny)
+    positive = at_least(p, tiny(p))
     log_p = torch.log(positive)
     r = torch.sqrt(log_p * -2)
     t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)
-    for _ in range(2 if p.dtype == torch.float64 else 1):
+    for _ in range(2 if _name(p) == "float64" else 1):
         t = t + (normal_log_tail(t) - log_p) / normal_hazard(t)
     return torch.where(p > 0.2, centre, torch.where(p > 0, -t, -math.inf))
+
+
+def log_complement(p: Tensor) -> Tensor:
+    """log(1 - p) for p in [0, 1]."""
+    return torch.log1p(-p)
+
+
+def log1p_ratio(a: Tensor, b: Tensor) -> Tensor:
+    """log(1 + a / b) for a, b > 0; a / b may be large."""
+    return torch.log1p(a / b)
+
+
+def atan_tail(t: Tensor) -> Tensor:
+    """atan(1 / t) / pi for t >= 0: the Cauchy distribution's tail."""
+    return torch.atan2(torch.ones_like(t), t) / math.pi
+
+
+def tanh_half(t: Tensor) -> Tensor:
+    """tanh(t / 2) for t >= 0."""
+    return torch.tanh(t / 2)

@@ -1,4 +1,4 @@
-"""The sums that the losses are made of, and what is done with them.
+"""The sums that the losses are made of, and the steps from a sum to a loss.
 
 A loss sums over its elements in one of two ways: a loss of each element (`cross_entropy`,
 `focal_cross_entropy`, `squared_error`), or the areas of `overlap`. These formulas are the
@@ -88,17 +88,19 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor],
     e, y, w = (t.gather(-1, order) for t in (e, y, w))
     # Areas, which float32 cannot count beyond 2^24.
     hit, miss = (_special.double(t) for t in (y * w, (1 - y) * w))
-    i = (hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)).clamp(min=0)
+    left = hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)
+    i = _special.at_least(left, 0.0)
     u = hit.sum(-1, keepdim=True) + (miss.cumsum(-1) - miss)
     first = (miss > 0).to(u.dtype)  # of a group without a target
     least = torch.where(u == 0, 1.0, u)
     g = torch.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
-    return total(_weigh(g.detach().to(e.dtype), e.relu()), (e.ndim - 1,))
+    g = g.detach().to(e.dtype)
+    return total(_weigh(g, e.relu()), (e.ndim - 1,))
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Their quotient; 0 where the denominator is 0, or so small that its inverse overflows."""
-    empty = denominator < torch.finfo(denominator.dtype).tiny
+    empty = denominator < _special.tiny(denominator)
     return numerator / denominator.masked_fill(empty, math.inf)
 
 
@@ -113,7 +115,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 
 def times(factor: float, loss: Tensor) -> Tensor:
-    """factor * loss, where a factor of 0 makes exactly 0 of anything infinite or undefined."""
+    """factor * loss; a factor of 0 makes exactly 0, also of infinity and NaN."""
     return _weigh(torch.full_like(loss, factor), loss)
 
 
@@ -147,17 +149,17 @@ def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:
 
 
 def _reduce(loss: Tensor, batch: Batch, axis: Axis, mean: bool) -> Tensor:
-    """The losses of elements, weighted; their mean over what is valid, or their sum."""
+    """The losses of elements, weighted; their mean over the valid ones, or their sum."""
     loss = _weighted(loss, batch.w)
     return _mean(loss, batch.valid, axis) if mean else total(loss, axis)
 
 
 def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
-    """The mean over `axis` of what is valid; 0 where nothing is."""
-    return _Mean.apply(loss, _count(loss, valid, axis), axis) if axis else loss
+    """The mean over `axis` of the valid elements; 0 where there is none."""
+    return _Average.apply(loss, _count(loss, valid, axis), axis) if axis else loss
 
 
-class _Mean(torch.autograd.Function):
+class _Average(torch.autograd.Function):
     """The sum over `axis` divided by `count`, also where the sum overflows and the mean does not.
 
     `count` has the shape of the sum with the summed dimensions kept.
@@ -194,4 +196,5 @@ def _count(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
 def _flat(x: Tensor, axis: Axis) -> Tensor:
     """The dimensions `axis` as one, the last."""
     kept = tuple(a for a in range(x.ndim) if a not in axis)
-    return x.permute((*kept, *axis)).reshape(*(x.shape[a] for a in kept), -1)
+    sizes = [x.shape[a] for a in kept]
+    return x.permute((*kept, *axis)).reshape(*sizes, -1)

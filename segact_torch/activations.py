@@ -81,8 +81,8 @@ class _Differentiable(torch.autograd.Function):
         return _weigh(grads[0], ctx.derivative(x)), None, None
 
 
-class _Weigh(torch.autograd.Function):
-    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
+class _Product(torch.autograd.Function):
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
     generate_vmap_rule = True
 
@@ -101,8 +101,8 @@ class _Weigh(torch.autograd.Function):
 
 
 def _weigh(weight: Tensor, value: Tensor) -> Tensor:
-    """weight * value, where 0 makes exactly 0 of anything infinite or undefined."""
-    return _Weigh.apply(weight, value)
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    return _Product.apply(weight, value)
 
 
 def _wide(x: Tensor, name: str = "x") -> Tensor:
@@ -121,7 +121,7 @@ def _elementwise(x: Tensor, f: Function, derivative: Function) -> Tensor:
 
 def _clamped_log(probability: Tensor) -> Tensor:
     """log(max(probability, the smallest normal number)); the gradient is 0 where it clamps."""
-    return torch.log(torch.clamp(probability, min=torch.finfo(probability.dtype).tiny))
+    return torch.log(_special.at_least(probability, _special.tiny(probability)))
 
 
 class Activation:
@@ -310,10 +310,10 @@ class _Symmetric(Activation):
     def _ppf(self, p: Tensor) -> Tensor:
         below = p <= 0.5
         nearer = torch.where(below, p, 1 - p)
-        # p - 1/2 before anything is rounded: it is what counts close to the middle.
+        # p - 1/2 before the first rounding: close to the middle its digits decide.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
         p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
-        x = self._lower_quantile(torch.clamp(p, min=0), q)
+        x = self._lower_quantile(_special.at_least(p, 0.0), q)
         return torch.where(nearer < 0, math.nan, torch.where(below, x, -x))
 
 
@@ -337,7 +337,7 @@ class Sigmoid(_Symmetric):
         return e / (1 + e * (2 + e))
 
     def _slope(self, t: Tensor) -> Tensor:
-        return -self._density(t) * torch.tanh(t / 2)
+        return -self._density(t) * _special.tanh_half(t)
 
     def _hazards(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if self.epsilon > 0:
@@ -381,24 +381,24 @@ class Arctan(_Symmetric):
     name = "arctan"
 
     def _tail(self, t: Tensor) -> Tensor:
-        return torch.atan2(torch.ones_like(t), t) / math.pi
+        return _special.atan_tail(t)
 
     def _log_tail(self, t: Tensor) -> Tensor:
         # Past FAR the tail is 1 / (pi t), which underflows close to the largest float.
-        near = torch.log(self._tail(torch.clamp(t, max=FAR)))
+        near = torch.log(self._tail(_special.at_most(t, FAR)))
         return torch.where(t > FAR, -math.log(math.pi) - torch.log(t), near)
 
     def _density(self, t: Tensor) -> Tensor:
         return 1 / (math.pi * (1 + t * t))
 
     def _slope(self, t: Tensor) -> Tensor:
-        t = torch.clamp(t, max=FAR**2)  # where it is 0 in float32, and far from overflow
+        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
         return -2 * self._density(t) * (t / (1 + t * t))
 
     def _hazard(self, t: Tensor) -> Tensor:
-        near = torch.clamp(t, max=FAR)
+        near = _special.at_most(t, FAR)
         hazard = 1 / ((1 + near * near) * torch.atan2(torch.ones_like(near), near))
-        return torch.where(t > FAR, 1 / torch.clamp(t, min=1.0), hazard)
+        return torch.where(t > FAR, 1 / _special.at_least(t, 1.0), hazard)
 
     def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
         centre = torch.tan(math.pi * q)
@@ -436,27 +436,27 @@ class InverseSquareRoot(_Symmetric):
 
     def _tail(self, t: Tensor) -> Tensor:
         # Past FAR the tail is 1 / (2 t)^2.
-        near = torch.clamp(t, max=FAR)
+        near = _special.at_most(t, FAR)
         square = 1 + near * near
         tail = 0.5 / (square + near * torch.sqrt(square))
         return torch.where(t > FAR, 0.5 / t * (0.5 / t), tail)
 
     def _log_tail(self, t: Tensor) -> Tensor:
-        near = torch.log(self._tail(torch.clamp(t, max=FAR)))
+        near = torch.log(self._tail(_special.at_most(t, FAR)))
         return torch.where(t > FAR, -2 * (math.log(2) + torch.log(t)), near)
 
     def _density(self, t: Tensor) -> Tensor:
         return 0.5 / ((1 + t * t) * torch.hypot(torch.ones_like(t), t))
 
     def _slope(self, t: Tensor) -> Tensor:
-        t = torch.clamp(t, max=FAR**2)  # where it is 0 in float32, and far from overflow
+        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
         square = 1 + t * t
         return -1.5 * (t / square) / square / torch.sqrt(square)
 
     def _hazard(self, t: Tensor) -> Tensor:
-        near = torch.clamp(t, max=FAR)
+        near = _special.at_most(t, FAR)
         h = torch.sqrt(1 + near * near)
-        return torch.where(t > FAR, 2 / torch.clamp(t, min=1.0), (1 + near / h) / h)
+        return torch.where(t > FAR, 2 / _special.at_least(t, 1.0), (1 + near / h) / h)
 
     def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
         return q / torch.sqrt(p * (1 - p))
@@ -492,22 +492,22 @@ class HardTanh(Activation):
         return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
 
     def _widen(self, x: Tensor) -> Tensor:
-        return x  # exact as it is, and its limits are those of the dtype
+        return x  # F(x) = x is exact already, and its limits are those of the dtype
 
     def _inside(self, x: Tensor) -> Tensor:
         # 1 - x is exact where it decides; 1 - epsilon is not.
         return (x > self.epsilon) & (1 - x > self.epsilon)
 
     def _cdf(self, x: Tensor) -> Tensor:
-        return torch.clamp(x, self.epsilon, 1 - self.epsilon)
+        return _special.clip(x, self.epsilon, 1 - self.epsilon)
 
     def _logcdf(self, x: Tensor) -> Tensor:
-        log = torch.log(torch.clamp(x, min=self.epsilon))
+        log = torch.log(_special.at_least(x, self.epsilon))
         return torch.where(1 - x <= self.epsilon, math.log1p(-self.epsilon), log)
 
     def _logsf(self, x: Tensor) -> Tensor:
-        left = torch.log1p(-torch.clamp(x, max=0.5))
-        right = torch.log(torch.clamp(1 - x, min=self.epsilon))
+        left = torch.log1p(-_special.at_most(x, 0.5))
+        right = torch.log(_special.at_least(1 - x, self.epsilon))
         inside = torch.where(x > 0.5, right, left)
         return torch.where(x <= self.epsilon, math.log1p(-self.epsilon), inside)
 
@@ -593,7 +593,7 @@ class Linear(Activation):
 
     def logcdf(self, x: Tensor) -> Tensor:
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
-        # Where p is 0 it is so whatever the input, and its logarithm has no slope.
+        # Where p is 0, it is 0 for every input, and its logarithm has no slope.
         left = torch.log(torch.where(p == 0, 1.0, p))
         right = torch.log1p(-torch.where(p > 0.5, q, 0.0))
         log = torch.where(p > 0.5, right, torch.where(p == 0, -math.inf, left))
@@ -682,7 +682,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
 
     Args:
         activation: "sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root",
-            "hardtanh", "linear", a registered name, or an `Activation`, which is returned as it is.
+            "hardtanh", "linear", a registered name, or an `Activation`, which is returned.
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:

@@ -36,13 +36,20 @@ import difflib
 import torch
 from torch import Tensor
 
+from segact_torch import _special
 from segact_torch.activations import Activation, _elementwise, get_activation
 
 __all__ = ["CONVENTIONS", "Convention", "get_convention"]
 
-# Keras's `keras.config.epsilon()`, as long as nobody changes it.
-KERAS_EPSILON = 1e-7
+# Of the convention that a loss takes where none is named.
+DEFAULT = "torch"
+
 TORCH_EPSILON = 1e-12
+
+
+def _keras_epsilon() -> float:
+    """What clips a probability in Keras: 1e-7, unless a program sets another."""
+    return 1e-7
 
 
 class Convention:
@@ -67,7 +74,7 @@ class Convention:
         return _elementwise(p, self._log_q, self._log_q_derivative)
 
     def _widen(self, p: Tensor) -> Tensor:
-        """p as it is: its digits are what it was rounded to."""
+        """p itself: a wider type would not bring back the digits that p was rounded to."""
         return p
 
     def _fill_invalid(self, p: Tensor, valid: Tensor) -> Tensor:
@@ -101,7 +108,7 @@ class Keras(Convention):
     name = "keras"
 
     def _clip(self, p: Tensor) -> Tensor:
-        return torch.clamp(p, KERAS_EPSILON, 1 - KERAS_EPSILON)
+        return _special.clip(p, _keras_epsilon(), 1 - _keras_epsilon())
 
     def _p(self, p: Tensor) -> Tensor:
         return self._clip(p)
@@ -135,10 +142,10 @@ class Keras2(Keras):
     name = "keras2"
 
     def _p(self, p: Tensor) -> Tensor:
-        return self._clip(p) + KERAS_EPSILON
+        return self._clip(p) + _keras_epsilon()
 
     def _q(self, p: Tensor) -> Tensor:
-        return 1 - self._clip(p) + KERAS_EPSILON
+        return 1 - self._clip(p) + _keras_epsilon()
 
 
 class KerasLogit(Keras):
@@ -155,10 +162,10 @@ class KerasLogit(Keras):
     name = "keras_logit"
 
     def _log_p(self, p: Tensor) -> Tensor:
-        return -torch.log1p(self._q(p) / self._p(p))
+        return -_special.log1p_ratio(self._q(p), self._p(p))
 
     def _log_q(self, p: Tensor) -> Tensor:
-        return -torch.log1p(self._p(p) / self._q(p))
+        return -_special.log1p_ratio(self._p(p), self._q(p))
 
 
 class Torch(Convention):
@@ -174,19 +181,19 @@ class Torch(Convention):
     name = "torch"
 
     def _log_p(self, p: Tensor) -> Tensor:
-        return torch.clamp(torch.log(p), min=-100)
+        return _special.at_least(torch.log(p), -100.0)
 
     def _log_p_derivative(self, p: Tensor) -> Tensor:
         return (1 - p) / self._variance(p)
 
     def _log_q(self, p: Tensor) -> Tensor:
-        return torch.clamp(torch.log1p(-p), min=-100)
+        return _special.at_least(_special.log_complement(p), -100.0)
 
     def _log_q_derivative(self, p: Tensor) -> Tensor:
         return -p / self._variance(p)
 
     def _variance(self, p: Tensor) -> Tensor:
-        return torch.clamp((1 - p) * p, min=TORCH_EPSILON)
+        return _special.at_least((1 - p) * p, TORCH_EPSILON)
 
 
 class TorchLegacy(Convention):
@@ -253,7 +260,7 @@ def distribution(
 ) -> Activation | Convention:
     """The `Activation` or `Convention` whose cdf, sf, logcdf and logsf a loss uses.
 
-    The activation ("sigmoid" for None) of raw outputs, the convention ("torch" for None) of
+    The activation ("sigmoid" for None) of raw outputs, the convention (`DEFAULT` for None) of
     probabilities.
 
     Raises:
@@ -274,4 +281,4 @@ def distribution(
             f"activation={activation!r} goes with raw outputs, got from_logits=False, "
             "which says that input is activated already; leave out one of the two"
         )
-    return get_convention("torch" if convention is None else convention)
+    return get_convention(DEFAULT if convention is None else convention)

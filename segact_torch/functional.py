@@ -23,8 +23,8 @@ in any dtype, and are differentiable where they are floating. What they share:
         (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and their mean
         still divides by the number of elements, as `torch.nn` does; overlap losses weigh each
         element inside of their sums, where one that is constant over a group cancels. Where it is
-        0, the element contributes exactly nothing to value and gradient, whatever its raw output
-        and target, NaN included. It is a constant: no gradient flows into it.
+        0, the element contributes exactly nothing to value and gradient, for any raw output and
+        any target, NaN included. It is a constant: no gradient flows into it.
     ignore_index: elements whose target is this number, such as 255, are left out: their weight is
         0, and the mean is over the others; 0 if there are none.
     mask: elements where it is 0 or False are left out.
@@ -112,7 +112,7 @@ def binary_cross_entropy(
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     factor = batch.broadcast_pos_weight(pos_weight)
-    axis, mean = batch.elements(reduction), reduction == "mean"
+    axis, mean = batch.elements(reduction)
     return cross_entropy(batch, axis, mean, factor, label_smoothing)
 
 
@@ -153,7 +153,7 @@ def binary_focal_cross_entropy(
     check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    axis, mean = batch.elements(reduction), reduction == "mean"
+    axis, mean = batch.elements(reduction)
     return focal_cross_entropy(batch, axis, mean, gamma, alpha, label_smoothing)
 
 
@@ -179,7 +179,8 @@ def mean_squared_error(
     """
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
-    return squared_error(batch, batch.elements(reduction), reduction == "mean")
+    axis, mean = batch.elements(reduction)
+    return squared_error(batch, axis, mean)
 
 
 def dice(
@@ -335,8 +336,7 @@ def focal_tversky(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    loss = ratio(error, whole + smooth)
-    return reduce_groups(power(loss, 1 / gamma), batch, reduction)
+    return reduce_groups(power(ratio(error, whole + smooth), 1 / gamma), batch, reduction)
 
 
 def dice_cross_entropy(
@@ -380,11 +380,10 @@ def dice_cross_entropy(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    dice = ratio(error, whole + smooth)
+    loss = times(lambda_dice, ratio(error, whole + smooth))
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
-    loss = times(lambda_dice, dice) + times(lambda_ce, entropy)
-    return reduce_groups(loss, batch, reduction)
+    return reduce_groups(loss + times(lambda_ce, entropy), batch, reduction)
 
 
 def lovasz(
@@ -421,8 +420,8 @@ def lovasz(
     def error(x: Tensor, y: Tensor) -> Tensor:
         return y * f.sf(x) + (1 - y) * f.cdf(x)
 
-    loss = lovasz_extension(batch, batch.groups(per_sample, channel_axis), error)
-    return reduce_groups(loss, batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    return reduce_groups(lovasz_extension(batch, axis, error), batch, reduction)
 
 
 def lovasz_hinge(
@@ -454,5 +453,5 @@ def lovasz_hinge(
     def error(x: Tensor, y: Tensor) -> Tensor:
         return 1 - x * (2 * y - 1)
 
-    loss = lovasz_extension(batch, batch.groups(per_sample, channel_axis), error)
-    return reduce_groups(loss, batch, reduction)
+    axis = batch.groups(per_sample, channel_axis)
+    return reduce_groups(lovasz_extension(batch, axis, error), batch, reduction)

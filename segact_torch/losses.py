@@ -116,7 +116,7 @@ class _Loss(nn.Module):
 class BinaryCrossEntropyLoss(_Loss):
     """`binary_cross_entropy` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> BinaryCrossEntropyLoss("normal_cdf")(torch.tensor([-100.0]), torch.tensor([1.0]))
     tensor(5005.5244)
@@ -151,7 +151,7 @@ class BinaryCrossEntropyLoss(_Loss):
 class BinaryFocalCrossEntropyLoss(_Loss):
     """`binary_focal_cross_entropy` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> BinaryFocalCrossEntropyLoss(gamma=2.0)(torch.tensor([-4.0]), torch.tensor([1.0]))
     tensor(3.8749)
@@ -188,7 +188,7 @@ class BinaryFocalCrossEntropyLoss(_Loss):
 class MeanSquaredErrorLoss(_Loss):
     """`mean_squared_error` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> MeanSquaredErrorLoss("softsign")(torch.tensor([3.0]), torch.tensor([0.0]))
     tensor(0.7656)
@@ -217,7 +217,7 @@ class MeanSquaredErrorLoss(_Loss):
 class DiceLoss(_Loss):
     """`dice` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> DiceLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0396)
@@ -252,7 +252,7 @@ class DiceLoss(_Loss):
 class JaccardLoss(_Loss):
     """`jaccard` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> JaccardLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0762)
@@ -287,7 +287,7 @@ class JaccardLoss(_Loss):
 class TverskyLoss(_Loss):
     """`tversky` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> loss = TverskyLoss(alpha=0.3, beta=0.7)
     >>> loss(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
@@ -327,7 +327,7 @@ class TverskyLoss(_Loss):
 class FocalTverskyLoss(_Loss):
     """`focal_tversky` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> FocalTverskyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2029)
@@ -368,7 +368,7 @@ class FocalTverskyLoss(_Loss):
 class DiceCrossEntropyLoss(_Loss):
     """`dice_cross_entropy` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> DiceCrossEntropyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2461)
@@ -413,7 +413,7 @@ class DiceCrossEntropyLoss(_Loss):
 class LovaszLoss(_Loss):
     """`lovasz` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> LovaszLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0396)
@@ -446,7 +446,7 @@ class LovaszLoss(_Loss):
 class LovaszHingeLoss(_Loss):
     """`lovasz_hinge` as a module: its options here, `(input, target)` in the call.
 
-    Beside them, weight and mask of a batch go into the call; see `segact_torch.functional`.
+    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
     >>> LovaszHingeLoss()(torch.tensor([[0.5, -3.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.5000)

@@ -147,7 +147,7 @@ def _span(batch: Batch, f: Linear) -> tuple[float, float] | None:
 
 
 def _empty(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A tensor of this dtype and on the CPU, whatever the defaults of PyTorch are."""
+    """A tensor of this dtype and on the CPU, under any defaults of PyTorch."""
     return torch.empty(sizes, dtype=dtype, device="cpu")
 
 
@@ -157,7 +157,7 @@ def is_differentiated(batch: Batch) -> bool:
 
 
 class Rows:
-    """x, y and w as rows of what is summed over `axis`, each row in the order of its memory."""
+    """x, y and w as rows, each summed over `axis` and in the order of its memory."""
 
     def __init__(self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> None:
         kept = [a for a in range(x.ndim) if a not in axis]

@@ -49,7 +49,7 @@ def _is_by_name(node: ast.AST) -> bool:
 def _statements(body: list[ast.AST], late: bool) -> Iterator[tuple[ast.AST, bool]]:
     """What imports, and whether a function holds it.
 
-    Import statements, import_module("a.b"), and sys.modules["a.b"], which is somebody's import.
+    Import statements, import_module("a.b"), and sys.modules["a.b"], imported elsewhere.
     """
     for node in body:
         inner = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))

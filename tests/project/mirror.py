@@ -17,18 +17,21 @@ and nothing else:
 | `x: Tensor`, `Tensor` or None, or a number | `x: Any` | `Any` |
 | `torch.f(x)`, `x.f()` | `ops.f(x)` | `ops.f(x)`, by Keras's name of f (`OPERATIONS`) |
 | `torch.f(x)` | `_special.f(x)`, the same function, exact | `ops.f(x)` (`EXACT`) |
+| `x.sum(axis)` | `_pairwise.sum(x, axis)`, the same, exact | `ops.sum(x, axis)` |
+| `x.masked_fill(c, a)` | `ops.where(c, a, x)` | Keras's |
+| `a / b` | `_special.divide(a, b)`, with an exact gradient | PyTorch's |
+| `x.argsort(descending=True, stable=True)` | `ops.argsort(-x)` | Keras's |
 | `a & b` | `ops.logical_and(a, b)` | PyTorch's; so with "or" and "not" |
 | `x` | `ops.convert_to_tensor(x)` | `x`: Keras takes whatever becomes a tensor |
 | `x.shape`, `x.ndim` | `tuple(x.shape)`, `ops.shape(x)`, `len(x.shape)` | `x.shape`, `x.ndim` |
 | `dim=`, `keepdim=` | `axis=`, `keepdims=` | Keras's; the axis by name, sizes as a tuple |
-| `torch.clamp(x, min=a)`, `max=b` | `_special.at_least(x, a)`, `at_most(x, b)` | Keras's |
-| `torch.finfo(x.dtype).tiny`, `.max` | `_special.tiny(x)`, `largest(x)` | Keras's |
 | `x ** a` | `_special.power(x, a)` | PyTorch's |
 | `nn.Module` | `keras.layers.Layer`, `keras.losses.Loss` | `Layer` |
-| `_Weigh.apply(w, x)` | `_weigh(w, x)` | Keras's; so with every `torch.autograd.Function` |
+| `_Product.apply(w, x)` | `_product(w, x)` | Keras's; so with every `torch.autograd.Function` |
 | `_Differentiable.apply(x, f, d)` | `_differentiable(f, d)(x)` | Keras's |
 | `*, from_logits=True` | `from_logits=True, axis=-1, *` | options by keyword |
 | `reduction` in a function | `axis`, the class reduces | nothing (`REDUCTION`) |
+| `batch.elements(reduction)` | `batch.elements(axis)` | PyTorch's |
 | `DiceLoss` | `Dice` | Keras's name (`CLASSES`) |
 | nothing | `@keras.saving.register_keras_serializable` | nothing |
 """
@@ -44,7 +47,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TORCH, KERAS = "segact_torch", "segact_tf"
 
-# Where the two have to be the same line for line; until functional.py is there, losses.py holds it.
+# Where the two have to be the same line for line.
 MEASURED = ("functional.py", "_sums.py", "activations.py", "conventions.py")
 
 NAMES = {"y_pred": "input", "y_true": "target", "sample_weight": "weight"}
@@ -55,7 +58,6 @@ OPERATIONS = {
     "amax": "max",
     "amin": "min",
     "argsort": "argsort",
-    "clamp": "clip",
     "concat": "concatenate",
     "cumsum": "cumsum",
     "detach": "stop_gradient",
@@ -76,7 +78,10 @@ OPERATIONS = {
 }
 
 # What segact_tf has to write itself because no backend's own is exact, or because XLA adds in turn.
-EXACT = {"log1p", "tan", "power", "sum", "where"}
+EXACT = {
+    *(("_special", name) for name in ("log1p", "power", "relu", "tan", "where")),
+    ("_pairwise", "sum"),
+}
 
 # Reducing what a function gives is the function's own work in PyTorch, the class's in Keras.
 REDUCTION = {"_check_reduction", "check_reduction", "_reduce_groups", "reduce_groups"}
@@ -87,9 +92,6 @@ BASES = {"nn.Module": "Layer", "keras.layers.Layer": "Layer", "keras.losses.Loss
 # Operations with the axis as the second argument, and those with sizes that may be a tuple.
 AXIS = {"argsort", "cumsum", "max", "mean", "min", "sum"}
 SIZES = {"broadcast_to", "reshape", "transpose"}
-
-# torch.finfo(x.dtype).tiny is _special.tiny(x) where a dtype has as many names as backends.
-LIMITS = {"tiny": "tiny", "max": "largest"}
 
 # Each framework spells a loss its own way.
 CLASSES = {
@@ -242,13 +244,9 @@ class Dialect(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         self.generic_visit(node)
-        if is_call(node.value, "ops", {"finfo"}) and node.attr in LIMITS:
-            (dtype,) = node.value.args
-            function = ast.Attribute(ast.Name("_special", ast.Load()), LIMITS[node.attr])
-            return ast.Call(function, [dtype.value], [])
         if isinstance(node.value, ast.Name) and node.value.id == "torch":
             return ast.Attribute(ast.Name("ops", ast.Load()), self._operation(node.attr), node.ctx)
-        if getattr(node.value, "id", "") == "_special" and node.attr in EXACT:
+        if (getattr(node.value, "id", ""), node.attr) in EXACT:
             return ast.Attribute(ast.Name("ops", ast.Load()), node.attr, node.ctx)
         return node
 
@@ -280,8 +278,12 @@ class Dialect(ast.NodeTransformer):
             return ast.BinOp(node.args[0], operator, node.args[1])
         if is_call(node, "ops", {"logical_not"}):
             return ast.UnaryOp(ast.Invert(), node.args[0])
-        if is_call(node, "ops", {"clip"}):
-            return self._limited(node)
+        if is_call(node, "_special", {"divide"}):
+            return ast.BinOp(node.args[0], ast.Div(), node.args[1])
+        if is_call(node, "ops", {"argsort"}):
+            return self._sorted(node)
+        if is_call(node, "batch", {"elements"}):
+            return ast.Call(node.func, [ast.Name("reduction", ast.Load())], [])
         if is_call(node, "ops", {"power"}):
             return ast.BinOp(node.args[0], ast.Pow(), node.args[1])
         if is_call(node, "ops", AXIS | SIZES):
@@ -297,7 +299,7 @@ class Dialect(ast.NodeTransformer):
             if node.func.attr == "apply":
                 return self._applied(node)
             owner = getattr(node.func.value, "id", "")
-            if owner not in ("ops", "np", "math", "_special", "self", "f"):
+            if owner not in ("ops", "np", "math", "_special", "_pairwise", "self", "f"):
                 return self._method(node)
         self._order(node)
         return node
@@ -313,6 +315,8 @@ class Dialect(ast.NodeTransformer):
 
     def _method(self, node: ast.Call) -> ast.expr:
         """`x.f(...)` is `ops.f(x, ...)`."""
+        if node.func.attr == "masked_fill":
+            return ops("where", node.args[0], node.args[1], node.func.value)
         if node.func.attr not in OPERATIONS:
             return node
         call = ops(OPERATIONS[node.func.attr], node.func.value, *node.args, keywords=node.keywords)
@@ -321,8 +325,8 @@ class Dialect(ast.NodeTransformer):
                 [call.args[0], call.args[2]],
                 [ast.keyword("axis", call.args[1])],
             )
-        if is_call(call, "ops", {"clip"}):
-            return self._limited(call)
+        if is_call(call, "ops", {"argsort"}):
+            return self._sorted(call)
         return self._sized(call) if is_call(call, "ops", AXIS | SIZES) else call
 
     def _sized(self, node: ast.Call) -> ast.Call:
@@ -335,16 +339,13 @@ class Dialect(ast.NodeTransformer):
             node.args = [first, ast.Tuple(rest, ast.Load())]
         return node
 
-    def _limited(self, node: ast.Call) -> ast.expr:
-        """`torch.clamp` is `_special.at_least`, then `_special.at_most`."""
-        x, *limits = node.args
-        given = dict(zip(("min", "max"), limits, strict=False))
-        given |= {k.arg: k.value for k in node.keywords}
-        for limit, name in (("min", "at_least"), ("max", "at_most")):
-            if limit in given:
-                function = ast.Attribute(ast.Name("_special", ast.Load()), name, ast.Load())
-                x = ast.Call(function, [x, given[limit]], [])
-        return x
+    def _sorted(self, node: ast.Call) -> ast.Call:
+        """Descending is ascending by -x; Keras's order is stable."""
+        given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if given.get("descending") == given.get("stable") == "True":
+            kept = [k for k in node.keywords if k.arg not in ("descending", "stable")]
+            return ops("argsort", ast.UnaryOp(ast.USub(), node.args[0]), keywords=kept)
+        return self._sized(node)
 
     def _order(self, node: ast.Call) -> None:
         first = [getattr(a, "id", "") for a in node.args[:2]]
@@ -394,10 +395,9 @@ def pairs(module: str) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def measured() -> list[str]:
-    """The files of the measure that are there; losses.py where there is no functional.py."""
+    """The files of the measure that are there."""
     there = modules(TORCH).keys() & modules(KERAS).keys()
-    first = [] if "functional.py" in there else ["losses.py"]
-    return first + [name for name in MEASURED if name in there]
+    return [name for name in MEASURED if name in there]
 
 
 def table() -> tuple[dict[str, tuple[int, int]], float]:

@@ -23,10 +23,13 @@ AT_IMPORT = {
     "segact_tf": {"segact_tf", "keras", "numpy"},
 }
 
+# By module, what a backend imports that is itself imported late, where it serves.
+OF_A_BACKEND = {("segact_torch._backends.triton.kernels", "triton")}
+
 # By module, what it imports inside of its functions.
 LATE = {
-    "segact_tf._special": {"jax"},  # whether the active backend has float64
-    "segact_tf.losses": {"torch"},  # whether the active backend is compiling
+    # whether the active backend has float64, and whether it is compiling
+    "segact_tf._engine": {"jax", "torch"},
 }
 
 # The adapters of the judge, and what else still imports an implementation.
@@ -44,10 +47,6 @@ CIRCLES = [{"parity.weights.keras_layers", "parity.weights.layers"}]
 
 LINES_OF_A_FUNCTION = 60
 LINES_OF_A_FILE = 600
-LONG_FILES = {
-    "segact_torch.losses",
-    "segact_tf.losses",
-}  # until the formulas have a module of their own
 
 
 def by_module(found):
@@ -60,7 +59,8 @@ def by_module(found):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_at_import_a_framework_and_numpy_alone(package):
     found = {(i.module, i.top) for i in imports.imports(package) if not i.late}
-    assert {pair for pair in found if pair[1] not in AT_IMPORT[package]} == set()
+    more = {pair for pair in found if pair[1] not in AT_IMPORT[package]}
+    assert more == {pair for pair in OF_A_BACKEND if pair[0].startswith(package)}
 
 
 def test_late_imports_are_listed():
@@ -116,7 +116,7 @@ def test_no_long_file():
         for package in PACKAGES
         for module in imports.sources(package)
     }
-    assert {m: n for m, n in lengths.items() if n > LINES_OF_A_FILE}.keys() == LONG_FILES
+    assert {m: n for m, n in lengths.items() if n > LINES_OF_A_FILE} == {}
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,6 @@ EVERY = [(package, name) for package, names in CLASSES.items() for name in names
 # What goes into the call and not into the constructor.
 TENSORS = {"input", "target", "weight", "mask", "y_true", "y_pred", "sample_weight"}
 
-# The packages whose losses have no explicit constructors yet: none is to be here.
-NOT_YET = {"segact_torch", "segact_tf"}
-
-not_yet = pytest.mark.xfail(bool(NOT_YET), strict=True, reason="no explicit constructors yet")
-
 
 def marked():
     lines = WRONG.read_text().splitlines()
@@ -76,13 +71,11 @@ def basedpyright(tmp_path):
 
 
 @pytest.mark.needs("mypy", "torch")
-@not_yet
 def test_mypy_reports_the_wrong_calls_alone():
     assert mypy() == {("wrong.py", line) for line in marked()}
 
 
 @pytest.mark.needs("basedpyright", "torch", "keras")
-@not_yet
 def test_basedpyright_reports_the_wrong_calls_alone(tmp_path):
     assert basedpyright(tmp_path) == {("wrong.py", line) for line in marked()}
 
@@ -119,10 +112,7 @@ def test_a_constructor_has_the_options_of_its_function(package, name):
     ]
 
 
-@pytest.mark.parametrize(
-    ("package", "name"),
-    [pytest.param(*each, marks=[not_yet] if each[0] in NOT_YET else []) for each in EVERY],
-)
+@pytest.mark.parametrize(("package", "name"), EVERY)
 def test_a_constructor_spells_its_options_out(package, name):
     """In the source, where an editor looks, with an annotation for each."""
     for tree in mirror.modules(package).values():

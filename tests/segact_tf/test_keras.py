@@ -1,6 +1,7 @@
 """What is Keras's own: compiled modes, `fit`, the contract of its losses, saving."""
 
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -485,7 +486,7 @@ def test_compiled_options(loss, mode, rng):
     y = (rng.random(x.shape) < 0.4).astype("float32")
     w = rng.integers(0, 4, x.shape).astype("float32")
     y[0, 0], x[0, 0], w[0, 1], x[0, 1] = 255, np.nan, 0, np.inf
-    overlap = "per_sample" in LOSSES[loss].signature.parameters
+    overlap = "per_sample" in inspect.signature(LOSSES[loss]).parameters
     options = {"per_sample": True, "channel_axis": -1} if overlap else {}
     f = make(loss, "normal_cdf", ignore_index=255, **options)
     keras_ns = importlib.import_module("namespaces").load("keras")

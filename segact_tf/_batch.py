@@ -1,0 +1,199 @@
+"""The arguments of a loss: checked, in one shape and in one precision."""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from segact_tf import _engine, _pairwise, _special
+from segact_tf.activations import Activation, _wide
+from segact_tf.conventions import Convention
+
+Axis = tuple[int, ...]
+
+
+class Batch:
+    """Raw outputs x, targets y, weights w, which elements are valid, and F.
+
+    All in the shape of x and in the precision that the loss is computed in. An element that is left
+    out has a weight of 0; w = None stands for weights of 1, valid = None for every element.
+
+    x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
+    `validate` says whether to, and `hard` that targets have to be 0 or 1.
+    """
+
+    __slots__ = ("f", "hard", "valid", "validate", "w", "x", "y")
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        w: Any,
+        valid: Any,
+        f: Activation | Convention,
+        validate: bool | None = None,
+        hard: bool = False,
+    ) -> None:
+        self.x, self.y, self.w, self.valid = x, y, w, valid
+        self.f, self.validate, self.hard = f, validate, hard
+
+    @classmethod
+    def of(
+        cls,
+        y_pred: Any,
+        y_true: Any,
+        f: Activation | Convention,
+        sample_weight: Any,
+        ignore_index: int | None,
+        mask: Any,
+        validate: bool | None,
+        hard: bool = False,
+    ) -> "Batch":
+        """The arguments of a loss as a batch, or an error that says what is wrong with them."""
+        x, y = _wide(y_pred, "y_pred"), ops.convert_to_tensor(y_true)
+        if _shapes_differ(x, y):
+            raise ValueError(
+                "y_true and y_pred must have the same shape, "
+                f"got y_true {tuple(y.shape)} and y_pred {tuple(x.shape)}"
+            )
+        if 0 in tuple(x.shape):
+            raise ValueError(f"y_pred is empty: its shape is {tuple(x.shape)}")
+        if None in tuple(x.shape) + tuple(y.shape):
+            y = ops.reshape(y, ops.shape(x))  # or else sizes that are known late might broadcast
+        y, w = ops.cast(y, x.dtype), _fitted(sample_weight, "sample_weight", x)
+        valid = _valid(x, y, ignore_index, mask)
+        if valid is not None:
+            w = ops.cast(valid, x.dtype) if w is None else ops.where(valid, w, 0.0)
+        batch = cls(x, y, w, valid, f, validate, hard)
+        if validate and batch._is_traced():
+            raise ValueError(
+                "validate=True reads y_true, which has no values in compiled code; "
+                "call the loss eagerly, or use validate=None"
+            )
+        return batch
+
+    def masked(self) -> tuple[Any, Any]:
+        """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum."""
+        if self.w is None:
+            return self.x, self.y
+        return self.f._fill_invalid(self.x, self.w != 0), ops.where(self.w != 0, self.y, 0.0)
+
+    def elements(self, axis: int | Axis | None) -> tuple[Axis, bool]:
+        """The axes that a loss of each element is reduced over, and that it is to its mean."""
+        return _pairwise.axes(self.x, axis), True
+
+    def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
+        """The axes that an overlap loss sums over: all but those of samples and channels."""
+        rank = len(self.x.shape)
+        kept = {0} if per_sample else set()
+        if per_sample and rank == 0:
+            raise ValueError("per_sample=True wants an axis of samples, got y_pred ()")
+        if channel_axis is not None:
+            if not isinstance(channel_axis, numbers.Integral):
+                raise TypeError(f"channel_axis must be an integer, got {channel_axis!r}")
+            if not -rank <= channel_axis < rank:
+                raise ValueError(
+                    f"channel_axis {channel_axis} is out of range for y_pred {tuple(self.x.shape)}"
+                )
+            if channel_axis % rank in kept:
+                raise ValueError(f"channel_axis={channel_axis} is the axis of per_sample=True")
+            kept.add(channel_axis % rank)
+        return tuple(a for a in range(rank) if a not in kept)
+
+    def broadcast_pos_weight(self, pos_weight: Any) -> Any:
+        """A number, or a tensor in the shape and dtype of x."""
+        if pos_weight is None:
+            return 1.0
+        if isinstance(pos_weight, (int, float, np.number)):
+            check_number("pos_weight", float(pos_weight))
+            return float(pos_weight)
+        weights = ops.cast(ops.convert_to_tensor(pos_weight), self.x.dtype)
+        pairs = zip(reversed(weights.shape), reversed(self.x.shape), strict=False)
+        fit = all(size in (1, whole) or whole is None for size, whole in pairs)
+        if len(weights.shape) > len(self.x.shape) or not fit:
+            raise ValueError(
+                "pos_weight must broadcast to the shape of y_pred, "
+                f"got pos_weight {tuple(weights.shape)} and y_pred {tuple(self.x.shape)}"
+            )
+        return ops.broadcast_to(weights, ops.shape(self.x))
+
+    def check_values(self) -> None:
+        """Raise for values out of their range, once, where `validate` allows to look.
+
+        In compiled code there are no values; that is an error only with validate=True.
+        """
+        if self._is_traced():
+            return
+        if self.validate or (self.validate is None and _engine.is_on_cpu(self.x)):
+            self._check_ranges()
+            self.validate = False
+
+    def _is_traced(self) -> bool:
+        return any(_engine.is_traced(t) for t in (self.x, self.y, self.w) if t is not None)
+
+    def _check_ranges(self) -> None:
+        x, y = self.masked()
+        _check_range(y, "y_true")
+        if isinstance(self.f, Convention):
+            _check_range(x, "y_pred")
+        if self.w is not None:
+            _check_range(self.w, "sample_weight", _special.largest(self.w))
+        if self.hard and not ops.all(ops.logical_or(y == 0, y == 1)):
+            raise ValueError("y_true must be 0 or 1: a Lovasz loss is not defined in between")
+
+
+def _shapes_differ(x: Any, y: Any) -> bool:
+    """Whether two shapes differ in the sizes that are known."""
+    pairs = zip(x.shape, y.shape, strict=False)
+    differ = any(a != b for a, b in pairs if a is not None and b is not None)
+    return differ or len(x.shape) != len(y.shape)
+
+
+def _valid(x: Any, y: Any, ignore_index: int | None, mask: Any) -> Any:
+    """Which elements are not left out, by target or by mask."""
+    check_ignore_index(ignore_index)
+    fitted = _fitted(mask, "mask", x)
+    named = None if ignore_index is None else y != ignore_index
+    if fitted is None:
+        return named
+    return fitted != 0 if named is None else ops.logical_and(named, fitted != 0)
+
+
+def _fitted(values: Any, name: str, x: Any) -> Any:
+    """Numbers of the rank of x, with sizes equal or 1, in the shape and dtype of x."""
+    if values is None:
+        return None
+    values = ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), x.dtype))
+    pairs = zip(values.shape, x.shape, strict=False)
+    fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
+    if len(values.shape) != len(x.shape) or not fit:
+        raise ValueError(
+            f"{name} must have the rank of y_pred and sizes equal to its own or 1, "
+            f"got {name} {tuple(values.shape)} and y_pred {tuple(x.shape)}"
+        )
+    return ops.broadcast_to(values, ops.shape(x))
+
+
+def _check_range(values: Any, name: str, high: float = 1.0) -> None:
+    values = ops.stop_gradient(values)
+    low, top = float(ops.min(values)), float(ops.max(values))
+    if not (low >= 0 and top <= high):  # so that NaN is refused
+        wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
+        raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
+
+
+def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
+    """0 <= value <= high, or 0 < value if `open`; and finite."""
+    number = isinstance(value, numbers.Real) and math.isfinite(value)
+    if not number or not (value > 0 if open else value >= 0) or value > high:
+        wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
+        raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def check_ignore_index(ignore_index: int | None) -> None:
+    """A number or None."""
+    number = isinstance(ignore_index, numbers.Real) and not isinstance(ignore_index, bool)
+    if ignore_index is not None and not number:
+        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")

@@ -1,0 +1,475 @@
+"""Losses for binary classification and segmentation, each written once for every activation.
+
+`segact_tf.losses` has each of these functions as a class. `y_pred` holds raw outputs and the loss
+applies the activation; a network whose last layer applies it already says `from_logits=False`.
+Keras's own default is the opposite of ours: an activated head under `from_logits=True` is squashed
+twice, and nothing can notice.
+
+>>> import numpy as np, segact_tf
+>>> logits, y_true = np.array([-2.0, 0.0, 30.0], "float32"), np.array([0.0, 1.0, 0.0], "float32")
+>>> round(float(segact_tf.binary_cross_entropy(y_true, logits, "arctan")), 4)
+1.7997
+>>> probabilities = segact_tf.arctan(logits)
+>>> round(float(segact_tf.binary_cross_entropy(y_true, probabilities, from_logits=False)), 4)
+1.7997
+
+Every loss takes `y_true` and `y_pred` of one shape, any number of dimensions. float16 and bfloat16
+are computed in float32; the result is float32, or float64 for float64 `y_pred`. Targets lie in
+[0, 1], in any dtype, and are differentiable where they are floating. What they share:
+
+    activation: F, by name or as an `Activation`; None is "sigmoid". F(x) is the probability of 1.
+    from_logits: False where `y_pred` holds probabilities; then there is no activation to name.
+    axis: of the elementwise losses, the axis, or several, over which the mean is taken; None is
+        all, () is none.
+    sample_weight: of each element, >= 0, of the rank of `y_pred` with sizes equal to its own or 1,
+        such as (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and
+        their mean still divides by the number of elements, as Keras does; overlap losses weigh each
+        element inside of their sums, where one that is constant over a group cancels. Where it is
+        0, the element contributes exactly nothing to value and gradient, for any raw output and
+        any target, NaN included. It is a constant: no gradient flows into it.
+    ignore_index: elements whose target is this number, such as 255, are left out: their weight is
+        0, and the mean is over the others; 0 if there are none.
+    mask: elements where it is 0 or False are left out.
+    validate: whether to look at the values of target, weight, and probabilities. None does so where
+        that does not make a device wait: on a CPU, outside of compiled code; True always, and
+        raises in compiled code, False never.
+
+The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
+`lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
+
+    per_sample: each sample, that is each index of the first dimension;
+    channel_axis: each channel: -1 for NHWC and NDHWC, 1 for NCHW and NCDHW, where the channels are
+        labels independent of each other.
+
+They return the loss of each of these groups: of shape (), (N,), (C,) or (N, C). Without any target,
+a group has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output when smooth = 0, and
+0 where the denominator is 0 (or below the smallest normal number). `lovasz` is the largest error.
+
+In `compile(loss=...)`, take the classes: what a function returns Keras weighs itself, after the
+sums.
+
+What raises, in every loss: TypeError for integer `y_pred`; ValueError for shapes that differ, for
+an empty input, for an unknown activation or convention, for an activation together with
+`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
+or negative weights, where they are looked at (`validate`).
+"""
+
+from typing import Any
+
+import keras
+
+from segact_tf._batch import Batch, check_number
+from segact_tf._sums import (
+    cross_entropy,
+    focal_cross_entropy,
+    lovasz_extension,
+    overlap,
+    power,
+    ratio,
+    squared_error,
+    times,
+)
+from segact_tf.activations import Activation
+from segact_tf.conventions import distribution
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_focal_cross_entropy",
+    "dice",
+    "dice_cross_entropy",
+    "focal_tversky",
+    "jaccard",
+    "lovasz",
+    "lovasz_hinge",
+    "mean_squared_error",
+    "tversky",
+]
+
+Axis = int | tuple[int, ...] | None
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def binary_cross_entropy(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    axis: Axis = -1,
+    *,
+    convention: str | None = None,
+    pos_weight: float | Any = None,
+    label_smoothing: float = 0.0,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """-(y log F(x) + (1 - y) log(1 - F(x))), from the logarithms of the tails: nothing is clipped.
+
+    A term of weight zero adds exactly zero to value and gradient.
+
+    Args:
+        convention: what to take for the logarithms, see `segact_tf.conventions`: "exact", the
+            only one from raw outputs, or with `from_logits=False` "keras", the default, "keras2",
+            "keras_logit", "torch" or "torch_legacy".
+        pos_weight: a factor of the term of y, a number, or an array that broadcasts to the shape of
+            `y_pred`, such as (C,) for NHWC.
+        label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
+        y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
+            see `segact_tf.functional`.
+
+    Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
+    perfect match?" (2019), for what the clipped form loses.
+    """
+    check_number("label_smoothing", label_smoothing, high=1.0)
+    f = distribution(activation, from_logits, convention)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    factor = batch.broadcast_pos_weight(pos_weight)
+    axis, mean = batch.elements(axis)
+    return cross_entropy(batch, axis, mean, factor, label_smoothing)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def binary_focal_cross_entropy(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    axis: Axis = -1,
+    *,
+    convention: str | None = None,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    label_smoothing: float = 0.0,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """The focal loss: cross entropy times the error to the power gamma.
+
+    (y (1 - F(x)) + (1 - y) F(x))^gamma times `binary_cross_entropy`, times y alpha + (1 - y)
+    (1 - alpha) if there is an alpha. The paper uses gamma = 2 with alpha = 0.25.
+
+    Computed in float64 where the backend has it. JAX has it with `jax_enable_x64` alone; without,
+    an element is within 13 instead of 8 ulp.
+
+    Args:
+        convention: of the cross entropy, as in `binary_cross_entropy`.
+        gamma: >= 0; 0 is cross entropy.
+        alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
+        label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
+        y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
+            see `segact_tf.functional`.
+
+    Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
+    """
+    check_number("gamma", gamma)
+    if alpha is not None:
+        check_number("alpha", alpha, high=1.0)
+    check_number("label_smoothing", label_smoothing, high=1.0)
+    f = distribution(activation, from_logits, convention)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    axis, mean = batch.elements(axis)
+    return focal_cross_entropy(batch, axis, mean, gamma, alpha, label_smoothing)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def mean_squared_error(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    axis: Axis = -1,
+    *,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """(F(x) - y)^2, the squared error of the probability, as ((1 - y) F(x) - y (1 - F(x)))^2.
+
+    Args:
+        y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
+            see `segact_tf.functional`.
+
+    Source: arXiv:2109.00903.
+    """
+    f = distribution(activation, from_logits)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    axis, mean = batch.elements(axis)
+    return squared_error(batch, axis, mean)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def dice(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    *,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """1 - (2 sum(F(x) y) + smooth) / (sum(F(x) + y) + smooth), without its cancellation.
+
+    Computed as (FP + FN) / (2 TP + FP + FN + smooth) from the sums of `tversky`.
+
+    Args:
+        smooth: >= 0, added to numerator and denominator of the overlap.
+        y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
+            ignore_index, mask, validate: see `segact_tf.functional`.
+
+    Source: arXiv:2109.00903. (V-Net, arXiv:1606.04797, squares the terms of the denominator.)
+    """
+    check_number("smooth", smooth)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
+    return ratio(error, whole + smooth)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def jaccard(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    *,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """1 - (TP + smooth) / (TP + FP + FN + smooth): one minus intersection over union.
+
+    Computed as (FP + FN) / (TP + FP + FN + smooth) from the sums of `tversky`.
+
+    Args:
+        smooth: >= 0, added to intersection and union.
+        y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
+            ignore_index, mask, validate: see `segact_tf.functional`.
+
+    Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
+    segmentation" (2016).
+    """
+    check_number("smooth", smooth)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
+    return ratio(error, whole + smooth)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def tversky(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth).
+
+    TP = sum(y F(x)), FP = sum((1 - y) F(x)), FN = sum(y (1 - F(x))). Computed as
+    (alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth), 0 where that denominator is 0.
+    alpha = beta = 1/2 is Dice (with half its smooth), alpha = beta = 1 is Jaccard.
+
+    Args:
+        alpha: the weight of false positives, >= 0.
+        beta: the weight of false negatives, >= 0. (`keras.losses.Tversky` of Keras 3.15 has the two
+            the other way round, against its own documentation.)
+        smooth: >= 0, added to numerator and denominator of the index.
+        y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
+            ignore_index, mask, validate: see `segact_tf.functional`.
+
+    Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
+    convolutional deep networks" (arXiv:1706.05721).
+    """
+    for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
+        check_number(name, value)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
+    return ratio(error, whole + smooth)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def focal_tversky(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    *,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    gamma: float = 4 / 3,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """The loss of `tversky` to the power 1 / gamma, with the paper's defaults.
+
+    Where the loss is 0, so is the gradient, which tends to infinity there.
+
+    Args:
+        alpha: the weight of false positives, >= 0 (beta in the paper).
+        beta: the weight of false negatives, >= 0 (alpha in the paper).
+        gamma: > 0; the exponent is 1 / gamma, as in the paper (some libraries call the exponent
+            itself gamma).
+        smooth: >= 0, added to numerator and denominator of the index.
+        y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
+            ignore_index, mask, validate: see `segact_tf.functional`.
+
+    Source: Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
+    lesion segmentation" (arXiv:1810.07842).
+    """
+    check_number("gamma", gamma, open=True)
+    for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
+        check_number(name, value)
+    f = distribution(activation, from_logits)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
+    return power(ratio(error, whole + smooth), 1 / gamma)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def dice_cross_entropy(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    *,
+    convention: str | None = None,
+    lambda_dice: float = 1.0,
+    lambda_ce: float = 1.0,
+    smooth: float = 0.0,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    pos_weight: float | Any = None,
+    label_smoothing: float = 0.0,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """lambda_dice times `dice` plus lambda_ce times the mean of `binary_cross_entropy`.
+
+    Both over each group of elements that Dice sums over.
+
+    Args:
+        lambda_dice, lambda_ce: the weights of the two losses, >= 0.
+        smooth: of Dice.
+        convention, pos_weight, label_smoothing: of the cross entropy.
+        y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
+            ignore_index, mask, validate: see `segact_tf.functional`.
+
+    Source: Isensee et al., "nnU-Net" (arXiv:1809.10486).
+    """
+    numbers = (("lambda_dice", lambda_dice), ("lambda_ce", lambda_ce), ("smooth", smooth))
+    for name, value in numbers:
+        check_number(name, value)
+    check_number("label_smoothing", label_smoothing, high=1.0)
+    f = distribution(activation, from_logits, convention)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
+    axis = batch.groups(per_sample, channel_axis)
+    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
+    loss = times(lambda_dice, ratio(error, whole + smooth))
+    factor = batch.broadcast_pos_weight(pos_weight)
+    entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
+    return loss + times(lambda_ce, entropy)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def lovasz(
+    y_true: Any,
+    y_pred: Any,
+    activation: str | Activation | None = None,
+    from_logits: bool = True,
+    *,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """The Lovasz extension of the Jaccard loss at the errors abs(y - F(x)); y is 0 or 1.
+
+    The errors e in descending order are weighted by what each adds to the Jaccard loss of those
+    before it: with i targets left and a union u, 1 / u for a target (then i falls by one) and
+    i / (u (u + 1)) for background (then u grows by one). The sort is stable: where errors are
+    equal, the earlier element counts as the larger, and the gradient is the same everywhere.
+
+    Args:
+        y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
+            ignore_index, mask, validate: see `segact_tf.functional`.
+
+    Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
+    names it as untested.
+    """
+    f = distribution(activation, from_logits)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
+
+    def error(x: Any, y: Any) -> Any:
+        return y * f.sf(x) + (1 - y) * f.cdf(x)
+
+    axis = batch.groups(per_sample, channel_axis)
+    return lovasz_extension(batch, axis, error)
+
+
+@keras.saving.register_keras_serializable(package="segact")
+def lovasz_hinge(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    per_sample: bool = False,
+    channel_axis: int | None = None,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    validate: bool | None = None,
+) -> Any:
+    """The Lovasz extension of the Jaccard loss at the hinge max(0, 1 - x (2 y - 1)); y is 0 or 1.
+
+    It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
+
+    Args:
+        y_true, y_pred, per_sample, channel_axis, sample_weight, ignore_index, mask, validate:
+            see `segact_tf.functional`.
+
+    Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
+    (arXiv:1705.08790).
+    """
+    f = distribution(None, from_logits=True)
+    batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
+
+    def error(x: Any, y: Any) -> Any:
+        return 1 - x * (2 * y - 1)
+
+    axis = batch.groups(per_sample, channel_axis)
+    return lovasz_extension(batch, axis, error)
