@@ -1,5 +1,6 @@
 """Which steps there are, and what each leaves behind."""
 
+import csv
 import json
 import sys
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from examples.common.runs import Run
 from scripts.gpu.steps import Command, Skip, Step
 
 JUDGED: tuple[tuple[str, tuple[str, ...], float], ...] = (  # slowest first
@@ -198,16 +198,24 @@ def judgement(folder: Path) -> dict[str, Any]:
     }
 
 
+def table(path: Path) -> list[dict[str, float | None]]:
+    """The rows of a CSV file of numbers; None for what is empty."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: float(v) if v else None for k, v in row.items()} for row in rows]
+
+
 def trainings(folder: Path, devices: tuple[str, ...]) -> dict[str, Any]:
     """By device: what was trained on, the losses of the first steps, and every epoch."""
     found: dict[str, Any] = {}
     for device in devices:
-        run = Run.open(folder / device)
-        if run.config["device"] != device:
-            raise ValueError(f"trained on {run.config['device']}, not on {device}")
+        run = folder / device
+        config = read(run / "config.json")
+        if config["device"] != device:
+            raise ValueError(f"trained on {config['device']}, not on {device}")
         found[device] = {
-            "images": "synthetic" if run.options["data"] is None else run.options["data"],
-            "steps": run.steps(),
-            "history": run.history(),
+            "images": config["options"]["data"] or "synthetic",
+            "steps": [row["loss"] for row in table(run / "steps.csv")],
+            "history": table(run / "history.csv"),
         }
     return found
