@@ -6,8 +6,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 INSTALLED := .venv/installed
 # Keras takes its backend when it is imported: one run of its tests for each.
-KERAS_TESTS := tests/test_activations.py tests/test_losses.py tests/test_options.py \
-	tests/test_conventions.py tests/project/test_fixtures.py tests/segact_tf segact_tf
+KERAS_TESTS := tests/both tests/project/test_fixtures.py tests/segact_tf segact_tf
 # Layers and models, on another backend than TensorFlow.
 MODEL_TESTS := tests/parity/test_weights.py tests/parity/test_models.py
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)

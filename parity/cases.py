@@ -7,8 +7,7 @@ from probabilities on predictions.
 What is not judged, and which tests cover it: `linear` along an axis, `reduction="sum"`, activations
 and losses as classes (layers, modules, Keras losses), masks, weights of other shapes, labels of
 several classes, lower precisions, graph mode and compilation. Those are the same formulas called in
-another way: see tests/test_activations.py, tests/test_losses.py, tests/segact_torch and
-tests/segact_tf.
+another way: see tests/both, tests/segact_torch and tests/segact_tf.
 """
 
 from dataclasses import dataclass

@@ -200,7 +200,9 @@ def normal_tail(t: Tensor) -> Tensor:
     n, d = _scaled_tail(t)
     # Divided by high + 5/4, which is exact, instead of d: the quotient is off by 1 - low / d.
     rest = rest - low / d * (1 + rest)
-    return bulk * ((0.5 + (n + (0.5 + n) * rest)) / (high + 1.25))
+    part = bulk / (high + 1.25)
+    # 1/2 + n is not rounded before it is multiplied
+    return torch.add(part * (n + (0.5 + n) * rest), part, alpha=0.5)
 
 
 def normal_log_tail(t: Tensor) -> Tensor:

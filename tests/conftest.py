@@ -14,17 +14,15 @@ import hypothesis
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `namespaces`
+sys.path.insert(0, str(Path(__file__).parent / "support"))  # for `namespaces` and `names`
 
 import namespaces
+from names import ACTIVATIONS, SMOOTH
 
 hypothesis.settings.register_profile(
     "segact", deadline=None, derandomize=True, max_examples=60, database=None
 )
 hypothesis.settings.load_profile("segact")
-
-SMOOTH = ["sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root"]
-ACTIVATIONS = [*SMOOTH, "hardtanh", "linear"]
 
 
 @pytest.fixture(scope="session", params=namespaces.available())

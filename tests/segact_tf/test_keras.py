@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from names import ACTIVATIONS
 
 keras = pytest.importorskip("keras")
 import segact_tf  # noqa: E402
@@ -25,10 +26,9 @@ LOSSES = {
     "lovasz": segact_tf.losses.Lovasz,
     "lovasz_hinge": segact_tf.losses.LovaszHinge,
 }
-SMOOTH = ["sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root"]
 FIRST = list(LOSSES)[:3]
 # The first three losses with every activation, the others with one: they are called alike.
-PAIRS = [(loss, activation) for loss in FIRST for activation in (*SMOOTH, "hardtanh", "linear")]
+PAIRS = [(loss, activation) for loss in FIRST for activation in ACTIVATIONS]
 PAIRS += [(loss, "arctan") for loss in LOSSES if loss not in FIRST]
 MODES = {"tensorflow": ["graph", "xla"], "jax": ["jit"], "torch": []}[BACKEND]
 

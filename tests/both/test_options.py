@@ -4,11 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from names import ELEMENTWISE, LOSSES, OVERLAP, RATIOS
 
-ELEMENTWISE = ["binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"]
-RATIOS = ["dice", "jaccard", "tversky", "focal_tversky"]
-OVERLAP = [*RATIOS, "dice_cross_entropy", "lovasz", "lovasz_hinge"]
-LOSSES = [*ELEMENTWISE, *OVERLAP]
 SHAPE = (3, 2, 4, 5)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-
-ELEMENTWISE = ("binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error")
+from names import ELEMENTWISE
 
 
 class TorchNamespace:

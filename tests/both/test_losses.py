@@ -7,11 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from names import ELEMENTWISE
+from names import LOSSES as ALL_LOSSES
 
-ELEMENTWISE = ["binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"]
-RATIOS = ["dice", "jaccard", "tversky", "focal_tversky"]
-OVERLAP = [*RATIOS, "dice_cross_entropy", "lovasz"]
-LOSSES = [*ELEMENTWISE, *OVERLAP]
+LOSSES = [loss for loss in ALL_LOSSES if loss != "lovasz_hinge"]
 """Those that take an activation; `lovasz_hinge` has tests of its own."""
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
@@ -63,7 +62,7 @@ def loss(request):
     return request.param
 
 
-@pytest.fixture(scope="session", params=OVERLAP)
+@pytest.fixture(scope="session", params=[loss for loss in LOSSES if loss not in ELEMENTWISE])
 def overlap(request):
     return request.param
 

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the scripts are not installed
 
 from benchmarks import measure, report  # noqa: E402
