@@ -304,9 +304,7 @@ def normal_tail(t: Any) -> Any:
     n, d = _scaled_tail(t)
     # Divided by high + 5/4, which is exact, instead of d: the quotient is off by 1 - low / d.
     rest = rest - low / d * (1 + rest)
-    part = bulk / (high + 1.25)
-    # 1/2 + n is not rounded before it is multiplied
-    return part * (n + (0.5 + n) * rest) + 0.5 * part
+    return bulk * ((0.5 + (n + (0.5 + n) * rest)) / (high + 1.25))
 
 
 def normal_log_tail(t: Any) -> Any:

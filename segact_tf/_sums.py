@@ -93,10 +93,11 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Any, Any], Any])
     return total(_weigh(g, _special.relu(e)), (len(e.shape) - 1,))
 
 
-def ratio(numerator: Any, denominator: Any) -> Any:
-    """Their quotient; 0 where the denominator is 0, or so small that its inverse overflows."""
-    empty = denominator < _special.tiny(denominator)
-    return _special.divide(numerator, ops.where(empty, math.inf, denominator))
+def ratio(error: Any, whole: Any, smooth: float) -> Any:
+    """error / (whole + smooth); 0 where that is 0, or so small that its inverse overflows."""
+    whole = whole + smooth if smooth else whole
+    empty = whole < _special.tiny(whole)
+    return _special.divide(error, ops.where(empty, math.inf, whole))
 
 
 def power(x: Any, exponent: float) -> Any:

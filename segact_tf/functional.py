@@ -232,7 +232,7 @@ def dice(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    return ratio(error, whole + smooth)
+    return ratio(error, whole, smooth)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -267,7 +267,7 @@ def jaccard(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
-    return ratio(error, whole + smooth)
+    return ratio(error, whole, smooth)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -310,7 +310,7 @@ def tversky(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return ratio(error, whole + smooth)
+    return ratio(error, whole, smooth)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -354,7 +354,7 @@ def focal_tversky(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return power(ratio(error, whole + smooth), 1 / gamma)
+    return power(ratio(error, whole, smooth), 1 / gamma)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -398,7 +398,7 @@ def dice_cross_entropy(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    loss = times(lambda_dice, ratio(error, whole + smooth))
+    loss = times(lambda_dice, ratio(error, whole, smooth))
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
     return loss + times(lambda_ce, entropy)

@@ -139,9 +139,9 @@ class _Loss(keras.losses.Loss):
             return losses
         loss = _mean_of_all(losses) if averaged else _sum_of_all(losses)
         if self.reduction == "mean_with_sample_weight" and of_groups is not None:
-            loss = ratio(loss, _mean_of_all(of_groups))
+            loss = ratio(loss, _mean_of_all(of_groups), 0.0)
         elif self.reduction == "mean_with_sample_weight" and w is not None and elementwise:
-            loss = ratio(loss, _mean_weight(w, y_true, y_pred, options))
+            loss = ratio(loss, _mean_weight(w, y_true, y_pred, options), 0.0)
         return loss * ops.cast(self._replica_share(), loss.dtype)
 
     def _mask(self, y_pred: Any) -> Any:

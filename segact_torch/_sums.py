@@ -96,10 +96,11 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor],
     return total(_weigh(g, e.relu()), (e.ndim - 1,))
 
 
-def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Their quotient; 0 where the denominator is 0, or so small that its inverse overflows."""
-    empty = denominator < _special.tiny(denominator)
-    return numerator / denominator.masked_fill(empty, math.inf)
+def ratio(error: Tensor, whole: Tensor, smooth: float) -> Tensor:
+    """error / (whole + smooth); 0 where that is 0, or so small that its inverse overflows."""
+    whole = whole + smooth if smooth else whole
+    empty = whole < _special.tiny(whole)
+    return error / whole.masked_fill(empty, math.inf)
 
 
 def power(x: Tensor, exponent: float) -> Tensor:

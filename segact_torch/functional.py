@@ -214,7 +214,7 @@ def dice(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
+    return reduce_groups(ratio(error, whole, smooth), batch, reduction)
 
 
 def jaccard(
@@ -249,7 +249,7 @@ def jaccard(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
-    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
+    return reduce_groups(ratio(error, whole, smooth), batch, reduction)
 
 
 def tversky(
@@ -292,7 +292,7 @@ def tversky(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return reduce_groups(ratio(error, whole + smooth), batch, reduction)
+    return reduce_groups(ratio(error, whole, smooth), batch, reduction)
 
 
 def focal_tversky(
@@ -336,7 +336,7 @@ def focal_tversky(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return reduce_groups(power(ratio(error, whole + smooth), 1 / gamma), batch, reduction)
+    return reduce_groups(power(ratio(error, whole, smooth), 1 / gamma), batch, reduction)
 
 
 def dice_cross_entropy(
@@ -380,7 +380,7 @@ def dice_cross_entropy(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    loss = times(lambda_dice, ratio(error, whole + smooth))
+    loss = times(lambda_dice, ratio(error, whole, smooth))
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
     return reduce_groups(loss + times(lambda_ce, entropy), batch, reduction)
