@@ -51,6 +51,19 @@ def test_the_interpreted_half():
     assert "passed" in run.stdout
 
 
+@compiled
+def test_the_losses_by_interpreted_kernels():
+    """Through the whole loss; what no kernel serves goes to the formulas."""
+    tests = "(arctan and (ignored or second_derivatives)) or hooks or batched"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", tests]
+    command.append(str(Path(__file__).with_name("test_fused.py")))
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "SEGACT_KERNELS": "triton"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert "passed" in run.stdout
+
+
 @pytest.fixture(autouse=True)
 def _large_blocks(monkeypatch):
     """The interpreter takes as long for any block."""
