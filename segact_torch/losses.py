@@ -89,10 +89,9 @@ class _Loss(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Options that a pickle of an older version does not have get their defaults."""
         super().__setstate__(state)
-        parameters = inspect.signature(type(self)).parameters
-        defaults = {name: p.default for name, p in parameters.items()}
-        if self._buffers.get("pos_weight") is not None:
-            del defaults["pos_weight"]
+        given = {"input", "target", "weight", "mask", *self._buffers}  # those that are no options
+        parameters = inspect.signature(self.function).parameters
+        defaults = {name: p.default for name, p in parameters.items() if name not in given}
         self.options = {**defaults, **self.options}
 
     def forward(

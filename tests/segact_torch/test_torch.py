@@ -377,3 +377,25 @@ def test_validate_reads_under_vmap():
     f = torch.func.vmap(lambda x, y: segact_torch.dice(x, y, validate=True))
     with pytest.raises(RuntimeError):
         f(torch.zeros(2, 3), torch.full((2, 3), 5.0))
+
+
+class Smoothed(segact_torch.DiceLoss):
+    """A user's own, with a constructor of its own."""
+
+    def __init__(self, amount=1.0):
+        super().__init__("arctan", smooth=amount)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [Smoothed(2.0), segact_torch.BinaryCrossEntropyLoss(pos_weight=torch.tensor([2.0, 3.0]))],
+    ids=["subclass", "tensor"],
+)
+def test_a_pickle_that_lacks_an_option_gets_its_default(module):
+    x, y = torch.randn(4, 2), torch.tensor([[0.0, 1.0]] * 4)
+    expected = module(x, y)
+    loaded = pickle.loads(pickle.dumps(module))
+    assert loaded.options == module.options
+    assert torch.equal(loaded(x, y), expected)
+    del module.options["ignore_index"]  # as if it were new
+    assert "ignore_index" in pickle.loads(pickle.dumps(module)).options
