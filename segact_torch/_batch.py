@@ -155,7 +155,7 @@ class Batch:
     def share(self, axis: Axis) -> float | Tensor:
         """1 / the number of valid elements over `axis`, at least 1, for each group."""
         if self.valid is not None:
-            return self.valid.sum(axis, dtype=torch.float64).clamp_(min=1).reciprocal_()
+            return self.valid.sum(axis).clamp_(min=1).double().reciprocal_()
         return 1 / math.prod([self.input.shape[a] for a in axis])
 
     def check_values(self) -> None:

@@ -20,7 +20,7 @@ here.
 #endif
 /* Elements summed in float32 before the partial sum is added in float64. The narrower the vectors,
    the more of them one sum takes up: with eight lanes and 512, equal ones are off by 1.3e-6. */
-enum { FLOAT32_RUN = 128 };
+enum { FLOAT32_RUN = 256 };
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
