@@ -120,7 +120,7 @@ def times(factor: float, loss: Tensor) -> Tensor:
 
 def reduce_groups(loss: Tensor, batch: Batch, reduction: str) -> Tensor:
     """The losses of groups: each, their sum or their mean, in the precision of the batch."""
-    loss = loss.to(batch.x.dtype)
+    loss = loss.to(batch.dtype)
     if reduction == "none":
         return loss
     axis = tuple(range(loss.ndim))

@@ -307,11 +307,16 @@ def test_the_formulas_keep_the_bounds_too(formulas, smooth, dense_error):
     assert gradient <= 8
 
 
-def test_switched_off_by_the_environment():
-    code = "from segact_torch import _backends; print(_backends.KERNELS)"
-    env = {**os.environ, "SEGACT_KERNELS": "0"}
+@needs_loops
+@pytest.mark.parametrize(("kernels", "served"), [("0", False), ("", True)], ids=["off", "on"])
+def test_switched_off_by_the_environment(kernels, served):
+    code = (
+        "import torch, segact_torch; x = torch.zeros(3, requires_grad=True); "
+        "print(segact_torch.binary_cross_entropy(x, torch.ones(3)).grad_fn.name())"
+    )
+    env = {**os.environ, "SEGACT_KERNELS": kernels}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stdout.strip() == "0"
+    assert ("_WithGradient" in done.stdout) is served, done.stderr
 
 
 @needs_loops
