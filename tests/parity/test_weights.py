@@ -38,7 +38,13 @@ def outputs(keras_model: Any, torch_model: Any, x: Array, first: bool) -> tuple[
     import keras
     import torch
 
-    there = keras.ops.convert_to_numpy(keras_model(x, training=False))
+    try:
+        there = keras.ops.convert_to_numpy(keras_model(x, training=False))
+    except Exception as error:
+        if "do not yet support dilation" not in str(error):
+            raise
+        # TensorFlow leaves it to oneDNN, which it uses on processors with AVX-512 alone
+        pytest.skip("no dilated transposed convolution in TensorFlow on this processor")
     with torch.no_grad():
         given = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1) if first else x))
         here = torch_model.eval()(given).numpy()
