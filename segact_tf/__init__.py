@@ -5,6 +5,7 @@ agree, and `segact-parity run` proves it.
 """
 
 from segact_tf import activations, conventions, losses
+from segact_tf._batch import ActivatedInputWarning
 from segact_tf.activations import (
     Activation,
     OutputActivation,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CONVENTIONS",
+    "ActivatedInputWarning",
     "Activation",
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",

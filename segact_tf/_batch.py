@@ -2,16 +2,28 @@
 
 import math
 import numbers
+import warnings
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
-from segact_tf.activations import Activation, _wide
-from segact_tf.conventions import Convention
+from segact_tf.activations import Activation, HardTanh, Linear, _wide
+from segact_tf.conventions import Convention, check_flag
 
 Axis = tuple[int, ...]
+
+# How far a target may lie beyond [0, 1] and be taken for 0 or 1: interpolation rounds.
+SLACK = 1e-6
+# The activations under which some raw outputs were looked at: see `warn_of_probabilities`.
+_LOOKED: set[str] = set()
+
+
+class ActivatedInputWarning(UserWarning):
+    """A loss of raw outputs was given what looks like probabilities, and applies F to them."""
 
 
 class Batch:
@@ -21,10 +33,11 @@ class Batch:
     out has a weight of 0; w = None stands for weights of 1, valid = None for every element.
 
     x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
-    `validate` says whether to, and `hard` that targets have to be 0 or 1.
+    `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
+    looked at are taken `in_range`, unless validate=False says that they are right.
     """
 
-    __slots__ = ("f", "hard", "valid", "validate", "w", "x", "y")
+    __slots__ = ("checked", "f", "hard", "valid", "validate", "w", "x", "y")
 
     def __init__(
         self,
@@ -38,6 +51,12 @@ class Batch:
     ) -> None:
         self.x, self.y, self.w, self.valid = x, y, w, valid
         self.f, self.validate, self.hard = f, validate, hard
+        self.checked = False
+
+    @property
+    def guarded(self) -> bool:
+        """Whether targets that nobody looks at are to be `in_range`."""
+        return self.validate is not False
 
     @classmethod
     def of(
@@ -58,15 +77,17 @@ class Batch:
                 "y_true and y_pred must have the same shape, "
                 f"got y_true {tuple(y.shape)} and y_pred {tuple(x.shape)}"
             )
-        if 0 in tuple(x.shape):
+        if 0 in _engine.sizes(x):
             raise ValueError(f"y_pred is empty: its shape is {tuple(x.shape)}")
-        if None in tuple(x.shape) + tuple(y.shape):
-            y = ops.reshape(y, ops.shape(x))  # or else sizes that are known late might broadcast
-        y, w = ops.cast(y, x.dtype), _fitted(sample_weight, "sample_weight", x)
-        valid = _valid(x, y, ignore_index, mask)
+        check_validate(validate)
+        if None in _engine.sizes(x) + _engine.sizes(y):
+            y = _engine.of_one_shape(y, x)
+        w, valid = _fitted(sample_weight, "sample_weight", x), _valid(x, y, ignore_index, mask)
         if valid is not None:
             w = ops.cast(valid, x.dtype) if w is None else ops.where(valid, w, 0.0)
-        batch = cls(x, y, w, valid, f, validate, hard)
+        batch = cls(x, ops.cast(y, x.dtype), w, valid, f, validate, hard)
+        if f.name not in _LOOKED:
+            warn_of_probabilities(y_pred, f, stacklevel=4)
         if validate and batch._is_traced():
             raise ValueError(
                 "validate=True reads y_true, which has no values in compiled code; "
@@ -75,7 +96,14 @@ class Batch:
         return batch
 
     def masked(self) -> tuple[Any, Any]:
-        """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum."""
+        """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum.
+
+        Targets that nobody looked at are `in_range`.
+        """
+        x, y = self._filled()
+        return x, y if self.checked or not self.guarded else in_range(y)
+
+    def _filled(self) -> tuple[Any, Any]:
         if self.w is None:
             return self.x, self.y
         return self.f._fill_invalid(self.x, self.w != 0), ops.where(self.w != 0, self.y, 0.0)
@@ -86,13 +114,12 @@ class Batch:
 
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
         """The axes that an overlap loss sums over: all but those of samples and channels."""
+        check_groups(per_sample, channel_axis)
         rank = len(self.x.shape)
         kept = {0} if per_sample else set()
         if per_sample and rank == 0:
             raise ValueError("per_sample=True wants an axis of samples, got y_pred ()")
         if channel_axis is not None:
-            if not isinstance(channel_axis, numbers.Integral):
-                raise TypeError(f"channel_axis must be an integer, got {channel_axis!r}")
             if not -rank <= channel_axis < rank:
                 raise ValueError(
                     f"channel_axis {channel_axis} is out of range for y_pred {tuple(self.x.shape)}"
@@ -110,32 +137,48 @@ class Batch:
             check_number("pos_weight", float(pos_weight))
             return float(pos_weight)
         weights = ops.cast(ops.convert_to_tensor(pos_weight), self.x.dtype)
-        pairs = zip(reversed(weights.shape), reversed(self.x.shape), strict=False)
-        fit = all(size in (1, whole) or whole is None for size, whole in pairs)
-        if len(weights.shape) > len(self.x.shape) or not fit:
+        sizes, wanted = _engine.sizes(weights), _engine.sizes(self.x)
+        pairs = zip(reversed(sizes), reversed(wanted), strict=False)
+        fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
+        if len(sizes) > len(wanted) or not fit:
             raise ValueError(
                 "pos_weight must broadcast to the shape of y_pred, "
                 f"got pos_weight {tuple(weights.shape)} and y_pred {tuple(self.x.shape)}"
             )
+        self._looks(lambda: check_pos_weight(weights))
         return ops.broadcast_to(weights, ops.shape(self.x))
 
+    def present(self, axis: Axis) -> Any:
+        """Which groups have a valid element; None where all do."""
+        if self.valid is None:
+            return None
+        return ops.any(self.valid, axis=axis) if axis else self.valid
+
     def check_values(self) -> None:
-        """Raise for values out of their range, once, where `validate` allows to look.
+        """Raise for values out of their range, once, where `validate` allows to look."""
+        if not self.checked:
+            self.checked = self._looks(self._check_ranges)
+
+    def _looks(self, check: Callable[[], None]) -> bool:
+        """Make a check of values, where `validate` allows it; whether it was made.
 
         In compiled code there are no values; that is an error only with validate=True.
         """
-        if self._is_traced():
-            return
-        if self.validate or (self.validate is None and _engine.is_on_cpu(self.x)):
-            self._check_ranges()
-            self.validate = False
+        if self._is_traced() or self.validate is False:
+            return False
+        if self.validate is None and not _engine.is_on_cpu(self.x):
+            return False
+        check()
+        return True
 
     def _is_traced(self) -> bool:
         return any(_engine.is_traced(t) for t in (self.x, self.y, self.w) if t is not None)
 
     def _check_ranges(self) -> None:
-        x, y = self.masked()
-        _check_range(y, "y_true")
+        x, y = self._filled()
+        low, top = _check_range(y, "y_true", slack=SLACK)
+        if low < 0 or top > 1:
+            self.y = y = _special.clip(self.y, 0.0, 1.0)
         if isinstance(self.f, Convention):
             _check_range(x, "y_pred")
         if self.w is not None:
@@ -144,9 +187,48 @@ class Batch:
             raise ValueError("y_true must be 0 or 1: a Lovasz loss is not defined in between")
 
 
+def in_range(y: Any) -> Any:
+    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2].
+
+    What lies so far out is a mask of 0 and 255, a class, or a label to ignore.
+    """
+    return ops.where(ops.abs(y - 0.5) <= 1, _special.clip(y, 0.0, 1.0), math.nan)
+
+
+def warn_of_probabilities(x: Any, f: Activation | Convention, stacklevel: int) -> bool:
+    """Warn, once for each activation, of raw outputs on a CPU that all lie in [0, 1].
+
+    Not for the two activations that have their domain there. Returns whether they could be told:
+    they cannot in compiled code, nor where all are 0 or 1.
+    """
+    if isinstance(f, (Convention, HardTanh, Linear)):
+        return True
+    x = ops.convert_to_tensor(x)
+    head = _engine.head_of(x)
+    found: str | None
+    if head is not None:
+        found = f"is what {head} made"
+    elif _engine.is_traced(x) or not _engine.is_on_cpu(x) or ops.all((x == 0) | (x == 1)):
+        return False
+    else:
+        x = ops.stop_gradient(x)
+        low, top = float(ops.min(x)), float(ops.max(x))
+        inside = low >= 0 and top <= 1
+        found = f"lies in [0, 1], from {low:g} to {top:g}, as probabilities do" if inside else None
+    _LOOKED.add(f.name)
+    if found is not None:
+        warnings.warn(
+            f"y_pred {found}; the loss takes raw outputs and applies the activation: pass those, "
+            "or from_logits=False",
+            ActivatedInputWarning,
+            stacklevel=stacklevel,
+        )
+    return True
+
+
 def _shapes_differ(x: Any, y: Any) -> bool:
     """Whether two shapes differ in the sizes that are known."""
-    pairs = zip(x.shape, y.shape, strict=False)
+    pairs = zip(_engine.sizes(x), _engine.sizes(y), strict=False)
     differ = any(a != b for a, b in pairs if a is not None and b is not None)
     return differ or len(x.shape) != len(y.shape)
 
@@ -155,10 +237,22 @@ def _valid(x: Any, y: Any, ignore_index: int | None, mask: Any) -> Any:
     """Which elements are not left out, by target or by mask."""
     check_ignore_index(ignore_index)
     fitted = _fitted(mask, "mask", x)
-    named = None if ignore_index is None else y != ignore_index
+    named = None if ignore_index is None else _differs(y, ignore_index)
     if fitted is None:
         return named
     return fitted != 0 if named is None else ops.logical_and(named, fitted != 0)
+
+
+def _differs(y: Any, number: float) -> Any:
+    """y != number in the dtype of y, before a cast could round; None where it cannot be equal."""
+    dtype = keras.backend.standardize_dtype(y.dtype)
+    if dtype == "bool":
+        y, dtype = ops.cast(y, "uint8"), "uint8"
+    if "int" not in dtype:
+        return y != number
+    limits = np.iinfo(dtype)
+    held = limits.min <= number <= limits.max and number == int(number)
+    return y != int(number) if held else None
 
 
 def _fitted(values: Any, name: str, x: Any) -> Any:
@@ -166,7 +260,7 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     if values is None:
         return None
     values = ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), x.dtype))
-    pairs = zip(values.shape, x.shape, strict=False)
+    pairs = zip(_engine.sizes(values), _engine.sizes(x), strict=False)
     fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
     if len(values.shape) != len(x.shape) or not fit:
         raise ValueError(
@@ -176,12 +270,21 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     return ops.broadcast_to(values, ops.shape(x))
 
 
-def _check_range(values: Any, name: str, high: float = 1.0) -> None:
+def _check_range(
+    values: Any, name: str, high: float = 1.0, slack: float = 0.0
+) -> tuple[float, float]:
+    """The least and the largest, if they lie in [0, high]."""
     values = ops.stop_gradient(values)
     low, top = float(ops.min(values)), float(ops.max(values))
-    if not (low >= 0 and top <= high):  # so that NaN is refused
+    if not (low >= -slack and top <= high + slack):  # so that NaN is refused
         wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
         raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
+    return low, top
+
+
+def check_pos_weight(pos_weight: Any) -> None:
+    """Numbers >= 0, and finite."""
+    _check_range(pos_weight, "pos_weight", _special.largest(pos_weight))
 
 
 def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
@@ -190,6 +293,20 @@ def check_number(name: str, value: float, high: float = math.inf, open: bool = F
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
         raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def check_groups(per_sample: bool, channel_axis: int | None) -> None:
+    """True or False, and an integer or None."""
+    check_flag("per_sample", per_sample)
+    integer = isinstance(channel_axis, numbers.Integral) and not isinstance(channel_axis, bool)
+    if channel_axis is not None and not integer:
+        raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
+
+
+def check_validate(validate: bool | None) -> None:
+    """True, False or None."""
+    if validate is not None and not isinstance(validate, bool):
+        raise TypeError(f"validate must be True, False or None, got {validate!r}")
 
 
 def check_ignore_index(ignore_index: int | None) -> None:

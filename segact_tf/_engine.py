@@ -3,6 +3,7 @@
 A backend that is active has been imported by Keras; none is imported here.
 """
 
+import contextlib
 import sys
 from typing import Any
 
@@ -18,6 +19,37 @@ def has_float64(x: Any) -> bool:
 
 def is_on_cpu(x: Any) -> bool:
     return "cpu" in str(x.device).lower()
+
+
+def sizes(x: Any) -> tuple[int | None, ...]:
+    """The sizes of x: None for one that is not known yet, or stands for any, as JAX has them."""
+    return tuple(size if isinstance(size, int) else None for size in x.shape)
+
+
+def of_one_shape(y: Any, x: Any) -> Any:
+    """y, in a graph of TensorFlow with an error when it runs if the shape of y is not that of x.
+
+    Assertions are dropped by XLA; the sum of a list is an operation that wants equal shapes itself.
+    """
+    symbolic = isinstance(y, keras.KerasTensor) or isinstance(x, keras.KerasTensor)
+    if symbolic or keras.backend.backend() != "tensorflow":
+        return y
+    tensorflow = sys.modules["tensorflow"]
+    y = tensorflow.cast(y, x.dtype) if y.dtype == tensorflow.bool else y
+    return tensorflow.add_n([y, tensorflow.zeros_like(x, y.dtype)])
+
+
+def mark_head(outputs: Any, activation: str) -> Any:
+    """Outputs that `head_of` knows to be an activation's."""
+    with contextlib.suppress(AttributeError, TypeError):  # of tensors that take none
+        outputs._segact_head = activation
+    return outputs
+
+
+def head_of(x: Any) -> str | None:
+    """The activation that made x, where it is known: one of ours, or the sigmoid Keras marks."""
+    keras_head = "a sigmoid" if getattr(x, "_keras_logits", None) is not None else None
+    return getattr(x, "_segact_head", keras_head)
 
 
 def is_traced(x: Any) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 from keras import ops
 
+from segact_tf import _engine
+
 Axis = tuple[int, ...]
 
 
@@ -70,19 +72,20 @@ def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
 
     What is used twice, or added in halves at once, XLA would compute as often as that.
     """
-    short = [a for a in axis if x.shape[a] is not None and 1 < x.shape[a] <= 32]
+    sizes = _engine.sizes(x)
+    short = [(a, size) for a in axis if (size := sizes[a]) is not None and 1 < size <= 32]
     if not short or len(axis) == 1:
         return x, 1
-    length = x.shape[short[0]]
-    return ops.sum(x / length, axis=short[0], keepdims=True), length
+    a, length = short[0]
+    return ops.sum(x / length, axis=a, keepdims=True), length
 
 
 def _fold(x: Any, axis: int) -> Any:
     """Halves of x added along an axis until it is of length 4 or less, if the length is known."""
     before = (slice(None),) * axis
-    while x.shape[axis] is not None and x.shape[axis] > 4:
-        if x.shape[axis] % 2:
+    while (size := _engine.sizes(x)[axis]) is not None and size > 4:
+        if size % 2:
             x = ops.pad(x, [(0, int(a == axis)) for a in range(len(x.shape))])
-        half = x.shape[axis] // 2
+        half = (size + 1) // 2
         x = x[(*before, slice(0, half))] + x[(*before, slice(half, None))]
     return x

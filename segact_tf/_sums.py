@@ -115,6 +115,16 @@ def times(factor: float, loss: Any) -> Any:
     return _weigh(ops.full_like(loss, factor), loss)
 
 
+def scale_groups(loss: Any, batch: Batch, axis: Axis) -> Any:
+    """The losses of groups, scaled so that their mean is that of those with a valid element."""
+    present = batch.present(axis)
+    if present is None or not len(loss.shape):
+        return loss
+    all = tuple(range(len(loss.shape)))
+    count = _count(loss, present, all)  # of one element
+    return loss * (ops.cast(ops.size(loss), loss.dtype) / count)
+
+
 def smooth_labels(y: Any, label_smoothing: float) -> Any:
     """y (1 - s) + s / 2."""
     return y * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else y

@@ -32,7 +32,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from segact_tf import _pairwise, _special
+from segact_tf import _engine, _pairwise, _special
 
 __all__ = [
     "Activation",
@@ -794,7 +794,7 @@ class OutputActivation(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs: Any) -> Any:
-        return self.activation(inputs)
+        return _engine.mark_head(self.activation(inputs), repr(self.activation))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

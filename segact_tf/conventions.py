@@ -36,6 +36,7 @@ import difflib
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from segact_tf import _special
@@ -274,7 +275,9 @@ def distribution(
     Raises:
         ValueError: an unknown name; a convention of probabilities together with from_logits=True;
             an activation together with from_logits=False.
+        TypeError: from_logits is neither True nor False.
     """
+    check_flag("from_logits", from_logits)
     if convention is not None and convention not in CONVENTIONS:
         get_convention(convention)
     if from_logits:
@@ -290,3 +293,9 @@ def distribution(
             "which says that y_pred is activated already; leave out one of the two"
         )
     return get_convention(DEFAULT if convention is None else convention)
+
+
+def check_flag(name: str, value: bool) -> None:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")

@@ -3,7 +3,7 @@
 `segact_tf.losses` has each of these functions as a class. `y_pred` holds raw outputs and the loss
 applies the activation; a network whose last layer applies it already says `from_logits=False`.
 Keras's own default is the opposite of ours: an activated head under `from_logits=True` is squashed
-twice, and nothing can notice.
+twice.
 
 >>> import numpy as np, segact_tf
 >>> logits, y_true = np.array([-2.0, 0.0, 30.0], "float32"), np.array([0.0, 1.0, 0.0], "float32")
@@ -34,6 +34,14 @@ are computed in float32; the result is float32, or float64 for float64 `y_pred`.
         that does not make a device wait: on a CPU, outside of compiled code; True always, and
         raises in compiled code, False never.
 
+Targets within 1e-6 of [0, 1], as interpolation makes them, are taken for 0 or 1. Where values are
+not looked at, and validate=False does not say that they are right, targets are clamped to [0, 1],
+and one beyond [-1/2, 3/2], such as those of a mask of 0 and 255, makes the loss NaN.
+
+On a CPU the first raw outputs that all lie in [0, 1], and are not all 0 or 1, are warned of
+(`ActivatedInputWarning`): once for each object of a class, and for each activation of a function.
+So is what an `OutputActivation` or Keras's sigmoid made, where Keras says so.
+
 The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
 `lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
 
@@ -41,7 +49,10 @@ The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_e
     channel_axis: each channel: -1 for NHWC and NDHWC, 1 for NCHW and NCDHW, where the channels are
         labels independent of each other.
 
-They return the loss of each of these groups: of shape (), (N,), (C,) or (N, C). Without any target,
+They return the loss of each of these groups: of shape (), (N,), (C,) or (N, C). A group that is
+left out as a whole, by `ignore_index` or `mask`, has a loss of 0 and does not count in the mean:
+the losses of the others are scaled, so that Keras's mean over all comes out right. Without any
+target,
 a group has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output when smooth = 0, and
 0 where the denominator is 0 (or below the smallest normal number). `lovasz` is the largest error.
 
@@ -51,7 +62,8 @@ sums.
 What raises, in every loss: TypeError for integer `y_pred`; ValueError for shapes that differ, for
 an empty input, for an unknown activation or convention, for an activation together with
 `from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
-or negative weights, where they are looked at (`validate`).
+or negative weights, where they are looked at (`validate`). TypeError where True or False, a number
+or a tensor is wanted and something else came.
 """
 
 from typing import Any
@@ -66,6 +78,7 @@ from segact_tf._sums import (
     overlap,
     power,
     ratio,
+    scale_groups,
     squared_error,
     times,
 )
@@ -232,7 +245,7 @@ def dice(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    return ratio(error, whole, smooth)
+    return scale_groups(ratio(error, whole, smooth), batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -267,7 +280,7 @@ def jaccard(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
-    return ratio(error, whole, smooth)
+    return scale_groups(ratio(error, whole, smooth), batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -310,7 +323,7 @@ def tversky(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return ratio(error, whole, smooth)
+    return scale_groups(ratio(error, whole, smooth), batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -354,7 +367,7 @@ def focal_tversky(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return power(ratio(error, whole, smooth), 1 / gamma)
+    return scale_groups(power(ratio(error, whole, smooth), 1 / gamma), batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -401,7 +414,7 @@ def dice_cross_entropy(
     loss = times(lambda_dice, ratio(error, whole, smooth))
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
-    return loss + times(lambda_ce, entropy)
+    return scale_groups(loss + times(lambda_ce, entropy), batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -439,7 +452,7 @@ def lovasz(
         return y * f.sf(x) + (1 - y) * f.cdf(x)
 
     axis = batch.groups(per_sample, channel_axis)
-    return lovasz_extension(batch, axis, error)
+    return scale_groups(lovasz_extension(batch, axis, error), batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -472,4 +485,4 @@ def lovasz_hinge(
         return 1 - x * (2 * y - 1)
 
     axis = batch.groups(per_sample, channel_axis)
-    return lovasz_extension(batch, axis, error)
+    return scale_groups(lovasz_extension(batch, axis, error), batch, axis)

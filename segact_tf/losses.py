@@ -17,6 +17,7 @@ weights multiply the losses of the samples.
 The functions can be imported from here, too.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -26,9 +27,18 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special, functional
-from segact_tf._batch import _check_range, _valid, check_ignore_index, check_number
+from segact_tf._batch import (
+    Batch,
+    _check_range,
+    _valid,
+    check_groups,
+    check_ignore_index,
+    check_number,
+    check_validate,
+    warn_of_probabilities,
+)
 from segact_tf._sums import _mean, ratio, total
-from segact_tf.activations import Activation, _weigh
+from segact_tf.activations import Activation, _weigh, sigmoid
 from segact_tf.conventions import distribution
 from segact_tf.functional import (
     Axis,
@@ -67,10 +77,11 @@ __all__ = [
     "tversky",
 ]
 
-# The options that are numbers >= 0, if they are numbers.
+# The options that are numbers >= 0, if they are numbers, and the largest that each may be.
 NUMBERS = {
-    *("alpha", "beta", "gamma", "smooth", "label_smoothing", "pos_weight"),
-    *("lambda_dice", "lambda_ce"),
+    **dict.fromkeys(("alpha", "beta", "gamma", "smooth", "pos_weight"), math.inf),
+    **dict.fromkeys(("lambda_dice", "lambda_ce"), math.inf),
+    "label_smoothing": 1.0,
 }
 
 
@@ -83,6 +94,7 @@ class _Loss(keras.losses.Loss):
     """
 
     function: ClassVar[Callable[..., Any]]
+    _looked = False  # whether raw outputs were looked at
 
     def __init__(
         self,
@@ -95,6 +107,9 @@ class _Loss(keras.losses.Loss):
         name = name or re.sub("(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         check_ignore_index(options["ignore_index"])
+        check_validate(options["validate"])
+        if "per_sample" in options:
+            check_groups(options["per_sample"], options["channel_axis"])
         if "activation" in options:
             names = {"activation", "from_logits", "convention"} & options.keys()
             f = distribution(**{name: options[name] for name in names})
@@ -105,9 +120,12 @@ class _Loss(keras.losses.Loss):
         if not isinstance(options.get("pos_weight"), (int, float, list, type(None))):
             pos_weight = ops.stop_gradient(ops.convert_to_tensor(options["pos_weight"]))
             options["pos_weight"] = ops.convert_to_numpy(pos_weight).tolist()
-        for name in NUMBERS & options.keys():
+        if isinstance(options.get("pos_weight"), list):
+            for value in np.ravel(options["pos_weight"]).tolist():
+                check_number("pos_weight", value)
+        for name in NUMBERS.keys() & options.keys():
             if options[name] is not None and not isinstance(options[name], list):
-                check_number(name, options[name])
+                check_number(name, options[name], NUMBERS[name])
         self.options = options
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -116,14 +134,20 @@ class _Loss(keras.losses.Loss):
             return super().__call__(y_true, y_pred, sample_weight)
         options, mask = dict(self.options), self._mask(y_pred)
         elementwise = "axis" in options
-        y_true, y_pred = (ops.convert_to_tensor(t, dtype=self.dtype) for t in (y_true, y_pred))
-        y_true, y_pred = _with_last_axis(y_true, y_pred)
+        if not self._looked and options.get("activation", sigmoid) is not None:
+            f = options.get("activation", sigmoid)
+            self._looked = warn_of_probabilities(y_pred, f, stacklevel=3)
+        # y_true as it is: a cast could round the number to ignore
+        y_true, y_pred = _with_last_axis(
+            ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred, dtype=self.dtype)
+        )
         averaged = self.reduction not in ("sum", "none", None)
         if averaged and elementwise:
             options["axis"] = None
         if mask is not None:
             options["mask"] = _from_left(mask, y_pred, "the mask")
         of_groups, w = None, None
+        present = None if elementwise else _present(y_true, y_pred, options)
         if sample_weight is not None:
             w = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
             w = _from_left(w, y_pred, "sample_weight")
@@ -134,14 +158,18 @@ class _Loss(keras.losses.Loss):
                 options["sample_weight"] = ops.cast(w != 0, w.dtype)
         losses = type(self).function(y_true, y_pred, **options)
         if of_groups is not None:
-            losses = _weigh_groups(of_groups, losses, self.options["validate"])
+            of_groups = _for_groups(of_groups, losses, self.options["validate"])
+            losses = _weigh(of_groups, losses)
         if self.reduction in (None, "none"):
             return losses
         loss = _mean_of_all(losses) if averaged else _sum_of_all(losses)
         if self.reduction == "mean_with_sample_weight" and of_groups is not None:
-            loss = ratio(loss, _mean_of_all(of_groups), 0.0)
+            counted = of_groups if present is None else ops.where(present, of_groups, 0.0)
+            loss = ratio(loss, _mean_of_all(counted, present), 0.0)
         elif self.reduction == "mean_with_sample_weight" and w is not None and elementwise:
             loss = ratio(loss, _mean_weight(w, y_true, y_pred, options), 0.0)
+        elif self.reduction == "sum" and present is not None:
+            loss = loss * ops.mean(ops.cast(present, loss.dtype))  # they were scaled for a mean
         return loss * ops.cast(self._replica_share(), loss.dtype)
 
     def _mask(self, y_pred: Any) -> Any:
@@ -203,8 +231,9 @@ def _from_left(values: Any, x: Any, name: str) -> Any:
     shape, wanted = tuple(values.shape), tuple(x.shape)
     if len(shape) == len(wanted) + 1 and shape[-1] == 1:
         values = ops.squeeze(values, -1)
-    sizes = tuple(values.shape)
-    fit = all(a in (1, None, b) or b is None for a, b in zip(sizes, wanted, strict=False))
+    sizes = _engine.sizes(values)
+    pairs = zip(sizes, _engine.sizes(x), strict=False)
+    fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
     if len(sizes) > len(wanted) or not fit:
         raise ValueError(
             f"{name} must have sizes equal to those of y_pred or 1, from the first on, "
@@ -219,13 +248,20 @@ def _are_of_groups(given: Any, w: Any, per_sample: bool) -> bool:
     return len(np.shape(given)) == 0 or (per_sample and ones)
 
 
-def _weigh_groups(w: Any, losses: Any, validate: bool | None) -> Any:
-    """The losses of shape (), (N,), (C,) or (N, C), times weights of shape (N, 1, ...)."""
+def _present(y: Any, x: Any, options: dict[str, Any]) -> Any:
+    """Which groups of an overlap loss have a valid element; None where all do."""
+    valid = _valid(x, y, options["ignore_index"], options.get("mask"))
+    batch = Batch(x, y, None, valid, sigmoid)
+    return batch.present(batch.groups(options["per_sample"], options["channel_axis"]))
+
+
+def _for_groups(w: Any, losses: Any, validate: bool | None) -> Any:
+    """Weights of shape (N, 1, ...) in the shape of the losses: (), (N,), (C,) or (N, C)."""
     readable = not _engine.is_traced(w)
     if readable and (validate or (validate is None and _engine.is_on_cpu(w))):
         _check_range(w, "sample_weight", _special.largest(w))
     w = ops.reshape(w, (-1, *[1] * (len(losses.shape) - 1)) if len(losses.shape) else ())
-    return _weigh(ops.broadcast_to(w, ops.shape(losses)), losses)
+    return ops.broadcast_to(w, ops.shape(losses))
 
 
 def _mean_weight(w: Any, y: Any, x: Any, options: dict[str, Any]) -> Any:
@@ -315,6 +351,8 @@ class BinaryFocalCrossentropy(_Loss):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
+        if alpha is not None:
+            check_number("alpha", alpha, high=1.0)
         super().__init__(
             activation=activation,
             from_logits=from_logits,
@@ -525,6 +563,7 @@ class FocalTversky(_Loss):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
+        check_number("gamma", gamma, open=True)
         super().__init__(
             activation=activation,
             from_logits=from_logits,

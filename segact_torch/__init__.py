@@ -3,6 +3,7 @@
 The Keras implementation is `segact_tf`; the two agree, and `segact-parity run` proves it.
 """
 
+from segact_torch._batch import ActivatedInputWarning
 from segact_torch.activations import (
     Activation,
     OutputActivation,
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CONVENTIONS",
+    "ActivatedInputWarning",
     "Activation",
     "BinaryCrossEntropyLoss",
     "BinaryFocalCrossEntropyLoss",

@@ -3,15 +3,27 @@
 import contextlib
 import math
 import numbers
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from segact_torch.activations import Activation
-from segact_torch.conventions import Convention
+from segact_torch import _special
+from segact_torch.activations import Activation, HardTanh, Linear
+from segact_torch.conventions import Convention, check_flag
 
 Axis = tuple[int, ...]
+
+# How far a target may lie beyond [0, 1] and be taken for 0 or 1: interpolation rounds.
+SLACK = 1e-6
+# The activations under which some raw outputs were looked at: see `warn_of_probabilities`.
+_LOOKED: set[str] = set()
+
+
+class ActivatedInputWarning(UserWarning):
+    """A loss of raw outputs was given what looks like probabilities, and applies F to them."""
 
 
 class Batch:
@@ -23,12 +35,13 @@ class Batch:
     every element.
 
     x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
-    `validate` says whether to, and `hard` that targets have to be 0 or 1.
+    `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
+    looked at are taken `in_range`, unless validate=False says that they are right.
     """
 
     __slots__ = (
-        *("_w", "_x", "_y", "dtype", "f", "hard", "input", "target", "valid", "validate"),
-        "weight",
+        *("_w", "_x", "_y", "checked", "dtype", "f", "hard"),
+        *("input", "target", "valid", "validate", "weight"),
     )
 
     def __init__(
@@ -43,6 +56,7 @@ class Batch:
     ) -> None:
         self.input, self.target, self.weight, self.valid = input, target, weight, valid
         self.f, self.validate, self.hard = f, validate, hard
+        self.checked = False
         self.dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
         self._x: Tensor | None = None
         self._y: Tensor | None = None
@@ -65,6 +79,11 @@ class Batch:
         if self._w is None and self.weight is not None:
             self._w = self.weight.to(self.dtype)
         return self._w
+
+    @property
+    def guarded(self) -> bool:
+        """Whether targets that nobody looks at are to be `in_range`."""
+        return self.validate is not False
 
     @classmethod
     def of(
@@ -92,6 +111,7 @@ class Batch:
             )
         if input.numel() == 0:
             raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")
+        check_validate(validate)
         if validate and torch.compiler.is_compiling():
             raise ValueError(
                 "validate=True reads target, which has no values in compiled code; "
@@ -100,6 +120,8 @@ class Batch:
         w, valid = _fitted(weight, "weight", input), _valid(input, target, ignore_index, mask)
         if valid is not None:
             w = valid if w is None else torch.where(valid, w, 0)
+        if not torch.compiler.is_compiling() and f.name not in _LOOKED:
+            warn_of_probabilities(input, f, stacklevel=4)
         return cls(input, target, w, valid, f, validate, hard)
 
     def of_outputs(self, x: Tensor) -> "Batch":
@@ -108,7 +130,14 @@ class Batch:
         return Batch(x, *constants, self.f, self.validate, self.hard)
 
     def masked(self) -> tuple[Tensor, Tensor]:
-        """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum."""
+        """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum.
+
+        Targets that nobody looked at are `in_range`.
+        """
+        x, y = self._filled()
+        return x, y if self.checked or not self.guarded else in_range(y)
+
+    def _filled(self) -> tuple[Tensor, Tensor]:
         if self.weight is None:
             return self.x, self.y
         kept = self.weight != 0
@@ -122,14 +151,13 @@ class Batch:
 
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
         """The dimensions that an overlap loss sums over: all but those of samples and channels."""
+        check_groups(per_sample, channel_axis)
         shape = tuple(self.input.shape)
         rank = len(shape)
         kept = {0} if per_sample else set()
         if per_sample and rank == 0:
             raise ValueError("per_sample=True wants a dimension of samples, got input ()")
         if channel_axis is not None:
-            if not isinstance(channel_axis, numbers.Integral):
-                raise TypeError(f"channel_axis must be an integer, got {channel_axis!r}")
             if not -rank <= channel_axis < rank:
                 raise ValueError(f"channel_axis {channel_axis} is out of range for input {shape}")
             if channel_axis % rank in kept:
@@ -145,12 +173,20 @@ class Batch:
             check_number("pos_weight", pos_weight)
             return float(pos_weight)
         try:
-            return pos_weight.to(self.dtype).expand(self.input.shape)
+            weights = pos_weight.to(self.dtype).expand(self.input.shape)
         except RuntimeError as error:
             raise ValueError(
                 "pos_weight must broadcast to the shape of input, "
                 f"got pos_weight {tuple(pos_weight.shape)} and input {tuple(self.input.shape)}"
             ) from error
+        self._looks(lambda: check_pos_weight(pos_weight))
+        return weights
+
+    def present(self, axis: Axis) -> Tensor | None:
+        """Which groups have a valid element; None where all do."""
+        if self.valid is None:
+            return None
+        return self.valid.sum(axis) > 0 if axis else self.valid
 
     def share(self, axis: Axis) -> float | Tensor:
         """1 / the number of valid elements over `axis`, at least 1, for each group."""
@@ -159,22 +195,31 @@ class Batch:
         return 1 / math.prod([self.input.shape[a] for a in axis])
 
     def check_values(self) -> None:
-        """Raise for values out of their range, once, where `validate` allows to look.
+        """Raise for values out of their range, once, where `validate` allows to look."""
+        if not self.checked:
+            self.checked = self._looks(self._check_ranges)
+
+    def _looks(self, check: Callable[[], None]) -> bool:
+        """Make a check of values, where `validate` allows it; whether it was made.
 
         Under vmap and on fake tensors values cannot be read; that is an error only with
         validate=True.
         """
-        if torch.compiler.is_compiling():
-            return
-        if self.validate or (self.validate is None and self.input.device.type == "cpu"):
-            unreadable = () if self.validate else (RuntimeError,)
-            with contextlib.suppress(*unreadable):
-                self._check_ranges()
-            self.validate = False
+        if torch.compiler.is_compiling() or self.validate is False:
+            return False
+        if self.validate is None and self.input.device.type != "cpu":
+            return False
+        unreadable = () if self.validate else (RuntimeError,)
+        with contextlib.suppress(*unreadable):
+            check()
+            return True
+        return False
 
     def _check_ranges(self) -> None:
-        x, y = self.masked()
-        _check_range(y, "target")
+        x, y = self._filled()
+        low, top = _check_range(y, "target", slack=SLACK)
+        if low < 0 or top > 1:
+            self._y = y = _special.clip(self.y, 0.0, 1.0)
         if isinstance(self.f, Convention):
             _check_range(x, "input")
         if self.w is not None:
@@ -183,22 +228,57 @@ class Batch:
             raise ValueError("target must be 0 or 1: a Lovasz loss is not defined in between")
 
 
+def in_range(y: Tensor) -> Tensor:
+    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2].
+
+    What lies so far out is a mask of 0 and 255, a class, or a label to ignore.
+    """
+    return torch.where((y - 0.5).abs() <= 1, _special.clip(y, 0.0, 1.0), math.nan)
+
+
+def warn_of_probabilities(x: Tensor, f: Activation | Convention, stacklevel: int) -> bool:
+    """Warn, once for each activation, of raw outputs on a CPU that all lie in [0, 1].
+
+    Not for the two activations that have their domain there. Returns whether they could be told:
+    they cannot in compiled code, nor where all are 0 or 1.
+    """
+    if isinstance(f, (Convention, HardTanh, Linear)):
+        return True
+    if torch.jit.is_tracing() or not isinstance(x, Tensor) or x.device.type != "cpu":
+        return False
+    with contextlib.suppress(RuntimeError):  # values that cannot be read
+        if torch.all((x == 0) | (x == 1)):
+            return False
+        low, top = (t.item() for t in torch.aminmax(x.detach()))
+        _LOOKED.add(f.name)
+        if low >= 0 and top <= 1:
+            warnings.warn(
+                f"input lies in [0, 1], from {low:g} to {top:g}, as probabilities do; the loss "
+                "takes raw outputs and applies the activation: pass those, or from_logits=False",
+                ActivatedInputWarning,
+                stacklevel=stacklevel,
+            )
+        return True
+    return False
+
+
 def _valid(x: Tensor, y: Tensor, ignore_index: int | None, mask: Tensor | None) -> Tensor | None:
     """Which elements are not left out, by target or by mask."""
     check_ignore_index(ignore_index)
     fitted = _fitted(mask, "mask", x)
-    named = None if ignore_index is None or not _holds(y, ignore_index) else y != ignore_index
+    named = None if ignore_index is None else _differs(y, ignore_index)
     if fitted is None:
         return named
     return fitted != 0 if named is None else named & (fitted != 0)
 
 
-def _holds(y: Tensor, number: float) -> bool:
-    """Whether y can hold a number at all; PyTorch compares -100 with uint8 as 156."""
-    if y.is_floating_point() or y.dtype == torch.bool:
-        return True
-    limits = torch.iinfo(y.dtype)
-    return limits.min <= number <= limits.max
+def _differs(y: Tensor, number: float) -> Tensor | None:
+    """y != number; None where it cannot be equal: PyTorch compares -100 with uint8 as 156."""
+    if not y.is_floating_point() and y.dtype != torch.bool:
+        limits = torch.iinfo(y.dtype)
+        if not limits.min <= number <= limits.max:
+            return None
+    return y != number
 
 
 def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
@@ -220,11 +300,20 @@ def _check_tensor(values: Any, name: str) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
 
 
-def _check_range(values: Tensor, name: str, high: float = 1.0) -> None:
-    low, top = torch.aminmax(values.detach())
-    if not (low >= 0 and top <= high):  # so that NaN is refused
+def _check_range(
+    values: Tensor, name: str, high: float = 1.0, slack: float = 0.0
+) -> tuple[float, float]:
+    """The least and the largest, if they lie in [0, high]."""
+    low, top = (t.item() for t in torch.aminmax(values.detach()))
+    if not (low >= -slack and top <= high + slack):  # so that NaN is refused
         wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
-        raise ValueError(f"{name} must {wanted}, got values from {low.item()} to {top.item()}")
+        raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
+    return low, top
+
+
+def check_pos_weight(pos_weight: Tensor) -> None:
+    """Numbers >= 0, and finite."""
+    _check_range(pos_weight, "pos_weight", torch.finfo(torch.float64).max)
 
 
 def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
@@ -233,6 +322,20 @@ def check_number(name: str, value: float, high: float = math.inf, open: bool = F
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
         raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def check_groups(per_sample: bool, channel_axis: int | None) -> None:
+    """True or False, and an integer or None."""
+    check_flag("per_sample", per_sample)
+    integer = isinstance(channel_axis, numbers.Integral) and not isinstance(channel_axis, bool)
+    if channel_axis is not None and not integer:
+        raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
+
+
+def check_validate(validate: bool | None) -> None:
+    """True, False or None."""
+    if validate is not None and not isinstance(validate, bool):
+        raise TypeError(f"validate must be True, False or None, got {validate!r}")
 
 
 def check_ignore_index(ignore_index: int | None) -> None:

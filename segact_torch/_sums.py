@@ -118,13 +118,13 @@ def times(factor: float, loss: Tensor) -> Tensor:
     return _weigh(torch.full_like(loss, factor), loss)
 
 
-def reduce_groups(loss: Tensor, batch: Batch, reduction: str) -> Tensor:
-    """The losses of groups: each, their sum or their mean, in the precision of the batch."""
+def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Tensor:
+    """The losses of groups: each, their sum or the mean of those with a valid element."""
     loss = loss.to(batch.dtype)
     if reduction == "none":
         return loss
-    axis = tuple(range(loss.ndim))
-    return _mean(loss, None, axis) if reduction == "mean" else total(loss, axis)
+    all = tuple(range(loss.ndim))
+    return _mean(loss, batch.present(axis), all) if reduction == "mean" else total(loss, all)
 
 
 def smooth_labels(y: Tensor, label_smoothing: float) -> Tensor:

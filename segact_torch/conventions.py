@@ -33,6 +33,7 @@ k and 1 - p are rounded to the dtype of p, as the frameworks do: in float32 1 - 
 
 import difflib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -266,7 +267,9 @@ def distribution(
     Raises:
         ValueError: an unknown name; a convention of probabilities together with from_logits=True;
             an activation together with from_logits=False.
+        TypeError: from_logits is neither True nor False.
     """
+    check_flag("from_logits", from_logits)
     if convention is not None and convention not in CONVENTIONS:
         get_convention(convention)
     if from_logits:
@@ -282,3 +285,9 @@ def distribution(
             "which says that input is activated already; leave out one of the two"
         )
     return get_convention(DEFAULT if convention is None else convention)
+
+
+def check_flag(name: str, value: bool) -> None:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")

@@ -3,7 +3,7 @@
 `segact_torch.losses` has each of these functions as a module. `input` holds raw outputs and the
 loss applies the activation; a network whose last layer applies it already says `from_logits=False`.
 Keras's own default is the opposite of ours: an activated head under `from_logits=True` is squashed
-twice, and nothing can notice.
+twice.
 
 >>> import torch, segact_torch
 >>> logits, target = torch.tensor([-2.0, 0.0, 30.0]), torch.tensor([0.0, 1.0, 0.0])
@@ -33,6 +33,13 @@ in any dtype, and are differentiable where they are floating. What they share:
         that does not make a device wait: on a CPU, outside of compiled code; True always, and
         raises in compiled code, False never.
 
+Targets within 1e-6 of [0, 1], as interpolation makes them, are taken for 0 or 1. Where values are
+not looked at, and validate=False does not say that they are right, targets are clamped to [0, 1],
+and one beyond [-1/2, 3/2], such as those of a mask of 0 and 255, makes the loss NaN.
+
+On a CPU the first raw outputs that all lie in [0, 1], and are not all 0 or 1, are warned of
+(`ActivatedInputWarning`): once for each module, and for each activation of a function.
+
 The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
 `lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
 
@@ -40,7 +47,9 @@ The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_e
     channel_axis: each channel: 1 for NCHW and NCDHW, -1 for NHWC and NDHWC, where the channels are
         labels independent of each other.
 
-`reduction` is over these groups; "none" returns (N,), (C,) or (N, C). Without any target, a group
+`reduction` is over these groups; "none" returns (N,), (C,) or (N, C). A group that is left out as a
+whole, by `ignore_index` or `mask`, has a loss of 0 and does not count in the mean; the mean of none
+is 0. Without any target, a group
 has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output when smooth = 0, and 0 where
 the denominator is 0 (or below the smallest normal number). `lovasz` is the largest error.
 
@@ -51,7 +60,8 @@ default, which makes a dimension dynamic when it changes, needs nothing.)
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
 empty input, for an unknown activation, convention or reduction, for an activation together with
 `from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
-or negative weights, where they are looked at (`validate`).
+or negative weights, where they are looked at (`validate`). TypeError where True or False, a number
+or a tensor is wanted and something else came.
 """
 
 from torch import Tensor
@@ -214,7 +224,7 @@ def dice(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    return reduce_groups(ratio(error, whole, smooth), batch, reduction)
+    return reduce_groups(ratio(error, whole, smooth), batch, axis, reduction)
 
 
 def jaccard(
@@ -249,7 +259,7 @@ def jaccard(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
-    return reduce_groups(ratio(error, whole, smooth), batch, reduction)
+    return reduce_groups(ratio(error, whole, smooth), batch, axis, reduction)
 
 
 def tversky(
@@ -292,7 +302,7 @@ def tversky(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return reduce_groups(ratio(error, whole, smooth), batch, reduction)
+    return reduce_groups(ratio(error, whole, smooth), batch, axis, reduction)
 
 
 def focal_tversky(
@@ -336,7 +346,7 @@ def focal_tversky(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
     error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return reduce_groups(power(ratio(error, whole, smooth), 1 / gamma), batch, reduction)
+    return reduce_groups(power(ratio(error, whole, smooth), 1 / gamma), batch, axis, reduction)
 
 
 def dice_cross_entropy(
@@ -383,7 +393,7 @@ def dice_cross_entropy(
     loss = times(lambda_dice, ratio(error, whole, smooth))
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
-    return reduce_groups(loss + times(lambda_ce, entropy), batch, reduction)
+    return reduce_groups(loss + times(lambda_ce, entropy), batch, axis, reduction)
 
 
 def lovasz(
@@ -421,7 +431,7 @@ def lovasz(
         return y * f.sf(x) + (1 - y) * f.cdf(x)
 
     axis = batch.groups(per_sample, channel_axis)
-    return reduce_groups(lovasz_extension(batch, axis, error), batch, reduction)
+    return reduce_groups(lovasz_extension(batch, axis, error), batch, axis, reduction)
 
 
 def lovasz_hinge(
@@ -454,4 +464,4 @@ def lovasz_hinge(
         return 1 - x * (2 * y - 1)
 
     axis = batch.groups(per_sample, channel_axis)
-    return reduce_groups(lovasz_extension(batch, axis, error), batch, reduction)
+    return reduce_groups(lovasz_extension(batch, axis, error), batch, axis, reduction)

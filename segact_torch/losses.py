@@ -12,15 +12,24 @@ The functions can be imported from here, too.
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch  # noqa: F401  (the examples of the docstrings name it)
+import torch
 from torch import Tensor, nn
 
 from segact_torch import functional
-from segact_torch._batch import check_ignore_index, check_number, check_reduction
-from segact_torch.activations import Activation
+from segact_torch._batch import (
+    check_groups,
+    check_ignore_index,
+    check_number,
+    check_pos_weight,
+    check_reduction,
+    check_validate,
+    warn_of_probabilities,
+)
+from segact_torch.activations import Activation, sigmoid
 from segact_torch.conventions import distribution
 from segact_torch.functional import (
     binary_cross_entropy,
@@ -58,10 +67,11 @@ __all__ = [
     "tversky",
 ]
 
-# The options that are numbers >= 0, if they are numbers.
+# The options that are numbers >= 0, if they are numbers, and the largest that each may be.
 NUMBERS = {
-    *("alpha", "beta", "gamma", "smooth", "label_smoothing", "pos_weight"),
-    *("lambda_dice", "lambda_ce"),
+    **dict.fromkeys(("alpha", "beta", "gamma", "smooth", "pos_weight"), math.inf),
+    **dict.fromkeys(("lambda_dice", "lambda_ce"), math.inf),
+    "label_smoothing": 1.0,
 }
 
 
@@ -69,20 +79,25 @@ class _Loss(nn.Module):
     """A function of `segact_torch.functional` with its options, all but the tensors of a batch."""
 
     function: ClassVar[Callable[..., Tensor]]
+    _looked = False  # whether raw outputs were looked at
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         check_reduction(options["reduction"])
         check_ignore_index(options["ignore_index"])
+        check_validate(options["validate"])
+        if "per_sample" in options:
+            check_groups(options["per_sample"], options["channel_axis"])
         if "activation" in options:
             names = {"activation", "from_logits", "convention"} & options.keys()
             f = distribution(**{name: options[name] for name in names})
             if isinstance(f, Activation):
                 options["activation"] = f
-        for name in NUMBERS & options.keys():
+        for name in NUMBERS.keys() & options.keys():
             if options[name] is not None and not isinstance(options[name], Tensor):
-                check_number(name, options[name])
+                check_number(name, options[name], NUMBERS[name])
         if isinstance(options.get("pos_weight"), Tensor):
+            check_pos_weight(options["pos_weight"])
             self.register_buffer("pos_weight", options.pop("pos_weight"))
         self.options = options
 
@@ -102,6 +117,9 @@ class _Loss(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss; `weight` and `mask` are those of this batch."""
+        if not torch.compiler.is_compiling() and not self._looked:
+            f = self.options.get("activation", sigmoid)
+            self._looked = f is None or warn_of_probabilities(input, f, stacklevel=5)
         tensors = {"weight": weight, "mask": mask, "pos_weight": self._buffers.get("pos_weight")}
         given = {name: value for name, value in tensors.items() if value is not None}
         return self.function(input, target, **given, **self.options)
@@ -171,6 +189,8 @@ class BinaryFocalCrossEntropyLoss(_Loss):
         reduction: str = "mean",
         validate: bool | None = None,
     ) -> None:
+        if alpha is not None:
+            check_number("alpha", alpha, high=1.0)
         super().__init__(
             activation=activation,
             from_logits=from_logits,
@@ -349,6 +369,7 @@ class FocalTverskyLoss(_Loss):
         reduction: str = "mean",
         validate: bool | None = None,
     ) -> None:
+        check_number("gamma", gamma, open=True)
         super().__init__(
             activation=activation,
             from_logits=from_logits,

@@ -30,6 +30,8 @@ enum { BLOCK = 1024 };
 enum { GRAIN = 16384 };
 /* Larger raw outputs would overflow in squares and cubes. */
 #define FAR 1e12f
+/* How far a target may lie beyond [0, 1], as in _batch.py. */
+#define SLACK 1e-6f
 
 /* ---- elementary functions; the constants are printed by scripts/fit_special.py ---- */
 
@@ -388,11 +390,27 @@ WIDEST static int put_weights(struct block *b, const float *w, struct room *room
     return good;
 }
 
+INLINE float in_range(float y) {
+    float above = y < 0.0f ? 0.0f : y;
+    return above > 1.0f ? 1.0f : above;
+}
+
+/* Moves targets into [0, 1]. Returns whether none had to be moved farther than SLACK. */
+WIDEST static int put_targets(struct block *b, struct room *room) {
+    int good = 1;
+    for (int64_t i = 0; i < b->n; i++) {
+        float y = b->y[i], inside = in_range(y);
+        good &= fabsf(y - inside) <= SLACK;
+        room->y[i] = inside;
+    }
+    b->y = room->y;
+    return good;
+}
+
 /* Finds out whether a block is hard. Returns whether all targets lie in [0, 1] and x is not FAR. */
-WIDEST static int inspect(struct block *b) {
+WIDEST static int inspect(struct block *b, struct room *room) {
     const int64_t n = b->n;
     const float *x = b->x, *y = b->y;
-    int good = 1;
     float distance = 0.0f, softness = 0.0f; /* sums, so that NaN stays in them */
 #pragma omp simd reduction(+ : distance, softness)
     for (int64_t i = 0; i < n; i++) {
@@ -400,9 +418,7 @@ WIDEST static int inspect(struct block *b) {
         softness += fabsf(y[i] - y[i] * y[i]);
     }
     b->hard = softness == 0.0f;
-    if (!b->hard)
-        for (int64_t i = 0; i < n; i++) good &= (y[i] >= 0.0f) & (y[i] <= 1.0f);
-    return good & (distance < FAR);
+    return (b->hard || put_targets(b, room)) & (distance < FAR);
 }
 
 struct rows {
@@ -439,7 +455,7 @@ EXPORT int segact_cross_entropy(int threads, int64_t rows, int64_t n, const floa
         float unwanted[BLOCK];
         int64_t start = locate(&all, i, &b);
         if (w) good &= put_weights(&b, w + start, &room);
-        good &= inspect(&b);
+        good &= inspect(&b, &room);
         sums[i] = CROSS_ENTROPIES[activation](b, options, loss ? loss + start : unwanted,
                                               gradient ? gradient + start : room.spare);
     }
@@ -464,7 +480,11 @@ EXPORT int segact_overlap(int threads, int64_t rows, int64_t n, const float *x, 
         int64_t start = locate(&all, i, &b);
         double both[2];
         if (w) good &= put_weights(&b, w + start, &room);
-        good &= OVERLAPS[activation](b, s, c, both, density ? density + start : room.spare) >= 0;
+        float *into = density ? density + start : room.spare;
+        if (OVERLAPS[activation](b, s, c, both, into) < 0) {
+            good &= put_targets(&b, &room);
+            OVERLAPS[activation](b, s, c, both, into);
+        }
         good &= !isnan(both[0] + both[1]);
         sums[i] = both[0], sums[blocks + i] = both[1];
     }
@@ -474,12 +494,15 @@ EXPORT int segact_overlap(int threads, int64_t rows, int64_t n, const float *x, 
 /* density * w * (y on + (1 - y) off) */
 WIDEST static void slope(struct block b, float on, float off, float *density) {
     if (b.w == ONES && isfinite(off) && isfinite(on)) {
-        for (int64_t i = 0; i < b.n; i++)
-            density[i] *= (1.0f - b.y[i]) * off + b.y[i] * on;
+        for (int64_t i = 0; i < b.n; i++) {
+            float y = in_range(b.y[i]);
+            density[i] *= (1.0f - y) * off + y * on;
+        }
         return;
     }
     for (int64_t i = 0; i < b.n; i++) { /* an infinite slope of what weighs nothing is none */
-        float gradient = density[i] * (b.w[i] * ((1.0f - b.y[i]) * off + b.y[i] * on));
+        float y = in_range(b.y[i]);
+        float gradient = density[i] * (b.w[i] * ((1.0f - y) * off + y * on));
         density[i] = b.w[i] == 0.0f || density[i] == 0.0f ? 0.0f : gradient;
     }
 }

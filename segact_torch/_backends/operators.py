@@ -1,9 +1,9 @@
 """The sums of the backends as operators, for compiled code.
 
 The compiler knows of an operator its shapes and its gradient. It refuses nothing, for there is no
-other way from within: what the loops refuse, an operator computes by the formula. The operators of
-the gradients take x, which they may not need, so that the compiler sees who asks for second
-derivatives, and says that there are none.
+other way from within: what the loops refuse, an operator computes by the formula, from targets
+`in_range` if it is `guarded`. The operators of the gradients take x, which they may not need, so
+that the compiler sees who asks for second derivatives, and says that there are none.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segact_torch import _sums
 from segact_torch._backends import cpu
-from segact_torch._batch import Axis, Batch
+from segact_torch._batch import Axis, Batch, in_range
 from segact_torch.activations import _weigh
 
 Found = tuple[Tensor, None]
@@ -31,7 +31,8 @@ def cross_entropy(
     if isinstance(pos_weight, Tensor) or type(batch.f) not in cpu.SMOOTH:
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), pos_weight, label_smoothing)
-    sums, _ = cross_entropy_operator(batch.x, batch.y, batch.w, list(axis), *options)
+    of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
+    sums, _ = cross_entropy_operator(*of_batch, *options)
     return ((sums * scale).float() if axis else sums), None
 
 
@@ -40,7 +41,8 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     if type(batch.f) not in cpu.SMOOTH:
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), float(tp), float(fp), float(fn))
-    sums, _ = overlap_operator(batch.x, batch.y, batch.w, list(axis), *options)
+    of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
+    sums, _ = overlap_operator(*of_batch, *options)
     return sums, None
 
 
@@ -48,14 +50,15 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     "segact::cross_entropy",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation, float pos_weight, "
-    "float label_smoothing) -> (Tensor, Tensor)",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, "
+    "float pos_weight, float label_smoothing) -> (Tensor, Tensor)",
 )
 def cross_entropy_operator(
     x: Tensor,
     y: Tensor,
     w: Tensor | None,
     axis: Sequence[int],
+    guarded: bool,
     activation: int,
     pos_weight: float,
     label_smoothing: float,
@@ -66,7 +69,7 @@ def cross_entropy_operator(
     value = rows.cross_entropy(slopes, not axis, activation, pos_weight, label_smoothing)
     if value is not None:
         return value.contiguous(), slopes.contiguous()
-    f = cpu.SMOOTH[activation]()
+    f, y = cpu.SMOOTH[activation](), in_range(y) if guarded else y
     each = _sums.cross_entropy(
         Batch(x, y, w, None, f, validate=False), (), False, pos_weight, label_smoothing
     )
@@ -106,7 +109,7 @@ def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
 
 
 def _cross_entropy_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    return _cross_entropy_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 6
+    return _cross_entropy_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 7
 
 
 cross_entropy_operator.register_autograd(_cross_entropy_backward, setup_context=_save_slopes)
@@ -116,14 +119,15 @@ cross_entropy_operator.register_autograd(_cross_entropy_backward, setup_context=
     "segact::overlap",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, int activation, float tp, float fp, "
-    "float fn) -> (Tensor, Tensor)",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, float tp, "
+    "float fp, float fn) -> (Tensor, Tensor)",
 )
 def overlap_operator(
     x: Tensor,
     y: Tensor,
     w: Tensor | None,
     axis: Sequence[int],
+    guarded: bool,
     activation: int,
     tp: float,
     fp: float,
@@ -135,7 +139,7 @@ def overlap_operator(
     value = rows.overlap(density, activation, (tp, fp, fn))
     if value is not None:
         return value.contiguous(), density.contiguous()
-    f = cpu.SMOOTH[activation]()
+    f, y = cpu.SMOOTH[activation](), in_range(y) if guarded else y
     batch = Batch(x, y, w, None, f, validate=False)
     sums = _sums.overlap(batch, tuple(axis), tp=tp, fp=fp, fn=fn)
     return torch.stack(sums), f.pdf(x).contiguous()
@@ -176,13 +180,13 @@ def _(x: Tensor, y: Tensor, w: Any, density: Tensor, *rest: Any) -> Tensor:
 
 
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, y, w, ctx.axis, _, *ctx.costs = inputs
+    x, y, w, ctx.axis, _, _, *ctx.costs = inputs
     ctx.save_for_backward(x, y, w, output[1])
 
 
 def _overlap_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
     gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.costs)
-    return gradient, *[None] * 7
+    return gradient, *[None] * 8
 
 
 overlap_operator.register_autograd(_overlap_backward, setup_context=_save_density)

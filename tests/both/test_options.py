@@ -1,6 +1,7 @@
 """The options of the losses: weights, what is left out, smoothing, and groups."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -495,8 +496,8 @@ def test_numpy_numbers_are_numbers(ns, rng):
     )
     with pytest.raises(TypeError, match="ignore_index must be a number, got True"):
         value(ns, "dice", x, y, ignore_index=True)
-    with pytest.raises(TypeError, match="channel_axis must be an integer, got 'channels_last'"):
-        value(ns, "dice", x, y, ignore_index=255, channel_axis="channels_last")
+    with pytest.raises(TypeError, match="channel_axis must be an integer or None, got 'last'"):
+        value(ns, "dice", x, y, ignore_index=255, channel_axis="last")
 
 
 def test_no_dimension(ns, loss):
@@ -517,9 +518,51 @@ def test_a_target_of_weight_zero_may_be_anything(ns, loss, rng):
     )
 
 
-def test_constructors_check_numbers(ns):
-    for kind, options in (("Dice", {"smooth": -1.0}), ("Tversky", {"alpha": math.inf})):
-        with pytest.raises(ValueError, match="must be a number >= 0"):
-            ns.loss_class(kind, **options)
-    with pytest.raises(TypeError, match="ignore_index must be a number, got 'a'"):
-        ns.loss_class("Jaccard", ignore_index="a")
+WRONG = [
+    # option, value, what is wanted, and the losses that it is wrong for
+    ("smooth", -1.0, "a number >= 0", RATIOS),
+    ("alpha", math.inf, "a number >= 0", ["tversky", "focal_tversky"]),
+    ("beta", "much", "a number >= 0", ["tversky", "focal_tversky"]),
+    ("alpha", 2, r"a number in \[0, 1\]", ["binary_focal_cross_entropy"]),
+    ("gamma", -1, "a number >= 0", ["binary_focal_cross_entropy"]),
+    ("gamma", 0, "a number > 0", ["focal_tversky"]),
+    ("lambda_ce", math.nan, "a number >= 0", ["dice_cross_entropy"]),
+    ("label_smoothing", 1.5, r"a number in \[0, 1\]", ["binary_cross_entropy"]),
+    ("label_smoothing", 1.5, r"a number in \[0, 1\]", ["binary_focal_cross_entropy"]),
+    ("label_smoothing", 1.5, r"a number in \[0, 1\]", ["dice_cross_entropy"]),
+    ("pos_weight", -1.0, "a number >= 0", ["binary_cross_entropy", "dice_cross_entropy"]),
+    ("ignore_index", "a", "a number", LOSSES),
+    ("ignore_index", True, "a number", LOSSES),
+    ("validate", "yes", "True, False or None", LOSSES),
+    ("validate", 1, "True, False or None", LOSSES),
+    ("from_logits", "no", "True or False", [loss for loss in LOSSES if loss != "lovasz_hinge"]),
+    ("from_logits", None, "True or False", [loss for loss in LOSSES if loss != "lovasz_hinge"]),
+    ("per_sample", "yes", "True or False", OVERLAP),
+    ("channel_axis", "C", "an integer or None", OVERLAP),
+    ("channel_axis", 1.0, "an integer or None", OVERLAP),
+]
+
+
+@pytest.mark.parametrize(("option", "wrong", "wanted", "losses"), WRONG)
+def test_a_wrong_option_is_refused_by_function_and_class(ns, option, wrong, wanted, losses, rng):
+    """In one line: the argument, what is wanted, what came."""
+    x, y = batch(rng)
+    line = rf"^{option} must be {wanted}, got {re.escape(repr(wrong))}$"
+    for loss in losses:
+        with pytest.raises((ValueError, TypeError), match=line):
+            value(ns, loss, x, y, **{option: wrong})
+        with pytest.raises((ValueError, TypeError), match=line):
+            ns.loss_class(ns.classes[loss], **{option: wrong})
+
+
+@pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan])
+def test_a_wrong_pos_weight_in_a_tensor_is_refused(ns, wrong, rng):
+    """As the number is; in the constructor too."""
+    x, y = batch(rng)
+    weights = ns.array(np.array([[[1.0]], [[wrong]]]))
+    for loss in ("binary_cross_entropy", "dice_cross_entropy"):
+        with pytest.raises(ValueError, match=r"^pos_weight must be"):
+            value(ns, loss, x, y, pos_weight=weights)
+        assert np.isfinite(value(ns, loss, x, y, pos_weight=ns.array(np.array(2.0))))
+        with pytest.raises(ValueError, match=r"^pos_weight must be"):
+            ns.loss_class(ns.classes[loss], pos_weight=weights)

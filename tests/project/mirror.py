@@ -84,7 +84,7 @@ EXACT = {
 }
 
 # Reducing what a function gives is the function's own work in PyTorch, the class's in Keras.
-REDUCTION = {"_check_reduction", "check_reduction", "_reduce_groups", "reduce_groups"}
+REDUCTION = {"_check_reduction", "check_reduction", "reduce_groups", "scale_groups"}
 
 # What a layer and a loss are in each framework.
 BASES = {"nn.Module": "Layer", "keras.layers.Layer": "Layer", "keras.losses.Loss": "Layer"}

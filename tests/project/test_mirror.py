@@ -35,14 +35,13 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "_batch.py": {
         **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
-        "_holds": "PyTorch compares integers; Keras has cast the targets by then",
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
         **dict.fromkeys(["_check_tensor", "_shapes_differ"], TENSORS),
         "check_reduction": REDUCTION,
     },
     "_special.py": dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide"], EXACT),
     "_sums.py": {
-        "reduce_groups": REDUCTION,
+        **dict.fromkeys(["reduce_groups", "scale_groups"], REDUCTION),
     },
     "activations.py": {
         "Activation.from_config": SAVING,
@@ -71,8 +70,8 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["_Apply", "_Apply.__init__", "_Apply.call"], LAYER),
         "_with_last_axis": "`fit` hands a loss (N,) and (N, 1)",
         **dict.fromkeys(["_from_left", "_are_of_groups"], "the sample_weight of `fit`"),
-        **dict.fromkeys(["_weigh_groups", "_mean_weight"], "the sample_weight of `fit`"),
-        **dict.fromkeys(["_mean_of_all", "_sum_of_all"], REDUCTION),
+        **dict.fromkeys(["_for_groups", "_mean_weight"], "the sample_weight of `fit`"),
+        **dict.fromkeys(["_mean_of_all", "_sum_of_all", "_present"], REDUCTION),
     },
 }
 

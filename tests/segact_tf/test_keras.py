@@ -4,11 +4,12 @@ import importlib
 import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from names import ACTIVATIONS
+from names import ACTIVATIONS, OVERLAP
 
 keras = pytest.importorskip("keras")
 import segact_tf  # noqa: E402
@@ -557,3 +558,151 @@ def test_mean_with_sample_weight(rng):
     each[1] = 0
     f = segact_tf.Dice(per_sample=True, ignore_index=255, **kwargs)
     assert float(f(y, x, w)) == pytest.approx(np.average(each, weights=w), rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_masks_of_0_and_255_make_a_compiled_loss_nan(loss, mode, rng):
+    """Compiled code cannot raise. A slight overshoot is taken for the nearest target in [0, 1]."""
+    x = rng.normal(size=(2, 6)).astype("float32")
+    y = (x > 0).astype("float32")
+    run = compiled(make(loss, "normal_cdf"), mode)
+    value, gradient = run(y, x)
+    assert np.isfinite(value)
+    for wrong in (255.0, -0.6, 2.0):
+        bad = y.copy()
+        bad[0, 2] = wrong
+        assert np.isnan(run(bad, x)[0])
+    overshoot = run(y * 1.2 - 0.1, x)
+    np.testing.assert_array_equal(overshoot[0], value)
+    np.testing.assert_array_equal(overshoot[1], gradient)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_validate_false_leaves_targets_as_they_are(loss, mode, rng):
+    x = rng.normal(size=(2, 6)).astype("float32")
+    f = make(loss, "normal_cdf", validate=False)
+    assert np.isfinite(compiled(f, mode)(np.where(x > 0, 255, 0).astype("float32"), x)[0])
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras runs it uncompiled on torch, which raises")
+def test_fit_on_masks_of_0_and_255_says_nan(loss, table):
+    x, y = table
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", make(loss, "sigmoid"))
+    assert np.isnan(model.fit(x, 255 * y, verbose=0).history["loss"][0])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="sizes are known late in TensorFlow alone")
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("shapes", [(None, None, None, 1), (None, None, 8, None)])
+def test_targets_of_another_shape_are_refused_late(loss, jit_compile, shapes, rng):
+    """As after `tf.io.decode_png` and `batch`: the sizes are known when it runs."""
+    tf = importlib.import_module("tensorflow")
+    x = rng.normal(size=(2, 4, 8, 1)).astype("float32")
+    y = (x > 0).astype("float32")
+    turned = np.ascontiguousarray(np.transpose(y, (0, 2, 1, 3)))
+    f = make(loss, "sigmoid")
+    unknown = tf.TensorSpec(shapes, tf.float32)
+    anything = tf.TensorSpec((None, None, None, None), tf.float32)
+    run = tf.function(lambda y, x: f(y, x), [anything, unknown], jit_compile=jit_compile)
+    assert float(run(y, x)) == pytest.approx(float(f(y, x)), rel=1e-6)
+    for wrong in (turned, y[:1], y[:, :, :1], np.repeat(y, 2, 3)):
+        with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+            run(wrong, x)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float16"])
+def test_targets_of_any_dtype_where_sizes_are_known_late(loss, dtype, rng):
+    x = rng.normal(size=(2, 4, 8, 1)).astype("float32")
+    y = (x > 0).astype(dtype)
+    f = make(loss, "sigmoid", ignore_index=255)
+    expected = float(f(y, x))
+    assert expected == float(make(loss, "sigmoid")(y.astype("float32"), x))
+    if BACKEND == "tensorflow":
+        tf = importlib.import_module("tensorflow")
+        specs = [tf.TensorSpec([None] * 4, t) for t in (dtype, "float32")]
+        run = tf.function(lambda y, x: f(y, x), specs)
+        assert float(run(y, x)) == pytest.approx(expected, rel=1e-6)
+
+
+class _Watched(keras.layers.Layer):
+    """A layer that adds a loss of its two inputs."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def call(self, inputs):
+        self.add_loss(self.loss(*inputs))
+        return inputs[1]
+
+
+@pytest.mark.parametrize("sizes", [(4, 8, 1), (None, None, 1)])
+@pytest.mark.parametrize("name", ["arctan", "linear"])
+def test_a_loss_inside_of_a_layer(loss, name, sizes, rng):
+    """Where JAX has a letter for a size, and TensorFlow and Keras None."""
+    f = make(loss, name, **({"per_sample": True} if loss in OVERLAP else {}))
+    inputs = [keras.Input(sizes), keras.Input(sizes)]
+    model = keras.Model(inputs, _Watched(f)(inputs))
+    model.compile("sgd")
+    x = rng.normal(size=(3, 4, 8, 1)).astype("float32")
+    y = (x > 0).astype("float32")
+    got = model.evaluate([y, x], np.zeros_like(y), verbose=0)
+    assert got == pytest.approx(float(f(y, x)), rel=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras on torch writes no SavedModel")
+@pytest.mark.parametrize("sizes", [(None, None, 1)])
+def test_export_of_a_head(activation, sizes, rng, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    head = segact_tf.OutputActivation(activation)
+    model = keras.Sequential([keras.Input(sizes), keras.layers.Conv2D(1, 1), head])
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    x = rng.normal(size=(3, 4, 8, 1)).astype("float32")
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(
+        np.asarray(loaded.serve(x)), np.asarray(model(x)), rtol=2e-6, atol=2e-7
+    )
+
+
+def test_the_number_to_ignore_is_compared_before_a_cast(loss, rng):
+    """float16 has no 65535, and float32 no 2^24 + 1."""
+    x = rng.normal(size=(3, 8)).astype("float32")
+    y = (x > 0).astype("int32")
+    expected = float(make(loss, "arctan")(y[:2].astype("float32"), x[:2]))
+    kept = keras.config.floatx()
+    for floatx, number in (("float16", 65535), ("float32", 2**24 + 1)):
+        y[2] = number
+        keras.config.set_floatx(floatx)
+        try:
+            got = float(make(loss, "arctan", ignore_index=number)(y, x))
+        finally:
+            keras.config.set_floatx(kept)
+        assert got == pytest.approx(expected, rel=2e-3 if floatx == "float16" else 1e-6)
+    for dtype, number in (("uint8", -100), ("bool", 255), ("int32", 0.5)):
+        # none of them is ever equal
+        some = (x > 0).astype(dtype)
+        plain = float(make(loss, "arctan")(some, x))
+        assert float(make(loss, "arctan", ignore_index=number)(some, x)) == plain
+
+
+HEADS = {
+    "keras": lambda: keras.layers.Dense(1, activation="sigmoid"),
+    "ours": lambda: segact_tf.OutputActivation("arctan"),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_an_activated_head_is_warned_of(head, loss, table):
+    """In compiled code too, where Keras lets us see the head: not on JAX."""
+    x, y = table
+    model = keras.Sequential([keras.layers.Dense(1), HEADS[head]()])
+    for from_logits in [True] if loss == "lovasz_hinge" else [False, True]:
+        options = {} if loss == "lovasz_hinge" else {"from_logits": from_logits}
+        model.compile("sgd", LOSSES[loss](**options))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(x, y, verbose=0)
+            model.fit(x, y, verbose=0)
+        told = [w for w in caught if w.category is segact_tf.ActivatedInputWarning]
+        assert len(told) == (from_logits and BACKEND != "jax")

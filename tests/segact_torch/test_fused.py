@@ -351,9 +351,13 @@ def test_operators_are_registered_as_they_behave(weighted):
     x.requires_grad_()
     w = torch.rand_like(y) if weighted else None
     for axis in ([], [0, 1, 2, 3], [1, 2, 3], [2, 3]):
-        torch.library.opcheck(operators.cross_entropy_operator, (x, y, w, axis, 2, 1.5, 0.125))
+        torch.library.opcheck(
+            operators.cross_entropy_operator, (x, y, w, axis, True, 2, 1.5, 0.125)
+        )
         if axis:
-            torch.library.opcheck(operators.overlap_operator, (x, y, w, axis, 2, 2.0, 1.0, 0.5))
+            torch.library.opcheck(
+                operators.overlap_operator, (x, y, w, axis, True, 2, 2.0, 1.0, 0.5)
+            )
 
 
 def small():

@@ -399,3 +399,29 @@ def test_a_pickle_that_lacks_an_option_gets_its_default(module):
     assert torch.equal(loaded(x, y), expected)
     del module.options["ignore_index"]  # as if it were new
     assert "ignore_index" in pickle.loads(pickle.dumps(module)).options
+
+
+def test_masks_of_0_and_255_make_a_compiled_loss_nan(loss, rng):
+    """Compiled code cannot raise. A slight overshoot is taken for the nearest target in [0, 1]."""
+    x = torch.from_numpy(rng.normal(size=(2, 6)).astype("float32"))
+    y = (x > 0).float()
+    f = make(loss, "normal_cdf")
+    torch._dynamo.reset()
+    run = torch.compile(f, backend="aot_eager", fullgraph=True)
+    assert run(x, y) == pytest.approx(float(f(x, y)), rel=1e-6)
+    torch.testing.assert_close(run(x, y * 1.2 - 0.1), run(x, y), rtol=1e-6, atol=0)
+    for wrong in (255.0, -0.6, 2.0):
+        bad = y.clone()
+        bad[0, 2] = wrong
+        assert run(x, bad).isnan()
+        for validate in (None, True):
+            with pytest.raises(ValueError, match=r"^target must lie in \[0, 1\], got values from"):
+                make(loss, "normal_cdf", validate=validate)(x, bad)
+
+
+def test_validate_false_leaves_targets_as_they_are(loss, rng):
+    x = torch.from_numpy(rng.normal(size=(2, 6)).astype("float32"))
+    f = make(loss, "normal_cdf", validate=False)
+    torch._dynamo.reset()
+    for run in (f, torch.compile(f, backend="aot_eager", fullgraph=True)):
+        assert run(x, 255 * (x > 0).float()).isfinite()

@@ -73,12 +73,13 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
+    batch.check_values()
     costs = (float(tp), float(fp), float(fn))
     arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name, costs)
-    value = launch.overlap(*arguments)
+    value = launch.overlap(*arguments, batch.guarded)
     if not is_differentiated(batch):
         return value, None
-    return value, lambda upstream: launch.overlap_gradient(*arguments, upstream)
+    return value, lambda upstream: launch.overlap_gradient(*arguments, upstream, batch.guarded)
 
 
 def _elements(
@@ -88,11 +89,12 @@ def _elements(
     scale: float | Tensor,
     *options: Any,
 ) -> Found:
+    batch.check_values()
     # What a float scales is done when the sums come back; the number of valid elements is known to
     # the device alone, and comes later.
     known = 1.0 if isinstance(scale, Tensor) else scale
     arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name)
-    sums, slopes = one_pass(*arguments, *options, known, is_differentiated(batch))
+    sums, slopes = one_pass(*arguments, *options, known, is_differentiated(batch), batch.guarded)
     value = sums
     if axis:  # times scale, and to float32, in one
         value = torch.mul(sums, scale, out=torch.empty_like(sums, dtype=torch.float32))

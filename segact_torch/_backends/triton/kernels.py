@@ -14,6 +14,7 @@ import triton.language as tl
 # ---- elementary functions; the constants are printed by scripts/fit_special.py ----
 
 INFINITY = tl.constexpr(float("inf"))
+NAN = tl.constexpr(float("nan"))
 # The smallest normal number, and the largest.
 TINY = tl.constexpr(1.1754943508222875e-38)
 LARGEST = tl.constexpr(3.4028234663852886e38)
@@ -531,8 +532,11 @@ def place(length, blocks, SINGLE: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def load(x, y, w, start, offsets, there, WEIGHTED: tl.constexpr):
-    """x, y and w in float32, harmless where the weight is 0; where there is none, it is 0."""
+def load(x, y, w, start, offsets, there, WEIGHTED: tl.constexpr, GUARDED: tl.constexpr):
+    """x, y and w in float32, harmless where the weight is 0; where there is none, it is 0.
+
+    GUARDED targets are `in_range`, as in _batch.py.
+    """
     x = tl.load(x + start + offsets, there, other=0.0).to(tl.float32)
     y = tl.load(y + start + offsets, there, other=0).to(tl.float32)
     if WEIGHTED:
@@ -540,6 +544,9 @@ def load(x, y, w, start, offsets, there, WEIGHTED: tl.constexpr):
         x, y = tl.where(w == 0.0, 0.0, x), tl.where(w == 0.0, 0.0, y)
     else:
         w = tl.full(x.shape, 1.0, tl.float32)
+    if GUARDED:
+        inside = tl.where(y < 0.0, 0.0, tl.where(y > 1.0, 1.0, y))
+        y = tl.where(tl.abs(y - 0.5) <= 1.0, inside, NAN)
     return x, y, w
 
 
@@ -577,6 +584,7 @@ def losses(
     LOSS: tl.constexpr,
     ACTIVATION: tl.constexpr,
     WEIGHTED: tl.constexpr,
+    GUARDED: tl.constexpr,
     SMOOTHED: tl.constexpr,
     POSITIVE: tl.constexpr,
     ALPHA: tl.constexpr,
@@ -589,7 +597,7 @@ def losses(
 ):
     """Losses, or the sum of the block's, into `out`; their gradients times `scale`."""
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
-    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
+    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     if SMOOTHED:
         y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if LOSS == "cross_entropy":
@@ -623,12 +631,13 @@ def overlap(
     fn,
     ACTIVATION: tl.constexpr,
     WEIGHTED: tl.constexpr,
+    GUARDED: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The block's fp FP + fn FN and tp TP + fp FP + fn FN into `out` (2, programs)."""
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
-    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
+    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     p, q, _ = shares(x, ACTIVATION)
     error = total(w * (fp * ((1.0 - y) * p) + fn * (y * q)), there)
     out += tl.program_id(0)
@@ -651,6 +660,7 @@ def overlap_gradient(
     fn,
     ACTIVATION: tl.constexpr,
     WEIGHTED: tl.constexpr,
+    GUARDED: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -658,7 +668,7 @@ def overlap_gradient(
     row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     of_error, of_whole = tl.load(slopes + row), tl.load(slopes + rows + row)
     on, off = (tp - fn) * of_whole - fn * of_error, fp * (of_error + of_whole)
-    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED)
+    x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     _, _, density = shares(x, ACTIVATION)
     slope = weigh(w * (1.0 - y), off) + weigh(w * y, on)
     tl.store(gradient + start + offsets, weigh(density, slope), there)

@@ -204,6 +204,7 @@ def _losses(
     activation: str,
     scale: float,
     gradient: bool,
+    guarded: bool,
     label_smoothing: float = 0.0,
     pos_weight: float = 1.0,
     alpha: float | None = None,
@@ -228,7 +229,7 @@ def _losses(
             *(float(alpha or 0.0), float(gamma), high, fraction - high),
         ),
         (
-            *(loss, activation, w is not None, label_smoothing != 0, pos_weight != 1),
+            *(loss, activation, w is not None, guarded, label_smoothing != 0, pos_weight != 1),
             *(alpha is not None, whole, fraction != 0, each, gradient),
         ),
     )
@@ -246,6 +247,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     scale: float = 1.0,
     gradient: bool = True,
+    guarded: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Sums of w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x)))), and their gradient in x.
 
@@ -257,6 +259,7 @@ def cross_entropy(
         axis: what is summed over; () for no sum.
         scale: a factor of the gradient alone.
         gradient: whether it is wanted.
+        guarded: whether targets are to be `in_range`, as `_batch` has it.
 
     Returns:
         The sums in float64, in the shape of x without `axis`; without an axis the loss of every
@@ -264,7 +267,7 @@ def cross_entropy(
         memory layout of x.
     """
     options: dict[str, Any] = {"pos_weight": pos_weight, "label_smoothing": label_smoothing}
-    return _losses("cross_entropy", x, y, w, axis, activation, scale, gradient, **options)
+    return _losses("cross_entropy", x, y, w, axis, activation, scale, gradient, guarded, **options)
 
 
 def squared_error(
@@ -275,9 +278,10 @@ def squared_error(
     activation: str,
     scale: float = 1.0,
     gradient: bool = True,
+    guarded: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Sums of w (F(x) - y)^2, and their gradient in x; otherwise as `cross_entropy`."""
-    return _losses("squared_error", x, y, w, axis, activation, scale, gradient)
+    return _losses("squared_error", x, y, w, axis, activation, scale, gradient, guarded)
 
 
 def focal_cross_entropy(
@@ -291,6 +295,7 @@ def focal_cross_entropy(
     label_smoothing: float,
     scale: float = 1.0,
     gradient: bool = True,
+    guarded: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Sums of w a e^gamma times the cross entropy, and their gradient in x.
 
@@ -299,7 +304,7 @@ def focal_cross_entropy(
     `cross_entropy`.
     """
     options: dict[str, Any] = {"gamma": gamma, "alpha": alpha, "label_smoothing": label_smoothing}
-    return _losses("focal", x, y, w, axis, activation, scale, gradient, **options)
+    return _losses("focal", x, y, w, axis, activation, scale, gradient, guarded, **options)
 
 
 def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
@@ -329,6 +334,7 @@ def overlap(
     axis: Axis,
     activation: str,
     costs: tuple[float, float, float],
+    guarded: bool = True,
 ) -> Tensor:
     """fp FP + fn FN and tp TP + fp FP + fn FN, stacked: float32, (2, *groups).
 
@@ -339,7 +345,7 @@ def overlap(
     ordered = rows.of(x)
     out = rows.parts(x, 2)
     tensors = (ordered, rows.of(y), ordered if w is None else rows.of(w), out)
-    rows.launch(kernels.overlap, tensors, costs, (activation, w is not None))
+    rows.launch(kernels.overlap, tensors, costs, (activation, w is not None, guarded))
     return rows.gather(out).float()
 
 
@@ -351,6 +357,7 @@ def overlap_gradient(
     activation: str,
     costs: tuple[float, float, float],
     slopes: Tensor,
+    guarded: bool = True,
 ) -> Tensor:
     """The gradient in x of a loss with these slopes, (2, *groups), in its two sums.
 
@@ -366,5 +373,5 @@ def overlap_gradient(
         *(rows.spread(slopes.float()), gradient),
     )
     numbers = (rows.rows, *costs)
-    rows.launch(kernels.overlap_gradient, tensors, numbers, (activation, w is not None))
+    rows.launch(kernels.overlap_gradient, tensors, numbers, (activation, w is not None, guarded))
     return rows.back(gradient, x)
