@@ -1,6 +1,8 @@
 """The one thing that pyproject.toml cannot say: the kernels of segact_torch, where they compile."""
 
 import sys
+import zlib
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -13,9 +15,12 @@ OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 # elsewhere one thread, but vectors all the same
 FLAGS += OPENMP or ["-fopenmp-simd"]
 
+SOURCE = Path("segact_torch/_backends/cpu.c")
 KERNELS = Extension(
     "segact_torch._backends._cpu",
-    ["segact_torch/_backends/cpu.c"],
+    [str(SOURCE)],
+    # so that a clone whose source has changed since does not run what was compiled before
+    define_macros=[("SEGACT_SOURCE", f"{zlib.crc32(SOURCE.read_bytes())}u")],
     extra_compile_args=FLAGS,
     extra_link_args=OPENMP,
     optional=True,

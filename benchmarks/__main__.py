@@ -18,10 +18,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+import segact_torch
 from benchmarks import contestants, figure, keras_xla, measure, report
 from parity.implementations import environment, missing
 from parity.records import write_atomically
-from segact_torch._backends import cpu
 
 SHAPE = (8, 1, 512, 512)
 QUICK_SHAPE = (2, 1, 64, 64)
@@ -59,7 +59,7 @@ def machine(device: str, threads: int) -> dict[str, str]:
     }
     if device == "cpu":
         found["vectors"] = torch.backends.cpu.get_cpu_capability()
-        found["compiled loops"] = "no" if cpu.LIBRARY is None else "yes"
+        found["compiled loops"] = segact_torch.backends()["cpu"]
     return found
 
 

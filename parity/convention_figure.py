@@ -4,18 +4,19 @@ from io import BytesIO
 from typing import Any
 
 from parity.conventions import Row
+from parity.palette import BLACK, BLUE, VERMILLION
 
 SUFFIXES = (".png", ".svg")
 
-# Line style, colour (of Okabe and Ito's palette) and width, in the order of drawing: where lines
+# Line style, colour and width, in the order of drawing: where lines
 # coincide, the wide ones below show on both sides of the narrow ones above.
 _STYLES: dict[str, tuple[Any, str, float]] = {
-    "exact": ("-", "#000000", 1.2),
+    "exact": ("-", BLACK, 1.2),
     "keras": ("-", "#A6D8F7", 7.5),
     "torch": ("-", "#D08000", 4.0),
-    "keras_logit": ((0, (2, 2)), "#0072B2", 2.0),
-    "torch_legacy": ((0, (4, 3)), "#000000", 1.2),
-    "keras2": ("-.", "#D55E00", 1.8),
+    "keras_logit": ((0, (2, 2)), BLUE, 2.0),
+    "torch_legacy": ((0, (4, 3)), BLACK, 1.2),
+    "keras2": ("-.", VERMILLION, 1.8),
 }
 _X = (11.0, 20.0)
 _LOSS = (10.5, 31.0)

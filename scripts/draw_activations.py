@@ -5,21 +5,12 @@ python scripts/draw_activations.py
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 
+from parity.palette import ACTIVATIONS
 from segact_torch import get_activation
 
-# Name: line style and colour, of Okabe and Ito's palette.
-STYLES = {
-    "sigmoid": ("-", "#000000"),
-    "normal_cdf": ("--", "#0072B2"),
-    "arctan": ("-.", "#D55E00"),
-    "softsign": (":", "#009E73"),
-    "inverse_square_root": ((0, (5, 1, 1, 1, 1, 1)), "#CC79A7"),
-    "hardtanh": ((0, (4, 4)), "#E69F00"),
-    "linear": ((0, (9, 2)), "#777777"),
-}
 # Where each log tail is named.
 NAMES = {
     "sigmoid": (-33.5, -26.8),
@@ -33,25 +24,32 @@ NAMES = {
 PATH = Path(__file__).parents[1] / "docs" / "images" / "activations.png"
 
 
-def main() -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
-    for name, (style, colour) in STYLES.items():
+def draw() -> Figure:
+    """The figure."""
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, look in ACTIVATIONS.items():
         f = get_activation(name)
+        how = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 1.8}
         x = torch.linspace(-6, 6, 1201, dtype=torch.float64)
-        left.plot(x, f.cdf(x), linestyle=style, color=colour, label=name, linewidth=1.8)
+        left.plot(x, f.cdf(x), label=name, **how)
         x = torch.linspace(-40, 40, 8001, dtype=torch.float64)
-        right.plot(x[x <= 0], f.logcdf(x)[x <= 0], linestyle=style, color=colour, linewidth=1.8)
-        right.text(*NAMES[name], name, fontsize=8, color=colour)
+        right.plot(x[x <= 0], f.logcdf(x)[x <= 0], **how)
+        right.text(*NAMES[name], name, fontsize=8, color=look["color"])
     left.set(xlabel="raw output x", ylabel="F(x)", title="probability of class 1")
     left.legend(fontsize=8, loc="upper left", handlelength=3.6)
-    right.axhline(-16.118, color="#999999", linewidth=0.8)
+    right.axhline(-16.118, color="0.6", linewidth=0.8)
     right.text(-39.5, -16.9, "log 1e-7: the published\nformulas stop here", fontsize=8, va="top")
     right.set(xlabel="raw output x", ylabel="log F(x)", title="its logarithm", ylim=(-42, 2.5))
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> None:
     PATH.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PATH, dpi=130)
+    draw().savefig(PATH, dpi=130)
     print(PATH)
 
 

@@ -308,8 +308,8 @@ def tversky(
 
     Args:
         alpha: the weight of false positives, >= 0.
-        beta: the weight of false negatives, >= 0. (`keras.losses.Tversky` of Keras 3.15 has the two
-            the other way round, against its own documentation.)
+        beta: the weight of false negatives, >= 0. (Up to Keras 3.15 `keras.losses.Tversky`
+            has the two the other way round, against its own documentation.)
         smooth: >= 0, added to numerator and denominator of the index.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.

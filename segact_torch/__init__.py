@@ -1,8 +1,10 @@
 """Output activations and losses for binary classification and segmentation, in PyTorch.
 
 The Keras implementation is `segact_tf`; the two agree, and `segact-parity run` proves it.
+`backends()` says whether the fast ways of the losses are there.
 """
 
+from segact_torch._backends import backends
 from segact_torch._batch import ActivatedInputWarning
 from segact_torch.activations import (
     Activation,
@@ -60,6 +62,7 @@ __all__ = [
     "OutputActivation",
     "TverskyLoss",
     "arctan",
+    "backends",
     "binary_cross_entropy",
     "binary_focal_cross_entropy",
     "dice",

@@ -35,6 +35,7 @@ from examples.common import training
 from examples.common.cli import who
 from examples.common.runs import Row, Run, RunError, counted, csv_bytes, duration, read_json
 from examples.common.statistics import LEVEL, Interval, interval
+from parity.palette import BLACK, BLUE, VERMILLION
 from parity.records import json_text, write_atomically
 from parity.report import console, print_table
 
@@ -448,12 +449,11 @@ def markdown(found: Sequence[Pair], rows: Sequence[Compared]) -> str:
 _SHOWN = ("loss", "val_loss", "val_accuracy", "clipped")
 _SUBTRACTED = "val_loss"
 _STYLES: dict[str, dict[str, Any]] = {
-    "clipped": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
-    "unclipped": {"color": "#0072B2", "marker": "^", "linestyle": "--"},
+    "clipped": {"color": VERMILLION, "marker": "o", "linestyle": "-"},
+    "unclipped": {"color": BLUE, "marker": "^", "linestyle": "--"},
 }
-"""Of Okabe and Ito's palette."""
 _DIFFERENCE: dict[str, dict[str, Any]] = {
-    "difference": {"color": "#000000", "marker": "s", "linestyle": "-"}
+    "difference": {"color": BLACK, "marker": "s", "linestyle": "-"}
 }
 
 

@@ -33,12 +33,13 @@ from examples.common.cli import who
 from examples.common.runs import Run, RunError
 from parity.cases import CONVENTIONS
 from parity.inputs import Array
+from parity.palette import BLACK, BLUE, VERMILLION
 from parity.report import console
 
 BATCH_SIZE = 4
 _STYLES: dict[str, dict[str, Any]] = {
-    "cats": {"marker": "o", "color": charts.BLUE},
-    "dogs": {"marker": "^", "color": charts.VERMILLION},
+    "cats": {"marker": "o", "color": BLUE},
+    "dogs": {"marker": "^", "color": VERMILLION},
 }
 _HATCHES = {"cats": "////", "dogs": "...."}
 
@@ -201,7 +202,7 @@ def _batches_figure(means: dict[str, tuple[Array, Array]], title: str, conventio
                 s=20,
                 marker="s",
                 facecolors="none",
-                edgecolors="#000000",
+                edgecolors=BLACK,
                 linewidths=0.7,
                 rasterized=True,
                 zorder=3,

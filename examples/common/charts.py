@@ -9,34 +9,20 @@ from textwrap import fill
 from typing import Any
 
 from examples.common.runs import csv_bytes
+from parity.palette import LOOKS, Look
 from parity.records import write_atomically
 
-BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
-PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
-"""Of Okabe and Ito's palette; its yellow is too light for lines on white."""
-_LINES = (
-    (BLACK, "o", "-"),
-    (BLUE, "s", "--"),
-    (VERMILLION, "^", "-."),
-    (GREEN, "D", (0, (5, 1, 1, 1, 1, 1))),
-    (PURPLE, "v", (0, (3, 1))),
-    (ORANGE, "P", (0, (7, 2))),
-    (SKY, "X", (0, (1, 1))),
-)
 
-
-def line_styles(names: Sequence[str], known: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def line_styles(names: Sequence[str], known: Mapping[str, Look] | None = None) -> dict[str, Look]:
     """Colour, marker and dashes for each name, always the same for what is `known`.
 
     Others have what no name that is shown has; after seven in all they begin again.
     """
-    looks = dict(zip(known, cycle(_LINES), strict=False))
-    looks = {name: look for name, look in looks.items() if name in names}
-    free = [look for look in _LINES if look not in looks.values()]
-    others = [name for name in names if name not in known]
-    looks |= dict(zip(others, cycle(free or _LINES), strict=False))
-    parts = ("color", "marker", "linestyle")
-    return {name: dict(zip(parts, looks[name], strict=True)) for name in names}
+    looks = {name: look for name, look in (known or {}).items() if name in names}
+    free = [look for look in LOOKS if look not in looks.values()]
+    others = [name for name in names if name not in looks]
+    looks |= dict(zip(others, cycle(free or LOOKS), strict=False))
+    return {name: looks[name] for name in names}
 
 
 @contextmanager

@@ -33,8 +33,9 @@ from examples.segmentation.results import (
     differences,
     read,
 )
-from parity.cases import ACTIVATIONS, SMOOTH, Case
+from parity.cases import SMOOTH, Case
 from parity.inputs import Array
+from parity.palette import ACTIVATIONS, SKY, VERMILLION
 from parity.report import console
 
 Drawn = tuple[Any, list[dict[str, Any]]]
@@ -89,9 +90,44 @@ def slug(name: str, *parts: str) -> str:
     return "_".join([name, *(re.sub(r"[^\w.]+", "-", part) for part in parts)])
 
 
+_DATA = {
+    "dsb2018": "cell nuclei (DSB 2018)",
+    "drive": "retinal vessels (DRIVE)",
+    "kvasir": "polyps (Kvasir-SEG)",
+    "synthetic": "drawn images",
+}
+_BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def of_data(data: str) -> str:
+    """Images as figures call them.
+
+    >>> of_data("dsb2018:dsb2018_96"), of_data("processed:ACDC")
+    ('cell nuclei (DSB 2018)', 'ACDC')
+    """
+    layout, _, folder = data.partition(":")
+    return _DATA.get(layout) or (folder or layout).replace("_", " ")
+
+
+def of_framework(framework: str) -> str:
+    """A framework as figures call it.
+
+    >>> of_framework("torch"), of_framework("keras-jax")
+    ('PyTorch', 'Keras on JAX')
+    """
+    keras, _, backend = framework.rpartition("-")
+    name = _BACKENDS.get(backend, backend)
+    return f"Keras on {name}" if keras else name
+
+
 def title(group: dict[str, str]) -> str:
     """What the figures of a group are of."""
-    return f"{group['data']}, {group['framework']}"
+    return f"{capitalized(of_data(group['data']))}, {of_framework(group['framework'])}"
+
+
+def capitalized(words: str) -> str:
+    """The first letter large, all others as they are."""
+    return words[:1].upper() + words[1:]
 
 
 def argument() -> Drawn:
@@ -226,8 +262,8 @@ def _legend(figure: Any, panels: Sequence[Any]) -> None:
 
 
 _TRUTHS: dict[str, dict[str, Any]] = {
-    "negative": {"fill": True, "color": charts.SKY, "alpha": 0.6},
-    "positive": {"fill": False, "color": charts.VERMILLION, "linewidth": 1.6},
+    "negative": {"fill": True, "color": SKY, "alpha": 0.6},
+    "positive": {"fill": False, "color": VERMILLION, "linewidth": 1.6},
 }
 
 
@@ -332,14 +368,15 @@ def forest(found: Sequence[Difference]) -> Drawn:
     losses = list(dict.fromkeys(one.loss for one in found))
     activations = list(dict.fromkeys(one.activation for one in found))
     frameworks = list(dict.fromkeys(one.group["framework"] for one in found))
-    styles = charts.line_styles(frameworks)
+    styles = charts.line_styles([of_framework(name) for name in frameworks])
     from matplotlib.ticker import MaxNLocator
 
     height = 0.09 + 0.13 * len(frameworks)
     size = 3.6 * len(losses) + 1.4, (height * len(activations) + 0.62) * len(QUANTITIES) + 0.8
+    data = capitalized(of_data(found[0].group["data"]))
     heading = (
-        f"{found[0].group['data']}: difference from {BASE}, paired, with {LEVEL:.0%} "
-        "intervals (filled: 0 is outside)"
+        f"{data}: difference from {BASE}, paired, with {LEVEL:.0%} intervals (filled: 0 is "
+        "outside; an arrow: it goes on)"
     )
     with charts.drawing(size, heading) as figure:
         grid = figure.subplots(
@@ -356,11 +393,12 @@ def forest(found: Sequence[Difference]) -> Drawn:
                         k = frameworks.index(one.group["framework"])
                         beside = 0.6 * ((k + 1) / (len(frameworks) + 1) - 0.5)
                         place = activations.index(one.activation)
-                        style = styles[one.group["framework"]]
+                        style = styles[of_framework(one.group["framework"])]
                         if limit and abs(one.interval.mean) > limit:
                             _beyond(axes, one, place + beside, limit, style)
                         else:
                             _whisker(axes, one, place + beside, style)
+                            _cut_ends(axes, one, place + beside, limit, style)
                 axes.set_xlabel(f"{QUANTITIES[quantity]}: difference")
                 axes.xaxis.set_major_locator(MaxNLocator(4))
                 charts.plain(axes)
@@ -403,7 +441,7 @@ def _whisker(axes: Any, one: Difference, place: float, style: dict[str, Any]) ->
         one.interval.mean,
         place,
         xerr=None if math.isnan(half) else half,
-        label=one.group["framework"],
+        label=of_framework(one.group["framework"]),
         capsize=2,
         markersize=5,
         markerfacecolor=style["color"] if filled else "white",
@@ -412,6 +450,25 @@ def _whisker(axes: Any, one: Difference, place: float, style: dict[str, Any]) ->
         linestyle="none",
         linewidth=1.1,
     )
+
+
+def _cut_ends(
+    axes: Any, one: Difference, place: float, limit: float, style: dict[str, Any]
+) -> None:
+    """An arrow at the edge for an interval that goes on beyond it."""
+    for side in (-1, 1):
+        if limit and side * one.interval.mean + one.interval.half > limit:
+            axes.annotate(
+                "",
+                (side * limit, place),
+                (side * 0.9 * limit, place),
+                arrowprops={
+                    "arrowstyle": "->",
+                    "color": style["color"],
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                },
+            )
 
 
 def command(

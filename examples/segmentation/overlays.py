@@ -19,6 +19,7 @@ from examples.segmentation.data import IGNORE, Samples, folds, load
 from examples.segmentation.figures import Drawn, shown, slug, title
 from examples.segmentation.results import Result, Sweep
 from parity.inputs import Array
+from parity.palette import SKY, VERMILLION
 
 UNSURE = (0.1, 0.9)
 WINDOW = 128
@@ -161,9 +162,9 @@ def _probability(axes: Any, probability: Array, level: float) -> None:
     axes.imshow(probability, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     low, high = float(probability.min()), float(probability.max())
     if low < UNSURE[1] and high > UNSURE[0]:
-        axes.contourf(probability, levels=UNSURE, colors=[charts.SKY], alpha=0.45)
+        axes.contourf(probability, levels=UNSURE, colors=[SKY], alpha=0.45)
     if low < level < high:
-        axes.contour(probability, levels=[level], colors=[charts.VERMILLION], linewidths=1.0)
+        axes.contour(probability, levels=[level], colors=[VERMILLION], linewidths=1.0)
     _bare(axes)
 
 
@@ -174,8 +175,8 @@ def _key(figure: Any, left_out: bool) -> None:
 
     low, high = UNSURE
     handles: list[Any] = [
-        Line2D([], [], color=charts.VERMILLION, linewidth=1.0, label="the best threshold"),
-        Patch(facecolor=charts.SKY, alpha=0.45, label=f"probability from {low:g} to {high:g}"),
+        Line2D([], [], color=VERMILLION, linewidth=1.0, label="the best threshold"),
+        Patch(facecolor=SKY, alpha=0.45, label=f"probability from {low:g} to {high:g}"),
     ]
     if left_out:
         handles.append(Patch(facecolor="0.5", hatch="////", label="left out"))

@@ -121,11 +121,18 @@ def _draw(name: str, height: int, panels: int, fill: Callable[[Any], None]) -> s
     return _clean(file.getvalue(), name)
 
 
-def _limit(axes: Any, x: float, limit: float, words: str) -> None:
-    """A bound, with words above it at its left end."""
+def _limit(axes: Any, limit: float, words: str) -> None:
+    """A bound, with words beside its right end, where no curve is."""
     axes.axhline(limit, color=_BAD, linewidth=1, linestyle=(0, (4, 2)))
-    label = axes.annotate(words, (x, limit), (2, 2), textcoords="offset points", color=_BAD)
-    label.set_in_layout(False)
+    axes.annotate(
+        words,
+        (1, limit),
+        (3, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+        color=_BAD,
+    )
 
 
 def _logarithmic(axes: Any, low: float, high: float) -> None:
@@ -184,7 +191,7 @@ def _error_panel(axes: Any, curves: Mapping[str, Array], limits: dict[float, str
     top = 1.18 * max(limits)
     axes.set_ylim(0, top)
     for limit, whose in limits.items():
-        _limit(axes, -END, limit, f"bound of {whose}: {limit:g}")
+        _limit(axes, limit, f"{whose}\n{limit:g}")
     for name, errors in curves.items():
         seen = np.isfinite(errors)
         over = np.nan_to_num(errors, nan=-1.0, posinf=np.inf) > top
@@ -217,7 +224,7 @@ def error_figure(activation: str, curves: Mapping[str, ErrorCurves]) -> Drawing 
 
     def fill(axes: list[Any]) -> None:
         for one, (plural, found) in zip(axes, panels.items(), strict=True):
-            _name_axis(one, f"error of {plural}, in ulp")
+            _name_axis(one, f"error of {plural}, in ulp; dashed: bounds")
             part = "value" if plural == "values" else "grad_x"
             _error_panel(one, found, _limits(found, part))
         _raw_output_axis(axes[-1], 2 * END / BINS)
@@ -285,7 +292,7 @@ def training_figure(training: "Training") -> Drawing:
             marks = _marks(name, len(losses), names)
             axes[0].plot(losses, linewidth=1.6, linestyle=dashes, **marks)
         _name_axis(axes[1], f"relative difference from {reference}")
-        _limit(axes[1], 0, training.bound, f"bound: {training.bound:g}")
+        _limit(axes[1], training.bound, f"bound\n{training.bound:g}")
         for name, found in apart.items():
             steps = np.flatnonzero(found)
             marks = _marks(name, len(steps), names)

@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 from typing import Any
 
+from parity.palette import BLACK, VERMILLION
 from parity.records import write_atomically
 from scripts.gpu.steps import Result
 
-# Of Okabe and Ito's palette; the dashes say the same without colour.
-_DEVICE, _CPU = "#D55E00", "#000000"
+# The dashes say the same without colour.
+_DEVICE, _CPU = VERMILLION, BLACK
 FIRST = 10
 """Steps after which two sound float32 trainings are still close."""
 

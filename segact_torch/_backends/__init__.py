@@ -12,7 +12,7 @@ them all (0), or takes Triton for CPU tensors, too (triton), which its interpret
 """
 
 import functools
-import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable
@@ -103,25 +103,63 @@ def chosen(batch: Batch) -> Any:
         return None
     if torch.compiler.is_compiling():
         exported = not torch.compiler.is_dynamo_compiling() or _is_exporting()
-        return None if exported else operators
+        return None if exported or cpu.LIBRARY is None else operators
     return None if _is_traced(batch.input, batch.target, batch.weight) else backend
+
+
+def backends() -> dict[str, str]:
+    """Which backends serve the losses here: for each "yes", or "no: " and why not.
+
+    "cpu" are the compiled loops, "triton" the kernels of a GPU, which are run once to know. What
+    no backend serves is computed by the formulas: the same numbers, slower. `python -m
+    segact_torch` prints this.
+
+    >>> list(backends())
+    ['cpu', 'triton']
+    """
+    reasons = {"cpu": _why_no_loops(), "triton": _why_no_triton()}
+    return {name: f"no: {why}" if why else "yes" for name, why in reasons.items()}
+
+
+def _why_no_loops() -> str:
+    if KERNELS in ("0", "triton"):
+        return f"SEGACT_KERNELS={KERNELS} is in the environment"
+    return cpu.WHY_NOT
+
+
+def _why_no_triton() -> str:
+    if KERNELS == "0":
+        return "SEGACT_KERNELS=0 is in the environment"
+    if KERNELS != "triton" and not torch.cuda.is_available():
+        return "torch sees no GPU"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    return _found_triton()[1]
 
 
 @functools.cache
 def _triton() -> Any:
     """The backend of a GPU, if its kernels run here."""
-    try:
-        triton = importlib.import_module("segact_torch._backends.triton")
-        triton.probe()
-    except Exception as error:
+    triton, why_not = _found_triton()
+    if triton is None:
         warnings.warn(
-            f"the losses run by their formulas, slower, since Triton does not: {error!r}; "
+            f"the losses run by their formulas, slower, since Triton does not: {why_not}; "
             "SEGACT_KERNELS=0 in the environment says that this is wanted",
             RuntimeWarning,
             stacklevel=2,
         )
-        return None
     return triton
+
+
+@functools.cache
+def _found_triton() -> tuple[Any, str]:
+    """The module, or None and why."""
+    try:
+        triton = importlib.import_module("segact_torch._backends.triton")
+        triton.probe()
+    except Exception as error:
+        return None, repr(error)
+    return triton, ""
 
 
 def _is_traced(*tensors: Tensor | None) -> bool:

@@ -569,3 +569,8 @@ EXPORT int segact_through_extremes(int64_t n, const float *x, float low, float h
     share(n, x, high, at_high, gradient);
     return 1;
 }
+
+/* The checksum of this file, when it was compiled. */
+EXPORT uint32_t segact_source(void) {
+    return SEGACT_SOURCE;
+}

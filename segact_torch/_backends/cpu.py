@@ -8,8 +8,13 @@ beyond 1e12, NaN, and targets or weights out of their range.
 """
 
 import ctypes
+import functools
 import importlib.machinery
 import math
+import os
+import sys
+import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,33 +51,50 @@ _ARGUMENTS = {
     "segact_overlap": [*_ROWS, _ACTIVATION, *[_FLOAT] * 5, _DATA, _DATA],
     "segact_overlap_gradient": [*_ROWS, *[_FLOAT] * 3, _DATA, _DATA],
     "segact_through_extremes": [_COUNT, _DATA, _FLOAT, _FLOAT, _DATA],
+    "segact_source": [],
 }
 
 
-def _load() -> ctypes.CDLL | None:
-    """The compiled loops; None where there are none."""
+def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
+    """The compiled loops in a folder, or None and why."""
     names = [f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    found = [path for path in map(Path(__file__).with_name, names) if path.is_file()]
+    found = [path for path in map(folder.joinpath, names) if path.is_file()]
     if not found:
-        return None
+        return None, _why_not_compiled(folder)
+    again = f"`pip install -e {folder.parents[1]}` compiles it again"
     try:
         loaded = ctypes.CDLL(str(found[0]))
-    except OSError:  # of another system, or without its OpenMP
-        return None
-    for name, arguments in _ARGUMENTS.items():
-        getattr(loaded, name).argtypes = arguments
-    return loaded
+        for name, arguments in _ARGUMENTS.items():
+            getattr(loaded, name).argtypes = arguments
+        loaded.segact_source.restype = ctypes.c_uint32
+    except (OSError, AttributeError) as error:  # of another system or version, without its OpenMP
+        return None, f"{found[0]} does not load ({error}); {again}"
+    source = folder / "cpu.c"
+    if source.is_file() and zlib.crc32(source.read_bytes()) != loaded.segact_source():
+        return None, f"{found[0]} was compiled before {source} changed; {again}"
+    return loaded, ""
 
 
-LIBRARY = _load()
+def _why_not_compiled(folder: Path) -> str:
+    root = folder.parents[1]
+    if sys.platform == "win32":
+        return "there are none for Windows"
+    if (root / "setup.py").is_file():  # found before an installed package, which may have them
+        return (
+            f"segact_torch comes from the clone {root}, where they are not compiled; "
+            f"`pip install -e {root}` does it, with GCC or Clang"
+        )
+    return f"segact was installed in {root} without them; install it again where GCC or Clang is"
+
+
+LIBRARY, WHY_NOT = _load(Path(__file__).parent)
 
 
 def serves(batch: Batch) -> bool:
-    """Whether the loops have this activation, and can read these tensors."""
+    """Whether the loops have this activation, and can read these tensors, where they are."""
     f = batch.f
     return (
-        LIBRARY is not None
-        and type(f) in ORDER
+        type(f) in ORDER
         and isinstance(f, Activation)
         and f.epsilon == f.default_epsilon
         and batch.dtype == torch.float32
@@ -89,6 +111,8 @@ def cross_entropy(
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
     if isinstance(pos_weight, Tensor) or type(batch.f) not in SMOOTH:
         return None
+    if LIBRARY is None:
+        return _warn()
     x = batch.x
     rows = Rows(x, batch.y, batch.w, axis or tuple(range(x.ndim)))
     slopes = rows.empty() if is_differentiated(batch) else None
@@ -110,6 +134,8 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     span = _span(batch, f) if isinstance(f, Linear) else (0.0, 0.0)
     if span is None:
         return None
+    if LIBRARY is None:
+        return _warn()
     rows = Rows(x, batch.y, batch.w, axis)
     density = rows.empty() if is_differentiated(batch) else None
     sums = rows.overlap(density, ORDER.index(type(f)), costs, *span)
@@ -125,6 +151,27 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
         return density
 
     return sums, gradient
+
+
+@functools.cache
+def _warn() -> None:
+    """Once, that the loops would have served and are not there."""
+    warnings.warn(
+        f"the losses run by their formulas, tens of times slower, without compiled loops: {WHY_NOT}"
+        ". SEGACT_KERNELS=0 in the environment says that this is wanted",
+        RuntimeWarning,
+        stacklevel=_level_of_caller(),
+    )
+
+
+def _level_of_caller() -> int:
+    """The stacklevel, for who calls this, of the first caller outside of this package and torch."""
+    packages = (Path(__file__).parents[1], Path(torch.__file__).parent)
+    inside = tuple(f"{package}{os.sep}" for package in packages)
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def multiply_(slopes: Tensor, factor: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
+import segact_torch
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,6 +42,7 @@ def test_quick(tmp_path):
             assert row["ratio"] == 1
     # a step of the stock loss holds its elementwise result, and the gradient is not counted
     assert rows["F.binary_cross_entropy_with_logits"]["memory"] == pytest.approx(1, abs=0.1)
+    assert results["machine"]["compiled loops"] == segact_torch.backends()["cpu"]
     assert all(time > 0 for times in results["sizes"].values() for time in times.values())
     assert results["imports"]["torch"] > 0
     for head in ("cross entropy", "Dice", "nanoseconds an element", "import segact_torch adds"):

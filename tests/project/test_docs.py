@@ -1,5 +1,9 @@
-"""The pages of docs/: their Python runs, from top to bottom, and prints what they say it does."""
+"""The pages of docs/: their Python runs, from top to bottom, and prints what they say it does.
 
+And what any page or docstring says of which activation is better, it says with what was found.
+"""
+
+import ast
 import importlib.util
 import os
 import re
@@ -9,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text()]
 _DIGITS = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?")
 
@@ -40,3 +45,47 @@ def test_page(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     for printed, wanted in zip(done.stdout.split(f"{marker}\n"), expected, strict=False):
         assert words(printed) == words(wanted)
+
+
+RESULTS = "docs/results/segmentation.md"
+TITLE = re.compile(r"sigmoid activation is not optimal with binary\s+segmentation", re.IGNORECASE)
+CLAIM = re.compile(
+    r"\b(sigmoid|arctan\w*|normal[ _]CDF|activations?)\b[^.|]*"
+    r"\b(better|optimal|superior|beats?|outperforms?|best\s+(output\s+)?activation)\b",
+    re.IGNORECASE,
+)
+
+
+def texts():
+    """Every page, every docstring and the description of the package, by where it is from."""
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))):
+        yield str(page.relative_to(ROOT)), page.read_text()
+    yield "pyproject.toml", (ROOT / "pyproject.toml").read_text()
+    for folder in ("segact_torch", "segact_tf", "parity", "examples"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                    yield str(path.relative_to(ROOT)), ast.get_docstring(node) or ""
+
+
+def bare_claims(name: str, text: str) -> list[str]:
+    """The paragraphs that say which activation is better and not what was found here."""
+    paragraphs = re.split(r"\n\s*\n", TITLE.sub("", text))
+    found = [one for one in paragraphs if CLAIM.search(one)] if name != RESULTS else []
+    return [one for one in found if not ("found" in one and RESULTS in one)]
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a source checkout")
+def test_no_claim_without_what_was_found() -> None:
+    assert {(name, one) for name, text in texts() for one in bare_claims(name, text)} == set()
+    assert [one for one in texts() if CLAIM.search(one[1])]  # there is one to hold
+
+
+def test_what_is_a_claim() -> None:
+    claim = "Sigmoid is not optimal: arctangent does better under Dice."
+    assert bare_claims("README.md", f"Fine.\n\n{claim}\n\nWe found it in {RESULTS}.") == [claim]
+    assert bare_claims("README.md", f"{claim} We found otherwise ({RESULTS}).") == []
+    assert (
+        bare_claims("README.md", "Sigmoid activation is not optimal with binary\nsegmentation")
+        == []
+    )

@@ -30,6 +30,8 @@ def keras_ns():
     return namespaces.load("keras")
 
 
+SWAPPED = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 16)
+OURS = {"alpha": 0.3, "beta": 0.7}
 PAIRS = {
     "cross entropy": (
         segact_tf.BinaryCrossentropy(label_smoothing=0.1),
@@ -52,10 +54,10 @@ PAIRS = {
     "squared error": (segact_tf.MeanSquaredError(), keras.losses.MeanSquaredError()),
     "Dice": (segact_tf.Dice(), keras.losses.Dice()),
     "Dice of each sample": (segact_tf.Dice(per_sample=True), keras.losses.Dice(axis=(1, 2))),
-    # whose alpha weighs false negatives, and beta false positives
     "Tversky": (
-        segact_tf.Tversky(alpha=0.3, beta=0.7),
-        keras.losses.Tversky(alpha=0.7, beta=0.3),
+        segact_tf.Tversky(**OURS),
+        # up to 3.15 its alpha weighs false negatives, and its beta false positives
+        keras.losses.Tversky(**({"alpha": 0.7, "beta": 0.3} if SWAPPED else OURS)),
     ),
 }
 

@@ -6,6 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import types
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -444,8 +447,152 @@ def test_smallest_areas_and_equal_elements():
             assert segact_torch.dice(x, y, activation).item() == pytest.approx(exact, rel=1e-6)
 
 
-def test_a_library_that_does_not_load_is_done_without(tmp_path, monkeypatch):
+def test_a_library_that_does_not_load_is_done_without(tmp_path):
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         (tmp_path / f"_cpu{suffix}").write_bytes(b"\x7fELF")
-    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
-    assert cpu._load() is None
+    library, why = cpu._load(tmp_path)
+    assert library is None
+    assert "does not load" in why
+
+
+@needs_loops
+def test_loops_of_another_source_are_not_used(tmp_path):
+    """As in a clone after `git pull`, until it is installed again."""
+    (tmp_path / "_cpu.so").write_bytes(Path(cpu.LIBRARY._name).read_bytes())
+    assert cpu._load(tmp_path)[0] is not None
+    (tmp_path / "cpu.c").write_text("/* another */")
+    library, why = cpu._load(tmp_path)
+    assert library is None
+    assert "was compiled before" in why
+
+
+@pytest.fixture
+def no_loops(monkeypatch):
+    """As where they are not compiled, and not warned of yet."""
+    monkeypatch.setattr(cpu, "LIBRARY", None)
+    monkeypatch.setattr(cpu, "WHY_NOT", "they are not there")
+    monkeypatch.setattr(_backends, "KERNELS", "")
+    cpu._warn.cache_clear()
+    yield
+    cpu._warn.cache_clear()
+
+
+def missed(call):
+    """What a call warns of."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        call()
+    return [one for one in found if "compiled loops" in str(one.message)]
+
+
+def test_missing_loops_are_warned_of_once(no_loops, loss, smooth):
+    x, y = batch(shape=(2, 2, 3, 5))
+    (warning,) = missed(lambda: loss(x, y, smooth))
+    assert warning.category is RuntimeWarning
+    for part in ("they are not there", "SEGACT_KERNELS=0"):
+        assert part in str(warning.message)
+    assert warning.filename == __file__  # and no line of segact_torch or torch
+    assert missed(lambda: loss(x, y, smooth)) == []
+
+
+@pytest.mark.parametrize("activation", ["hardtanh", "linear"])
+def test_missing_loops_of_the_piecewise_linear_activations(no_loops, activation):
+    x, y = batch(shape=(2, 2, 3, 5))
+    assert missed(lambda: segact_torch.binary_cross_entropy(x, y, activation)) == []
+    (warning,) = missed(lambda: segact_torch.DiceLoss(activation)(x, y))
+    assert warning.filename == __file__
+
+
+def test_nothing_is_warned_of_where_no_loop_would_have_served(no_loops, loss, smooth, monkeypatch):
+    x, y = batch(shape=(2, 2, 3, 5))
+    squeezed = segact_torch.get_activation(smooth, epsilon=1e-7)
+    calls = [
+        lambda: loss(x.double(), y, smooth),
+        lambda: loss(x, y, squeezed),
+        lambda: loss(x, y.clone().requires_grad_(), smooth),
+        lambda: torch.func.grad(lambda x: loss(x, y, smooth).sum())(x),
+        lambda: loss(x.to("meta"), y.to("meta"), smooth),
+        lambda: segact_torch.mean_squared_error(x, y, smooth),
+        lambda: segact_torch.binary_focal_cross_entropy(x, y, smooth),
+        lambda: segact_torch.lovasz(x, y.round(), smooth),
+    ]
+    for call in calls:
+        assert missed(call) == []
+    monkeypatch.setattr(_backends, "KERNELS", "0")
+    assert missed(lambda: loss(x, y, smooth)) == []
+
+
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "dice"])
+def test_compiled_code_does_not_warn_of_missing_loops(no_loops, name):
+    torch._dynamo.reset()
+    x, y = batch(shape=(2, 2, 3, 5))
+    compiled = torch.compile(make(name), backend="aot_eager", fullgraph=True)
+    assert missed(lambda: compiled(x, y, "arctan")) == []
+    torch.testing.assert_close(compiled(x, y, "arctan"), make(name)(x, y, "arctan"))
+
+
+def test_what_is_active_is_told(no_loops, monkeypatch):
+    assert segact_torch.backends()["cpu"] == "no: they are not there"
+    monkeypatch.setattr(cpu, "WHY_NOT", "")
+    assert segact_torch.backends()["cpu"] == "yes"
+    monkeypatch.setattr(_backends, "KERNELS", "0")
+    told = "no: SEGACT_KERNELS=0 is in the environment"
+    assert segact_torch.backends() == {"cpu": told, "triton": told}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "installed", "fails", "told"),
+    [
+        (False, True, None, "no: torch sees no GPU"),
+        (True, False, None, "no: triton is not installed"),
+        (True, True, RuntimeError("no ptxas"), "no: RuntimeError('no ptxas')"),
+        (True, True, None, "yes"),
+    ],
+)
+def test_what_is_active_of_triton(monkeypatch, gpu, installed, fails, told):
+    """Triton is imported only where there are a GPU and Triton."""
+    loads = []
+
+    def load(name):
+        loads.append(name)
+        if fails:
+            raise fails
+        return types.SimpleNamespace(probe=lambda: None)
+
+    monkeypatch.setattr(_backends, "KERNELS", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(_backends.importlib.util, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr(_backends.importlib, "import_module", load)
+    _backends._found_triton.cache_clear()
+    try:
+        assert segact_torch.backends()["triton"] == told
+    finally:
+        _backends._found_triton.cache_clear()
+    assert bool(loads) is (gpu and installed)
+
+
+@pytest.mark.parametrize("folder", ["clone", "installed"])
+def test_a_copy_without_the_loops_says_so(tmp_path, folder):
+    """The package as in a clone, and as installed without a compiler; Python runs beside it."""
+    package = tmp_path / "segact_torch"
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.c")
+    shutil.copytree(Path(segact_torch.__file__).parent, package, ignore=ignored)
+    if folder == "clone":
+        (tmp_path / "setup.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "SEGACT_KERNELS": ""}
+    code = (
+        "import torch, segact_torch\nx = torch.zeros(3)\n"
+        "for _ in range(2): segact_torch.DiceLoss()(x, x)"
+    )
+    shown, used = (
+        subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        for words in (["-m", "segact_torch"], ["-c", code])
+    )
+    advice = f"pip install -e {tmp_path}" if folder == "clone" else "install it again"
+    assert "compiled loops for a CPU: no: " in shown.stdout, shown.stderr
+    for text in (shown.stdout, used.stderr):
+        assert advice in text
+    assert used.stderr.count("RuntimeWarning") == 1
+    assert "<string>:3: RuntimeWarning" in used.stderr

@@ -201,6 +201,51 @@ def test_smp_ignore_index(smp, batch):
         assert_equal(ours, theirs, x, y, rel=1e-6)
 
 
+def test_smp_an_empty_label(smp, batch):
+    """Theirs of a label that the batch has nowhere is 0; ours goes on: FP / (FP + smooth)."""
+    x, y = (t.clone() for t in batch)
+    y[:, 1] = 0
+    false = x[:, 1].sigmoid().sum().item()
+    pairs = [
+        (segact_torch.dice, {"smooth": 2.0}, smp.DiceLoss, {}, false / (false + 2)),
+        (segact_torch.jaccard, {"smooth": 1.0}, smp.JaccardLoss, {}, false / (false + 1)),
+        (
+            segact_torch.tversky,
+            {"smooth": 1.0, "alpha": 0.3, "beta": 0.7},
+            smp.TverskyLoss,
+            {"alpha": 0.3, "beta": 0.7},
+            0.3 * false / (0.3 * false + 1),
+        ),
+    ]
+    for loss, options, peer, theirs, expected in pairs:
+        empty = loss(x, y, channel_axis=1, reduction="none", **options)[1]
+        assert empty.item() == pytest.approx(expected, rel=1e-12)
+        module = peer("multilabel", smooth=1.0, **theirs)
+        apart = [module(x[:, [c]], y[:, [c]]).item() for c in range(3)]
+        assert apart[1] == 0
+        assert module(x, y).item() == pytest.approx(sum(apart) / 3, rel=1e-6)
+
+
+def test_smp_cross_entropy(smp, batch):
+    """Whose smoothing moves a target by all of its factor, where ours moves it by half."""
+    for factor in (0.0, 0.05, 0.3):
+        assert_equal(
+            segact_torch.BinaryCrossEntropyLoss(label_smoothing=2 * factor),
+            smp.SoftBCEWithLogitsLoss(smooth_factor=factor),
+            *batch,
+        )
+
+
+def test_smp_cross_entropy_divides_by_what_is_ignored(smp, batch):
+    x, y = (t.clone() for t in batch)
+    y[:, :, 2:5] = 255
+    valid = (y != 255).double().mean()
+    ours = segact_torch.BinaryCrossEntropyLoss(ignore_index=255)
+    theirs = smp.SoftBCEWithLogitsLoss(ignore_index=255)
+    assert_equal(lambda x, y: valid * ours(x, y), theirs, x, y)
+    assert theirs(x, y).item() < 0.7 * ours(x, y).item()
+
+
 def test_an_empty_mask_beside_the_peers(monai, batch):
     """Without smooth MONAI's is NaN where nothing is there and nothing is found; ours is 0."""
     x, y = torch.full((1, 1, 4, 4), -torch.inf), torch.zeros(1, 1, 4, 4)

@@ -18,7 +18,9 @@ from examples.common import charts
 from examples.common.runs import RunError
 from examples.common.statistics import Interval
 from examples.segmentation import data, figures, overlays, results
+from examples.segmentation.layouts import LAYOUTS
 from examples.segmentation.metrics import CLIP, Tally
+from parity import palette
 from parity.inputs import Array
 
 pytestmark = pytest.mark.needs("matplotlib", "scipy")
@@ -127,7 +129,7 @@ def test_every_activation_is_told_by_more_than_its_colour(sweep: Path) -> None:
 
 
 def test_styles_stay_with_the_activation() -> None:
-    known = ("sigmoid", "normal_cdf", "arctan")
+    known = dict(zip(("sigmoid", "normal_cdf", "arctan"), palette.LOOKS, strict=False))
     styles = charts.line_styles(["arctan", "mine:f"], known)
     assert styles["arctan"] == charts.line_styles(["sigmoid", "arctan"], known)["arctan"]
     assert len({style["color"] for style in charts.line_styles(list("abcdefg")).values()}) == 7
@@ -135,9 +137,9 @@ def test_styles_stay_with_the_activation() -> None:
 
 
 def test_an_activation_of_ones_own_has_a_look_of_its_own() -> None:
-    known = [f"known_{i}" for i in range(7)]
+    known = {f"known_{i}": look for i, look in enumerate(palette.LOOKS)}
     found = charts.line_styles(["known_0", "mine", "known_3"], known)
-    assert found["known_3"] == charts.line_styles(known, known)["known_3"]
+    assert found["known_3"] == known["known_3"]
     looks = [str(look) for look in found.values()]
     assert len(set(looks)) == 3
 
@@ -172,7 +174,7 @@ def test_differences_with_and_without_intervals(make_sweep: Callable[..., Path])
     figure, rows = figures.forest(results.differences(results.read(folder)))
     assert len(figure.axes) == 5 * 2
     assert len(rows) == 2 * 2 * 5
-    assert names_of(figure) == ["torch", "keras-jax"]
+    assert names_of(figure) == ["PyTorch", "Keras on JAX"]
     cross, dice = figure.axes[:2]
     assert [len(c.get_segments()) for c in cross.collections] == [1, 1]
     assert len(dice.collections) == 1  # one pair has no interval
@@ -183,6 +185,49 @@ def test_differences_with_and_without_intervals(make_sweep: Callable[..., Path])
             filled = container.lines[0].get_markerfacecolor() != "white"
             assert filled == (verdicts[framework, loss, "mean_dice"] in ("higher", "lower"))
     assert verdicts["keras-jax", "dice", "mean_dice"] == "-"
+
+
+def difference(activation: str, quantity: str, mean: float, half: float) -> results.Difference:
+    found = Interval(mean, half, 5)
+    return results.Difference(TORCH, "dice", activation, quantity, found, 5)
+
+
+@pytest.mark.parametrize("quantity", results.QUANTITIES)
+@pytest.mark.parametrize("side", [-1, 1])
+def test_whatever_is_cut_at_the_edge_has_an_arrow(quantity: str, side: int) -> None:
+    """An interval that goes on, and a mean beyond the edge; what ends inside has none."""
+    near = [("sigmoid", 0.01, 0.01), ("normal_cdf", 0.0, 0.02), ("softsign", 0.02, 0.01)]
+    found = [difference(*one[:1], quantity, side * one[1], one[2]) for one in near]
+    found += [difference("arctan", quantity, side * 0.1, 0.06)]
+    found += [difference("linear", quantity, side * 0.9, math.nan)]
+    figure, _ = figures.forest(found)
+    axes = figure.axes[list(results.QUANTITIES).index(quantity)]
+    low, high = axes.get_xlim()
+    edge = high if side > 0 else low
+    assert 0.1 < abs(edge) < 0.16
+    arrows = [text for text in axes.texts if text.arrow_patch is not None]
+    assert [text.get_text() for text in arrows] == ["", f"{side * 0.9:+.2g}"]
+    assert {text.xy[0] for text in arrows} == {edge}
+    places = [text.xy[1] for text in arrows]
+    assert [round(place) for place in places] == [3, 4]
+
+
+def test_titles_name_the_data_and_the_framework(make_sweep: Callable[..., Path]) -> None:
+    assert {*figures._DATA} == {*LAYOUTS, "synthetic"} - {"processed"}
+    for source, shown in (
+        ("dsb2018:/tmp/dsb2018_96", "Cell nuclei (DSB 2018)"),
+        ("drive:/tmp/DRIVE", "Retinal vessels (DRIVE)"),
+        ("kvasir:/tmp/k", "Polyps (Kvasir-SEG)"),
+        ("processed:/tmp/ACDC", "ACDC"),
+    ):
+        group = {"data": results.shown_data(source), "framework": "keras-tensorflow"}
+        assert figures.title(group) == f"{shown}, Keras on TensorFlow"
+    read = results.read(make_sweep(data="dsb2018:/tmp/a_1", activations=("sigmoid", "arctan")))
+    group = read.groups()[0]
+    drawn = [of(read, group)[0] for of in figures._OF_GROUPS.values()]
+    for figure in (*drawn, figures.forest(results.differences(read))[0]):
+        assert figure.get_suptitle().startswith("Cell nuclei (DSB 2018)")
+        assert "a_1" not in figure.get_suptitle()
 
 
 def test_an_unfinished_sweep_is_drawn_as_far_as_it_is(sweep: Path) -> None:
