@@ -13,15 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
-import typer
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from parity.extras import needs
 
-from benchmarks import contestants, figure, keras_xla, measure, report
-from parity.implementations import environment, missing
-from parity.records import write_atomically
-from segact_torch._backends import cpu
+with needs("benchmarks", "benchmarks"):
+    import torch
+    import typer
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from benchmarks import contestants, figure, keras_xla, measure, report
+    from parity.implementations import environment, missing
+    from parity.records import write_atomically
+    from segact_torch._backends import cpu
 
 SHAPE = (8, 1, 512, 512)
 QUICK_SHAPE = (2, 1, 64, 64)
@@ -208,4 +211,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with needs("benchmarks", "benchmarks"):
+        typer.run(main)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -174,10 +175,17 @@ def _write_json(
         write_atomically(path, text.encode())
 
 
+def _import_early(*modules: str) -> None:
+    """What is needed at the end: without it, no work is done in vain."""
+    for module in modules:
+        import_module(module)
+
+
 def _prepare_folder(folder: Path | None) -> None:
     """Make the folder of a report before any work is done, or refuse."""
     if folder is None:
         return
+    _import_early("jinja2", "junitparser", "matplotlib")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -419,6 +427,8 @@ def _record_function(
     _check_cases(cases)
     with _plain_errors():
         found = _evaluate_function(target, target, cases, backend, device)
+    if found.doubt:
+        print(f"segact-parity: {found.doubt}", file=sys.stderr)
     with _writing(output):
         userfunction.writer(found, device).write(output)
 
@@ -445,11 +455,12 @@ def _judge_functions(
         ]
         notes = [f"{f.name} is {targets[f.name]} ({f.framework})" for f in found]
         measurements = userfunction.compare_all(found, rtol, atol)
+        notes += userfunction.orders_that_agree(found, rtol, atol)
         if len(found) == 1 or any(choice):
             for function in found:
-                best = userfunction.nearest(function, rtol, atol, *choice)
+                best, said = userfunction.nearest_in_any_order(function, rtol, atol, *choice)
                 measurements += best.measurements
-                notes += [best.note(function.name)] if best.note(function.name) else []
+                notes += said
     notes += userfunction.losses_of_gradient(measurements)
     return Judgement([Outcome(function.name) for function in found], measurements, notes=notes)
 
@@ -524,6 +535,8 @@ def _raw_outputs(text: str) -> list[float]:
 def _check_figure(path: Path | None) -> None:
     """Refuse, before any work is done, a figure that could not be written."""
     _check_writable(path)
+    if path:
+        _import_early("matplotlib")
     if path and path.suffix.lower() not in convention_figure.SUFFIXES:
         _refuse(f"{path}: a figure is written as .png or .svg")
 

@@ -5,10 +5,13 @@ python scripts/draw_activations.py
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import torch
+from parity.extras import needs
 
-from segact_torch import get_activation
+with needs("draw_activations", "dev"):
+    import matplotlib.pyplot as plt
+    import torch
+
+    from segact_torch import get_activation
 
 # Name: line style and colour, of Okabe and Ito's palette.
 STYLES = {

@@ -10,14 +10,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
+from parity.extras import needs
 
-from parity.naming import unknown
-from parity.records import json_text, write_atomically
-from scripts.gpu import curves, page
-from scripts.gpu.plan import Plan
-from scripts.gpu.steps import FAILED, ROOT, WAITING, Result, Runner, Step
+with needs("gpu", "parity"):
+    import typer
+    from rich.console import Console
+
+    from parity.naming import unknown
+    from parity.records import json_text, write_atomically
+    from scripts.gpu import curves, page
+    from scripts.gpu.plan import Plan
+    from scripts.gpu.steps import FAILED, ROOT, WAITING, Result, Runner, Step
 
 BUDGET = 470
 """Seconds, of the eight minutes."""
@@ -144,4 +147,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with needs("gpu", "parity"):
+        typer.run(main)
