@@ -147,15 +147,15 @@ def _write(results: report.Results, path: Path | None) -> None:
 
 def main(
     device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
-    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch, pinned.")] = 2,
-    rounds: Annotated[int, typer.Option(min=3, help="How often each is measured.")] = 15,
+    threads: Annotated[int, typer.Option(min=1, help="How many threads PyTorch has.")] = 2,
+    rounds: Annotated[int, typer.Option(min=3, help="How often each loss is measured.")] = 15,
     quick: Annotated[bool, typer.Option(help="Small and few: that it runs, not how fast.")] = False,
     compiled: Annotated[bool, typer.Option(help="Measure torch.compile as well.")] = True,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there.")
     ] = None,
     figure_file: Annotated[
-        Path | None, typer.Option("--figure", help="Draw it there, as PNG or SVG by its name.")
+        Path | None, typer.Option("--figure", help="Draw the figure there, as .png or .svg.")
     ] = None,
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
 ) -> None:

@@ -79,7 +79,10 @@ _CASES_HELP = (
     f"such as tails-float32; by default {_CASES}."
 )
 _RTOL_HELP = "The relative tolerance of your own functions; by default 1e-5 in float32."
-_ATOL_HELP = "The absolute one; by default 16 rounding units of the largest entry."
+_ATOL_HELP = (
+    "The absolute tolerance of your own functions; by default 16 rounding units of the largest "
+    "entry."
+)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -223,7 +226,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     pass
@@ -263,14 +267,23 @@ def run(
     ] = None,
     implementation: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one, or mine=MODULE:NAME, your own; may be repeated."),
+        typer.Option(
+            help=f"Only this one of {', '.join(IMPLEMENTATIONS)}, or mine=MODULE:NAME, a function "
+            "of your own; may be repeated."
+        ),
     ] = None,
     cases: Annotated[str | None, typer.Option(help=_CASES_HELP)] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Hold your own function against this loss of the judge.")
+        str | None,
+        typer.Option(
+            help=f"Hold your own function against this loss of the judge: {', '.join(LOSSES)}."
+        ),
     ] = None,
     activation: Annotated[
-        str | None, typer.Option(help="Hold your own function against losses of this one.")
+        str | None,
+        typer.Option(
+            help=f"Hold your own function against losses of this one: {', '.join(ACTIVATIONS)}."
+        ),
     ] = None,
     backend: Annotated[
         Backend | None, typer.Option(help="The Keras backend of your own functions.")
@@ -288,7 +301,7 @@ def run(
     dense: Annotated[
         bool, typer.Option("--dense/--no-dense", help="Sweep a million inputs per quantity.")
     ] = True,
-    verbose: Annotated[bool, typer.Option(help="Show every pair.")] = False,
+    verbose: Annotated[bool, typer.Option(help="Show every pair of implementations.")] = False,
     markdown: Annotated[bool, typer.Option(help="Print the summary as Markdown instead.")] = False,
     require_all: Annotated[
         bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
@@ -364,7 +377,8 @@ def record(
     implementation: Annotated[
         str,
         typer.Argument(
-            help="An implementation, `reference`, or MODULE:NAME, a function of your own."
+            help=f"{', '.join(IMPLEMENTATIONS)}, `reference`, or MODULE:NAME, a function of your "
+            "own."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The record to write.")],
@@ -473,8 +487,10 @@ def _load_record(path: Path) -> Record:
 
 @app.command(name="compare")
 def compare_records(
-    left: Annotated[Path, typer.Argument(help="A record.")],
-    right: Annotated[Path, typer.Argument(help="Another, or `reference` for the shipped one.")],
+    left: Annotated[Path, typer.Argument(help="A record that record has written.")],
+    right: Annotated[
+        Path, typer.Argument(help="Another record, or `reference` for the shipped one.")
+    ],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
     ] = None,
@@ -587,7 +603,7 @@ def conventions(
 
 @app.command()
 def train(
-    steps: Annotated[int, typer.Option(help="How many steps.")] = 100,
+    steps: Annotated[int, typer.Option(help="How many steps each training has.")] = 100,
     optimizer: Annotated[
         list[str] | None,
         typer.Option(help=f"One of {', '.join(training.OPTIMIZERS)}; may be repeated."),
@@ -596,11 +612,14 @@ def train(
         list[str] | None, typer.Option(help="float32 or float64; may be repeated.")
     ] = None,
     implementation: Annotated[
-        list[str] | None, typer.Option(help="Only this one; may be repeated.")
+        list[str] | None,
+        typer.Option(help=f"Only this one of {', '.join(IMPLEMENTATIONS)}; may be repeated."),
     ] = None,
-    loss: Annotated[str, typer.Option(help="What is minimised.")] = training.Options.loss,
+    loss: Annotated[
+        str, typer.Option(help=f"The loss that is minimised: {', '.join(training.LOSSES)}.")
+    ] = training.Options.loss,
     activation: Annotated[
-        str, typer.Option(help="What makes it a probability.")
+        str, typer.Option(help=f"The output activation: {', '.join(ACTIVATIONS)}.")
     ] = training.Options.activation,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")

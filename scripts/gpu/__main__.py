@@ -12,7 +12,7 @@ from typing import Annotated
 
 from parity.extras import needs
 
-with needs("gpu", "parity"):
+with needs("gpu", "dev"):
     import typer
     from rich.console import Console
 
@@ -110,7 +110,7 @@ def main(
             envvar="SEGACT_DATA",
         ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="This step; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this step; may be repeated.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Steps side by side, but for the timed ones.")
     ] = None,
@@ -147,5 +147,5 @@ def main(
 
 
 if __name__ == "__main__":
-    with needs("gpu", "parity"):
+    with needs("gpu", "dev"):
         typer.run(main)

@@ -35,7 +35,7 @@ RUNS = [
         for name in ("cats_vs_dogs", "segmentation")
         for package in ("typer", "mpmath")
     ),
-    ("gpu", "parity", "typer", ["-m", "scripts.gpu"]),
+    ("gpu", "dev", "typer", ["-m", "scripts.gpu"]),
     ("draw_activations", "dev", "matplotlib", [f"{ROOT}/scripts/draw_activations.py"]),
     ("fit_special", "dev", "mpmath", [f"{ROOT}/scripts/fit_special.py"]),
     ("triton_resources", "dev", "triton", [f"{ROOT}/scripts/triton_resources.py"]),
