@@ -13,15 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
-import typer
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from parity.extras import needs
 
-import segact_torch
-from benchmarks import contestants, figure, keras_xla, measure, report
-from parity.implementations import environment, missing
-from parity.records import write_atomically
+with needs("benchmarks", "benchmarks"):
+    import torch
+    import typer
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    import segact_torch
+    from benchmarks import contestants, figure, keras_xla, measure, report
+    from parity.implementations import environment, missing
+    from parity.records import write_atomically
 
 SHAPE = (8, 1, 512, 512)
 QUICK_SHAPE = (2, 1, 64, 64)
@@ -144,15 +147,15 @@ def _write(results: report.Results, path: Path | None) -> None:
 
 def main(
     device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
-    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch, pinned.")] = 2,
-    rounds: Annotated[int, typer.Option(min=3, help="How often each is measured.")] = 15,
+    threads: Annotated[int, typer.Option(min=1, help="How many threads PyTorch has.")] = 2,
+    rounds: Annotated[int, typer.Option(min=3, help="How often each loss is measured.")] = 15,
     quick: Annotated[bool, typer.Option(help="Small and few: that it runs, not how fast.")] = False,
     compiled: Annotated[bool, typer.Option(help="Measure torch.compile as well.")] = True,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there.")
     ] = None,
     figure_file: Annotated[
-        Path | None, typer.Option("--figure", help="Draw it there, as PNG or SVG by its name.")
+        Path | None, typer.Option("--figure", help="Draw the figure there, as .png or .svg.")
     ] = None,
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
 ) -> None:
@@ -208,4 +211,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with needs("benchmarks", "benchmarks"):
+        typer.run(main)

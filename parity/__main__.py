@@ -1,6 +1,15 @@
 """`python -m parity` is `segact-parity`."""
 
-from parity.cli import main
+from parity.extras import needs
+
+
+def main() -> None:
+    """The console script."""
+    with needs("segact-parity", "parity"):
+        from parity import cli
+
+        cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -21,6 +21,7 @@ from parity.difference import (
 from parity.engines import Evaluation
 from parity.functions import as_function
 from parity.inputs import Array, case_inputs
+from parity.signatures import KNOWN, Order, read
 
 _NAMES = ("x", "y", "w")
 
@@ -130,7 +131,9 @@ def _cases(inputs: Any) -> dict[str, dict[str, Array]]:
     """The inputs by case: the judge's own sets, or what was given, under no name."""
     if isinstance(inputs, str):
         return case_inputs(inputs)
-    if not isinstance(inputs, Mapping):
+    if isinstance(inputs, Mapping):
+        inputs = _outputs_first({str(name): value for name, value in inputs.items()})
+    else:
         if not isinstance(inputs, Sequence):
             raise TypeError(
                 f"inputs is {type(inputs).__name__}; wanted a list of arrays, a mapping from names "
@@ -140,7 +143,15 @@ def _cases(inputs: Any) -> dict[str, dict[str, Array]]:
         inputs = dict(zip((*_NAMES, *more), inputs, strict=False))
     if not inputs:
         raise ValueError("inputs is empty; wanted at least one array")
-    return {"": {str(name): _as_array(name, value) for name, value in inputs.items()}}
+    return {"": {name: _as_array(name, value) for name, value in inputs.items()}}
+
+
+def _outputs_first(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Named inputs, in the order that functions are given them: targets that come first move."""
+    names = list(inputs)
+    if read(names) == (True, True):
+        names[:2] = names[1], names[0]
+    return {name: inputs[name] for name in names}
 
 
 def _wanted(gradients: Any, arrays: dict[str, Array]) -> list[str]:
@@ -231,7 +242,23 @@ def _add_causes(found: Parity, evaluated: _Evaluated, functions: Sequence[Any]) 
             for value, gradients in (evaluated.evaluations[i] for i in pair)
         )
         if len(left) == len(right):
-            found.causes[names] = likely_causes(names, calls, given, (left, right))
+            orders = [_order(functions[i]) for i in pair]
+            found.causes[names] = likely_causes(names, calls, given, (left, right), orders)
+
+
+def _order(function: Any) -> Order:
+    """How the parameters of a function, or of what acts as one, were read."""
+    found = getattr(function, "order", None)
+    return found if isinstance(found, Order) else KNOWN
+
+
+def _add_doubts(found: Parity, labels: Sequence[str], functions: Sequence[Any]) -> None:
+    """Of those that differ: which were read in an order that their parameters do not say."""
+    differing = {name for check in found.checks if not check.passed for name in check.names}
+    for label, function in zip(labels, functions, strict=True):
+        doubt = _order(function).doubt(label)
+        if doubt and label in differing:
+            found.notes.append(doubt)
 
 
 @watched
@@ -261,8 +288,10 @@ def assert_parity(
             and w in messages, or a mapping from names to arrays. Or the name of the judge's cases:
             "segmentation", "classification", "volumes", "tails", "predictions" (see
             `parity.inputs.case_inputs`). Outputs come first and targets second; a function
-            whose first parameter is called y_true, target, label or the like, such as any Keras
-            loss, gets them the other way round.
+            whose parameters are called the other way round (y_true, target, label or the like
+            first), such as any Keras loss, gets them so, and in a mapping the names say which is
+            which. Where the names do not say, as in f(a, b), the outputs come first, and the
+            message says so if the functions differ: `parity.Function(..., targets_first=True)`.
         gradients: names of inputs; None is the first one, [] is none. A value that is no single
             number is weighted element by element with seeded numbers, then summed.
         rtol, atol: an element misses where its error exceeds atol + rtol times its magnitude.
@@ -284,6 +313,7 @@ def assert_parity(
     found = Parity(" and ".join(labels))
     if len(able) < 2:
         found.notes.append("values alone were compared: NumPy has no gradients")
+    several = False
     for case, arrays in _cases(inputs).items():
         wanted = _wanted(gradients, arrays)
         if gradients is not None and wanted and len(able) < 2:
@@ -305,5 +335,8 @@ def assert_parity(
                 found.notes = [*dict.fromkeys([*found.notes, words])]
             found.checks += checks
         _add_causes(found, evaluated, made)
+        several = several or len(arrays) > 1
+    if several:
+        _add_doubts(found, labels, made)
     settle(Finding(found.what, found.passed, found.worst, found.message()))
     return found

@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +28,7 @@ from parity.engines import Evaluation
 from parity.functions import Function, as_function, load_target, target_of
 from parity.inputs import Array
 from parity.naming import unknown
+from parity.signatures import KNOWN, Order
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -144,8 +145,9 @@ class Server:
                 return file["value"], gradients
 
     def describe(self, target: str, keywords: dict[str, Any]) -> dict[str, Any]:
-        """The `framework` and `name` of the function at `target`, and Keras's `backend`."""
-        return self.ask(target=target, keywords=keywords)
+        """Of the function at `target`: `framework`, `name`, `order`, and Keras's `backend`."""
+        found = self.ask(target=target, keywords=keywords)
+        return found | {"order": Order(**found["order"])}
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class RemoteFunction:
     framework: str
     name: str
     keywords: dict[str, Any] = field(default_factory=dict)
+    order: Order = KNOWN
 
     def evaluate(
         self, arrays: Sequence[Array], wanted: Sequence[int] = (), device: str = "cpu"
@@ -211,9 +214,8 @@ def run_in_backend(
         found = server.describe(path, keywords)
     except (RemoteError, TargetError) as error:
         raise ValueError(f"with Keras on {backend}: {error}") from None
-    return RemoteFunction(
-        path, server, found["framework"], name or f"{found['name']} on {backend}", keywords
-    )
+    name = name or f"{found['name']} on {backend}"
+    return RemoteFunction(path, server, found["framework"], name, keywords, found["order"])
 
 
 def _load(request: dict[str, Any], functions: dict[str, Function]) -> Function:
@@ -237,10 +239,11 @@ def _answer(request: dict[str, Any], functions: dict[str, Function]) -> dict[str
         if device != "cpu" and hasattr(function.call, "to"):  # a PyTorch module
             function.call.to(device)
         value, gradients = function.evaluate(arrays, request["wanted"], device)
-        found = {f"gradient_{i}": g for i, g in enumerate(gradients) if g is not None}
-        made: dict[str, Any] = {"value": value, **found}
+        made: dict[str, Any] = {"value": value}
+        made |= {f"gradient_{i}": g for i, g in enumerate(gradients) if g is not None}
         np.savez(request["output"], **made)
-    return {"framework": function.framework, "name": function.name, "backend": function.backend}
+    found = {"framework": function.framework, "name": function.name, "backend": function.backend}
+    return found | {"order": asdict(function.order)}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from parity.engines import Evaluation
 from parity.inputs import Array
+from parity.signatures import Order
 
 _NEAR = 1e-3
 """What agrees to this after a change was the cause; the other differences may be rounding."""
@@ -18,6 +19,7 @@ _CLIP = 15.0
 """Raw outputs up to this are not clipped where a probability is at 1e-7."""
 Values = tuple[Array, ...]
 Evaluate = Callable[[Sequence[Array]], Evaluation]
+_SWAPPED = "gets its first two inputs the other way round"
 
 
 def _close(one: Array, two: Array) -> bool:
@@ -56,17 +58,25 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _changed(
-    names: tuple[str, str], calls: Sequence[Evaluate], arrays: Sequence[Array]
+    names: tuple[str, str],
+    calls: Sequence[Evaluate],
+    arrays: Sequence[Array],
+    orders: Sequence[Order],
 ) -> list[str]:
-    """What would have to be given to one of them for the two to agree in value."""
+    """What would have to be given to one of them for the two to agree in value.
+
+    Two that agree when one is given its inputs the other way round agree when the other is: then
+    it is the one that is meant whose parameters do not say which comes first.
+    """
     x, y, *others = arrays
     trials = {
-        "gets its first two inputs the other way round": [y, x, *others],
+        _SWAPPED: [y, x, *others],
         "gets sigmoid(x): it takes probabilities, the other raw outputs": [_sigmoid(x), y, *others],
     }
     found = []
+    unsure = [i for i in (0, 1) if not orders[i].certain]
     for words, changed in trials.items():
-        for i in (0, 1):
+        for i in (unsure or (0, 1)) if words == _SWAPPED else (0, 1):
             try:
                 with np.errstate(all="ignore"):
                     (again, _), (other, _) = calls[i](changed), calls[1 - i](arrays)
@@ -95,10 +105,12 @@ def likely_causes(
     calls: Sequence[Evaluate],
     arrays: Sequence[Array],
     results: tuple[Values, Values],
+    orders: Sequence[Order],
 ) -> list[str]:
     """What may be wrong between two losses of (x, y, ...); empty if no trial succeeds.
 
-    `calls` evaluate them; `results` are their values and perhaps gradients.
+    `calls` evaluate them; `results` are their values and perhaps gradients; `orders` say how their
+    parameters were read.
     """
     ratio = _ratio(names, arrays[0], *results)
     if ratio:
@@ -106,7 +118,7 @@ def likely_causes(
     if len(arrays) < 2 or not all(_is_float(array) for array in arrays[:2]):
         return []
     clipped = _clipped(arrays[0], *results)
-    return [clipped] if clipped else _changed(names, calls, arrays)
+    return [clipped] if clipped else _changed(names, calls, arrays, orders)
 
 
 def _is_float(array: Any) -> bool:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -78,7 +79,10 @@ _CASES_HELP = (
     f"such as tails-float32; by default {_CASES}."
 )
 _RTOL_HELP = "The relative tolerance of your own functions; by default 1e-5 in float32."
-_ATOL_HELP = "The absolute one; by default 16 rounding units of the largest entry."
+_ATOL_HELP = (
+    "The absolute tolerance of your own functions; by default 16 rounding units of the largest "
+    "entry."
+)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -174,10 +178,17 @@ def _write_json(
         write_atomically(path, text.encode())
 
 
+def _import_early(*modules: str) -> None:
+    """What is needed at the end: without it, no work is done in vain."""
+    for module in modules:
+        import_module(module)
+
+
 def _prepare_folder(folder: Path | None) -> None:
     """Make the folder of a report before any work is done, or refuse."""
     if folder is None:
         return
+    _import_early("jinja2", "junitparser", "matplotlib")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -215,7 +226,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     pass
@@ -255,14 +267,23 @@ def run(
     ] = None,
     implementation: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one, or mine=MODULE:NAME, your own; may be repeated."),
+        typer.Option(
+            help=f"Only this one of {', '.join(IMPLEMENTATIONS)}, or mine=MODULE:NAME, a function "
+            "of your own; may be repeated."
+        ),
     ] = None,
     cases: Annotated[str | None, typer.Option(help=_CASES_HELP)] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Hold your own function against this loss of the judge.")
+        str | None,
+        typer.Option(
+            help=f"Hold your own function against this loss of the judge: {', '.join(LOSSES)}."
+        ),
     ] = None,
     activation: Annotated[
-        str | None, typer.Option(help="Hold your own function against losses of this one.")
+        str | None,
+        typer.Option(
+            help=f"Hold your own function against losses of this one: {', '.join(ACTIVATIONS)}."
+        ),
     ] = None,
     backend: Annotated[
         Backend | None, typer.Option(help="The Keras backend of your own functions.")
@@ -280,7 +301,7 @@ def run(
     dense: Annotated[
         bool, typer.Option("--dense/--no-dense", help="Sweep a million inputs per quantity.")
     ] = True,
-    verbose: Annotated[bool, typer.Option(help="Show every pair.")] = False,
+    verbose: Annotated[bool, typer.Option(help="Show every pair of implementations.")] = False,
     markdown: Annotated[bool, typer.Option(help="Print the summary as Markdown instead.")] = False,
     require_all: Annotated[
         bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
@@ -356,7 +377,8 @@ def record(
     implementation: Annotated[
         str,
         typer.Argument(
-            help="An implementation, `reference`, or MODULE:NAME, a function of your own."
+            help=f"{', '.join(IMPLEMENTATIONS)}, `reference`, or MODULE:NAME, a function of your "
+            "own."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The record to write.")],
@@ -419,6 +441,8 @@ def _record_function(
     _check_cases(cases)
     with _plain_errors():
         found = _evaluate_function(target, target, cases, backend, device)
+    if found.doubt:
+        print(f"segact-parity: {found.doubt}", file=sys.stderr)
     with _writing(output):
         userfunction.writer(found, device).write(output)
 
@@ -445,11 +469,12 @@ def _judge_functions(
         ]
         notes = [f"{f.name} is {targets[f.name]} ({f.framework})" for f in found]
         measurements = userfunction.compare_all(found, rtol, atol)
+        notes += userfunction.orders_that_agree(found, rtol, atol)
         if len(found) == 1 or any(choice):
             for function in found:
-                best = userfunction.nearest(function, rtol, atol, *choice)
+                best, said = userfunction.nearest_in_any_order(function, rtol, atol, *choice)
                 measurements += best.measurements
-                notes += [best.note(function.name)] if best.note(function.name) else []
+                notes += said
     notes += userfunction.losses_of_gradient(measurements)
     return Judgement([Outcome(function.name) for function in found], measurements, notes=notes)
 
@@ -462,8 +487,10 @@ def _load_record(path: Path) -> Record:
 
 @app.command(name="compare")
 def compare_records(
-    left: Annotated[Path, typer.Argument(help="A record.")],
-    right: Annotated[Path, typer.Argument(help="Another, or `reference` for the shipped one.")],
+    left: Annotated[Path, typer.Argument(help="A record that record has written.")],
+    right: Annotated[
+        Path, typer.Argument(help="Another record, or `reference` for the shipped one.")
+    ],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
     ] = None,
@@ -524,6 +551,8 @@ def _raw_outputs(text: str) -> list[float]:
 def _check_figure(path: Path | None) -> None:
     """Refuse, before any work is done, a figure that could not be written."""
     _check_writable(path)
+    if path:
+        _import_early("matplotlib")
     if path and path.suffix.lower() not in convention_figure.SUFFIXES:
         _refuse(f"{path}: a figure is written as .png or .svg")
 
@@ -574,7 +603,7 @@ def conventions(
 
 @app.command()
 def train(
-    steps: Annotated[int, typer.Option(help="How many steps.")] = 100,
+    steps: Annotated[int, typer.Option(help="How many steps each training has.")] = 100,
     optimizer: Annotated[
         list[str] | None,
         typer.Option(help=f"One of {', '.join(training.OPTIMIZERS)}; may be repeated."),
@@ -583,11 +612,14 @@ def train(
         list[str] | None, typer.Option(help="float32 or float64; may be repeated.")
     ] = None,
     implementation: Annotated[
-        list[str] | None, typer.Option(help="Only this one; may be repeated.")
+        list[str] | None,
+        typer.Option(help=f"Only this one of {', '.join(IMPLEMENTATIONS)}; may be repeated."),
     ] = None,
-    loss: Annotated[str, typer.Option(help="What is minimised.")] = training.Options.loss,
+    loss: Annotated[
+        str, typer.Option(help=f"The loss that is minimised: {', '.join(training.LOSSES)}.")
+    ] = training.Options.loss,
     activation: Annotated[
-        str, typer.Option(help="What makes it a probability.")
+        str, typer.Option(help=f"The output activation: {', '.join(ACTIVATIONS)}.")
     ] = training.Options.activation,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything there; - is standard output.")

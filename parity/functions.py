@@ -13,7 +13,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -22,7 +21,8 @@ import numpy as np
 
 from parity.engines import ENGINES, Evaluation, check_device
 from parity.inputs import SEED, Array
-from parity.naming import unknown
+from parity.naming import nearest, unknown
+from parity.signatures import Order, order
 
 FRAMEWORKS = ("torch", "keras", "tensorflow", "jax", "numpy")
 
@@ -35,8 +35,6 @@ _PACKAGES = {
     **dict.fromkeys(("jax", "jaxlib", "optax", "flax", "equinox"), "jax"),
     **dict.fromkeys(("numpy", "scipy", "sklearn"), "numpy"),
 }
-_TARGETS = ("y_true", "target", "targets", "label", "labels", "y", "mask", "masks", "ground_truth")
-"""What parameters are called that take targets."""
 _DEPTH = 4
 """How many calls deep a function's names are followed."""
 
@@ -56,17 +54,22 @@ class Function:
 
     `framework`: one of `FRAMEWORKS`; "keras" is Keras on the backend that it runs on here. `name`
     is what messages call it. Where `targets_first`, the second array is given first, as Keras's
-    losses take it.
+    losses take it; None reads that from what the first two parameters are called.
     """
 
     call: Callable[..., Any]
     framework: str
     name: str
-    targets_first: bool = False
+    targets_first: bool | None = None
 
     def __post_init__(self) -> None:
         if self.framework not in FRAMEWORKS:
             raise ValueError(unknown("framework", self.framework, FRAMEWORKS))
+
+    @property
+    def order(self) -> Order:
+        """In which order the first two arrays are given."""
+        return order(self.call, self.targets_first)
 
     @property
     def _engine(self) -> str:
@@ -94,17 +97,24 @@ class Function:
         that says whose it is.
         """
 
+        order = self.order
+
+        def given(values: Sequence[Any]) -> Sequence[Any]:
+            if order.targets_first and len(values) > 1:
+                return (values[1], values[0], *values[2:])
+            return values
+
         def call(*tensors: Any) -> Any:
-            if self.targets_first and len(tensors) > 1:
-                tensors = (tensors[1], tensors[0], *tensors[2:])
-            return self.call(*tensors)
+            return self.call(*given(tensors))
 
         try:
             check_device(self._engine, device)
             return ENGINES[self._engine](call, arrays, wanted, direction, device)
         except Exception as error:
-            shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+            shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in given(arrays))
             error.add_note(f"in {self.name} ({self.framework}), given {shapes}")
+            if len(arrays) > 1 and not order.certain:
+                error.add_note(order.doubt(self.name))
             raise
 
 
@@ -205,15 +215,6 @@ def _name(thing: Any) -> str:
     return "lambda" if name == "<lambda>" else str(name)
 
 
-def _takes_targets_first(thing: Callable[..., Any]) -> bool:
-    """Whether its first parameter is called like targets and its second is not."""
-    try:
-        parameters = list(inspect.signature(thing).parameters)
-    except (TypeError, ValueError):  # built in, or without a signature
-        return False
-    return len(parameters) > 1 and parameters[0] in _TARGETS and parameters[1] not in _TARGETS
-
-
 def as_function(thing: Any, name: str = "") -> Any:
     """A callable as a `Function`; one that is a `Function` already (or acts as one) is returned.
 
@@ -226,7 +227,7 @@ def as_function(thing: Any, name: str = "") -> Any:
     name = name or _name(thing)
     if isinstance(thing, type):
         raise TypeError(f"{name} is a class; wanted an instance, {name}(...)")
-    return Function(thing, _framework(thing, name), name, _takes_targets_first(thing))
+    return Function(thing, _framework(thing, name), name)
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -262,7 +263,7 @@ def load_target(target: str, keywords: dict[str, Any] | None = None) -> Any:
 
     A class is constructed with the keywords, and anything else gets them at every call; they may
     also stand behind the name, as literals: `mypkg.losses:focal(gamma=1.5)`. Raises `ValueError` if
-    there is no such module or name, or it cannot be called.
+    there is no such module or name, it cannot be called, or takes no such keyword.
     """
     path, keywords = _split_keywords(target, keywords or {})
     module_name, colon, attribute = path.rpartition(":")
@@ -282,17 +283,32 @@ def load_target(target: str, keywords: dict[str, Any] | None = None) -> Any:
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = get_close_matches(part, dir(found), 1, 0.6)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest(part, dir(found))
+            hint = f"; did you mean {near}?" if near else ""
             raise ValueError(f"{target}: {module_name} has no {part}{hint}")
         found = getattr(found, part)
     if isinstance(found, Function) and not keywords:
         return found
     if not callable(found):
         raise ValueError(f"{target}: {attribute} cannot be called; it is {type(found).__name__}")
+    _check_keywords(target, found, keywords)
     if isinstance(found, type):
         return found(**keywords)
     return functools.partial(found, **keywords) if keywords else found
+
+
+def _check_keywords(target: str, thing: Callable[..., Any], keywords: dict[str, Any]) -> None:
+    """Raises `ValueError` for a keyword that a callable does not take, where its signature says."""
+    try:
+        found = inspect.signature(thing).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if any(p.kind == p.VAR_KEYWORD for p in found):
+        return
+    known = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for keyword in keywords:
+        if keyword not in known:
+            raise ValueError(f"{target}: {unknown('keyword', keyword, known)}")
 
 
 def target_of(function: Callable[..., Any]) -> str:

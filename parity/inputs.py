@@ -8,11 +8,14 @@ batch of volumes.
 from functools import cache
 from typing import Any
 
-import mpmath as mp
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.extras import imports_of
 from parity.naming import unknown
+
+with imports_of("parity", "parity"):
+    import mpmath as mp
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from parity.extras import advice
+
 
 class Parity:
     """What the fixture gives: `parity(f, g, inputs=...)` is `assert_parity`, and so on."""
@@ -44,12 +46,33 @@ def parity() -> Parity:
 
     `parity.model(keras_model, torch_model, x)`; `parity.run_in_backend("jax", "mypkg:loss")`.
     """
+    words = ""
+    try:
+        importlib.import_module("parity.assertions")
+    except ModuleNotFoundError as error:
+        words = advice(error, "parity")
+        if not words:
+            raise
+    if words:
+        pytest.fail(f"the fixture parity: {words}", pytrace=False)
     return Parity()
 
 
 def _plain(value: float) -> float | str:
     """A number as JSON has it."""
     return float(value) if math.isfinite(value) else str(value)
+
+
+def _passed_parity(call: Any) -> bool:
+    """Whether an error came through the package, as that of `parity.weights.copy`."""
+    if not call.excinfo:
+        return False
+    modules = [entry.frame.f_globals.get("__name__") for entry in call.excinfo.traceback]
+    error = call.excinfo.value
+    while error is not None:
+        modules += [kind.__module__ for kind in type(error).__mro__]
+        error = error.__cause__ or error.__context__
+    return "parity" in {str(name).partition(".")[0] for name in modules}
 
 
 class Report:
@@ -85,7 +108,7 @@ class Report:
         for finding in mine:
             if expected and not finding["passed"]:
                 finding |= {"passed": True, "what": f"{finding['what']}, as expected"}
-        uses = mine or "parity" in getattr(item, "fixturenames", ())
+        uses = mine or "parity" in getattr(item, "fixturenames", ()) or _passed_parity(call)
         if report.failed and uses and all(finding["passed"] for finding in mine):
             words = call.excinfo.exconly() if call.excinfo else "failed"
             blank = dict.fromkeys(("share", "needed_rtol", "rtol", "atol"))
@@ -105,6 +128,7 @@ class Report:
         finally:
             observers.remove(self.observe)
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a process of pytest-xdist found."""
         self.findings += getattr(node, "workeroutput", {}).get("segact_parity", [])
@@ -144,8 +168,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder.exists() and not folder.is_dir():
         raise pytest.UsageError(f"--parity-report {folder}: wanted a folder, it is a file")
     try:
-        importlib.import_module("parity.page")
+        for module in ("parity.page", "jinja2", "junitparser"):
+            importlib.import_module(module)
     except ModuleNotFoundError as error:
-        wanted = "pip install 'segact[parity]'"
-        raise pytest.UsageError(f"--parity-report: {error.name} is missing; {wanted}") from error
+        words = advice(error, "parity")
+        if not words:
+            raise
+        raise pytest.UsageError(f"--parity-report: {words}") from error
     config.pluginmanager.register(Report(folder.resolve()), "segact-parity-report")

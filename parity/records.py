@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from parity.cases import Case
+from parity.extras import imports_of
 from parity.inputs import SEED, Array, Inputs
+
+with imports_of("parity", "parity"):
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import save
 
 FORMAT = "1"
 STANDARD = "standard"

@@ -12,7 +12,7 @@ from itertools import combinations, product
 import numpy as np
 
 from parity import oracle
-from parity.backends import Server
+from parity.backends import RemoteError, Server
 from parity.cases import (
     ACTIVATIONS,
     CONVENTIONS,
@@ -27,6 +27,7 @@ from parity.difference import Difference, difference, lowest_precision
 from parity.functions import direction
 from parity.inputs import Array, Inputs, case_inputs
 from parity.records import Record, RecordError, RecordWriter
+from parity.signatures import KNOWN, Order
 
 _SPECIAL = ("weight", "ignore_index")
 """Options that need arrays or targets of their own, which a user's function does not get."""
@@ -48,17 +49,28 @@ class FunctionError(ValueError):
 
 @dataclass
 class Evaluated:
-    """What a function gave on every input set."""
+    """What a function gave on every input set.
+
+    `order` says how its parameters were read; where that is not certain, `other` is what it gave
+    with its first two inputs the other way round, if anything.
+    """
 
     name: str
     cases: str
     inputs: dict[str, Inputs]
     results: Results = field(default_factory=dict)
     framework: str = ""
+    order: Order = KNOWN
+    other: "Evaluated | None" = None
+
+    @property
+    def doubt(self) -> str:
+        """What was assumed of the order of its parameters, in words; empty if nothing was."""
+        return self.order.doubt(self.name)
 
 
 def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
-    """Run the function at `target` on the input sets; the gradient is that in its first input.
+    """Run the function at `target` on the input sets; the gradient is that in the outputs.
 
     Raises `backends.TargetError` if there is none, `backends.RemoteError` if it fails, with what it
     said, and `FunctionError` where a Keras backend is asked for and the function is of another
@@ -69,11 +81,37 @@ def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
     found.framework = " on ".join(filter(None, (described["framework"], described["backend"])))
     if server.backend and not described["backend"]:
         raise FunctionError(f"{target} is of {found.framework}; --backend goes with one of Keras")
-    for set_name, inputs in found.inputs.items():
-        value, (gradient,) = server.evaluate(target, {}, list(inputs.values()), [0])
-        found.results[set_name] = {"value": value}
+    found.order = order = described["order"]
+    if order.certain:
+        found.results = _results(target, found.inputs, server)
+        return found
+    orders = found, replace(found, order=replace(order, targets_first=not order.targets_first))
+    able, errors = [], []
+    for one, swapped in zip(orders, (False, True), strict=True):
+        try:  # it need not take both
+            one.results = _results(target, found.inputs, server, swapped)
+            able.append(one)
+        except RemoteError as error:
+            errors.append(error)
+    if not able:
+        raise errors[0]
+    able[0].other = able[1] if len(able) > 1 else None
+    return able[0]
+
+
+def _results(
+    target: str, input_sets: dict[str, Inputs], server: Server, swapped: bool = False
+) -> Results:
+    """Value and gradient on every input set; `swapped`: the first two inputs the other way."""
+    found: Results = {}
+    for set_name, inputs in input_sets.items():
+        arrays = list(inputs.values())
+        if swapped:
+            arrays[:2] = arrays[1], arrays[0]
+        value, (gradient,) = server.evaluate(target, {}, arrays, [1 if swapped else 0])
+        found[set_name] = {"value": value}
         if gradient is not None:
-            found.results[set_name]["grad_x"] = gradient
+            found[set_name]["grad_x"] = gradient
     return found
 
 
@@ -179,6 +217,21 @@ def compare_all(
     """Every pair."""
     pairs = combinations(functions, 2)
     return [m for left, right in pairs for m in compare_pair(left, right, rtol, atol)]
+
+
+def orders_that_agree(
+    functions: list[Evaluated], rtol: float | None, atol: float | None
+) -> list[str]:
+    """Of pairs that differ: what was assumed of parameters, and where the other order agrees."""
+    found = []
+    for left, right in combinations(functions, 2):
+        if all(m.passed for m in compare_pair(left, right, rtol, atol)):
+            continue
+        for one, two in ((left, right), (right, left)):
+            found += [one.doubt] if one.doubt else []
+            if one.other and all(m.passed for m in compare_pair(one.other, two, rtol, atol)):
+                found.append(f"{left.name} and {right.name} agree if {one.name} is given them so")
+    return list(dict.fromkeys(found))
 
 
 def compare_records(
@@ -340,3 +393,24 @@ def nearest(
     best = min(found, key=lambda f: (max(f.typical, _SAME), f.value))
     scaled = min(found, key=lambda f: (max(f.scaled, _SAME), f.typical))
     return scaled if best.typical >= _NEAR and scaled.scaled < _NEAR / 100 else best
+
+
+def nearest_in_any_order(
+    function: Evaluated,
+    rtol: float | None,
+    atol: float | None,
+    loss: str | None = None,
+    activation: str | None = None,
+) -> tuple[Nearest, list[str]]:
+    """What is `nearest`, and what is to be said of it.
+
+    A function whose parameters do not say which takes the targets is held against the losses both
+    ways, and the order in which it is one of them is its own.
+    """
+    best = nearest(function, rtol, atol, loss, activation)
+    if best.note(function.name) and function.other:
+        again = nearest(function.other, rtol, atol, loss, activation)
+        if again.typical < _NEAR:
+            function, best = function.other, again
+    notes = [best.note(function.name), function.doubt]
+    return best, [note for note in notes if note]

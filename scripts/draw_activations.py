@@ -5,11 +5,14 @@ python scripts/draw_activations.py
 
 from pathlib import Path
 
-import torch
-from matplotlib.figure import Figure
+from parity.extras import needs
 
-from parity.palette import ACTIVATIONS
-from segact_torch import get_activation
+with needs("draw_activations", "dev"):
+    import torch
+    from matplotlib.figure import Figure
+
+    from parity.palette import ACTIVATIONS
+    from segact_torch import get_activation
 
 # Where each log tail is named.
 NAMES = {

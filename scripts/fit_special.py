@@ -21,7 +21,10 @@ with its worst error. With Q the upper tail of the standard normal:
 - `TAN`: (tan(s) / s - 1) / s^2 over s^2 <= (pi / 4)^2.
 """
 
-import mpmath as mp
+from parity.extras import needs
+
+with needs("fit_special", "dev"):
+    import mpmath as mp
 
 mp.mp.dps = 60
 HALF = mp.mpf(1) / 2

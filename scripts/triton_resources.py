@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import triton
-import triton.backends.nvidia
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from parity.extras import needs
 
-from segact_torch._backends.triton import kernels
-from segact_torch._backends.triton import launch as backend
+with needs("triton_resources", "dev"):
+    import triton
+    import triton.backends.nvidia
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from segact_torch._backends.triton import kernels
+    from segact_torch._backends.triton import launch as backend
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -22,7 +22,6 @@ differentiable twice, with analytic first derivatives. All is written in `keras.
 TensorFlow, JAX and torch backends.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +32,8 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
+from segact_tf._definitions import same
+from segact_tf._names import unknown
 
 __all__ = [
     "Activation",
@@ -705,7 +706,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:
-        ValueError: an unknown name; the message has the nearest known one.
+        ValueError: an unknown name; the message has the known ones, and the nearest if it is near.
         TypeError: neither a name nor an activation, or params together with an activation.
 
     >>> get_activation("linear", axis=(1, 2, 3))
@@ -721,11 +722,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
             "register_activation makes an Activation of a function"
         )
     if activation not in _REGISTRY:
-        near = difflib.get_close_matches(activation, _REGISTRY, n=1, cutoff=0.0)[0]
-        known = ", ".join(_REGISTRY)
-        raise ValueError(
-            f"unknown activation {activation!r}; did you mean {near!r}? Known: {known}"
-        )
+        raise ValueError(unknown("activation", activation, _REGISTRY))
     return _REGISTRY[activation](**params)
 
 
@@ -737,10 +734,14 @@ def register_activation(
     symmetric: bool = False,
     pdf: Function | None = None,
     ppf: Function | None = None,
+    replace: bool = False,
 ) -> Activation:
     """Make an activation of your own known by name, and return it.
 
     The functions are elementwise, on float32 or float64 tensors, and differentiated as they are.
+    The same definition may be registered again, as when a notebook's cell is run twice. What holds
+    the activation, such as a loss, can be pickled only if the functions can: those at the top of a
+    module, not lambdas, nor functions inside of another.
 
     Args:
         name: how `get_activation` and the losses find it.
@@ -750,24 +751,36 @@ def register_activation(
         symmetric: F(-x) = 1 - F(x). Then sf(x) = cdf(-x) and logsf(x) = logcdf(-x); otherwise
             sf = 1 - cdf, and logsf is its clamped logarithm.
         pdf: F'(x), and ppf: the inverse of F, for those who call them; no loss does.
+        replace: take the name from another definition; losses that hold that one keep it.
 
     Raises:
-        ValueError: the name is taken.
-        TypeError: cdf or logcdf cannot be called.
+        ValueError: another definition has the name, or it is that of one of the seven.
+        TypeError: the name is no text, or one of the functions cannot be called.
 
     >>> gumbel = register_activation("gumbel", lambda x: ops.exp(-ops.exp(-x)),
     ...                              lambda x: -ops.exp(-x))
     >>> round(float(gumbel.logcdf(-3.0)), 4)
     -20.0855
     """
-    if name in _REGISTRY:
-        raise ValueError(f"activation {name!r} is already registered")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be text, got {name!r}")
     for argument, function in (("cdf", cdf), ("logcdf", logcdf), ("pdf", pdf), ("ppf", ppf)):
         if not callable(function) and (function is not None or argument == "cdf"):
             raise TypeError(f"{argument} must be a function of a tensor, got {function!r}")
-    _REGISTRY[name] = partial(
+    make = partial(
         _Custom, name=name, cdf=cdf, logcdf=logcdf, symmetric=symmetric, pdf=pdf, ppf=ppf
     )
+    known = _REGISTRY.get(name, make)
+    if not isinstance(known, partial):
+        raise ValueError(f"name is that of one of the seven activations, got {name!r}")
+    if not same(known, make):
+        if not replace:
+            raise ValueError(
+                f"activation {name!r} is already registered with another definition; "
+                "replace=True replaces it"
+            )
+        known = make
+    _REGISTRY[name] = known
     return get_activation(name)
 
 

@@ -32,7 +32,6 @@ k and 1 - p are rounded to the dtype of p, as the frameworks do: in float32 1 - 
 1 - 1.192e-7, and Keras's largest loss 15.9424 for label 0 but 16.1181 for label 1.
 """
 
-import difflib
 from typing import Any
 
 import keras
@@ -40,6 +39,7 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _special
+from segact_tf._names import unknown
 from segact_tf.activations import Activation, _elementwise, get_activation
 
 __all__ = ["CONVENTIONS", "Convention", "get_convention"]
@@ -259,9 +259,7 @@ def get_convention(name: str) -> Convention:
         return _KNOWN[name]
     if name == "exact":
         raise ValueError("convention='exact' goes with raw outputs: say from_logits=True")
-    known = ", ".join(CONVENTIONS)
-    near = difflib.get_close_matches(str(name), CONVENTIONS, n=1, cutoff=0.0)[0]
-    raise ValueError(f"unknown convention {name!r}; did you mean {near!r}? Known: {known}")
+    raise ValueError(unknown("convention", name, CONVENTIONS))
 
 
 def distribution(

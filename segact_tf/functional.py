@@ -51,10 +51,11 @@ The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_e
 
 They return the loss of each of these groups: of shape (), (N,), (C,) or (N, C). A group that is
 left out as a whole, by `ignore_index` or `mask`, has a loss of 0 and does not count in the mean:
-the losses of the others are scaled, so that Keras's mean over all comes out right. Without any
-target,
-a group has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output when smooth = 0, and
-0 where the denominator is 0 (or below the smallest normal number). `lovasz` is the largest error.
+the losses of the others are scaled, so that Keras's mean over all comes out right.
+
+Without any target, a group has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output
+when smooth = 0, without a gradient, and 0 where the denominator is 0 (or below the smallest normal
+number). `lovasz` is the largest error.
 
 In `compile(loss=...)`, take the classes: what a function returns Keras weighs itself, after the
 sums.
@@ -234,7 +235,8 @@ def dice(
     Computed as (FP + FN) / (2 TP + FP + FN + smooth) from the sums of `tversky`.
 
     Args:
-        smooth: >= 0, added to numerator and denominator of the overlap.
+        smooth: >= 0, added to numerator and denominator of the overlap. 0 gives a group without
+            any target a loss of 1 and no gradient.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.
 
@@ -268,7 +270,8 @@ def jaccard(
     Computed as (FP + FN) / (TP + FP + FN + smooth) from the sums of `tversky`.
 
     Args:
-        smooth: >= 0, added to intersection and union.
+        smooth: >= 0, added to intersection and union. 0 gives a group without
+            any target a loss of 1 and no gradient.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.
 
@@ -310,7 +313,8 @@ def tversky(
         alpha: the weight of false positives, >= 0.
         beta: the weight of false negatives, >= 0. (Up to Keras 3.15 `keras.losses.Tversky`
             has the two the other way round, against its own documentation.)
-        smooth: >= 0, added to numerator and denominator of the index.
+        smooth: >= 0, added to numerator and denominator of the index. 0 gives a group without
+            any target a loss of 1 and no gradient.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.
 
@@ -353,7 +357,8 @@ def focal_tversky(
         beta: the weight of false negatives, >= 0 (alpha in the paper).
         gamma: > 0; the exponent is 1 / gamma, as in the paper (some libraries call the exponent
             itself gamma).
-        smooth: >= 0, added to numerator and denominator of the index.
+        smooth: >= 0, added to numerator and denominator of the index. 0 gives a group without
+            any target a loss of 1 and no gradient.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.
 
@@ -396,7 +401,7 @@ def dice_cross_entropy(
 
     Args:
         lambda_dice, lambda_ce: the weights of the two losses, >= 0.
-        smooth: of Dice.
+        smooth: of Dice. 0 gives a group without any target a Dice of 1 and no gradient of it.
         convention, pos_weight, label_smoothing: of the cross entropy.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.

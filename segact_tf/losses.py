@@ -14,6 +14,10 @@ As every Keras loss, the classes convert to their own dtype, and add one trailin
 aligned from the left: (N,) is one weight a sample. Of an overlap loss with `per_sample=True` such
 weights multiply the losses of the samples.
 
+With `smooth=0`, the default, a group without any target, such as an empty mask with
+`per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
+the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
+
 The functions can be imported from here, too.
 """
 
@@ -412,6 +416,9 @@ class Dice(_Loss):
 
     `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
+
     >>> loss = Dice("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
     0.0396
@@ -453,6 +460,9 @@ class Jaccard(_Loss):
 
     `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
 
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
+
     >>> loss = Jaccard("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
     0.0762
@@ -493,6 +503,9 @@ class Tversky(_Loss):
     """`tversky` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
     `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
 
     >>> loss = Tversky(alpha=0.3, beta=0.7)
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -538,6 +551,9 @@ class FocalTversky(_Loss):
     """`focal_tversky` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
     `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
 
     >>> loss = FocalTversky()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -586,6 +602,9 @@ class DiceCrossentropy(_Loss):
     """`dice_cross_entropy` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
 
     `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a Dice loss of 1 and no
+    gradient but that of the cross entropy.
 
     >>> loss = DiceCrossentropy()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)

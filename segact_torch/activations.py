@@ -21,7 +21,6 @@ float16 and bfloat16 are computed in float32 and returned in the input's dtype. 
 differentiable twice, with analytic first derivatives.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from segact_torch import _special
+from segact_torch._definitions import same
+from segact_torch._names import unknown
 
 __all__ = [
     "Activation",
@@ -686,7 +687,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:
-        ValueError: an unknown name; the message has the nearest known one.
+        ValueError: an unknown name; the message has the known ones, and the nearest if it is near.
         TypeError: neither a name nor an activation, or params together with an activation.
 
     >>> get_activation("linear", axis=(1, 2, 3))
@@ -702,11 +703,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
             "register_activation makes an Activation of a function"
         )
     if activation not in _REGISTRY:
-        near = difflib.get_close_matches(activation, _REGISTRY, n=1, cutoff=0.0)[0]
-        known = ", ".join(_REGISTRY)
-        raise ValueError(
-            f"unknown activation {activation!r}; did you mean {near!r}? Known: {known}"
-        )
+        raise ValueError(unknown("activation", activation, _REGISTRY))
     return _REGISTRY[activation](**params)
 
 
@@ -718,10 +715,14 @@ def register_activation(
     symmetric: bool = False,
     pdf: Function | None = None,
     ppf: Function | None = None,
+    replace: bool = False,
 ) -> Activation:
     """Make an activation of your own known by name, and return it.
 
     The functions are elementwise, on float32 or float64 tensors, and differentiated as they are.
+    The same definition may be registered again, as when a notebook's cell is run twice. What holds
+    the activation, such as a loss, can be pickled only if the functions can: those at the top of a
+    module, not lambdas, nor functions inside of another.
 
     Args:
         name: how `get_activation` and the losses find it.
@@ -731,24 +732,36 @@ def register_activation(
         symmetric: F(-x) = 1 - F(x). Then sf(x) = cdf(-x) and logsf(x) = logcdf(-x); otherwise
             sf = 1 - cdf, and logsf is its clamped logarithm.
         pdf: F'(x), and ppf: the inverse of F, for those who call them; no loss does.
+        replace: take the name from another definition; losses that hold that one keep it.
 
     Raises:
-        ValueError: the name is taken.
-        TypeError: cdf or logcdf cannot be called.
+        ValueError: another definition has the name, or it is that of one of the seven.
+        TypeError: the name is no text, or one of the functions cannot be called.
 
     >>> gumbel = register_activation("gumbel", lambda x: torch.exp(-torch.exp(-x)),
     ...                              lambda x: -torch.exp(-x))
     >>> gumbel.logcdf(torch.tensor([-3.0]))
     tensor([-20.0855])
     """
-    if name in _REGISTRY:
-        raise ValueError(f"activation {name!r} is already registered")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be text, got {name!r}")
     for argument, function in (("cdf", cdf), ("logcdf", logcdf), ("pdf", pdf), ("ppf", ppf)):
         if not callable(function) and (function is not None or argument == "cdf"):
             raise TypeError(f"{argument} must be a function of a tensor, got {function!r}")
-    _REGISTRY[name] = partial(
+    make = partial(
         _Custom, name=name, cdf=cdf, logcdf=logcdf, symmetric=symmetric, pdf=pdf, ppf=ppf
     )
+    known = _REGISTRY.get(name, make)
+    if not isinstance(known, partial):
+        raise ValueError(f"name is that of one of the seven activations, got {name!r}")
+    if not same(known, make):
+        if not replace:
+            raise ValueError(
+                f"activation {name!r} is already registered with another definition; "
+                "replace=True replaces it"
+            )
+        known = make
+    _REGISTRY[name] = known
     return get_activation(name)
 
 

@@ -31,13 +31,12 @@ k and 1 - p are rounded to the dtype of p, as the frameworks do: in float32 1 - 
 1 - 1.192e-7, and Keras's largest loss 15.9424 for label 0 but 16.1181 for label 1.
 """
 
-import difflib
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from segact_torch import _special
+from segact_torch._names import unknown
 from segact_torch.activations import Activation, _elementwise, get_activation
 
 __all__ = ["CONVENTIONS", "Convention", "get_convention"]
@@ -251,9 +250,7 @@ def get_convention(name: str) -> Convention:
         return _KNOWN[name]
     if name == "exact":
         raise ValueError("convention='exact' goes with raw outputs: say from_logits=True")
-    known = ", ".join(CONVENTIONS)
-    near = difflib.get_close_matches(str(name), CONVENTIONS, n=1, cutoff=0.0)[0]
-    raise ValueError(f"unknown convention {name!r}; did you mean {near!r}? Known: {known}")
+    raise ValueError(unknown("convention", name, CONVENTIONS))
 
 
 def distribution(

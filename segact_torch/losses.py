@@ -8,6 +8,10 @@
 >>> loss(input, target, mask=torch.tensor([[1, 0]]))
 tensor(0.0134)
 
+With `smooth=0`, the default, a group without any target, such as an empty mask with
+`per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
+the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
+
 The functions can be imported from here, too.
 """
 
@@ -238,6 +242,9 @@ class DiceLoss(_Loss):
 
     Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
+
     >>> DiceLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0396)
     """
@@ -273,6 +280,9 @@ class JaccardLoss(_Loss):
 
     Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
 
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
+
     >>> JaccardLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0762)
     """
@@ -307,6 +317,9 @@ class TverskyLoss(_Loss):
     """`tversky` as a module: its options here, `(input, target)` in the call.
 
     Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
 
     >>> loss = TverskyLoss(alpha=0.3, beta=0.7)
     >>> loss(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
@@ -347,6 +360,9 @@ class FocalTverskyLoss(_Loss):
     """`focal_tversky` as a module: its options here, `(input, target)` in the call.
 
     Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
+    gradient: take `smooth=1.0`.
 
     >>> FocalTverskyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2029)
@@ -389,6 +405,9 @@ class DiceCrossEntropyLoss(_Loss):
     """`dice_cross_entropy` as a module: its options here, `(input, target)` in the call.
 
     Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+
+    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a Dice loss of 1 and no
+    gradient but that of the cross entropy.
 
     >>> DiceCrossEntropyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2461)

@@ -1,6 +1,9 @@
 """`python -m examples.cats_vs_dogs`."""
 
-from examples.cats_vs_dogs.cli import main
+from parity.extras import needs
 
 if __name__ == "__main__":
-    main()
+    with needs("cats_vs_dogs", "examples"):
+        from examples.cats_vs_dogs.cli import main
+
+        main()

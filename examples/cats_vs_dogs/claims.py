@@ -65,7 +65,7 @@ def table(run_folders: Sequence[Path]) -> list[Row]:
     was trained with. Raises `RunError`: a folder without a run, one that was trained with another
     activation than the sigmoid, and what `clipping.splits_of` raises.
     """
-    columns = [_claims(Run.open(folder)) for folder in run_folders]
+    columns = [_claims(Run.open(folder, Options)) for folder in run_folders]
     return [row for rows in zip(*columns, strict=True) for row in rows]
 
 

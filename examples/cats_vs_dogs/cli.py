@@ -58,11 +58,15 @@ def train(
     out: asked.Out = None,
     resume: asked.Resume = False,
     size: Annotated[
-        int, typer.Option(help=f"Pixels; {SYNTHETIC_SIZE} for the synthetic set.")
+        int,
+        typer.Option(help=f"Height and width, in pixels; {SYNTHETIC_SIZE} for the synthetic set."),
     ] = Options.size,
     batch_size: asked.BatchSize = Options.batch_size,
     epochs: Annotated[
-        int, typer.Option(help=f"At most so many; {SYNTHETIC_EPOCHS} for the synthetic set.")
+        int,
+        typer.Option(
+            help=f"Train for at most so many epochs; {SYNTHETIC_EPOCHS} for the synthetic set."
+        ),
     ] = Options.epochs,
     patience: Annotated[
         int, typer.Option(help="Stop after so many epochs without a lower training loss.")
@@ -72,23 +76,26 @@ def train(
     ] = Options.checkpoint_epoch,
     activation: asked.Activation = Options.activation,
     loss: asked.Loss = Options.loss,
-    convention: Annotated[
-        str | None,
-        typer.Option(help="Take the loss of probabilities, by this convention; exact: do not."),
-    ] = None,
-    dropout: Annotated[float, typer.Option(help="The share that is dropped.")] = Options.dropout,
+    convention: asked.Convention = None,
+    dropout: Annotated[
+        float, typer.Option(help="The share of features that is dropped.")
+    ] = Options.dropout,
     optimizer: asked.Optimizer = Options.optimizer,
     learning_rate: asked.LearningRate = Options.learning_rate,
     seed: Annotated[
-        int, typer.Option(help="Of initial weights, order and dropout.")
+        int, typer.Option(help="The seed of initial weights, order and dropout.")
     ] = Options.seed,
     device: asked.Device = Options.device,
     devices: asked.Devices = Options.devices,
     precision: asked.Precision = Options.precision,
-    model: Annotated[str, typer.Option(help=asked.one_of(MODELS))] = Options.model,
+    model: Annotated[
+        str, typer.Option(help=f"The network: {asked.one_of(MODELS)}")
+    ] = Options.model,
     base_weights: Annotated[
         str,
-        typer.Option(help="Of vgg16 and inception_v3: imagenet, random, or a file of weights."),
+        typer.Option(
+            help="What vgg16 and inception_v3 start from: imagenet, random, or a file of weights."
+        ),
     ] = Options.base_weights,
 ) -> None:
     """Train the network in one framework; without --data on a small synthetic set."""
@@ -139,7 +146,7 @@ def _tell(run: Run) -> None:
 @app.command()
 def compare(
     left: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    right: Annotated[Path, typer.Argument(help="That of another.")],
+    right: Annotated[Path, typer.Argument(help="The folder of another run.")],
     data: Annotated[
         Path | None, typer.Option(help="Where the images are now, if they were moved.")
     ] = None,
@@ -147,7 +154,8 @@ def compare(
 ) -> None:
     """Hold two runs against each other; exit code 1 where they should agree and do not."""
     with _errors():
-        agree = comparison.compare(Run.open(left), Run.open(right), console(), data, cache)
+        runs = Run.open(left, Options), Run.open(right, Options)
+        agree = comparison.compare(*runs, console(), data, cache)
     raise typer.Exit(0 if agree else 1)
 
 

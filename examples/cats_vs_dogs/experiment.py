@@ -31,6 +31,7 @@ from rich.table import Table
 from examples.cats_vs_dogs.clipping import FULL, from_raw_outputs
 from examples.cats_vs_dogs.options import Options
 from examples.cats_vs_dogs.task import CatsVsDogs, Splits, load
+from examples.common import options as asked
 from examples.common import training
 from examples.common.cli import who
 from examples.common.runs import Row, Run, RunError, counted, csv_bytes, duration, read_json
@@ -154,7 +155,7 @@ def run(plan: Plan, out: Path, cache: Path | None = None, tell: Console | None =
             )
             write_results(plan, out)
     write_results(plan, out)
-    return [Run.open(one.folder(out)) for one in every]
+    return [Run.open(one.folder(out), Options) for one in every]
 
 
 def _say(out: Console, line: str) -> None:
@@ -517,25 +518,25 @@ def _curves(axes: Any, rows: Sequence[Compared], styles: dict[str, dict[str, Any
 
 
 _BatchSizes = Annotated[list[int], typer.Option(help="Images a batch; may be repeated.")]
-_Seeds = Annotated[list[int], typer.Option(help="Of weights and order; may be repeated.")]
+_Seeds = Annotated[list[int], typer.Option(help="The seed of weights and order; may be repeated.")]
 
 
 def command(
     out: Annotated[Path, typer.Option(help="The experiment's folder; what is there goes on.")],
-    framework: Annotated[str, typer.Option(help="torch or keras.")] = "torch",
-    backend: Annotated[str, typer.Option(help="Keras's.")] = Options.backend,
+    framework: asked.Framework = "torch",
+    backend: asked.Backend = Options.backend,
     data: Annotated[
         Path | None, typer.Option(help="The images; without it, the synthetic set.")
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="A folder in which to keep the decoded images.")
-    ] = None,
+    cache: asked.Cache = None,
     batch_size: _BatchSizes = list(BATCH_SIZES),  # noqa: B006
     seed: _Seeds = list(SEEDS),  # noqa: B006
-    size: Annotated[int, typer.Option(help="Pixels.")] = SIZE,
-    epochs: Annotated[int, typer.Option(help="Of every run.")] = EPOCHS,
-    learning_rate: Annotated[float, typer.Option(help="Of RMSprop.")] = Options.learning_rate,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = Options.device,
+    size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = SIZE,
+    epochs: Annotated[int, typer.Option(help="How many epochs every run has.")] = EPOCHS,
+    learning_rate: Annotated[
+        float, typer.Option(help="The learning rate of RMSprop.")
+    ] = Options.learning_rate,
+    device: asked.Device = Options.device,
 ) -> None:
     """Train with the clipped and the unclipped loss, and say what differs."""
     try:

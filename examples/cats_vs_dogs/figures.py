@@ -28,6 +28,7 @@ from examples.cats_vs_dogs.clipping import (
     relative_difference,
     splits_of,
 )
+from examples.cats_vs_dogs.options import Options
 from examples.common import charts
 from examples.common.cli import who
 from examples.common.runs import Run, RunError
@@ -51,7 +52,7 @@ def draw(run_folder: Path, convention: str | None = None) -> list[Path]:
     whole or not at all. Raises `RunError` for a run that has kept no outputs yet, and what
     `clipping.splits_of` raises.
     """
-    run, convention = Run.open(run_folder), convention or "keras"
+    run, convention = Run.open(run_folder, Options), convention or "keras"
     found = moments(run)
     if not found:
         asked = run.options["checkpoint_epoch"]

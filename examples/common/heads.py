@@ -7,7 +7,6 @@ raw outputs; with one it is that of the activation's probabilities, as the conve
 import contextlib
 import importlib
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -53,12 +52,6 @@ def imported(target: str) -> Any:
     return found
 
 
-@cache
-def _registered(package: Any, name: str, function: Any) -> Any:
-    """An activation made of a function; a name can be taken once."""
-    return package.register_activation(name, function)
-
-
 class _Head:
     """What both have in common; `xp` is the namespace of their tensors' functions.
 
@@ -101,7 +94,7 @@ class _Head:
                 f"--activation {text}: a {type(found).__name__}; wanted an Activation of "
                 f"{self.package.__name__}, or a function from raw outputs to probabilities"
             )
-        return _registered(self.package, text, found)
+        return self.package.register_activation(text, found, replace=True)
 
     @property
     def _class_name(self) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from examples.common.heads import check_names
+from parity.cases import ACTIVATIONS, CONVENTIONS, REDUCED
 
 FRAMEWORKS = ("torch", "keras")
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -100,16 +101,25 @@ def one_of(names: tuple[str, ...]) -> str:
 
 
 # The options as they are typed; each command gives its own defaults.
-Framework = Annotated[str, typer.Option(help=one_of(FRAMEWORKS))]
-Backend = Annotated[str, typer.Option(help=f"Keras's: {one_of(BACKENDS)}")]
+Framework = Annotated[str, typer.Option(help=f"What trains: {one_of(FRAMEWORKS)}")]
+Backend = Annotated[str, typer.Option(help=f"What Keras runs on: {one_of(BACKENDS)}")]
 Cache = Annotated[Path | None, typer.Option(help="A folder in which to keep the decoded images.")]
 Out = Annotated[Path | None, typer.Option(help="The run's folder; by default runs/FRAMEWORK.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
-BatchSize = Annotated[int, typer.Option(help="Images a batch.")]
-Activation = Annotated[str, typer.Option(help="A name, or module:name, one of your own.")]
-Loss = Annotated[str, typer.Option(help="Any of segact's.")]
+BatchSize = Annotated[int, typer.Option(help="How many images a batch has.")]
+Activation = Annotated[
+    str, typer.Option(help=f"{', '.join(ACTIVATIONS)}; or module:name, one of your own.")
+]
+Loss = Annotated[str, typer.Option(help=one_of(tuple(REDUCED)))]
+Convention = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Take the loss of probabilities, as {one_of(CONVENTIONS)} Or exact: of raw outputs, "
+        "as without this option."
+    ),
+]
 Optimizer = Annotated[str, typer.Option(help=one_of(OPTIMIZERS))]
-LearningRate = Annotated[float, typer.Option(help="Of it.")]
-Device = Annotated[str, typer.Option(help=one_of(DEVICES))]
-Devices = Annotated[int, typer.Option(help="How many of them.")]
-Precision = Annotated[str, typer.Option(help=one_of(PRECISIONS))]
+LearningRate = Annotated[float, typer.Option(help="The learning rate at the start.")]
+Device = Annotated[str, typer.Option(help=f"Where to train: {one_of(DEVICES)}")]
+Devices = Annotated[int, typer.Option(help="How many devices share each batch; in PyTorch alone.")]
+Precision = Annotated[str, typer.Option(help=f"The bits of a number: {one_of(PRECISIONS)}")]

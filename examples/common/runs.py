@@ -22,7 +22,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,11 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
-        """A run that is there; raises `RunError` where it cannot be read."""
+    def open(cls, folder: Path, kind: type | None = None) -> "Run":
+        """A run that is there; raises `RunError` where it cannot be read.
+
+        `kind`: the options of an example, whose run it has to be.
+        """
         path = folder / "config.json"
         if not path.exists():
             raise RunError(f"{folder}: no run; it has no config.json")
@@ -169,6 +172,10 @@ class Run:
         parts = (config.get("options"), config.get("data"))
         if config.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
             raise RunError(f"{path}: not the configuration of a run, format {FORMAT}")
+        own, found = {f.name for f in fields(kind)} if kind else set(), set(config["options"])
+        if own - found and found - own:
+            missing = ", ".join(sorted(own - found))
+            raise RunError(f"{folder}: a run of another example; it has no option {missing}")
         return cls(folder, config)
 
     @property

@@ -75,7 +75,7 @@ def resume(
     `RunError` for a run that has ended otherwise, for options that it does not have, and for images
     that are not its own.
     """
-    run = Run.open(folder)
+    run = Run.open(folder, kind)
     capped = run.config["stopped"].startswith("the cap")
     more = capped and given.get("epochs", 0) > run.config["epochs"]
     if run.finished and not more and not is_child():

@@ -1,6 +1,9 @@
 """`python -m examples.segmentation`."""
 
-from examples.segmentation.cli import main
+from parity.extras import needs
 
 if __name__ == "__main__":
-    main()
+    with needs("segmentation", "examples"):
+        from examples.segmentation.cli import main
+
+        main()

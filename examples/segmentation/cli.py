@@ -21,7 +21,7 @@ from examples.segmentation import figures, predict, published, sweeps, table
 from examples.segmentation.layouts import LAYOUTS
 from examples.segmentation.options import LOSSES, Options, implementations
 from examples.segmentation.task import Segmentation
-from parity.cases import ACTIVATIONS
+from parity.cases import ACTIVATIONS, REDUCED
 from parity.report import console
 
 app = typer.Typer(
@@ -36,21 +36,23 @@ Data = Annotated[
         help=f"LAYOUT:DIR, LAYOUT one of {', '.join(LAYOUTS)}; without it, synthetic images."
     ),
 ]
-Epochs = Annotated[int, typer.Option(help="At most so many.")]
+Epochs = Annotated[int, typer.Option(help="Train for at most so many epochs.")]
 Patience = Annotated[
     int, typer.Option(help="Stop after so many epochs without a higher mean Dice.")
 ]
 CutPatience = Annotated[
     int, typer.Option(help="Cut the learning rate after so many epochs without a higher one.")
 ]
-CutFactor = Annotated[float, typer.Option(help="What is left of the learning rate.")]
+CutFactor = Annotated[
+    float, typer.Option(help="What is left of the learning rate when it is cut: a factor.")
+]
 Classes = Annotated[int, typer.Option(help="Labels in the masks of processed arrays.")]
 Size = Annotated[int | None, typer.Option(help="Stretch images and masks to so many pixels.")]
 Patch = Annotated[int | None, typer.Option(help="Train on random windows of so many pixels.")]
 Augment = Annotated[bool, typer.Option(help="Flips and right-angle turns in training.")]
 Folds = Annotated[int, typer.Option(help="Parts that the cases are cut into.")]
 Width = Annotated[int, typer.Option(help="Channels of the U-Net's first level.")]
-Depth = Annotated[int, typer.Option(help="Its levels below the first.")]
+Depth = Annotated[int, typer.Option(help="Levels of the U-Net below its first.")]
 
 
 @app.callback()
@@ -69,12 +71,12 @@ def train(
     resume: asked.Resume = False,
     activation: asked.Activation = Options.activation,
     loss: Annotated[
-        str, typer.Option(help=f"Any of segact's, or {', '.join(LOSSES)}.")
+        str, typer.Option(help=f"{', '.join((*LOSSES, *(n for n in REDUCED if n not in LOSSES)))}.")
     ] = Options.loss,
     fold: Annotated[int, typer.Option(help="The part to validate on.")] = Options.fold,
     folds: Folds = Options.folds,
     seed: Annotated[
-        int, typer.Option(help="Of initial weights, order and augmentation.")
+        int, typer.Option(help="The seed of initial weights, order and augmentation.")
     ] = Options.seed,
     epochs: Epochs = Options.epochs,
     patience: Patience = Options.patience,
@@ -145,10 +147,15 @@ def sweep(
         str, typer.Option(help="Between commas: torch, keras, keras-jax, keras-torch.")
     ] = "torch",
     activations: Annotated[
-        str, typer.Option(help="Between commas; all: those of the paper.")
+        str, typer.Option(help=f"Between commas: {', '.join(ACTIVATIONS)}; all: these.")
     ] = "all",
-    losses: Annotated[str, typer.Option(help="Between commas.")] = "bce,dice,mse",
-    seeds: Annotated[str, typer.Option(help="Between commas.")] = "0",
+    losses: Annotated[
+        str,
+        typer.Option(help=f"Between commas: {', '.join(LOSSES)}, or any other of train --loss."),
+    ] = "bce,dice,mse",
+    seeds: Annotated[
+        str, typer.Option(help="Between commas: of initial weights, order and augmentation.")
+    ] = "0",
     jobs: Annotated[int, typer.Option(help="So many runs side by side.")] = 1,
     data: Data = None,
     cache: asked.Cache = None,
@@ -192,12 +199,12 @@ def sweep(
 @app.command()
 def compare(
     left: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    right: Annotated[Path, typer.Argument(help="That of another.")],
+    right: Annotated[Path, typer.Argument(help="The folder of another run.")],
 ) -> None:
     """Hold the losses of two runs against each other; exit code 1 where they must agree and do
     not."""
     with _errors():
-        runs = Run.open(left), Run.open(right)
+        runs = Run.open(left, Options), Run.open(right, Options)
         for run in runs:
             run.need("history.csv")
         agree = print_steps(console(), *runs)

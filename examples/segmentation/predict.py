@@ -32,7 +32,7 @@ class Model:
     """
 
     def __init__(self, folder: Path) -> None:
-        run = Run.open(folder)
+        run = Run.open(folder, Options)
         self.options = options = options_of(Options, run, {"device": "auto"})
         self.channels: int = run.config["data"]["shape"][-1]
         self.dtype: str = run.config["data"]["dtype"]
@@ -87,7 +87,8 @@ def command(
         Path | None, typer.Option(help="Where to write; by default RUN/predictions.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Of the mask; by default the best of the run.")
+        float | None,
+        typer.Option(help="The probability above which the mask is 1; by default the run's best."),
     ] = None,
 ) -> None:
     """Write, for each image, the probabilities and the mask as PNG (grey: 255 is 1).

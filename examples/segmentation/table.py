@@ -300,7 +300,8 @@ def command(
         list[Path], typer.Argument(help="The folder of a sweep; more are added to the first.")
     ],
     margin: Annotated[
-        float, typer.Option(help="In Dice, within which frameworks are the same.", min=0)
+        float,
+        typer.Option(help="Frameworks that differ by less than this Dice are the same.", min=0),
     ] = MARGIN,
 ) -> None:
     """Print the tables of a sweep and write them as Markdown, CSV and LaTeX."""

@@ -8,6 +8,7 @@ import numpy as np
 from parity.inputs import Array
 from parity.models.capture import keras_array, torch_array
 from parity.models.diagnosis import compare
+from parity.signatures import order
 from parity.weights.layers import without_bfloat16
 
 _GROUPS = 16
@@ -52,7 +53,7 @@ def losses_apart(
             f"they part most at {index}: output {output}, target {target}, where Keras gives "
             f"{apart[0]:.6g} and PyTorch {apart[1]:.6g}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *both.doubts()])
 
 
 def _ratio(keras: float, pytorch: float, outputs: Array) -> str:
@@ -75,6 +76,7 @@ class _Losses:
 
         self.keras = keras_losses.get(losses[0]) if isinstance(losses[0], str) else losses[0]
         self.pytorch = losses[1]
+        self.orders = order(self.keras), order(self.pytorch)
         names = [getattr(one, "__name__", type(one).__name__) for one in losses]
         self.names = [losses[0] if isinstance(losses[0], str) else names[0], names[1]]
 
@@ -91,8 +93,23 @@ class _Losses:
                 torch.from_numpy(np.array(without_bfloat16(array), order="C"))
                 for array in (torch_output, torch_targets)
             ]
-            pytorch = self.pytorch(*tensors)
+            pytorch = self.pytorch(*(tensors[::-1] if self.orders[1].targets_first else tensors))
         return np.asarray(np.mean(keras_array(keras))), np.asarray(np.mean(torch_array(pytorch)))
+
+    def doubts(self) -> list[str]:
+        """Where the order of parameters may be what is wrong, in words.
+
+        Keras gives every loss the targets first; PyTorch's get them as their parameters are called.
+        """
+        keras, pytorch = self.orders
+        found = [] if pytorch.certain else [pytorch.doubt(self.names[1])]
+        if keras.certain and not keras.targets_first:
+            first, second = keras.parameters[:2]
+            found.append(
+                f"Keras gives a loss the targets first, and {self.names[0]}({first}, {second}) "
+                "takes them second"
+            )
+        return found
 
 
 def _targets_of_pytorch(targets: Array, output: Array, moved: bool) -> Array:

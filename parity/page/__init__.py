@@ -294,7 +294,7 @@ def failures(
     lines = judgement.failures() if judgement else []
     lines += trainings.failures() if trainings else []
     lines += [f"{c['name']}: {c.get('what', '')}" for c in checks or () if not c["passed"]]
-    if judgement is None and trainings is None and checks is None:
+    if judgement is None and trainings is None and not checks:
         lines.append("nothing was checked")
     return lines
 

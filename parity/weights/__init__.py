@@ -26,13 +26,13 @@ What the frameworks do differently, and what is done about it:
 
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity.inputs import Array
+from parity.naming import nearest
 from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
 from parity.weights.layers import (
@@ -192,11 +192,10 @@ def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]
 
 
 def _unknown(name: str, known: Sequence[str], argument: str) -> WeightsError:
-    near = get_close_matches(name, known, 1, 0.0)
-    return WeightsError(
-        f"{argument}: no layer with weights is called {name!r}; the nearest is "
-        f"{near[0] if near else 'none'!r}"
-    )
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}? They" if near else "they"
+    names = ", ".join(known) or "none"
+    return WeightsError(f"{argument}: no layer with weights is called {name!r}; {hint} are {names}")
 
 
 def pair(

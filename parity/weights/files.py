@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
+from parity.extras import imports_of
 from parity.inputs import Array
 from parity.records import write_atomically
 from parity.weights.layers import ARRAYS, KERAS, PYTORCH, SETTINGS, Layer, WeightsError
+
+with imports_of("parity", "parity"):
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import save as to_bytes
 
 FORMAT = "1"
 _MADE_BY = "segact-weights"

@@ -10,14 +10,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
+from parity.extras import needs
 
-from parity.naming import unknown
-from parity.records import json_text, write_atomically
-from scripts.gpu import curves, page
-from scripts.gpu.plan import Plan
-from scripts.gpu.steps import FAILED, ROOT, WAITING, Result, Runner, Step
+with needs("gpu", "dev"):
+    import typer
+    from rich.console import Console
+
+    from parity.naming import unknown
+    from parity.records import json_text, write_atomically
+    from scripts.gpu import curves, page
+    from scripts.gpu.plan import Plan
+    from scripts.gpu.steps import FAILED, ROOT, WAITING, Result, Runner, Step
 
 BUDGET = 470
 """Seconds, of the eight minutes."""
@@ -107,7 +110,7 @@ def main(
             envvar="SEGACT_DATA",
         ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="This step; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this step; may be repeated.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Steps side by side, but for the timed ones.")
     ] = None,
@@ -144,4 +147,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with needs("gpu", "dev"):
+        typer.run(main)

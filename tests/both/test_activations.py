@@ -1,6 +1,9 @@
 """What every implementation's activations have in common."""
 
+import copy
+import functools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -231,10 +234,149 @@ def test_registered_by_cdf_alone_has_clamped_logs(ns):
     log, (grad,) = ns.gradients(mine.logcdf, np.array([-1.0, 0.0, -88.0], "float32"))
     np.testing.assert_allclose(log, [-1.3132617, -0.6931472, -87.33655], rtol=1e-6)
     np.testing.assert_allclose(grad, [0.7310586, 0.5, 0], rtol=1e-6)
-    with pytest.raises(ValueError, match="already registered"):
+    with pytest.raises(ValueError, match="already registered with another definition; replace=T"):
         ns.package.register_activation(name, lambda x: x)
     with pytest.raises(NotImplementedError, match=f"{name} has no pdf"):
         mine.pdf(ns.array([0.0]))
+
+
+CELL = """
+shift = 1.0
+
+def steep(x):
+    return logistic(2 * x)
+
+def made_of(k):
+    return lambda x: 1 / (1 + exp(-k * x - 0.0))
+
+DEFINITIONS = {
+    "lambda": dict(cdf=lambda x: 1 / (1 + exp(-x))),
+    "named": dict(cdf=steep, symmetric=True),
+    "enclosed": dict(cdf=made_of(3), pdf=made_of(4)),
+    "partial": dict(cdf=partial(lambda x, k: 1 / (1 + exp(-k * x)), k=2.0), ppf=abs),
+    "default": dict(cdf=lambda x, k=(1, 2.0): 1 / (1 + exp(-x * k[0])), logcdf=lambda x: -exp(-x)),
+    "nested": dict(cdf=lambda x: (lambda t: 1 / (1 + t))(exp(-x))),
+    "method": dict(cdf=kept.method),
+}
+"""
+
+# In the cell above: what is put in place of what, and the definitions that are others then.
+OTHER_CELLS = {
+    "2 * x": ("3 * x", {"named"}),
+    "made_of(4)": ("made_of(5)", {"enclosed"}),
+    "k=2.0": ("k=2", {"partial"}),
+    "- 0.0": ("- -0.0", {"enclosed"}),
+    "(1, 2.0)": ("(1, 3.0)", {"default"}),
+    "1 + t": ("2 + t", {"nested"}),
+    "symmetric=True": ("symmetric=False", {"named"}),
+    "ppf=abs": ("ppf=round", {"partial"}),
+    "kept.method": ("kept.other", {"method"}),
+}
+
+
+class Kept:
+    def method(self, x):
+        return x
+
+    def other(self, x):
+        return 2 * x
+
+
+@pytest.fixture
+def run_cell(ns):
+    """Runs a cell in a module of its own, which stays from run to run, as a notebook's does."""
+    module = {"exp": ns.exp, "logistic": lambda x: 1 / (1 + ns.exp(-x))}
+    module |= {"partial": functools.partial, "kept": Kept()}
+
+    def run(cell):
+        exec(compile(cell, "cell", "exec"), module)
+        return module["DEFINITIONS"]
+
+    return run
+
+
+@pytest.fixture
+def register(ns, request, monkeypatch):
+    """Registers under a name that is free again after the test."""
+    monkeypatch.setattr(ns.package.activations, "_REGISTRY", {**ns.package.activations._REGISTRY})
+    return ns.package.register_activation
+
+
+def test_a_cell_may_be_run_again(ns, run_cell, register):
+    first = {name: register(name, **parts) for name, parts in run_cell(CELL).items()}
+    for cell in (CELL, "\n\n# moved\n" + CELL):
+        for name, parts in run_cell(cell).items():
+            assert register(name, **parts) == first[name] == ns.package.get_activation(name)
+    for name, parts in run_cell("logistic = abs" + CELL).items():  # looked up at each call
+        register(name, **parts)
+
+
+@pytest.mark.parametrize("what", OTHER_CELLS)
+def test_another_definition_replaces_only_where_that_is_said(ns, run_cell, register, what):
+    for name, parts in run_cell(CELL).items():
+        register(name, **parts)
+    changed, others = OTHER_CELLS[what]
+    cell = CELL.replace(what, changed)
+    assert cell != CELL
+    for name, parts in run_cell(cell).items():
+        if name not in others:
+            register(name, **parts)
+            continue
+        before = ns.package.get_activation(name)
+        with pytest.raises(ValueError, match=f"activation '{name}' is already registered with an"):
+            register(name, **parts)
+        assert ns.package.get_activation(name) == before
+        after = register(name, **parts, replace=True)
+        assert after == ns.package.get_activation(name) != before
+        assert register(name, **parts) == after
+
+
+def test_replacing_changes_what_is_made_afterwards(ns, register):
+    x = ns.array(np.array([0.5]))
+    old = register("twice", lambda x: 1 / (1 + ns.exp(-x)))
+    new = register("twice", lambda x: 1 / (1 + ns.exp(-2 * x)), replace=True)
+    for made, rate in ((old, 1), (new, 2), (ns.package.get_activation("twice", epsilon=0.0), 2)):
+        expected = 1 / (1 + math.exp(-0.5 * rate))
+        assert ns.numpy(made.cdf(x))[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_seven_are_not_replaced(ns, activation, register):
+    for replace in (False, True):
+        with pytest.raises(ValueError, match=f"one of the seven activations, got '{activation}'"):
+            register(activation, lambda x: x, replace=replace)
+    with pytest.raises(TypeError, match="name must be text, got 3"):
+        register(3, lambda x: x)
+
+
+def test_one_that_encloses_itself_is_another(ns, register):
+    def made():
+        def endless(x):
+            return endless and x
+
+        return endless
+
+    register("endless", made())
+    with pytest.raises(ValueError, match="replace=True"):
+        register("endless", made())
+
+
+def plain_logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_what_can_be_pickled(ns, register):
+    """Functions at the top of a module, as the docstring says; `copy` takes any."""
+    register("plain", plain_logistic)
+    register("unnamed", lambda x: 1 / (1 + ns.exp(-x)))
+    for name in ("plain", "unnamed"):
+        made = ns.package.get_activation(name, epsilon=0.1)
+        assert copy.deepcopy(made) == made
+    made = ns.package.get_activation("plain")
+    assert pickle.loads(pickle.dumps(made)) == made
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(ns.package.get_activation("unnamed"))
+    words = " ".join(ns.package.register_activation.__doc__.split())
+    assert "pickled only if the functions can" in words
 
 
 def test_registered_with_logcdf_is_exact(ns):
@@ -317,6 +459,9 @@ def test_bad_names_and_parameters(ns):
     get = ns.package.get_activation
     with pytest.raises(ValueError, match=r"unknown activation 'arctn'; did you mean 'arctan'\?"):
         get("arctn")
+    for name in ("gelu", "relu", "swish", "erf", "x", ""):
+        with pytest.raises(ValueError, match=f"unknown activation '{name}'; known: sigmoid, norm"):
+            get(name)
     with pytest.raises(TypeError, match="activation must be a name or an Activation"):
         get(abs)
     with pytest.raises(TypeError, match="params go with a name"):
@@ -328,6 +473,14 @@ def test_bad_names_and_parameters(ns):
         ns.package.register_activation("not_callable", 3)
     with pytest.raises(TypeError, match=r"x must be of a floating dtype, got .*int"):
         ns.package.arctan(ns.array(np.array([1, 2])))
+
+
+def test_a_name_that_is_nearly_right_finds_it(ns, activation):
+    misspelt = (activation.upper(), activation[:-1], activation.replace("_", " "), f"{activation}s")
+    for name in misspelt:
+        if name != activation:
+            with pytest.raises(ValueError, match=f"'{name}'; did you mean '{activation}'"):
+                ns.package.get_activation(name)
 
 
 def test_equal_by_kind_and_parameters(ns):

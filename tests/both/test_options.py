@@ -226,6 +226,34 @@ def test_an_empty_mask(ns, smooth, rng):
     assert value(ns, "lovasz_hinge", x, y) == pytest.approx(max(0, 1 + np.max(x)), rel=1e-13)
 
 
+@pytest.mark.parametrize("loss", RATIOS)
+def test_an_empty_mask_alone_teaches_only_with_smooth(ns, activation, loss, rng):
+    """Whatever the activation, as the docstrings of all that take `smooth` say."""
+    if activation == "linear":  # over the batch, an extreme in the empty one moves the other, too
+        activation = ns.package.get_activation("linear", axis=(1, 2, 3))
+    x = rng.normal(0, 2, (2, 1, 4, 4))
+    y = np.zeros_like(x)
+    y[1, 0, :2] = 1
+    for smooth in (0.0, 1.0):
+        options = {"per_sample": True, "smooth": smooth}
+        each = ns.numpy(ns.groups(loss, ns.array(y), ns.array(x), activation, **options))
+        _, grad = gradient(ns, loss, x, y, activation, **options)
+        assert (each[0] == pytest.approx(1, rel=1e-13)) == (smooth == 0)
+        assert np.any(np.abs(grad[0]) > 1e-6) == (smooth > 0)
+        assert np.any(np.abs(grad[1]) > 1e-6)
+
+
+@pytest.mark.parametrize("loss", [*RATIOS, "dice_cross_entropy"])
+def test_docstrings_say_what_an_empty_mask_does(ns, loss):
+    found = [getattr(ns.package, loss), ns.package.losses, ns.package.functional]
+    suffix = "Loss" if ns.name == "torch" else ""
+    found.append(getattr(ns.package.losses, ns.classes[loss] + suffix))
+    for thing in found:
+        words = " ".join(thing.__doc__.split())
+        assert "gradient" in words, thing
+        assert any(w in words for w in ("of 1 and no gradient", "of 1 whatever", "1 for any out"))
+
+
 def test_an_empty_mask_and_no_output(ns, overlap):
     """0 / 0 in the naive form."""
     x, y = np.full((2, 1, 3, 3), -np.inf, "float32"), np.zeros((2, 1, 3, 3), "float32")

@@ -219,9 +219,9 @@ def test_keras_is_keras_on_every_backend():
     layer = keras.layers.Dense(1)
     for thing in (layer, keras.losses.Dice(), keras.ops.exp, keras_sigmoid, lambda x: layer(x)):
         assert as_function(thing).framework == "keras", thing
-    assert as_function(keras.losses.Dice()).targets_first
-    assert as_function(keras.losses.dice).targets_first
-    assert not as_function(layer).targets_first
+    assert as_function(keras.losses.Dice()).order.targets_first
+    assert as_function(keras.losses.dice).order.targets_first
+    assert not as_function(layer).order.targets_first
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ BY_HAND = {
     "sum": ("bce", lambda x, y: bce(x, y).sum(), "sum is 24 times bce; a sum in place of a mean?"),
     "swapped": (
         "bce",
-        lambda y_, x: bce(x, y_).mean(),
+        lambda a, x: bce(x, a).mean(),
         "swapped gets its first two inputs the oth",
     ),
     "probabilities": (
@@ -293,7 +293,7 @@ def test_targets_first_whatever_they_are_called():
     def backwards(target, logits):
         return bce(logits, target).mean()
 
-    assert as_function(backwards).targets_first
+    assert as_function(backwards).order.targets_first
     assert_parity(backwards, lambda x, y: bce(x, y).mean(), inputs=[X, Y])
 
 
@@ -371,6 +371,13 @@ def test_targets_are_found_and_refused(tmp_path):
     assert target_of(np.testing.assert_allclose) == "numpy.testing._private.utils:assert_allclose"
     assert load_target(target_of(numpy_sigmoid))(0.0) == 0.5
     assert load_target(f"{file}:Times(by=5)")(2) == 10
+    for keywords, words in {
+        "bye=5": "unknown keyword bye; did you mean by",
+        "zzz=5": "unknown keyword zzz; wanted one of by",
+        "by=5, more=1": "unknown keyword more",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            load_target(f"{file}:Times({keywords})")
     for target in (f"{file}:Times(5)", f"{file}:Times(by=print())", f"{file}:Times(by=5"):
         with pytest.raises(ValueError, match="wanted keywords with plain values"):
             load_target(target)

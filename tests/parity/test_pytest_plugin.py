@@ -55,11 +55,11 @@ def test_the_message_ends_the_test(run_pytest: Pytest) -> None:
     assert "parity report" not in done.stdout
 
 
-@pytest.mark.parametrize("spread", [(), ("-n", "2")])
+@pytest.mark.parametrize("spread", [(), ("-n", "2"), ("-p", "no:xdist")])
 def test_the_report_holds_every_check(
     run_pytest: Pytest, tmp_path: Path, spread: tuple[str, ...]
 ) -> None:
-    if spread:
+    if "-n" in spread:
         pytest.importorskip("xdist")
     done = run_pytest("--parity-report", "found/here", *spread)
     assert "1 failed, 2 passed" in done.stdout
@@ -79,7 +79,7 @@ def test_the_report_holds_every_check(
 OTHERS = """
 import numpy as np
 import pytest
-from parity import ParityError, assert_parity, run_in_backend
+from parity import ParityError, assert_parity, run_in_backend, weights
 
 X = [np.ones(3)]
 
@@ -102,6 +102,29 @@ def test_of_nothing_here():
 
 def test_asks_for_nonsense():
     run_in_backend("jx", "a:b")
+
+def test_carries_weights():
+    raise weights.WeightsError("5 settings differ")
+
+def test_through_a_helper():
+    weights.copy(3, 4)
+
+def test_of_a_cause():
+    try:
+        raise weights.WeightsError("5 settings differ")
+    except weights.WeightsError as error:
+        raise RuntimeError("my own words") from error
+
+def test_expects_an_error_of_ours():
+    with pytest.raises(weights.WeightsError):
+        raise weights.WeightsError("refused")
+
+@pytest.fixture
+def loaded():
+    weights.load("nowhere.safetensors", 3)
+
+def test_fails_in_its_setup(loaded):
+    pass
 """
 
 
@@ -110,12 +133,14 @@ def test_errors_are_no_passes_and_expected_differences_no_failures(
 ) -> None:
     (tmp_path / "test_port.py").write_text(OTHERS)
     done = run_pytest("--parity-report", "found")
-    assert "4 failed, 1 passed, 1 xfailed" in done.stdout
+    assert "7 failed, 2 passed, 1 xfailed, 1 error" in done.stdout
     found = json.loads((tmp_path / "found" / "report.json").read_text())
     assert not found["passed"]
     checks = {c["name"].partition("::")[2]: c for c in found["checks"]}
     passed = {name: check["passed"] for name, check in checks.items()}
     wrong = ("test_breaks", "test_breaks_before", "test_asks_for_nonsense")
+    wrong += ("test_carries_weights", "test_through_a_helper", "test_of_a_cause")
+    wrong += ("test_fails_in_its_setup",)
     assert passed == {
         "test_is_expected": True,
         "test_is_known": True,
@@ -125,13 +150,21 @@ def test_errors_are_no_passes_and_expected_differences_no_failures(
     assert "ValueError: cannot reshape" in checks["test_breaks"]["message"]
     assert "RuntimeError: no data" in checks["test_breaks_before"]["message"]
     assert "unknown backend jx" in checks["test_asks_for_nonsense"]["message"]
+    assert "5 settings differ" in checks["test_carries_weights"]["message"]
+    assert "nowhere.safetensors" in checks["test_fails_in_its_setup"]["message"]
 
 
-def test_a_run_without_checks_is_none_that_failed(run_pytest: Pytest, tmp_path: Path) -> None:
+def test_a_run_without_checks_is_no_pass(run_pytest: Pytest, tmp_path: Path) -> None:
     (tmp_path / "test_port.py").write_text("def test_other(): pass")
     done = run_pytest("--parity-report", "found")
+    assert done.returncode == 0
     assert "(0 checks)" in done.stdout
-    assert json.loads((tmp_path / "found" / "report.json").read_text())["passed"]
+    found = json.loads((tmp_path / "found" / "report.json").read_text())
+    assert (found["passed"], found["failures"]) == (False, ["nothing was checked"])
+    assert "passed" not in (tmp_path / "found" / "index.html").read_text()
+    assert "nothing was checked" in (tmp_path / "found" / "index.html").read_text()
+    junit = (tmp_path / "found" / "junit.xml").read_text()
+    assert 'skipped message="nothing was checked"' in junit
 
 
 def test_a_file_in_the_way_is_refused(run_pytest: Pytest, tmp_path: Path) -> None:

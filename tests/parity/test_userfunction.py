@@ -254,6 +254,12 @@ def test_run_judges_a_function(segact_parity: Run, own: Path) -> None:
         ("record mypkg.losses:focal(2) -o a.safetensors", 2, "wanted keywords with plain values"),
         ("run --implementation m=mypkg.losses:broken", 1, "in broken (torch), given float32"),
         ("run --implementation m=mypkg.losses:fokal", 2, "did you mean focal?"),
+        ("run --implementation m=mypkg.losses:focal(gama=1.5)", 2, "did you mean gamma?"),
+        (
+            "record mypkg.losses:Focal(gamma=1) -o a.safetensors",
+            2,
+            "unexpected keyword argument 'gamma",
+        ),
         ("run --implementation m=mypkg.loses:focal", 2, "there is no module mypkg.loses"),
         ("run --implementation torch=mypkg.losses:focal", 2, "wanted another name before the ="),
         ("run --implementation a=m:f --implementation torch", 2, "are judged apart"),

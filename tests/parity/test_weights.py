@@ -426,7 +426,7 @@ def test_a_subclassed_model_must_be_told() -> None:
     weights.copy(one, other, flatten={"fc": (3, 4, 3)})
     there, here = outputs(one, other, x, first=True)
     np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
-    with pytest.raises(WeightsError, match=r"flatten: no layer .* 'fx'; the nearest is 'fc'"):
+    with pytest.raises(WeightsError, match=r"flatten: no layer .* 'fx'; they are "):
         weights.copy(one, other, flatten={"fx": (3, 4, 3)})
     with pytest.raises(WeightsError, match="does not fit a flattened image of 27 numbers"):
         weights.copy(one, other, flatten={"fc": (3, 3, 3)})
@@ -664,7 +664,7 @@ def test_an_explicit_map() -> None:
     ]
     np.testing.assert_array_equal(other["first"].weight.detach(), one.layers[0].kernel.numpy().T)
     for layers_, message in [
-        ({"a": "first", "b": "secnd"}, "called 'secnd'; the nearest is 'second'"),
+        ({"a": "first", "b": "secnd"}, "called 'secnd'; did you mean 'second'"),
         ({"a": "first"}, r"leaves out Keras b \(Dense\)"),
         ({"a": "first", "b": "first"}, "names 'first' twice"),
     ]:

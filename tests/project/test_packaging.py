@@ -1,5 +1,6 @@
 """What an installed segact consists of."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -39,6 +40,18 @@ def test_readme_snippets_run(number):
         pytest.skip("its framework is not installed")
     done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_says_what_the_default_is_and_where_options_are():
+    if not (ROOT / "README.md").is_file():
+        pytest.skip("needs a source checkout")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert "any activation, the sigmoid where none is named" in text
+    for package in ("segact_torch", "segact_tf"):
+        assert f"`help({package}.functional)`" in text
+        if installed(package.replace("segact_tf", "keras").replace("segact_torch", "torch")):
+            words = importlib.import_module(f"{package}.functional").__doc__
+            assert 'None is "sigmoid"' in words
 
 
 def test_types_are_shipped():
