@@ -9,6 +9,8 @@ from typing import Any
 
 from keras import ops
 
+from segact_tf import _engine
+
 Axis = tuple[int, ...]
 
 
@@ -26,16 +28,15 @@ def axes(x: Any, axis: int | Axis | None) -> Axis:
 def sum(x: Any, axis: Axis, keepdims: bool = False) -> Any:
     """The sum over `axis`."""
 
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
-        def grad(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            kept = upstream if keepdims else ops.expand_dims(upstream, axis)
-            return ops.broadcast_to(kept, ops.shape(x))
+    def push(arguments: Any, tangents: Any) -> Any:
+        return ops.sum(tangents[0], axis=axis, keepdims=keepdims)
 
-        return _add(x, axis, keepdims), grad
+    def pull(arguments: Any, upstream: Any) -> Any:
+        kept = upstream if keepdims else ops.expand_dims(upstream, axis)
+        return ops.broadcast_to(kept, ops.shape(arguments[0]))
 
-    return call(x) if axis else x
+    add = _engine.differentiable(lambda x: _add(x, axis, keepdims), push, pull)
+    return add(x) if axis else x
 
 
 def mean(x: Any, count: Any, axis: Axis) -> Any:
@@ -44,19 +45,20 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
     `count` has the shape of the sum with the summed axes kept, or is one number for all.
     """
 
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
+    def forward(x: Any, count: Any) -> Any:
         part, length = _shorten(x, axis)
         total, n = _add(part, axis, keepdims=True), count / length
-
-        def grad(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            return ops.broadcast_to(ops.expand_dims(upstream, axis) / n / length, ops.shape(x))
-
         average = ops.where(ops.isinf(total), _add(part / n, axis, keepdims=True), total / n)
-        return ops.squeeze(average, axis), grad
+        return ops.squeeze(average, axis)
 
-    return call(x)
+    def push(arguments: Any, tangents: Any) -> Any:
+        return ops.squeeze(ops.sum(tangents[0], axis=axis, keepdims=True) / arguments[1], axis)
+
+    def pull(arguments: Any, upstream: Any) -> tuple[Any, None]:
+        x, count = arguments
+        return ops.broadcast_to(ops.expand_dims(upstream, axis) / count, ops.shape(x)), None
+
+    return _engine.differentiable(forward, push, pull)(x, count)
 
 
 def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
@@ -70,7 +72,7 @@ def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
 
     What is used twice, or added in halves at once, XLA would compute as often as that.
     """
-    short = [a for a in axis if x.shape[a] is not None and 1 < x.shape[a] <= 32]
+    short = [a for a in axis if _is_known(x.shape[a]) and 1 < x.shape[a] <= 32]
     if not short or len(axis) == 1:
         return x, 1
     length = x.shape[short[0]]
@@ -80,9 +82,14 @@ def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
 def _fold(x: Any, axis: int) -> Any:
     """Halves of x added along an axis until it is of length 4 or less, if the length is known."""
     before = (slice(None),) * axis
-    while x.shape[axis] is not None and x.shape[axis] > 4:
+    while _is_known(x.shape[axis]) and x.shape[axis] > 4:
         if x.shape[axis] % 2:
             x = ops.pad(x, [(0, int(a == axis)) for a in range(len(x.shape))])
         half = x.shape[axis] // 2
         x = x[(*before, slice(0, half))] + x[(*before, slice(half, None))]
     return x
+
+
+def _is_known(size: Any) -> bool:
+    """Whether a size is a number: TensorFlow has None for others, JAX an expression."""
+    return isinstance(size, int)

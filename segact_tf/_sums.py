@@ -103,8 +103,12 @@ def ratio(error: Any, whole: Any, smooth: float) -> Any:
 def power(x: Any, exponent: float) -> Any:
     """x^exponent for x >= 0, with a gradient of 0 at 0."""
 
+    if exponent == 0:
+        return ops.ones_like(x)
+
     def derivative(x: Any) -> Any:
-        positive = ops.where(x > 0, x, 1.0)
+        # Of a smaller number the power would overflow, and the slope of what it is of be lost.
+        positive = _special.at_least(x, _special.tiny(x))
         return ops.where(x > 0, exponent * _special.power(positive, exponent - 1), 0.0)
 
     return _differentiable(lambda x: _special.power(x, exponent), derivative)(x)

@@ -58,6 +58,7 @@ from typing import Any
 
 import keras
 
+from segact_tf import _engine
 from segact_tf._batch import Batch, check_number
 from segact_tf._sums import (
     cross_entropy,
@@ -89,6 +90,7 @@ Axis = int | tuple[int, ...] | None
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def binary_cross_entropy(
     y_true: Any,
     y_pred: Any,
@@ -130,6 +132,7 @@ def binary_cross_entropy(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def binary_focal_cross_entropy(
     y_true: Any,
     y_pred: Any,
@@ -175,6 +178,7 @@ def binary_focal_cross_entropy(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def mean_squared_error(
     y_true: Any,
     y_pred: Any,
@@ -202,6 +206,7 @@ def mean_squared_error(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def dice(
     y_true: Any,
     y_pred: Any,
@@ -236,6 +241,7 @@ def dice(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def jaccard(
     y_true: Any,
     y_pred: Any,
@@ -271,6 +277,7 @@ def jaccard(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def tversky(
     y_true: Any,
     y_pred: Any,
@@ -314,6 +321,7 @@ def tversky(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def focal_tversky(
     y_true: Any,
     y_pred: Any,
@@ -358,6 +366,7 @@ def focal_tversky(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def dice_cross_entropy(
     y_true: Any,
     y_pred: Any,
@@ -405,6 +414,7 @@ def dice_cross_entropy(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def lovasz(
     y_true: Any,
     y_pred: Any,
@@ -443,6 +453,7 @@ def lovasz(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def lovasz_hinge(
     y_true: Any,
     y_pred: Any,

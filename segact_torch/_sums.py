@@ -106,8 +106,12 @@ def ratio(error: Tensor, whole: Tensor, smooth: float) -> Tensor:
 def power(x: Tensor, exponent: float) -> Tensor:
     """x^exponent for x >= 0, with a gradient of 0 at 0."""
 
+    if exponent == 0:
+        return torch.ones_like(x)
+
     def derivative(x: Tensor) -> Tensor:
-        positive = torch.where(x > 0, x, 1.0)
+        # Of a smaller number the power would overflow, and the slope of what it is of be lost.
+        positive = _special.at_least(x, _special.tiny(x))
         return torch.where(x > 0, exponent * positive ** (exponent - 1), 0.0)
 
     return _differentiate(x, lambda x: x**exponent, derivative)

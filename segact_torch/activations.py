@@ -409,8 +409,9 @@ class _Symmetric(Activation):
         nearer = torch.where(below, p, 1 - p)
         # p - 1/2 before the first rounding: close to the middle its digits decide.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
-        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
-        x = self._lower_quantile(_special.at_least(p, 0.0), q)
+        # Where nothing is subtracted, a number below the smallest normal one stays as it is.
+        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon) if self.epsilon else nearer
+        x = self._lower_quantile(torch.abs(_special.at_least(p, 0.0)), q)
         return torch.where(nearer < 0, math.nan, torch.where(below, x, -x))
 
 
@@ -445,7 +446,9 @@ class Sigmoid(_Symmetric):
     def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
         # From 1/3 on, log1p keeps the digits that log would lose at 1/2.
         centre = torch.log1p(2 * q / (1 - p))
-        return torch.where(p < 1 / 3, torch.log(p / (1 - p)), centre)
+        odds = torch.log(_special.at_least(p, _special.tiny(p)) / (1 - p))
+        tail = torch.where(p < _special.tiny(p), _special.log_small(p), odds)
+        return torch.where(p < 1 / 3, tail, centre)
 
 
 class NormalCDF(_Symmetric):
