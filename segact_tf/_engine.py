@@ -28,19 +28,24 @@ def is_traced(x: Any) -> bool:
     kinds = {kind.__name__ for kind in type(x).__mro__}
     if kinds & {"KerasTensor", "SymbolicTensor", "Tracer", "FakeTensor"}:
         return True
-    torch = sys.modules["torch"] if keras.backend.backend() == "torch" else None
-    return torch is not None and torch.compiler.is_compiling()
+    if keras.backend.backend() != "torch":
+        return False
+    torch = sys.modules["torch"]
+    functorch = torch._C._functorch
+    while functorch.is_gradtrackingtensor(x):  # by torch.func.grad
+        x = functorch.get_unwrapped(x)
+    return torch.compiler.is_compiling() or functorch.is_batchedtensor(x)
 
 
 def bits(x: Any) -> Any:
     """The bits of a float32 or float64, as an integer."""
-    name, wide = keras.backend.backend(), keras.backend.standardize_dtype(x.dtype) == "float64"
-    framework, kind = sys.modules[name], "int64" if wide else "int32"
-    if name == "jax":
-        return framework.lax.bitcast_convert_type(x, kind)
-    if name == "torch":
-        return x.view(getattr(framework, kind))
-    return framework.bitcast(x, kind)
+    backend = keras.backend.backend()
+    kind = "int64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "int32"
+    if backend == "jax":
+        return sys.modules["jax"].lax.bitcast_convert_type(x, kind)
+    if backend == "torch":
+        return x.view(getattr(sys.modules["torch"], kind))
+    return sys.modules["tensorflow"].bitcast(x, kind)
 
 
 def differentiable(

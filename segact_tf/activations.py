@@ -62,19 +62,6 @@ Axis = tuple[int, ...]
 FAR = 1e8
 
 
-def _differentiable(f: Function, derivative: Function) -> Function:
-    """f elementwise, with a derivative that is given and differentiable in turn."""
-
-    def push(arguments: Any, tangents: Any) -> Any:
-        return _scale(tangents[0], derivative(*arguments))
-
-    def pull(arguments: Any, upstream: Any) -> Any:
-        # Either factor being 0 makes the product 0; 0 * inf would be NaN.
-        return _weigh(upstream, derivative(*arguments))
-
-    return _engine.differentiable(f, push, pull)
-
-
 def _product(weight: Any, value: Any) -> Any:
     """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
@@ -113,6 +100,19 @@ def _weigh(weight: Any, value: Any) -> Any:
     return _product(ops.cast(weight, value.dtype), value)  # of one dtype, as TensorFlow wants them
 
 
+def _differentiate(x: Any, f: Function, derivative: Function) -> Any:
+    """f(x) elementwise, with that derivative, which is differentiable in turn."""
+
+    def push(arguments: Any, tangents: Any) -> Any:
+        return _scale(tangents[0], derivative(*arguments))
+
+    def pull(arguments: Any, upstream: Any) -> Any:
+        # Either factor being 0 makes the product 0; 0 * inf would be NaN.
+        return _weigh(upstream, derivative(*arguments))
+
+    return _engine.differentiable(f, push, pull)(x)
+
+
 def _wide(x: Any, name: str = "x") -> Any:
     """x in the precision that it is computed in: float64 stays, all else is float32."""
     x = ops.convert_to_tensor(x)
@@ -125,7 +125,7 @@ def _wide(x: Any, name: str = "x") -> Any:
 def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
     """f(x), computed wide and returned in the dtype of x."""
     x = ops.convert_to_tensor(x)
-    return ops.cast(_differentiable(f, derivative)(_wide(x)), x.dtype)
+    return ops.cast(_differentiate(_wide(x), f, derivative), x.dtype)
 
 
 def _clamped_log(probability: Any) -> Any:
@@ -574,19 +574,20 @@ def _stretch(x: Any, axis: Axis) -> Any:
 def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
     unit = _stretch(x, axis)
     x, low, high, span = _extremes(x, axis)
-    tangent = ops.where(low == high, 0.0, tangent / 8)
+    tangent = ops.where(low == high, 0.0, tangent) / span / 8
     at_low, at_high = x == low, x == high
 
     def of_extreme(at: Any) -> Any:
         ties = _pairwise.sum(ops.cast(at, x.dtype), axis, keepdims=True)
         return ops.sum(ops.where(at, tangent, 0.0), axis, keepdims=True) / ties
 
-    # In this order: JAX adds up a gradient from the end, what cancels at an extreme first.
+    # In this order: JAX goes it backwards for the gradient. What cancels at an extreme it adds
+    # first, and it divides last, by which the smallest gradients are lost.
     moved = ops.where(at_low, 0.0, (1 - unit) * of_extreme(at_low))
     moved = moved + ops.where(at_high, 0.0, unit * of_extreme(at_high))
     tangent = tangent - ops.where(at_low, of_extreme(at_low), 0.0)
     tangent = tangent - ops.where(at_high, of_extreme(at_high), 0.0)
-    return (tangent - moved) / span
+    return tangent - moved
 
 
 def _stretch_gradient(x: Any, axis: Axis, upstream: Any) -> Any:

@@ -169,6 +169,11 @@ def _is_exporting() -> bool:
     return known is not None and known()
 
 
+def _weigh(weight: Tensor, value: Tensor) -> Tensor:
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    return _apply(_Product, weight, value)
+
+
 def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
     """f(x) elementwise, with that derivative.
 
@@ -181,11 +186,6 @@ def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
     with torch.no_grad():
         value, slope = f(x), derivative(x)
     return _Given.apply(x, value, slope)
-
-
-def _weigh(weight: Tensor, value: Tensor) -> Tensor:
-    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
-    return _apply(_Product, weight, value)
 
 
 def _wide(x: Tensor, name: str = "x") -> Tensor:
