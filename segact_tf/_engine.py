@@ -111,8 +111,8 @@ def _torch_function(forward_mode: bool) -> Any:
             saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
             return ctx.push(saved, tangents[3:])
 
-    methods = [forward, setup_context, backward, *[jvp] * forward_mode]
-    members = {method.__name__: staticmethod(method) for method in methods}
+    methods: list[Any] = [forward, setup_context, backward, *[jvp] * forward_mode]
+    members: dict[str, Any] = {method.__name__: staticmethod(method) for method in methods}
     kinds = (torch.autograd.Function,)
     return type("Differentiable", kinds, {**members, "generate_vmap_rule": True})
 
@@ -126,8 +126,7 @@ def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
         if not any(isinstance(a, keras.KerasTensor) for a in (*arguments, *options.values())):
             return function(*arguments, **options)
         if "." in function.__qualname__:
-            owner, *arguments = arguments
-            return Node(owner, name)(*arguments, **options)
+            return Node(arguments[0], name)(*arguments[1:], **options)
         return Node(call)(*arguments, **options)
 
     return call

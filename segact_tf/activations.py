@@ -563,10 +563,10 @@ def _stretch(x: Any, axis: Axis) -> Any:
         return ops.where(low == high, 0.5, (x - low) / span)
 
     def push(arguments: Any, tangents: Any) -> Any:
-        return _stretch_tangent(*arguments, axis, *tangents)
+        return _stretch_tangent(arguments[0], axis, tangents[0])
 
     def pull(arguments: Any, upstream: Any) -> Any:
-        return _stretch_gradient(*arguments, axis, upstream)
+        return _stretch_gradient(arguments[0], axis, upstream)
 
     return _engine.differentiable(forward, push, pull)(x)
 

@@ -12,11 +12,11 @@ LOSSES = [
     *("lovasz", "lovasz_hinge"),
 ]
 METHODS = ["cdf", "sf", "logcdf", "logsf", "pdf", "ppf"]
-# All losses by one activation, and these by every one: they are called alike.
+# All losses by one activation, and these by the one that is not elementwise.
 FIRST = ["binary_cross_entropy", "dice", "mean_squared_error"]
 CASES = [(name, "methods") for name in ACTIVATIONS]
 CASES += [("arctan", name) for name in LOSSES]
-CASES += [(name, "losses") for name in ACTIVATIONS if name != "arctan"]
+CASES += [("linear", "losses")]
 
 
 @pytest.fixture
@@ -73,11 +73,9 @@ def test_forward_mode_and_hessians(ns, transforms, activation, of, rng):
     x, tangent, h = rng.uniform(0.1, 0.9, (2, 3)), rng.normal(size=(2, 3)), 1e-6
     f = scalar(ns, activation, of, x.shape)
     slope = grad(f)
-    plain = ns.gradients(f, x)[1][0]
-    np.testing.assert_allclose(ns.numpy(slope(ns.array(x))), plain, rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(
-        ns.numpy(jvp(f)(ns.array(x), ns.array(tangent))), (plain * tangent).sum(), rtol=1e-10
-    )
+    along = (ns.numpy(slope(ns.array(x))) * tangent).sum()
+    found = ns.numpy(jvp(f)(ns.array(x), ns.array(tangent)))
+    np.testing.assert_allclose(found, along, rtol=1e-10)
     expected = np.zeros((*x.shape, *x.shape))
     for index in np.ndindex(x.shape):
         step = np.zeros_like(x)
