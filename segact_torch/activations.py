@@ -137,11 +137,10 @@ def _save(ctx: Any, *tensors: Tensor) -> None:
 
 def _apply(function: Any, *args: Any) -> Any:
     """A custom function of this package, with forward mode where there is any."""
-    if _is_recorded():
-        return function.forward(*args)
+    if not torch.compiler.is_compiling() and not torch._C._is_tracing():
+        return _with_forward_mode(function).apply(*args)
     # The compiler takes no function that has a `jvp`.
-    known = function if torch.compiler.is_compiling() else _with_forward_mode(function)
-    return known.apply(*args)
+    return function.forward(*args) if _is_recorded() else function.apply(*args)
 
 
 @functools.cache
@@ -180,8 +179,8 @@ def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
     Compiled code has first derivatives alone, and takes them as values: a compiler that makes
     numbers variables, as with dynamic=True, cannot find them inside of a custom function.
     """
-    compiled = torch.compiler.is_compiling() and not _is_recorded()
-    if not compiled or torch._C._are_functorch_transforms_active():
+    plain = not torch.compiler.is_compiling() or _is_recorded()
+    if plain or torch._C._are_functorch_transforms_active():
         return _apply(_Differentiable, x, f, derivative)
     with torch.no_grad():
         value, slope = f(x), derivative(x)
