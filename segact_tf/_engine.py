@@ -4,10 +4,13 @@ A backend that is active has been imported by Keras; none is imported here.
 """
 
 import contextlib
+import functools
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 
 def has_float64(x: Any) -> bool:
@@ -57,5 +60,126 @@ def is_traced(x: Any) -> bool:
     kinds = {kind.__name__ for kind in type(x).__mro__}
     if kinds & {"KerasTensor", "SymbolicTensor", "Tracer", "FakeTensor"}:
         return True
-    torch = sys.modules["torch"] if keras.backend.backend() == "torch" else None
-    return torch is not None and torch.compiler.is_compiling()
+    if keras.backend.backend() != "torch":
+        return False
+    torch = sys.modules["torch"]
+    functorch = torch._C._functorch
+    while functorch.is_gradtrackingtensor(x):  # by torch.func.grad
+        x = functorch.get_unwrapped(x)
+    return torch.compiler.is_compiling() or functorch.is_batchedtensor(x)
+
+
+def bits(x: Any) -> Any:
+    """The bits of a float32 or float64, as an integer."""
+    backend = keras.backend.backend()
+    kind = "int64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "int32"
+    if backend == "jax":
+        return sys.modules["jax"].lax.bitcast_convert_type(x, kind)
+    if backend == "torch":
+        return x.view(getattr(sys.modules["torch"], kind))
+    return sys.modules["tensorflow"].bitcast(x, kind)
+
+
+def differentiable(
+    f: Callable[..., Any], push: Callable[..., Any], pull: Callable[..., Any]
+) -> Callable[..., Any]:
+    """f of tensors, with both of its derivatives given, each differentiable in turn.
+
+    `push(arguments, tangents)` is that of forward mode, `pull(arguments, upstream)` the gradients
+    of reverse mode. JAX makes its reverse mode of `push`, which has to be linear in the tangents;
+    TensorFlow has reverse mode alone.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        known = sys.modules["jax"].custom_jvp(f)
+        known.defjvp(lambda arguments, tangents: (known(*arguments), push(arguments, tangents)))
+        return known
+    if backend == "torch":
+        return functools.partial(_apply, f, push, pull)
+
+    @ops.custom_gradient
+    def call(*arguments: Any) -> tuple[Any, Any]:
+        return f(*arguments), lambda upstream: pull(arguments, upstream)
+
+    return call
+
+
+def _apply(
+    f: Callable[..., Any], push: Callable[..., Any], pull: Callable[..., Any], *arguments: Any
+) -> Any:
+    """A custom function of PyTorch, with forward mode where there is any."""
+    torch = sys.modules["torch"]
+    compiling = torch.compiler.is_compiling()
+    if torch.jit.is_tracing() or (compiling and not torch.compiler.is_dynamo_compiling()):
+        return f(*arguments)  # what TorchScript and torch.export record, we do not differentiate
+    # The compiler takes no function that has a `jvp`.
+    return _torch_function(forward_mode=not compiling).apply(f, push, pull, *arguments)
+
+
+@functools.cache
+def _torch_function(forward_mode: bool) -> Any:
+    """What `differentiable` is on PyTorch."""
+    torch = sys.modules["torch"]
+    forward_ad = torch.autograd.forward_ad
+
+    def forward(f: Any, push: Any, pull: Any, *arguments: Any) -> Any:
+        return f(*arguments)
+
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        _, ctx.push, ctx.pull, *arguments = inputs
+        ctx.save_for_backward(*arguments)
+        if forward_mode:
+            ctx.save_for_forward(*arguments)
+
+    def backward(ctx: Any, upstream: Any) -> Any:
+        gradients = ctx.pull(ctx.saved_tensors, upstream)
+        return None, None, None, *(gradients if isinstance(gradients, tuple) else (gradients,))
+
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        if not torch._functorch.eager_transforms.JVP_NESTING > 1:
+            return ctx.push(ctx.saved_tensors, tangents[3:])
+        # PyTorch switches forward mode off in here: the one around it would find a slope of 0.
+        with forward_ad._set_fwd_grad_enabled(True):
+            saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+            return ctx.push(saved, tangents[3:])
+
+    methods: list[Any] = [forward, setup_context, backward, *[jvp] * forward_mode]
+    members: dict[str, Any] = {method.__name__: staticmethod(method) for method in methods}
+    kinds = (torch.autograd.Function,)
+    return type("Differentiable", kinds, {**members, "generate_vmap_rule": True})
+
+
+def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, or a method, that takes symbolic inputs too: as one node of a Keras graph."""
+    name = function.__name__
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        if not any(isinstance(a, keras.KerasTensor) for a in (*arguments, *options.values())):
+            return function(*arguments, **options)
+        if "." in function.__qualname__:
+            return Node(arguments[0], name)(*arguments[1:], **options)
+        return Node(call)(*arguments, **options)
+
+    return call
+
+
+@keras.saving.register_keras_serializable(package="segact")
+class Node(keras.Operation):
+    """A call of an object, or of a method of it, in a Keras graph."""
+
+    def __init__(self, owner: Any, method: str = "__call__", name: str | None = None) -> None:
+        super().__init__(name)
+        self.owner, self.method = owner, method
+
+    def call(self, *arguments: Any, **options: Any) -> Any:
+        return getattr(self.owner, self.method)(*arguments, **options)
+
+    def get_config(self) -> dict[str, Any]:
+        owner = keras.saving.serialize_keras_object(self.owner)
+        return {"owner": owner, "method": self.method, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Node":
+        owner = keras.saving.deserialize_keras_object(config["owner"])
+        return cls(**{**config, "owner": owner})

@@ -28,16 +28,15 @@ def axes(x: Any, axis: int | Axis | None) -> Axis:
 def sum(x: Any, axis: Axis, keepdims: bool = False) -> Any:
     """The sum over `axis`."""
 
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
-        def grad(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            kept = upstream if keepdims else ops.expand_dims(upstream, axis)
-            return ops.broadcast_to(kept, ops.shape(x))
+    def push(arguments: Any, tangents: Any) -> Any:
+        return ops.sum(tangents[0], axis=axis, keepdims=keepdims)
 
-        return _add(x, axis, keepdims), grad
+    def pull(arguments: Any, upstream: Any) -> Any:
+        kept = upstream if keepdims else ops.expand_dims(upstream, axis)
+        return ops.broadcast_to(kept, ops.shape(arguments[0]))
 
-    return call(x) if axis else x
+    add = _engine.differentiable(lambda x: _add(x, axis, keepdims), push, pull)
+    return add(x) if axis else x
 
 
 def mean(x: Any, count: Any, axis: Axis) -> Any:
@@ -46,19 +45,20 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
     `count` has the shape of the sum with the summed axes kept, or is one number for all.
     """
 
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
+    def forward(x: Any, count: Any) -> Any:
         part, length = _shorten(x, axis)
         total, n = _add(part, axis, keepdims=True), count / length
-
-        def grad(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            return ops.broadcast_to(ops.expand_dims(upstream, axis) / n / length, ops.shape(x))
-
         average = ops.where(ops.isinf(total), _add(part / n, axis, keepdims=True), total / n)
-        return ops.squeeze(average, axis), grad
+        return ops.squeeze(average, axis)
 
-    return call(x)
+    def push(arguments: Any, tangents: Any) -> Any:
+        return ops.squeeze(ops.sum(tangents[0], axis=axis, keepdims=True) / arguments[1], axis)
+
+    def pull(arguments: Any, upstream: Any) -> tuple[Any, None]:
+        x, count = arguments
+        return ops.broadcast_to(ops.expand_dims(upstream, axis) / count, ops.shape(x)), None
+
+    return _engine.differentiable(forward, push, pull)(x, count)
 
 
 def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:

@@ -323,13 +323,12 @@ def normal_hazard(t: Any) -> Any:
 def normal_lower_quantile(p: Any, q: Any) -> Any:
     """x with Q(-x) = p, for p in [0, 1/2] and q = p - 1/2: x <= 0, and -inf at 0."""
     centre = q * _polynomial(q * q, QUANTILE_CENTRE[_name(p)])
-    positive = at_least(p, tiny(p))
-    log_p = ops.log(positive)
+    log_p = log_small(p)
     r = ops.sqrt(log_p * -2)
     t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)
     for _ in range(2 if _name(p) == "float64" else 1):
         t = t + (normal_log_tail(t) - log_p) / normal_hazard(t)
-    return ops.where(p > 0.2, centre, ops.where(p > 0, -t, -math.inf))
+    return ops.where(p > 0.2, centre, ops.where(log_p > -math.inf, -t, -math.inf))
 
 
 def log1p(x: Any) -> Any:
@@ -337,6 +336,15 @@ def log1p(x: Any) -> Any:
     twice = x / (1 + 0.5 * x)  # 2 s, for s itself may underflow
     square = 0.25 * (twice * twice)
     return twice + twice * (square * _polynomial(square, LOG1P[_name(x)]))
+
+
+def log_small(p: Any) -> Any:
+    """log(p) for p >= 0, also below the smallest normal number, which XLA takes for 0."""
+    least = np.finfo(_name(p)).smallest_subnormal
+    # The bits of such a number count how many of the least it is.
+    count = ops.cast(_engine.bits(p), p.dtype)
+    below = ops.log(ops.where(p < tiny(p), count, 1.0)) + math.log(least)
+    return ops.where(p < tiny(p), below, ops.log(at_least(p, tiny(p))))
 
 
 def log_complement(p: Any) -> Any:
@@ -374,12 +382,15 @@ def power(x: Any, exponent: float) -> Any:
     return ops.power(x, ops.full_like(x, exponent))
 
 
-@ops.custom_gradient
-def divide(a: Any, b: Any) -> tuple[Any, Any]:
+def divide(a: Any, b: Any) -> Any:
     """a / b; JAX's own gradient squares b, and loses it below 1e-19."""
 
-    def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
-        (upstream,) = args if upstream is None else (upstream,)
+    def push(arguments: Any, tangents: Any) -> Any:
+        (a, b), (of_a, of_b) = arguments, tangents
+        return of_a / b - of_b / b * (a / b)
+
+    def pull(arguments: Any, upstream: Any) -> tuple[Any, Any]:
+        a, b = arguments
         return upstream / b, -upstream * (a / b) / b
 
-    return a / b, grad
+    return _engine.differentiable(lambda a, b: a / b, push, pull)(a, b)

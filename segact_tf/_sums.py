@@ -12,7 +12,7 @@ from keras import ops
 
 from segact_tf import _pairwise, _special
 from segact_tf._batch import Axis, Batch
-from segact_tf.activations import Activation, _differentiable, _weigh
+from segact_tf.activations import Activation, _differentiate, _weigh
 from segact_tf.conventions import Convention
 
 
@@ -103,11 +103,15 @@ def ratio(error: Any, whole: Any, smooth: float) -> Any:
 def power(x: Any, exponent: float) -> Any:
     """x^exponent for x >= 0, with a gradient of 0 at 0."""
 
+    if exponent == 0:
+        return ops.ones_like(x)
+
     def derivative(x: Any) -> Any:
-        positive = ops.where(x > 0, x, 1.0)
+        # Of a smaller number the power would overflow, and the slope of what it is of be lost.
+        positive = _special.at_least(x, _special.tiny(x))
         return ops.where(x > 0, exponent * _special.power(positive, exponent - 1), 0.0)
 
-    return _differentiable(lambda x: _special.power(x, exponent), derivative)(x)
+    return _differentiate(x, lambda x: _special.power(x, exponent), derivative)
 
 
 def times(factor: float, loss: Any) -> Any:

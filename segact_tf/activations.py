@@ -63,36 +63,55 @@ Axis = tuple[int, ...]
 FAR = 1e8
 
 
-def _differentiable(f: Function, derivative: Function) -> Function:
-    """f elementwise, with a derivative that is given and differentiable in turn."""
-
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
-        def grad(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            # Either factor being 0 makes the product 0; 0 * inf would be NaN.
-            return _weigh(upstream, derivative(x))
-
-        return f(x), grad
-
-    return call
-
-
-@ops.custom_gradient
-def _product(weight: Any, value: Any) -> tuple[Any, Any]:
+def _product(weight: Any, value: Any) -> Any:
     """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
-    def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
-        (upstream,) = args if upstream is None else (upstream,)
-        return _product(upstream, value), _product(upstream, weight)
+    def forward(weight: Any, value: Any) -> Any:
+        zero = ops.logical_or(weight == 0, value == 0)
+        return ops.where(zero, 0.0, weight * value)
 
-    zero = ops.logical_or(weight == 0, value == 0)
-    return ops.where(zero, 0.0, weight * value), grad
+    return _engine.differentiable(forward, _push_product, _pull_product)(weight, value)
+
+
+def _scale(tangent: Any, factor: Any) -> Any:
+    """The same product, but of NaN, by operations that are linear in the tangent."""
+
+    def forward(tangent: Any, factor: Any) -> Any:
+        # Infinity as a product: of 0 that is 0, and of any other number infinity.
+        infinite, largest = ops.isinf(factor), _special.largest(factor)
+        high = ops.where(infinite, largest, 1.0)
+        low = ops.where(infinite, ops.sign(factor) * largest, factor)
+        return ops.where(factor == 0, 0.0, tangent) * high * low
+
+    return _engine.differentiable(forward, _push_product, _pull_product)(tangent, factor)
+
+
+def _push_product(arguments: Any, tangents: Any) -> Any:
+    (a, b), (of_a, of_b) = arguments, tangents
+    return _scale(of_a, b) + _scale(of_b, a)
+
+
+def _pull_product(arguments: Any, upstream: Any) -> tuple[Any, Any]:
+    a, b = arguments
+    return _product(upstream, b), _product(upstream, a)
 
 
 def _weigh(weight: Any, value: Any) -> Any:
     """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
     return _product(ops.cast(weight, value.dtype), value)  # of one dtype, as TensorFlow wants them
+
+
+def _differentiate(x: Any, f: Function, derivative: Function) -> Any:
+    """f(x) elementwise, with that derivative, which is differentiable in turn."""
+
+    def push(arguments: Any, tangents: Any) -> Any:
+        return _scale(tangents[0], derivative(*arguments))
+
+    def pull(arguments: Any, upstream: Any) -> Any:
+        # Either factor being 0 makes the product 0; 0 * inf would be NaN.
+        return _weigh(upstream, derivative(*arguments))
+
+    return _engine.differentiable(f, push, pull)(x)
 
 
 def _wide(x: Any, name: str = "x") -> Any:
@@ -107,7 +126,7 @@ def _wide(x: Any, name: str = "x") -> Any:
 def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
     """f(x), computed wide and returned in the dtype of x."""
     x = ops.convert_to_tensor(x)
-    return ops.cast(_differentiable(f, derivative)(_wide(x)), x.dtype)
+    return ops.cast(_differentiate(_wide(x), f, derivative), x.dtype)
 
 
 def _clamped_log(probability: Any) -> Any:
@@ -134,6 +153,11 @@ class Activation:
         self.epsilon = self.default_epsilon if epsilon is None else float(epsilon)
         if not 0 <= self.epsilon < 0.5:
             raise ValueError(f"epsilon must lie in [0, 1/2), got {epsilon}")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in {"cdf", "sf", "logcdf", "logsf", "pdf", "ppf"} & vars(cls).keys():
+            setattr(cls, name, _engine.symbolic(vars(cls)[name]))
 
     def __call__(self, x: Any) -> Any:
         if isinstance(x, keras.KerasTensor):  # a symbolic input: a layer of the functional API
@@ -309,8 +333,9 @@ class _Symmetric(Activation):
         nearer = ops.where(below, p, 1 - p)
         # p - 1/2 before the first rounding: close to the middle its digits decide.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
-        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
-        x = self._lower_quantile(_special.at_least(p, 0.0), q)
+        # Where nothing is subtracted, a number below the smallest normal one stays as it is.
+        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon) if self.epsilon else nearer
+        x = self._lower_quantile(ops.abs(_special.at_least(p, 0.0)), q)
         return ops.where(nearer < 0, math.nan, ops.where(below, x, -x))
 
 
@@ -346,7 +371,9 @@ class Sigmoid(_Symmetric):
     def _lower_quantile(self, p: Any, q: Any) -> Any:
         # From 1/3 on, log1p keeps the digits that log would lose at 1/2.
         centre = _special.log1p(2 * q / (1 - p))
-        return ops.where(p < 1 / 3, ops.log(p / (1 - p)), centre)
+        odds = ops.log(_special.at_least(p, _special.tiny(p)) / (1 - p))
+        tail = ops.where(p < _special.tiny(p), _special.log_small(p), odds)
+        return ops.where(p < 1 / 3, tail, centre)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -532,16 +559,36 @@ class HardTanh(Activation):
 def _stretch(x: Any, axis: Axis) -> Any:
     """(x - min) / (max - min) over an axis; 1/2 for a constant input."""
 
-    @ops.custom_gradient
-    def call(x: Any) -> tuple[Any, Any]:
-        def backward(*args: Any, upstream: Any = None) -> Any:
-            (upstream,) = args if upstream is None else (upstream,)
-            return _stretch_gradient(x, axis, upstream)
+    def forward(x: Any) -> Any:
+        x, low, high, span = _extremes(x, axis)
+        return ops.where(low == high, 0.5, (x - low) / span)
 
-        half, low, high, span = _extremes(x, axis)
-        return ops.where(low == high, 0.5, (half - low) / span), backward
+    def push(arguments: Any, tangents: Any) -> Any:
+        return _stretch_tangent(arguments[0], axis, tangents[0])
 
-    return call(x)
+    def pull(arguments: Any, upstream: Any) -> Any:
+        return _stretch_gradient(arguments[0], axis, upstream)
+
+    return _engine.differentiable(forward, push, pull)(x)
+
+
+def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
+    unit = _stretch(x, axis)
+    x, low, high, span = _extremes(x, axis)
+    tangent = ops.where(low == high, 0.0, tangent) / span / 8
+    at_low, at_high = x == low, x == high
+
+    def of_extreme(at: Any) -> Any:
+        ties = _pairwise.sum(ops.cast(at, x.dtype), axis, keepdims=True)
+        return ops.sum(ops.where(at, tangent, 0.0), axis, keepdims=True) / ties
+
+    # In this order: JAX goes it backwards for the gradient. What cancels at an extreme it adds
+    # first, and it divides last, by which the smallest gradients are lost.
+    moved = ops.where(at_low, 0.0, (1 - unit) * of_extreme(at_low))
+    moved = moved + ops.where(at_high, 0.0, unit * of_extreme(at_high))
+    tangent = tangent - ops.where(at_low, of_extreme(at_low), 0.0)
+    tangent = tangent - ops.where(at_high, of_extreme(at_high), 0.0)
+    return tangent - moved
 
 
 def _stretch_gradient(x: Any, axis: Axis, upstream: Any) -> Any:

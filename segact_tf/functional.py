@@ -71,6 +71,7 @@ from typing import Any
 
 import keras
 
+from segact_tf import _engine
 from segact_tf._batch import Batch, check_number
 from segact_tf._sums import (
     cross_entropy,
@@ -103,6 +104,7 @@ Axis = int | tuple[int, ...] | None
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def binary_cross_entropy(
     y_true: Any,
     y_pred: Any,
@@ -144,6 +146,7 @@ def binary_cross_entropy(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def binary_focal_cross_entropy(
     y_true: Any,
     y_pred: Any,
@@ -189,6 +192,7 @@ def binary_focal_cross_entropy(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def mean_squared_error(
     y_true: Any,
     y_pred: Any,
@@ -216,6 +220,7 @@ def mean_squared_error(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def dice(
     y_true: Any,
     y_pred: Any,
@@ -251,6 +256,7 @@ def dice(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def jaccard(
     y_true: Any,
     y_pred: Any,
@@ -287,6 +293,7 @@ def jaccard(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def tversky(
     y_true: Any,
     y_pred: Any,
@@ -331,6 +338,7 @@ def tversky(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def focal_tversky(
     y_true: Any,
     y_pred: Any,
@@ -376,6 +384,7 @@ def focal_tversky(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def dice_cross_entropy(
     y_true: Any,
     y_pred: Any,
@@ -423,6 +432,7 @@ def dice_cross_entropy(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def lovasz(
     y_true: Any,
     y_pred: Any,
@@ -461,6 +471,7 @@ def lovasz(
 
 
 @keras.saving.register_keras_serializable(package="segact")
+@_engine.symbolic
 def lovasz_hinge(
     y_true: Any,
     y_pred: Any,

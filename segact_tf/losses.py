@@ -132,6 +132,7 @@ class _Loss(keras.losses.Loss):
                 check_number(name, options[name], NUMBERS[name])
         self.options = options
 
+    @_engine.symbolic
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Keras's own, with weights and masks of elements, and a sum that XLA adds up in pairs."""
         if type(self).call is not _Loss.call:  # a subclass with a `call` of its own

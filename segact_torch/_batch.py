@@ -318,7 +318,7 @@ def check_pos_weight(pos_weight: Tensor) -> None:
 
 def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
     """0 <= value <= high, or 0 < value if `open`; and finite."""
-    number = isinstance(value, numbers.Real) and math.isfinite(value)
+    number = isinstance(value, numbers.Real) and -math.inf < value < math.inf
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
         raise ValueError(f"{name} must be a number {wanted}, got {value!r}")

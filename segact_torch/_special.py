@@ -221,13 +221,17 @@ def normal_hazard(t: Tensor) -> Tensor:
 def normal_lower_quantile(p: Tensor, q: Tensor) -> Tensor:
     """x with Q(-x) = p, for p in [0, 1/2] and q = p - 1/2: x <= 0, and -inf at 0."""
     centre = q * _polynomial(q * q, QUANTILE_CENTRE[_name(p)])
-    positive = at_least(p, tiny(p))
-    log_p = torch.log(positive)
+    log_p = log_small(p)
     r = torch.sqrt(log_p * -2)
     t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)
     for _ in range(2 if _name(p) == "float64" else 1):
         t = t + (normal_log_tail(t) - log_p) / normal_hazard(t)
-    return torch.where(p > 0.2, centre, torch.where(p > 0, -t, -math.inf))
+    return torch.where(p > 0.2, centre, torch.where(log_p > -math.inf, -t, -math.inf))
+
+
+def log_small(p: Tensor) -> Tensor:
+    """log(p) for p >= 0, also below the smallest normal number."""
+    return torch.log(p)
 
 
 def log_complement(p: Tensor) -> Tensor:

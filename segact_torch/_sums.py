@@ -7,7 +7,7 @@ functions of the same names that give the same numbers, and their gradient, in o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segact_torch import _special
 from segact_torch._batch import Axis, Batch
-from segact_torch.activations import Activation, _Differentiable, _weigh
+from segact_torch.activations import Activation, _apply, _differentiate, _save, _weigh
 from segact_torch.conventions import Convention
 
 
@@ -106,11 +106,15 @@ def ratio(error: Tensor, whole: Tensor, smooth: float) -> Tensor:
 def power(x: Tensor, exponent: float) -> Tensor:
     """x^exponent for x >= 0, with a gradient of 0 at 0."""
 
+    if exponent == 0:
+        return torch.ones_like(x)
+
     def derivative(x: Tensor) -> Tensor:
-        positive = torch.where(x > 0, x, 1.0)
+        # Of a smaller number the power would overflow, and the slope of what it is of be lost.
+        positive = _special.at_least(x, _special.tiny(x))
         return torch.where(x > 0, exponent * positive ** (exponent - 1), 0.0)
 
-    return _Differentiable.apply(x, lambda x: x**exponent, derivative)
+    return _differentiate(x, lambda x: x**exponent, derivative)
 
 
 def times(factor: float, loss: Tensor) -> Tensor:
@@ -155,7 +159,7 @@ def _reduce(loss: Tensor, batch: Batch, axis: Axis, mean: bool) -> Tensor:
 
 def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
     """The mean over `axis` of the valid elements; 0 where there is none."""
-    return _Average.apply(loss, _count(loss, valid, axis), axis) if axis else loss
+    return _apply(_Average, loss, _count(loss, valid, axis), frozenset(axis)) if axis else loss
 
 
 class _Average(torch.autograd.Function):
@@ -167,21 +171,27 @@ class _Average(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(loss: Tensor, count: Tensor, axis: Axis) -> Tensor:
+    def forward(loss: Tensor, count: Tensor, axes: frozenset[int]) -> Tensor:
+        axis = tuple(axes)
         mean = loss.sum(axis, keepdim=True) / count
         mean = torch.where(mean.isinf(), (loss / count).sum(axis, keepdim=True), mean)
         return mean.squeeze(axis)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Axis], output: Tensor) -> None:
-        loss, count, _ = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        loss, count, ctx.axes = inputs
         ctx.shape = loss.shape
-        ctx.save_for_backward(count)
+        _save(ctx, count)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (count,) = ctx.saved_tensors
         return (grads[0].reshape(count.shape) / count).expand(ctx.shape), None, None
+
+    @staticmethod
+    def push(ctx: Any, saved: Sequence[Tensor], *tangents: Any) -> Tensor:
+        (count,) = saved
+        return _apply(_Average, tangents[0], count, ctx.axes)
 
 
 def _count(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:

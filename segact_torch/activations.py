@@ -21,13 +21,17 @@ float16 and bfloat16 are computed in float32 and returned in the input's dtype. 
 differentiable twice, with analytic first derivatives.
 """
 
+import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._functorch import eager_transforms
+from torch.autograd import forward_ad
 
 from segact_torch import _special
 from segact_torch._definitions import same
@@ -55,7 +59,7 @@ __all__ = [
 ]
 
 Function = Callable[[Tensor], Tensor]
-Axis = int | tuple[int, ...]
+Axis = tuple[int, ...]
 
 # From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
 FAR = 1e8
@@ -73,13 +77,32 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, _, ctx.derivative = inputs
-        ctx.save_for_backward(x)
+        _save(ctx, x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         # Either factor being 0 makes the product 0; 0 * inf would be NaN.
         return _weigh(grads[0], ctx.derivative(x)), None, None
+
+    @staticmethod
+    def push(ctx: Any, saved: Sequence[Tensor], *tangents: Any) -> Tensor:
+        (x,) = saved
+        return _weigh(tangents[0], ctx.derivative(x))
+
+
+class _Given(torch.autograd.Function):
+    """A value of x, with its slope, both of them computed already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return _weigh(grads[0], slope), None, None
 
 
 class _Product(torch.autograd.Function):
@@ -93,17 +116,76 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        _save(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         weight, value = ctx.saved_tensors
         return _weigh(grads[0], value), _weigh(grads[0], weight)
 
+    @staticmethod
+    def push(ctx: Any, saved: Sequence[Tensor], *tangents: Tensor) -> Tensor:
+        weight, value = saved
+        return _weigh(tangents[0], value) + _weigh(tangents[1], weight)
+
+
+def _save(ctx: Any, *tensors: Tensor) -> None:
+    """Keep tensors for both modes of differentiation; compiled code has reverse mode alone."""
+    ctx.save_for_backward(*tensors)
+    if not torch.compiler.is_compiling():
+        ctx.save_for_forward(*tensors)
+
+
+def _apply(function: Any, *args: Any) -> Any:
+    """A custom function of this package, with forward mode where there is any."""
+    if not torch.compiler.is_compiling() and not torch._C._is_tracing():
+        return _with_forward_mode(function).apply(*args)
+    # The compiler takes no function that has a `jvp`.
+    return function.forward(*args) if _is_recorded() else function.apply(*args)
+
+
+@functools.cache
+def _with_forward_mode(function: Any) -> Any:
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        if not eager_transforms.JVP_NESTING > 1:
+            return function.push(ctx, ctx.saved_tensors, *tangents)
+        # PyTorch switches forward mode off in here: the one around it would find a slope of 0.
+        with forward_ad._set_fwd_grad_enabled(True):
+            saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+            return function.push(ctx, saved, *tangents)
+
+    return type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
+
+
+def _is_recorded() -> bool:
+    """Whether TorchScript or `torch.export` looks on, whose record is not differentiated by us."""
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_dynamo_compiling() or _is_exporting()
+    return torch.jit.is_tracing()
+
+
+def _is_exporting() -> bool:
+    known = getattr(torch.compiler, "is_exporting", None)  # since PyTorch 2.7
+    return known is not None and known()
+
 
 def _weigh(weight: Tensor, value: Tensor) -> Tensor:
     """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
-    return _Product.apply(weight, value)
+    return _apply(_Product, weight, value)
+
+
+def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
+    """f(x) elementwise, with that derivative.
+
+    Compiled code has first derivatives alone, and takes them as values: a compiler that makes
+    numbers variables, as with dynamic=True, cannot find them inside of a custom function.
+    """
+    plain = not torch.compiler.is_compiling() or _is_recorded()
+    if plain or torch._C._are_functorch_transforms_active():
+        return _apply(_Differentiable, x, f, derivative)
+    with torch.no_grad():
+        value, slope = f(x), derivative(x)
+    return _Given.apply(x, value, slope)
 
 
 def _wide(x: Tensor, name: str = "x") -> Tensor:
@@ -117,7 +199,13 @@ def _wide(x: Tensor, name: str = "x") -> Tensor:
 
 def _elementwise(x: Tensor, f: Function, derivative: Function) -> Tensor:
     """f(x), computed wide and returned in the dtype of x."""
-    return _Differentiable.apply(_wide(x), f, derivative).to(x.dtype)
+    return _differentiate(_wide(x), f, derivative).to(x.dtype)
+
+
+@fx.wrap
+def _cdf(f: "Activation", x: Tensor) -> Tensor:
+    """f(x), which torch.fx does not look into."""
+    return f.cdf(x)
 
 
 def _clamped_log(probability: Tensor) -> Tensor:
@@ -146,7 +234,15 @@ class Activation:
             raise ValueError(f"epsilon must lie in [0, 1/2), got {epsilon}")
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.cdf(x)
+        return _cdf(self, x)
+
+    def __fx_create_arg__(self, tracer: fx.Tracer) -> fx.Node:
+        """In a graph of torch.fx: an attribute of the traced module."""
+        name = next(
+            n for i in itertools.count() if not hasattr(tracer.root, n := f"_activation{i}")
+        )
+        setattr(tracer.root, name, self)
+        return tracer.create_node("get_attr", name, (), {})
 
     def cdf(self, x: Tensor) -> Tensor:
         """F(x), the probability of class 1."""
@@ -313,8 +409,9 @@ class _Symmetric(Activation):
         nearer = torch.where(below, p, 1 - p)
         # p - 1/2 before the first rounding: close to the middle its digits decide.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
-        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon)
-        x = self._lower_quantile(_special.at_least(p, 0.0), q)
+        # Where nothing is subtracted, a number below the smallest normal one stays as it is.
+        p = (nearer - self.epsilon) / (1 - 2 * self.epsilon) if self.epsilon else nearer
+        x = self._lower_quantile(torch.abs(_special.at_least(p, 0.0)), q)
         return torch.where(nearer < 0, math.nan, torch.where(below, x, -x))
 
 
@@ -349,7 +446,9 @@ class Sigmoid(_Symmetric):
     def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
         # From 1/3 on, log1p keeps the digits that log would lose at 1/2.
         centre = torch.log1p(2 * q / (1 - p))
-        return torch.where(p < 1 / 3, torch.log(p / (1 - p)), centre)
+        odds = torch.log(_special.at_least(p, _special.tiny(p)) / (1 - p))
+        tail = torch.where(p < _special.tiny(p), _special.log_small(p), odds)
+        return torch.where(p < 1 / 3, tail, centre)
 
 
 class NormalCDF(_Symmetric):
@@ -527,24 +626,24 @@ class HardTanh(Activation):
 
 
 class _Stretch(torch.autograd.Function):
-    """(x - min) / (max - min) over an axis; 1/2 for a constant input."""
+    """(x - min) / (max - min) over a set of axes; 1/2 for a constant input."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, axis: Axis) -> Tensor:
-        x, low, high, span = _extremes(x, axis)
+    def forward(x: Tensor, axis: frozenset[int]) -> Tensor:
+        x, low, high, span = _extremes(x, tuple(axis))
         return torch.where(low == high, 0.5, (x - low) / span)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, ctx.axis = inputs
-        ctx.save_for_backward(x)
+        _save(ctx, x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,), axis = ctx.saved_tensors, ctx.axis
-        unit = _Stretch.apply(x, axis)
+        (x,), axis = ctx.saved_tensors, tuple(ctx.axis)
+        unit = _apply(_Stretch, x, ctx.axis)
         x, low, high, span = _extremes(x, axis)
         grad = torch.where(low == high, 0.0, grads[0])
         # An extreme's own slope and its share of all slopes cancel: subtract the two first.
@@ -556,6 +655,23 @@ class _Stretch(torch.autograd.Function):
             own = torch.where(at, grad, 0.0).sum(axis, keepdim=True)
             grad = torch.where(at, grad - own / ties - through / ties, grad)
         return grad / 8 / span, None
+
+    @staticmethod
+    def push(ctx: Any, saved: Sequence[Tensor], *tangents: Any) -> Tensor:
+        (x,), axis = saved, tuple(ctx.axis)
+        unit = _apply(_Stretch, x, ctx.axis)
+        x, low, high, span = _extremes(x, axis)
+        tangent = torch.where(low == high, 0.0, tangents[0])
+        at_low, at_high = x == low, x == high
+        of_low, of_high = (
+            torch.where(at, tangent, 0.0).sum(axis, keepdim=True)
+            / at.to(x.dtype).sum(axis, keepdim=True)
+            for at in (at_low, at_high)
+        )
+        moved = torch.where(at_low, 0.0, (1 - unit) * of_low)
+        moved = moved + torch.where(at_high, 0.0, unit * of_high)
+        own = torch.where(at_low, of_low, torch.where(at_high, of_high, 0.0))
+        return (tangent - own - moved) / 8 / span
 
 
 def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -611,10 +727,12 @@ class Linear(Activation):
         return torch.where(valid, x, middle.detach())
 
     def _axis(self, x: Tensor) -> Axis:
-        return tuple(range(x.ndim)) if self.axis is None else self.axis
+        if self.axis is None:
+            return ()  # all, of any rank: also of one that torch.jit.trace did not see
+        return (self.axis,) if isinstance(self.axis, int) else self.axis
 
     def _squeezed(self, x: Tensor) -> Tensor:
-        return self._squeeze(_Stretch.apply(x, self._axis(x)))
+        return self._squeeze(_apply(_Stretch, x, frozenset(self._axis(x))))
 
 
 class _Custom(Activation):
@@ -784,7 +902,27 @@ class OutputActivation(nn.Module):
         self.activation = get_activation(activation, **params)
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            if input.dtype == torch.float64:
+                return self._double(input)
+            return self._single(input.float()).to(input.dtype)
         return self.activation(input)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Called by torch.jit.script, which cannot read an activation: here are its traces."""
+        known = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot, HardTanh, Linear)
+        if type(self.activation) not in known:
+            raise TypeError(
+                "torch.jit.script takes an activation of segact_torch, "
+                f"got {self.activation!r}; torch.jit.trace takes any"
+            )
+        x = torch.tensor([0.25, 0.75])
+        self._single = torch.jit.trace(self.activation.cdf, x)
+        self._double = torch.jit.trace(self.activation.cdf, x.double())
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_single", "_double")}
 
     def extra_repr(self) -> str:
         return repr(self.activation)

@@ -55,9 +55,7 @@ Without any target, a group has TP = FN = 0: then `dice` is FP / (FP + smooth), 
 when smooth = 0, without a gradient, and 0 where the denominator is 0 (or below the smallest normal
 number). `lovasz` is the largest error.
 
-All compile into one graph. With `torch.compile(..., dynamic=True)`, PyTorch 2.13 trips over Python
-floats inside of custom gradients; `torch._dynamo.config.specialize_float = True` mends that. (The
-default, which makes a dimension dynamic when it changes, needs nothing.)
+All compile into one graph, also with `dynamic=True`.
 
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
 empty input, for an unknown activation, convention or reduction, for an activation together with

@@ -24,6 +24,7 @@ from torch import Tensor
 from segact_torch import _sums
 from segact_torch._backends import cpu, operators
 from segact_torch._batch import Axis, Batch
+from segact_torch.activations import _is_recorded
 
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
@@ -102,8 +103,7 @@ def chosen(batch: Batch) -> Any:
     if backend is None or not backend.serves(batch):
         return None
     if torch.compiler.is_compiling():
-        exported = not torch.compiler.is_dynamo_compiling() or _is_exporting()
-        return None if exported or cpu.LIBRARY is None else operators
+        return None if _is_recorded() or cpu.LIBRARY is None else operators
     return None if _is_traced(batch.input, batch.target, batch.weight) else backend
 
 
@@ -170,11 +170,6 @@ def _is_traced(*tensors: Tensor | None) -> bool:
         or _dispatch_mode() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
-
-
-def _is_exporting() -> bool:
-    known = getattr(torch.compiler, "is_exporting", None)  # since PyTorch 2.7
-    return known is not None and known()
 
 
 def _with_gradient(found: Found, formula: Formula, batch: Batch) -> Tensor:

@@ -81,6 +81,27 @@ def test_limits(ns, smooth, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ppf_below_the_smallest_normal_number(ns, dtype):
+    """By mpmath with 50 digits; XLA and TensorFlow take such numbers for 0."""
+    limits = np.finfo(dtype)
+    p = np.array([limits.smallest_subnormal, limits.tiny / 3, limits.tiny], dtype)
+    expected = {
+        ("normal_cdf", "float32"): [-14.121426613350499, -13.034021124314926, -12.949952701187203],
+        ("sigmoid", "float32"): [-103.27892990343185, -88.435156920011936, -87.336544750553109],
+        ("normal_cdf", "float64"): [-38.467405617144346, -37.548628401588969, -37.5193793471445],
+        ("sigmoid", "float64"): [-744.44007192138126, -709.49503082093222, -708.39641853226411],
+    }
+    for name in ("normal_cdf", "sigmoid"):
+        np.testing.assert_allclose(
+            call(ns, name, "ppf", p), expected[name, dtype], rtol=4 * limits.eps
+        )
+
+
+def test_ppf_of_a_negative_zero(ns, smooth):
+    assert np.isneginf(call(ns, smooth, "ppf", np.array([-0.0, 0.0]))).all()
+
+
 def test_nan_stays_nan(ns, activation):
     x = np.array([np.nan, 1.0, 2.0], "float32")
     for method in METHODS[:4]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -355,6 +356,25 @@ def test_focal_at_the_ends(ns, smooth, gamma):
         result, grad = gradient(ns, "binary_focal_cross_entropy", x, y, smooth, gamma=gamma)
         assert np.isfinite(result)
         assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.5, 1.0, 2.0])
+def test_focal_slopes_far_out(ns, smooth, gamma):
+    """Where the error is too small a number for its inverse to be one."""
+    x = np.array([-744.0, -720.0, -710.0, -40.0, 40.0, 710.0, 720.0, 744.0])
+    for label in (0.0, 1.0):
+        y = ns.array(np.full_like(x, label))
+        focal, plain = (
+            partial(ns.elementwise, loss, y, activation=smooth, **options)
+            for loss, options in (
+                ("binary_focal_cross_entropy", {"gamma": gamma}),
+                ("binary_cross_entropy", {}),
+            )
+        )
+        _, (grad,) = ns.gradients(focal, x)
+        assert np.isfinite(grad).all()
+        if gamma == 0:
+            np.testing.assert_allclose(grad, ns.gradients(plain, x)[1][0], rtol=1e-12)
 
 
 def test_focal_tversky_without_an_error(ns):

@@ -27,13 +27,14 @@ and nothing else:
 | `dim=`, `keepdim=` | `axis=`, `keepdims=` | Keras's; the axis by name, sizes as a tuple |
 | `x ** a` | `_special.power(x, a)` | PyTorch's |
 | `nn.Module` | `keras.layers.Layer`, `keras.losses.Loss` | `Layer` |
-| `_Product.apply(w, x)` | `_product(w, x)` | Keras's; so with every `torch.autograd.Function` |
-| `_Differentiable.apply(x, f, d)` | `_differentiable(f, d)(x)` | Keras's |
+| `_apply(_Product, w, x)` | `_product(w, x)` | Keras's; so with every `torch.autograd.Function` |
+| `frozenset(axis)` | `axis` | Keras's; such a function takes axes as a set |
 | `*, from_logits=True` | `from_logits=True, axis=-1, *` | options by keyword |
 | `reduction` in a function | `axis`, the class reduces | nothing (`REDUCTION`) |
 | `batch.elements(reduction)` | `batch.elements(axis)` | PyTorch's |
 | `DiceLoss` | `Dice` | Keras's name (`CLASSES`) |
 | nothing | `@keras.saving.register_keras_serializable` | nothing |
+| nothing | `@_engine.symbolic` | nothing |
 """
 
 import argparse
@@ -211,7 +212,9 @@ class Dialect(ast.NodeTransformer):
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:]
         node.decorator_list = [
-            d for d in node.decorator_list if "register_keras_serializable" not in ast.unparse(d)
+            d
+            for d in node.decorator_list
+            if not re.search("register_keras_serializable|_engine.symbolic", ast.unparse(d))
         ]
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
@@ -295,9 +298,11 @@ class Dialect(ast.NodeTransformer):
             if self._name(node) == "tuple":
                 return shape
             return ast.Attribute(shape.value, "ndim", ast.Load())
+        if self._name(node) == "_apply":
+            return self._applied(node)
+        if self._name(node) == "frozenset":
+            return node.args[0]
         if isinstance(node.func, ast.Attribute):
-            if node.func.attr == "apply":
-                return self._applied(node)
             owner = getattr(node.func.value, "id", "")
             if owner not in ("ops", "np", "math", "_special", "_pairwise", "self", "f"):
                 return self._method(node)
@@ -305,13 +310,9 @@ class Dialect(ast.NodeTransformer):
         return node
 
     def _applied(self, node: ast.Call) -> ast.expr:
-        """`_Some.apply(...)`, of a torch.autograd.Function, is `_some(...)`."""
-        name = ast.unparse(node.func.value)
-        function = ast.Name(in_snake_case(name), ast.Load())
-        if name == "_Differentiable":
-            x, *others = node.args
-            return ast.Call(ast.Call(function, others, []), [x], [])
-        return ast.Call(function, node.args, node.keywords)
+        """`_apply(_Some, ...)`, of a torch.autograd.Function, is `_some(...)`."""
+        function = ast.Name(in_snake_case(ast.unparse(node.args[0])), ast.Load())
+        return ast.Call(function, node.args[1:], node.keywords)
 
     def _method(self, node: ast.Call) -> ast.expr:
         """`x.f(...)` is `ops.f(x, ...)`."""

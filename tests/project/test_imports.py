@@ -28,7 +28,7 @@ OF_A_BACKEND = {("segact_torch._backends.triton.kernels", "triton")}
 
 # By module, what it imports inside of its functions.
 LATE = {
-    # whether the active backend has float64, and whether it is compiling
+    # whether the active backend has float64 and is compiling, bits, and custom derivatives
     "segact_tf._engine": {"jax", "tensorflow", "torch"},
 }
 

@@ -27,6 +27,8 @@ SAVING = "Keras saves by config, PyTorch by pickle and state_dict"
 EXACT = "PyTorch's own is exact, no other backend's of Keras is"
 MODULE = "what nn.Module asks for"
 LAYER = "what keras.layers.Layer and keras.losses.Loss ask for"
+MODES = "reverse and forward mode: of a torch.autograd.Function, or by _engine.differentiable"
+RECORDS = "what torch.fx and TorchScript ask for"
 BACKENDS = "what the backends of PyTorch need besides"
 REDUCTION = "PyTorch's functions reduce, and Keras's classes do"
 TENSORS = "Keras takes what becomes a tensor, and does not know every size"
@@ -54,7 +56,14 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "OutputActivation.compute_output_shape": LAYER,
         "OutputActivation.forward": MODULE,
         "OutputActivation.extra_repr": MODULE,
-        "_stretch_gradient": "PyTorch has it as the backward of _Stretch",
+        **dict.fromkeys(["_stretch_gradient", "_stretch_tangent"], MODES),
+        **dict.fromkeys(["_scale", "_push_product", "_pull_product"], MODES),
+        **dict.fromkeys(["_differentiable", "_given", "_save", "_apply"], MODES),
+        **dict.fromkeys(["_with_forward_mode", "_is_recorded", "_is_exporting"], MODES),
+        **dict.fromkeys(["_cdf", "Activation.__fx_create_arg__"], RECORDS),
+        "OutputActivation.__prepare_scriptable__": RECORDS,
+        "OutputActivation.__getstate__": RECORDS,
+        "Activation.__init_subclass__": LAYER,
     },
     "conventions.py": {
         "_added": "XLA would add the numbers first",
@@ -195,7 +204,7 @@ def normalized(source: str) -> list[str]:
         ("x.masked_fill(w == 0, 1.0)", "ops.where(w == 0, 1.0, x)"),
         ("batch.elements(reduction)", "batch.elements(axis)"),
         ("torch.log1p(x.abs()).to(x.dtype)", "ops.cast(_special.log1p(ops.abs(x)), x.dtype)"),
-        ("_Product.apply(w, x)", "_product(w, x)"),
+        ("_apply(_Product, w, x)", "_product(w, x)"),
         ("x.reshape(-1, *sizes)", "ops.reshape(x, (-1, *sizes))"),
         ("(a == 0) & (b == 0)", "ops.logical_and(a == 0, b == 0)"),
         ("range(x.ndim)", "range(len(x.shape))"),
@@ -222,7 +231,7 @@ def test_what_is_only_dialect(torch, keras):
         ("x.detach()", "x"),
         ("x.to(x.dtype)", "x"),
         ("1 - f.cdf(x)", "f.sf(x)"),
-        ("_Product.apply(w, x)", "w * x"),
+        ("_apply(_Product, w, x)", "w * x"),
         ("f(weight, input)", "f(input, weight)"),
         ("torch.log1p(x)", "ops.log(1 + x)"),
         ("error('must be >= 0')", "error('must be > 0')"),

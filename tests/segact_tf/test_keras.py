@@ -708,3 +708,48 @@ def test_an_activated_head_is_warned_of(head, loss, table):
             model.fit(x, y, verbose=0)
         told = [w for w in caught if w.category is segact_tf.ActivatedInputWarning]
         assert len(told) == (from_logits and BACKEND != "jax")
+
+
+def assert_symbolic(build, arrays, expected, tmp_path):
+    """A model of symbolic inputs gives the values of the call, also after it was saved."""
+    for shape in (arrays[0].shape[1:], (None, *arrays[0].shape[2:])):
+        inputs = [keras.Input(shape) for _ in arrays]
+        model = keras.Model(inputs, build(*inputs))
+        model.save(tmp_path / "model.keras")
+        for each in (model, keras.models.load_model(tmp_path / "model.keras")):
+            found = keras.ops.convert_to_numpy(each(list(arrays)))
+            np.testing.assert_allclose(found, keras.ops.convert_to_numpy(expected), rtol=1e-6)
+
+
+def test_methods_take_symbolic_inputs(activation, rng, tmp_path):
+    f, x = segact_tf.get_activation(activation), rng.uniform(0.1, 0.9, (4, 3, 1)).astype("float32")
+    methods = [f.cdf, f.sf, f.logcdf, f.logsf]
+    for method in methods if activation == "linear" else [*methods, f.pdf, f.ppf]:
+        assert_symbolic(method, [x], method(x), tmp_path)
+
+
+def test_losses_take_symbolic_inputs(loss, rng, tmp_path):
+    x, w = rng.normal(size=(2, 4, 3, 1)).astype("float32")
+    y, w = (x > 0).astype("float32"), np.abs(w)
+    options = {} if loss == "lovasz_hinge" else {"activation": "arctan"}
+    function, of_class = getattr(segact_tf, loss), make(loss, "arctan")
+
+    def weighted(y, x, w):
+        return function(y, x, sample_weight=w, **options)
+
+    assert_symbolic(weighted, [y, x, w], weighted(y, x, w), tmp_path)
+    assert_symbolic(of_class, [y, x], of_class(y, x), tmp_path)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of the torch backend")
+@pytest.mark.needs("onnxruntime", "onnxscript")
+def test_export_to_onnx(activation, rng, tmp_path):
+    runtime = importlib.import_module("onnxruntime")
+    head = segact_tf.OutputActivation(activation)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1), head])
+    x = rng.normal(0, 3, (8, 4)).astype("float32")
+    expected = keras.ops.convert_to_numpy(model(x))
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)

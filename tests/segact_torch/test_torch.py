@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -170,10 +171,116 @@ def test_compiles_with_dynamic_shapes(loss, batch):
     torch._dynamo.reset()
     f = make(loss, "normal_cdf")
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager", dynamic=True)
-    with torch._dynamo.config.patch(specialize_float=True):
-        for n in (2, 1):
-            part = [t[:n] for t in batch]
-            assert_same(gradient(compiled, *part), gradient(f, *part))
+    for n in (2, 1):
+        part = [t[:n] for t in batch]
+        assert_same(gradient(compiled, *part), gradient(f, *part))
+
+
+NUMBERS = {
+    "binary_cross_entropy": {"label_smoothing": 0.1, "pos_weight": 2.5},
+    "binary_focal_cross_entropy": {"gamma": 1.5, "alpha": 0.3, "label_smoothing": 0.1},
+    "dice": {"smooth": 1.5},
+    "jaccard": {"smooth": 1.5},
+    "tversky": {"alpha": 0.3, "beta": 0.6, "smooth": 1.5},
+    "focal_tversky": {"alpha": 0.3, "beta": 0.6, "gamma": 1.5, "smooth": 1.5},
+    "dice_cross_entropy": {"lambda_dice": 0.5, "lambda_ce": 0.7, "label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("loss", NUMBERS)
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3])
+def test_numbers_that_change_in_compiled_code(loss, epsilon, batch):
+    """The second value of a float makes it a variable of the graph, and then none is compiled.
+
+    Where there are loops (epsilon = 0), their operators take each value as a constant.
+    """
+    torch._dynamo.reset()
+    graphs = []
+
+    def counting(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    function = getattr(segact_torch, loss)
+    f = torch.compile(function, fullgraph=True, backend=counting)
+    activation = segact_torch.get_activation("arctan", epsilon=epsilon)
+    for factor in (1.0, 1.1, 1.2, 1.3):
+        options = {name: value * factor for name, value in NUMBERS[loss].items()}
+        found, expected = (
+            gradient(partial(g, activation=activation, **options), *batch) for g in (f, function)
+        )
+        assert_same(found, expected)
+    assert len(graphs) <= (2 if epsilon else 4)
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-3])
+def test_recorded_heads(activation, epsilon, tmp_path):
+    """TorchScript, torch.fx and torch.export give the values of eager code, for any shape."""
+    torch.manual_seed(0)
+    head = segact_torch.OutputActivation(activation, epsilon=epsilon)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 1), head).eval()
+    x = 5 * torch.randn(8, 4)
+    for record in (lambda m: torch.jit.trace(m, x), torch.jit.script):
+        torch.jit.save(record(model), tmp_path / "model.pt")
+        assert torch.equal(torch.jit.load(tmp_path / "model.pt")(x[:3]), model(x[:3]))
+    scripted = torch.jit.script(head)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        images = 5 * torch.randn(2, 3, 4, 5, dtype=dtype)
+        assert torch.equal(scripted(images), head(images))
+    graph = torch.fx.symbolic_trace(model)
+    of_graph, of_model = (gradient(lambda x, _, m=m: m(x).sum(), x, x) for m in (graph, model))
+    assert_same(of_graph, of_model, 0)
+    assert torch.equal(pickle.loads(pickle.dumps(graph))(x), model(x))
+    assert torch.equal(torch.export.export(model, (x,)).module()(x), model(x))
+    assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))  # scripting left no trace
+
+
+def test_script_of_an_activation_of_ones_own():
+    mine = segact_torch.register_activation("for_script", lambda x: torch.sigmoid(x))
+    model = torch.nn.Sequential(segact_torch.OutputActivation(mine))
+    x = torch.randn(3)
+    with pytest.raises(TypeError, match=r"torch\.jit\.script takes an activation of segact_torch"):
+        torch.jit.script(model)
+    assert torch.equal(torch.jit.trace(model, x)(x), model(x))
+    assert torch.equal(torch.fx.symbolic_trace(model)(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traced_losses(pair, batch):
+    """With the tracer's own check, which traces twice and compares."""
+    f = make(*pair)
+    x, y = batch
+    for recorded in (torch.jit.trace(f, batch), torch.jit.trace(lambda x, y: f(x, y), batch)):
+        torch.testing.assert_close(recorded(-x, 1 - y), f(-x, 1 - y))
+
+
+def test_forward_mode_without_transforms(pair, batch):
+    """Dual numbers, and forward over reverse mode."""
+    x, y = (t.double() for t in batch)
+    f, tangent = make(*pair), torch.linspace(-1, 1, x.numel()).reshape(x.shape).double()
+    _, slope = gradient(f, x, y)
+    _, curved = torch.autograd.functional.hvp(lambda x: f(x, y), x, tangent)
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x.clone().requires_grad_(), tangent)
+        loss = f(dual, y)
+        (grad,) = torch.autograd.grad(loss, dual, create_graph=True)
+        of_value, of_grad = (forward_ad.unpack_dual(t).tangent for t in (loss, grad))
+    assert_same([of_value, of_grad], [(slope * tangent).sum(), curved], 1e-10)
+
+
+def test_forward_over_forward_mode(smooth, rng):
+    """PyTorch itself finds 0 there, for a custom function."""
+    x = torch.tensor(rng.normal(size=5))
+    f = segact_torch.get_activation(smooth).logcdf
+    ones = (torch.ones_like(x),)
+
+    def slope(x):
+        return torch.func.jvp(f, (x,), ones)[1]
+
+    _, twice = torch.func.jvp(slope, (x,), ones)
+    expected = torch.autograd.functional.hessian(lambda x: f(x).sum(), x).diagonal()
+    torch.testing.assert_close(twice, expected)
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="the compiler needs a C++ compiler")
