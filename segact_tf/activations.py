@@ -23,6 +23,7 @@ TensorFlow, JAX and torch backends.
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -123,6 +124,17 @@ def _wide(x: Any, name: str = "x") -> Any:
     return x if dtype == "float64" else ops.cast(x, "float32")
 
 
+def _probability(p: Any) -> Any:
+    """p as a tensor, for `ppf`; a number has to lie in [0, 1]."""
+    if isinstance(p, numbers.Real):
+        if not 0 <= float(p) <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {p!r}")
+        p = np.asarray(p, None if isinstance(p, np.generic) else keras.config.floatx())
+    p = ops.convert_to_tensor(p)
+    _wide(p, "p")
+    return p
+
+
 def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
     """f(x), computed wide and returned in the dtype of x."""
     x = ops.convert_to_tensor(x)
@@ -185,7 +197,10 @@ class Activation:
         raise NotImplementedError(f"{self.name} has no pdf")
 
     def ppf(self, p: Any) -> Any:
-        """The raw output at which F reaches p: the decision threshold for the probability p."""
+        """The raw output at which F reaches p: the decision threshold for the probability p.
+
+        p is a tensor, or a number; NaN beyond [0, 1], where a number raises ValueError.
+        """
         raise NotImplementedError(f"{self.name} has no ppf")
 
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
@@ -268,7 +283,7 @@ class _Symmetric(Activation):
         return _elementwise(x, self._pdf, self._pdf_derivative)
 
     def ppf(self, p: Any) -> Any:
-        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
+        return _elementwise(_probability(p), self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
 
     def _cdf(self, x: Any) -> Any:
         tail = self._squeezed_tail(x)
@@ -520,7 +535,7 @@ class HardTanh(Activation):
         return _elementwise(x, lambda x: ops.cast(self._inside(x), x.dtype), ops.zeros_like)
 
     def ppf(self, p: Any) -> Any:
-        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
+        return _elementwise(_probability(p), self._ppf, lambda p: 1 / self.pdf(p))
 
     def _widen(self, x: Any) -> Any:
         return x  # F(x) = x is exact already, and its limits are those of the dtype
@@ -717,7 +732,7 @@ class _Custom(Activation):
     def ppf(self, p: Any) -> Any:
         if self._ppf is None:
             return super().ppf(p)
-        p = ops.convert_to_tensor(p)
+        p = _probability(p)
         inner = (_wide(p) - self.epsilon) / (1 - 2 * self.epsilon)
         return ops.cast(self._ppf(inner), p.dtype)
 

@@ -24,6 +24,7 @@ differentiable twice, with analytic first derivatives.
 import functools
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -197,6 +198,16 @@ def _wide(x: Tensor, name: str = "x") -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _probability(p: Any) -> Tensor:
+    """p as a tensor, for `ppf`; a number has to lie in [0, 1]."""
+    if isinstance(p, numbers.Real):
+        if not 0 <= float(p) <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {p!r}")
+        return torch.tensor(float(p) if isinstance(p, int) else p)
+    _wide(p, "p")
+    return p
+
+
 def _elementwise(x: Tensor, f: Function, derivative: Function) -> Tensor:
     """f(x), computed wide and returned in the dtype of x."""
     return _differentiate(_wide(x), f, derivative).to(x.dtype)
@@ -264,8 +275,11 @@ class Activation:
         """The density F'(x)."""
         raise NotImplementedError(f"{self.name} has no pdf")
 
-    def ppf(self, p: Tensor) -> Tensor:
-        """The raw output at which F reaches p: the decision threshold for the probability p."""
+    def ppf(self, p: Tensor | float) -> Tensor:
+        """The raw output at which F reaches p: the decision threshold for the probability p.
+
+        p is a tensor, or a number; NaN beyond [0, 1], where a number raises ValueError.
+        """
         raise NotImplementedError(f"{self.name} has no ppf")
 
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
@@ -343,8 +357,8 @@ class _Symmetric(Activation):
     def pdf(self, x: Tensor) -> Tensor:
         return _elementwise(x, self._pdf, self._pdf_derivative)
 
-    def ppf(self, p: Tensor) -> Tensor:
-        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
+    def ppf(self, p: Tensor | float) -> Tensor:
+        return _elementwise(_probability(p), self._ppf, lambda p: 1 / self.pdf(self.ppf(p)))
 
     def _cdf(self, x: Tensor) -> Tensor:
         tail = self._squeezed_tail(x)
@@ -588,8 +602,8 @@ class HardTanh(Activation):
         """1 between the limits, 0 at them and beyond."""
         return _elementwise(x, lambda x: self._inside(x).to(x.dtype), torch.zeros_like)
 
-    def ppf(self, p: Tensor) -> Tensor:
-        return _elementwise(p, self._ppf, lambda p: 1 / self.pdf(p))
+    def ppf(self, p: Tensor | float) -> Tensor:
+        return _elementwise(_probability(p), self._ppf, lambda p: 1 / self.pdf(p))
 
     def _widen(self, x: Tensor) -> Tensor:
         return x  # F(x) = x is exact already, and its limits are those of the dtype
@@ -775,9 +789,10 @@ class _Custom(Activation):
             return super().pdf(x)
         return ((1 - 2 * self.epsilon) * self._pdf(_wide(x))).to(x.dtype)
 
-    def ppf(self, p: Tensor) -> Tensor:
+    def ppf(self, p: Tensor | float) -> Tensor:
         if self._ppf is None:
             return super().ppf(p)
+        p = _probability(p)
         inner = (_wide(p) - self.epsilon) / (1 - 2 * self.epsilon)
         return self._ppf(inner).to(p.dtype)
 

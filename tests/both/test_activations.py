@@ -510,3 +510,21 @@ def test_equal_by_kind_and_parameters(ns):
     assert get("arctan", epsilon=1e-7) != ns.package.arctan
     assert repr(get("linear", axis=[1, 2])) == "Linear(epsilon=1e-07, axis=(1, 2))"
     assert len({get("arctan"), ns.package.arctan, get("sigmoid")}) == 2
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-7])
+def test_ppf_of_a_number(ns, activation, epsilon):
+    """As of a tensor; one that is no probability raises, where a tensor gives NaN."""
+    if activation == "linear":
+        pytest.skip("has no ppf")
+    f = ns.package.get_activation(activation, epsilon=epsilon)
+    for p in (0.3, np.float32(0.9), 0.5):
+        found, expected = f.ppf(p), f.ppf(ns.array(np.asarray(p, "float32")))
+        np.testing.assert_array_equal(ns.numpy(found), ns.numpy(expected), strict=True)
+    assert ns.numpy(f.ppf(np.float64(0.25))).dtype == "float64"
+    for p in (1.3, -0.1, math.nan, 2):
+        with pytest.raises(ValueError, match=r"^p must lie in \[0, 1\], got"):
+            f.ppf(p)
+    assert np.isnan(ns.numpy(f.ppf(ns.array(np.array([1.3, -0.1], "float32"))))).all()
+    with pytest.raises(TypeError, match=r"^p must be"):
+        f.ppf(ns.array(np.array([0, 1])))
