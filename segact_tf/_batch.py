@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
-from segact_tf.activations import Activation, HardTanh, Linear, _wide
+from segact_tf.activations import Activation, HardTanh, Linear, _check_axis, _wide
 from segact_tf.conventions import Convention, check_flag
 
 Axis = tuple[int, ...]
@@ -83,6 +83,8 @@ class Batch:
         if None in _engine.sizes(x) + _engine.sizes(y):
             y = _engine.of_one_shape(y, x)
         w, valid = _fitted(sample_weight, "sample_weight", x), _valid(x, y, ignore_index, mask)
+        if w is not None and validate is None and _engine.is_traced(w):
+            w = ops.where(w >= 0, w, math.nan)
         if valid is not None:
             w = ops.cast(valid, x.dtype) if w is None else ops.where(valid, w, 0.0)
         batch = cls(x, ops.cast(y, x.dtype), w, valid, f, validate, hard)
@@ -98,10 +100,12 @@ class Batch:
     def masked(self) -> tuple[Any, Any]:
         """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum.
 
-        Targets that nobody looked at are `in_range`.
+        Targets that nobody looked at are `in_range`, and probabilities not far from it.
         """
         x, y = self._filled()
-        return x, y if self.checked or not self.guarded else in_range(y)
+        if self.checked or not self.guarded:
+            return x, y
+        return _near(x) if isinstance(self.f, Convention) else x, in_range(y)
 
     def _filled(self) -> tuple[Any, Any]:
         if self.w is None:
@@ -110,6 +114,7 @@ class Batch:
 
     def elements(self, axis: int | Axis | None) -> tuple[Axis, bool]:
         """The axes that a loss of each element is reduced over, and that it is to its mean."""
+        _check_axis(axis)
         return _pairwise.axes(self.x, axis), True
 
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
@@ -188,11 +193,16 @@ class Batch:
 
 
 def in_range(y: Any) -> Any:
-    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2].
+    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2]."""
+    return _special.clip(_near(y), 0.0, 1.0)
 
-    What lies so far out is a mask of 0 and 255, a class, or a label to ignore.
+
+def _near(p: Any) -> Any:
+    """p, but NaN beyond [-1/2, 3/2].
+
+    What lies so far out is a mask of 0 and 255, a class, a label to ignore, or a raw output.
     """
-    return ops.where(ops.abs(y - 0.5) <= 1, _special.clip(y, 0.0, 1.0), math.nan)
+    return ops.where(ops.abs(p - 0.5) <= 1, p, math.nan)
 
 
 def warn_of_probabilities(x: Any, f: Activation | Convention, stacklevel: int) -> bool:

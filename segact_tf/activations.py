@@ -146,6 +146,22 @@ def _clamped_log(probability: Any) -> Any:
     return ops.log(_special.at_least(probability, _special.tiny(probability)))
 
 
+def _check_epsilon(epsilon: float, open: bool = False) -> None:
+    """0 <= epsilon < 1/2, or 0 < epsilon < 1/2 if `open`."""
+    number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
+    if not number or not (0 < epsilon < 0.5 or (epsilon == 0 and not open)):
+        interval = "(0, 1/2)" if open else "[0, 1/2)"
+        raise ValueError(f"epsilon must lie in {interval}, got {epsilon!r}")
+
+
+def _check_axis(axis: Any) -> None:
+    """An integer, several different ones, or None."""
+    several = axis if isinstance(axis, tuple) else (axis,)
+    integers = all(isinstance(a, numbers.Integral) and not isinstance(a, bool) for a in several)
+    if axis is not None and (not integers or len({*several}) < len(several)):
+        raise TypeError(f"axis must be an integer, several, or None, got {axis!r}")
+
+
 class Activation:
     """A cumulative distribution function as output activation.
 
@@ -162,9 +178,9 @@ class Activation:
     default_epsilon = 0.0
 
     def __init__(self, epsilon: float | None = None) -> None:
+        if epsilon is not None:
+            _check_epsilon(epsilon)
         self.epsilon = self.default_epsilon if epsilon is None else float(epsilon)
-        if not 0 <= self.epsilon < 0.5:
-            raise ValueError(f"epsilon must lie in [0, 1/2), got {epsilon}")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -205,8 +221,7 @@ class Activation:
 
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
         """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs over which F does its rising."""
-        if not 0 < epsilon < 0.5:
-            raise ValueError(f"epsilon must lie in (0, 1/2), got {epsilon}")
+        _check_epsilon(epsilon, open=True)
         low, high = ops.convert_to_numpy(self.ppf(np.array([epsilon, 1 - epsilon]))).tolist()
         return low, high
 
@@ -646,6 +661,9 @@ class Linear(Activation):
     ) -> None:
         super().__init__(epsilon)
         self.axis = tuple(axis) if isinstance(axis, (tuple, list)) else axis
+        _check_axis(self.axis)
+        if self.axis == ():
+            raise ValueError("axis must name a dimension, or be None for all, got ()")
 
     def get_config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon, "axis": self.axis}

@@ -36,7 +36,8 @@ are computed in float32; the result is float32, or float64 for float64 `y_pred`.
 
 Targets within 1e-6 of [0, 1], as interpolation makes them, are taken for 0 or 1. Where values are
 not looked at, and validate=False does not say that they are right, targets are clamped to [0, 1],
-and one beyond [-1/2, 3/2], such as those of a mask of 0 and 255, makes the loss NaN.
+and a target or probability beyond [-1/2, 3/2], such as one of a mask of 0 and 255, makes the loss
+NaN; so does a negative weight in compiled code.
 
 On a CPU the first raw outputs that all lie in [0, 1], and are not all 0 or 1, are warned of
 (`ActivatedInputWarning`): once for each object of a class, and for each activation of a function.

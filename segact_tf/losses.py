@@ -42,7 +42,7 @@ from segact_tf._batch import (
     warn_of_probabilities,
 )
 from segact_tf._sums import _mean, ratio, total
-from segact_tf.activations import Activation, _weigh, sigmoid
+from segact_tf.activations import Activation, _check_axis, _weigh, sigmoid
 from segact_tf.conventions import distribution
 from segact_tf.functional import (
     Axis,
@@ -121,6 +121,7 @@ class _Loss(keras.losses.Loss):
                 options["activation"] = f
         if isinstance(options.get("axis"), list):
             options["axis"] = tuple(options["axis"])
+        _check_axis(options.get("axis"))
         if not isinstance(options.get("pos_weight"), (int, float, list, type(None))):
             pos_weight = ops.stop_gradient(ops.convert_to_tensor(options["pos_weight"]))
             options["pos_weight"] = ops.convert_to_numpy(pos_weight).tolist()

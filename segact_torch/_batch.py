@@ -118,6 +118,8 @@ class Batch:
                 "call the loss uncompiled, or use validate=None"
             )
         w, valid = _fitted(weight, "weight", input), _valid(input, target, ignore_index, mask)
+        if w is not None and validate is None and torch.compiler.is_compiling():
+            w = torch.where(w >= 0, w, math.nan)
         if valid is not None:
             w = valid if w is None else torch.where(valid, w, 0)
         if not torch.compiler.is_compiling() and f.name not in _LOOKED:
@@ -132,10 +134,12 @@ class Batch:
     def masked(self) -> tuple[Tensor, Tensor]:
         """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum.
 
-        Targets that nobody looked at are `in_range`.
+        Targets that nobody looked at are `in_range`, and probabilities not far from it.
         """
         x, y = self._filled()
-        return x, y if self.checked or not self.guarded else in_range(y)
+        if self.checked or not self.guarded:
+            return x, y
+        return _near(x) if isinstance(self.f, Convention) else x, in_range(y)
 
     def _filled(self) -> tuple[Tensor, Tensor]:
         if self.weight is None:
@@ -229,11 +233,16 @@ class Batch:
 
 
 def in_range(y: Tensor) -> Tensor:
-    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2].
+    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2]."""
+    return _special.clip(_near(y), 0.0, 1.0)
 
-    What lies so far out is a mask of 0 and 255, a class, or a label to ignore.
+
+def _near(p: Tensor) -> Tensor:
+    """p, but NaN beyond [-1/2, 3/2].
+
+    What lies so far out is a mask of 0 and 255, a class, a label to ignore, or a raw output.
     """
-    return torch.where((y - 0.5).abs() <= 1, _special.clip(y, 0.0, 1.0), math.nan)
+    return torch.where((p - 0.5).abs() <= 1, p, math.nan)
 
 
 def warn_of_probabilities(x: Tensor, f: Activation | Convention, stacklevel: int) -> bool:

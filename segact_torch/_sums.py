@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from segact_torch import _special
-from segact_torch._batch import Axis, Batch
+from segact_torch._batch import Axis, Batch, check_reduction
 from segact_torch.activations import Activation, _apply, _differentiate, _save, _weigh
 from segact_torch.conventions import Convention
 
@@ -124,6 +124,7 @@ def times(factor: float, loss: Tensor) -> Tensor:
 
 def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Tensor:
     """The losses of groups: each, their sum or the mean of those with a valid element."""
+    check_reduction(reduction)
     loss = loss.to(batch.dtype)
     if reduction == "none":
         return loss

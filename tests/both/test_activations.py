@@ -528,3 +528,29 @@ def test_ppf_of_a_number(ns, activation, epsilon):
     assert np.isnan(ns.numpy(f.ppf(ns.array(np.array([1.3, -0.1], "float32"))))).all()
     with pytest.raises(TypeError, match=r"^p must be"):
         f.ppf(ns.array(np.array([0, 1])))
+
+
+@pytest.mark.parametrize("epsilon", ["a", math.nan, -1e-7, 0.5, True])
+def test_epsilon_is_a_number_below_one_half(ns, activation, epsilon):
+    with pytest.raises(ValueError, match=r"^epsilon must lie in \[0, 1/2\), got"):
+        ns.package.get_activation(activation, epsilon=epsilon)
+    with pytest.raises(ValueError, match=r"^epsilon must lie in \(0, 1/2\), got"):
+        ns.package.arctan.effective_domain(epsilon)
+
+
+@pytest.mark.parametrize("axis", ["C", 1.5, True, (1, 1), ("N", "C")])
+def test_axis_is_made_of_integers(ns, axis):
+    with pytest.raises(TypeError, match=r"^axis must be an integer, several, or None, got"):
+        ns.package.get_activation("linear", axis=axis)
+    if ns.name != "torch":
+        with pytest.raises(TypeError, match=r"^axis must be an integer, several, or None, got"):
+            ns.package.losses.BinaryCrossentropy(axis=axis)
+
+
+@pytest.mark.parametrize("axis", [3, -4, (0, 3)])
+def test_axis_is_one_of_the_input(ns, axis):
+    linear = ns.package.get_activation("linear", axis=axis)
+    with pytest.raises(ValueError, match=r"^axis .* is out of range for an input of shape"):
+        linear(ns.array(np.ones((2, 3, 4), "float32")))
+    with pytest.raises(ValueError, match=r"^axis must name a dimension"):
+        ns.package.get_activation("linear", axis=())

@@ -578,6 +578,24 @@ def test_masks_of_0_and_255_make_a_compiled_loss_nan(loss, mode, rng):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_other_values_that_make_a_compiled_loss_nan(loss, mode, rng):
+    """Raw outputs where probabilities are wanted, and weights below 0."""
+    x = rng.normal(size=(2, 6)).astype("float32")
+    y = (x > 0).astype("float32")
+    w = np.ones_like(x)
+    f = make(loss, "normal_cdf")
+    weighted = compiled(lambda w, x: f(y, x, w), mode)
+    assert np.isfinite(weighted(w, x)[0])
+    w[1, 3] = -1
+    assert np.isnan(weighted(w, x)[0])
+    if loss != "lovasz_hinge":
+        f = LOSSES[loss](from_logits=False)
+        run = compiled(lambda p: f(y, p), mode)
+        assert np.isfinite(run(y * 0.8 + 0.1)[0])
+        assert np.isnan(run(x * 5)[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_validate_false_leaves_targets_as_they_are(loss, mode, rng):
     x = rng.normal(size=(2, 6)).astype("float32")
     y = (x > 0).astype("float32")

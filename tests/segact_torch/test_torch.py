@@ -526,6 +526,31 @@ def test_masks_of_0_and_255_make_a_compiled_loss_nan(loss, rng):
                 make(loss, "normal_cdf", validate=validate)(x, bad)
 
 
+def test_other_values_that_make_a_compiled_loss_nan(loss, rng):
+    """Raw outputs where probabilities are wanted, and weights below 0."""
+    x = torch.from_numpy(rng.normal(size=(2, 6)).astype("float32"))
+    y, w = (x > 0).float(), torch.ones_like(x)
+    torch._dynamo.reset()
+    run = torch.compile(make(loss, "normal_cdf"), backend="aot_eager", fullgraph=True)
+    assert run(x, y, w).isfinite()
+    w[1, 3] = -1
+    assert run(x, y, w).isnan()
+    if loss != "lovasz_hinge":
+        run = torch.compile(LOSSES[loss](from_logits=False), backend="aot_eager", fullgraph=True)
+        assert run(y * 0.8 + 0.1, y).isfinite()
+        assert run(x * 5, y).isnan()
+
+
+@pytest.mark.parametrize("reduction", ["maen", None, 1])
+def test_an_unknown_reduction_is_refused(loss, reduction):
+    x = torch.zeros(2, 3)
+    function = getattr(segact_torch, loss)
+    makers = (partial(function, x, x), LOSSES[loss])
+    for call in makers:
+        with pytest.raises(ValueError, match=r"^reduction must be 'mean', 'sum' or 'none', got"):
+            call(reduction=reduction)
+
+
 def test_validate_false_leaves_targets_as_they_are(loss, rng):
     x = torch.from_numpy(rng.normal(size=(2, 6)).astype("float32"))
     y = (x > 0).float()
