@@ -9,6 +9,7 @@ them all (0), or takes Triton for CPU tensors, too (triton), which its interpret
     cpu         loops in C, compiled when the package is installed
     triton      kernels for a GPU
     operators   the loops as operators, for compiled code
+    compact     PyTorch's own operations, as few as possible, on every device
 """
 
 import functools
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from segact_torch import _sums
-from segact_torch._backends import cpu, operators
+from segact_torch._backends import compact, cpu, operators
 from segact_torch._batch import Axis, Batch
 from segact_torch.activations import _is_recorded
 
@@ -67,12 +68,12 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     def formula(batch: Batch) -> Tensor:
         return torch.stack(_sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn))
 
-    backend = chosen(batch) if axis else None
-    found = None if backend is None else backend.overlap(batch, axis, tp, fp, fn)
-    if found is None:
-        return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
-    error, whole = _with_gradient(found, formula, batch)
-    return error, whole
+    for backend in chosen(batch) if axis else ():
+        found = backend.overlap(batch, axis, tp, fp, fn)
+        if found is not None:
+            error, whole = _with_gradient(found, formula, batch)
+            return error, whole
+    return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
 
 
 def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
@@ -82,29 +83,34 @@ def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) ->
         result: Tensor = getattr(_sums, name)(batch, axis, mean, *options)
         return result
 
-    backend = getattr(chosen(batch), name, None)
-    if backend is None:
-        return formula(batch)
-    found = backend(batch, axis, batch.share(axis) if mean and axis else 1.0, *options)
-    return formula(batch) if found is None else _with_gradient(found, formula, batch)
+    for backend in chosen(batch):
+        if hasattr(backend, name):
+            scale = batch.share(axis) if mean and axis else 1.0
+            found = getattr(backend, name)(batch, axis, scale, *options)
+            if found is not None:
+                return _with_gradient(found, formula, batch)
+    return formula(batch)
 
 
-def chosen(batch: Batch) -> Any:
-    """The backend that serves a batch, None if the formulas do."""
-    device = batch.input.device.type
-    if KERNELS == "0" or batch.target.requires_grad or device not in ("cpu", "cuda"):
-        return None
-    if torch._C._are_functorch_transforms_active():
-        return None
-    if device == "cpu" and KERNELS != "triton":
-        backend: Any = cpu
-    else:
-        backend = None if torch.compiler.is_compiling() else _triton()
-    if backend is None or not backend.serves(batch):
-        return None
+def chosen(batch: Batch) -> list[Any]:
+    """The backends that may serve a batch, the fastest first."""
+    if batch.target.requires_grad or torch._C._are_functorch_transforms_active():
+        return []
     if torch.compiler.is_compiling():
-        return None if _is_recorded() or cpu.LIBRARY is None else operators
-    return None if _is_traced(batch.input, batch.target, batch.weight) else backend
+        on_cpu = batch.input.device.type == "cpu" and KERNELS == ""
+        good = on_cpu and cpu.LIBRARY is not None and cpu.serves(batch) and not _is_recorded()
+        return [operators] if good else []
+    if _is_traced(batch.input, batch.target, batch.weight):
+        return []
+    found = [_of_device(batch.input.device.type), compact]
+    return [backend for backend in found if backend is not None and backend.serves(batch)]
+
+
+def _of_device(device: str) -> Any:
+    """The loops of a CPU or the kernels of a GPU, if they are not forbidden."""
+    if KERNELS == "0" or device not in ("cpu", "cuda"):
+        return None
+    return cpu if device == "cpu" and KERNELS != "triton" else _triton()
 
 
 def backends() -> dict[str, str]:
