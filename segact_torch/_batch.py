@@ -195,7 +195,9 @@ class Batch:
     def share(self, axis: Axis) -> float | Tensor:
         """1 / the number of valid elements over `axis`, at least 1, for each group."""
         if self.valid is not None:
-            return self.valid.sum(axis).clamp_(min=1).double().reciprocal_()
+            count = self.valid.sum(axis).clamp_(min=1)
+            wide = torch.float32 if count.device.type in _special.NO_FLOAT64 else torch.float64
+            return count.to(wide).reciprocal_()
         return 1 / math.prod([self.input.shape[a] for a in axis])
 
     def check_values(self) -> None:

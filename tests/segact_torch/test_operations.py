@@ -1,0 +1,183 @@
+"""What the losses cost on a device without loops or kernels: operations, and tensors moved."""
+
+import pytest
+from names import ELEMENTWISE, LOSSES
+
+torch = pytest.importorskip("torch")
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
+import segact_torch  # noqa: E402
+from segact_torch import _backends, _special  # noqa: E402
+
+SHAPE = (4, 1, 64, 64)
+# They make room, and move nothing.
+ROOM = {"empty", "empty_like", "new_empty", "detach", "_unsafe_view"}
+
+
+def tensors_of(tree):
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operations on at least half of the elements, and what they read and write."""
+
+    def __init__(self, elements):
+        super().__init__()
+        self.elements, self.operations, self.moved, self.names = elements, 0, 0.0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if func.is_view or name in ROOM:
+            return out
+        tensors = tensors_of((args, kwargs)) + tensors_of(out)
+        large = [t for t in tensors if 2 * t.numel() >= self.elements]
+        if large:
+            self.operations += 1
+            self.names.append(name)
+            sizes = (min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in large)
+            self.moved += sum(sizes) / (4 * self.elements)
+        return out
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """As on a device without kernels; a mode that looks on is not to change the way."""
+    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends, "_is_traced", lambda *tensors: False)
+
+
+def count(loss, *args, **options):
+    x = torch.linspace(-6, 6, 4 * 64 * 64).reshape(SHAPE).requires_grad_()
+    y = (torch.arange(x.numel()).reshape(SHAPE) % 3 == 0).float()
+    loss(x, y, *args, **options)  # the first outputs are looked at
+    with Counter(x.numel()) as counter:
+        loss(x, y, *args, **options).backward()
+    return counter
+
+
+def each(x, y, *args, **options):
+    return segact_torch.binary_cross_entropy(x, y, *args, reduction="none", **options).sum()
+
+
+WEIGHT = torch.linspace(0, 1, 4 * 64 * 64).reshape(SHAPE)
+CASES = {
+    "cross entropy": (segact_torch.binary_cross_entropy, {}),
+    "cross entropy, weight": (segact_torch.binary_cross_entropy, {"weight": WEIGHT}),
+    "cross entropy, mask": (segact_torch.binary_cross_entropy, {"mask": WEIGHT > 0.5}),
+    "cross entropy, pos_weight": (
+        segact_torch.binary_cross_entropy,
+        {"pos_weight": torch.tensor(2.0)},
+    ),
+    "cross entropy, each": (each, {}),
+    "squared error": (segact_torch.mean_squared_error, {}),
+    "focal": (segact_torch.binary_focal_cross_entropy, {}),
+    "Dice": (segact_torch.dice, {}),
+    "Dice, weight": (segact_torch.dice, {"weight": WEIGHT}),
+}
+# Operations and tensors moved, forward and backward; F.binary_cross_entropy_with_logits: 5 and 11.
+LIMITS = {
+    "cross entropy": {"sigmoid": (21, 45), "arctan": (23, 54), "softsign": (20, 44)},
+    "cross entropy, weight": {"sigmoid": (30, 68), "arctan": (32, 77), "softsign": (29, 67)},
+    "cross entropy, mask": {"sigmoid": (33, 69), "arctan": (35, 78), "softsign": (32, 68)},
+    "cross entropy, pos_weight": {"sigmoid": (25, 56), "arctan": (27, 65), "softsign": (24, 55)},
+    "cross entropy, each": {"sigmoid": (21, 45), "arctan": (23, 54), "softsign": (20, 44)},
+    "squared error": {"sigmoid": (21, 46), "arctan": (21, 43), "softsign": (20, 42)},
+    "focal": {"sigmoid": (35, 83), "arctan": (38, 95), "softsign": (34, 83)},
+    "Dice": {"sigmoid": (20, 47), "arctan": (21, 46), "softsign": (20, 45)},
+    "Dice, weight": {"sigmoid": (26, 61), "arctan": (27, 60), "softsign": (26, 59)},
+}
+for case, figures in (
+    ("cross entropy", {"normal_cdf": (71, 179)}),
+    ("cross entropy, weight", {"normal_cdf": (80, 202)}),
+    ("squared error", {"normal_cdf": (56, 142), "inverse_square_root": (25, 53)}),
+    ("focal", {"normal_cdf": (82, 210)}),
+    ("Dice", {"normal_cdf": (56, 145), "inverse_square_root": (25, 56)}),
+    ("Dice, weight", {"normal_cdf": (62, 159), "inverse_square_root": (31, 70)}),
+):
+    LIMITS[case].update(figures)
+ROWS = [(case, name) for case, figures in LIMITS.items() for name in figures]
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(("case", "activation"), ROWS)
+def test_operations_are_few(case, activation):
+    loss, options = CASES[case]
+    counter = count(loss, activation, validate=False, **options)
+    operations, moved = LIMITS[case][activation]
+    print(f"{case}, {activation}: {counter.operations}, {counter.moved:.1f}")
+    assert counter.operations <= operations, counter.names
+    assert counter.moved <= moved + 0.01
+
+
+def test_the_counter_counts():
+    """The stock loss, which is a composite and its derivative."""
+    stock = torch.nn.functional.binary_cross_entropy_with_logits
+    counter = count(stock)
+    assert counter.names[0] == "binary_cross_entropy_with_logits"
+    assert counter.operations == 5
+    assert counter.moved == pytest.approx(11, abs=0.1)
+
+
+class NoFloat64(TorchDispatchMode):
+    """A device that has no float64."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tensors_of(out):
+            assert tensor.dtype != torch.float64, f"{func} makes float64"
+        return out
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize("left_out", [{}, {"ignore_index": 255}, {"mask": torch.ones(2, 1, 1)}])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_devices_without_float64(loss, left_out, compact, monkeypatch):
+    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends, "_is_traced", lambda *tensors: not compact)
+    monkeypatch.setattr(_special, "NO_FLOAT64", ("cpu",))
+    x = torch.linspace(-3, 4, 30).reshape(2, 3, 5).requires_grad_()
+    y = (torch.arange(30).reshape(2, 3, 5) % 4 == 0).float()
+    function = getattr(segact_torch, loss)
+    for name in ("sigmoid", "normal_cdf", "arctan", "hardtanh", "linear"):
+        options = left_out if loss == "lovasz_hinge" else {"activation": name, **left_out}
+        with NoFloat64():
+            value = function(x, y, **options)
+            (gradient,) = torch.autograd.grad(value, x)
+        exact = function(x.detach().double(), y.double(), **options)
+        assert float(value) == pytest.approx(float(exact), rel=1e-5)
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("loss", ELEMENTWISE)
+def test_an_infinite_upstream_leaves_zeros(loss, smooth):
+    """As a GradScaler's first steps have it: 0 times infinity is no slope."""
+    x = torch.tensor([-200.0, -1.0, 0.0, 2.0, 200.0], requires_grad=True)
+    y = torch.tensor([0.0, 1.0, 0.0, 1.0, 1.0])
+    w = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])
+    value = getattr(segact_torch, loss)(x, y, smooth, weight=w)
+    (gradient,) = torch.autograd.grad(value, x, torch.tensor(torch.inf))
+    assert not gradient.isnan().any()
+    assert gradient[1] == 0
+    assert gradient[2].isinf()
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("loss", [*ELEMENTWISE, "dice"])
+def test_second_backward_accumulation_and_checkpoints(loss, smooth):
+    from torch.utils.checkpoint import checkpoint
+
+    function = getattr(segact_torch, loss)
+    x = torch.linspace(-3, 3, 12, requires_grad=True)
+    y = (torch.arange(12) % 3 == 0).float()
+    (once,) = torch.autograd.grad(function(x, y, smooth), x)
+    value = function(x, y, smooth)
+    value.backward(retain_graph=True)
+    value.backward()
+    torch.testing.assert_close(x.grad, 2 * once, rtol=1e-5, atol=1e-8)
+    for reentrant in (False, True):
+        x.grad = None
+        checkpoint(lambda x: function(x, y, smooth), x, use_reentrant=reentrant).backward()
+        torch.testing.assert_close(x.grad, once, rtol=0, atol=0)
