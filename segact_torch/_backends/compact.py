@@ -103,9 +103,9 @@ def focal_cross_entropy(
             slopes = (q - a).mul_(e)
             slopes.addcmul_(moved, _finite(entropy), value=gamma)
             slopes = tail.times_rate_(slopes.mul_(less))
-            slopes = slopes if w is None else _times_(slopes, w)
+            slopes = slopes if w is None else _times(w, slopes)
         loss = _times_(less.mul_(e), entropy)
-        return _reduced(loss if w is None else _times_(loss, w), slopes, axis, scale)
+        return _reduced(loss if w is None else _times(w, loss), slopes, axis, scale)
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
