@@ -147,11 +147,12 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
         value = torch.stack((error, torch.add(error, _sum(hit, axis), alpha=tp))).to(x.dtype)
     if density is None:
         return value, None
+    shape = x.shape
 
     def gradient(upstream: Tensor) -> Tensor:
         of_error, of_whole = upstream
-        on = spread((tp - fn) * of_whole - fn * of_error, x.shape, axis)
-        off = spread(fp * (of_error + of_whole), x.shape, axis)
+        on = spread((tp - fn) * of_whole - fn * of_error, shape, axis)
+        off = spread(fp * (of_error + of_whole), shape, axis)
         return _times_(density, torch.lerp(off, on, y))
 
     return value, gradient
@@ -401,9 +402,10 @@ def _reduced(loss: Tensor, slopes: Tensor | None, axis: Axis, scale: float | Ten
     value = (_sum(loss, axis) * scale).to(loss.dtype) if axis else loss
     if slopes is None:
         return value, None
+    shape = loss.shape
 
     def gradient(upstream: Tensor) -> Tensor:
-        factor = spread(upstream * scale, loss.shape, axis) if axis else upstream
+        factor = spread(upstream * scale, shape, axis) if axis else upstream
         return _times_(slopes, factor.to(slopes.dtype))
 
     return value, gradient

@@ -157,7 +157,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
 def _warn() -> None:
     """Once, that the loops would have served and are not there."""
     warnings.warn(
-        f"the losses run by their formulas, tens of times slower, without compiled loops: {WHY_NOT}"
+        f"the losses run without the compiled loops, slower: {WHY_NOT}"
         ". SEGACT_KERNELS=0 in the environment says that this is wanted",
         RuntimeWarning,
         stacklevel=_level_of_caller(),
