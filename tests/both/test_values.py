@@ -48,8 +48,7 @@ def left_out(ns, rng, how):
     return x, y, {"mask": ns.array(mask)}
 
 
-@pytest.mark.parametrize("how", ["ignore_index", "mask"])
-@pytest.mark.parametrize("channel_axis", [None, 1])
+@pytest.mark.parametrize(("how", "channel_axis"), [("ignore_index", None), ("mask", 1)])
 def test_groups_that_are_left_out_do_not_count(ns, overlap, how, channel_axis, rng):
     x, y, options = left_out(ns, rng, how)
     groups = {"per_sample": True, "channel_axis": channel_axis}
@@ -108,8 +107,7 @@ def test_the_classes_leave_groups_out(ns, overlap, rng):
 # --- targets a little beyond [0, 1], and far
 
 
-@pytest.mark.parametrize("beyond", [2e-7, 1e-6])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("beyond", "weighted"), [(2e-7, False), (1e-6, True)])
 def test_targets_of_an_interpolation_are_clamped(ns, loss, beyond, weighted, rng):
     x, y = batch(rng)
     x.flat[:2] = [-90.0, 90.0]  # where a weight of 1e-7 would be seen
@@ -119,7 +117,7 @@ def test_targets_of_an_interpolation_are_clamped(ns, loss, beyond, weighted, rng
     assert near.min() < 0
     assert near.max() > 1
     options = {"weight": ns.array(np.full(SHAPE, 0.5, "float32"))} if weighted else {}
-    for activation in [None] if loss == "lovasz_hinge" else ["normal_cdf", "arctan", "linear"]:
+    for activation in [None] if loss == "lovasz_hinge" else ["normal_cdf", "linear"]:
         name = {} if activation is None else {"activation": activation}
         got, grad = with_gradient(ns, loss, x, near, **name, **options)
         expected, slope = with_gradient(ns, loss, x, y, **name, **options)
