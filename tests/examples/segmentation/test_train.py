@@ -196,7 +196,7 @@ def test_runs_of_different_examples_are_not_compared(tmp_path: Path) -> None:
         run = Run.create(tmp_path / name, {"options": options.as_dict(), "data": {"sha256": "0"}})
         run.write_history([{"epoch": 1, "loss": 1.0}], [1.0])
     said = invoke("compare", tmp_path / "a", tmp_path / "b", code=2)
-    assert "runs of different examples" in said
+    assert f"{tmp_path / 'b'}: a run of another example" in said
 
 
 def test_the_rate_is_cut_and_training_stops(tmp_path: Path) -> None:
