@@ -2,8 +2,11 @@
 
 import math
 import numbers
+import os
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -89,7 +92,7 @@ class Batch:
             w = ops.cast(valid, x.dtype) if w is None else ops.where(valid, w, 0.0)
         batch = cls(x, ops.cast(y, x.dtype), w, valid, f, validate, hard)
         if f.name not in _LOOKED:
-            warn_of_probabilities(y_pred, f, stacklevel=4)
+            warn_of_probabilities(y_pred, f)
         if validate and batch._is_traced():
             raise ValueError(
                 "validate=True reads y_true, which has no values in compiled code; "
@@ -205,7 +208,7 @@ def _near(p: Any) -> Any:
     return ops.where(ops.abs(p - 0.5) <= 1, p, math.nan)
 
 
-def warn_of_probabilities(x: Any, f: Activation | Convention, stacklevel: int) -> bool:
+def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:
     """Warn, once for each activation, of raw outputs on a CPU that all lie in [0, 1].
 
     Not for the two activations that have their domain there. Returns whether they could be told:
@@ -231,9 +234,19 @@ def warn_of_probabilities(x: Any, f: Activation | Convention, stacklevel: int) -
             f"y_pred {found}; the loss takes raw outputs and applies the activation: pass those, "
             "or from_logits=False",
             ActivatedInputWarning,
-            stacklevel=stacklevel,
+            stacklevel=level_of_caller(),
         )
     return True
+
+
+def level_of_caller() -> int:
+    """The stacklevel, for who calls this, of the first caller outside of this package and Keras."""
+    packages = (Path(__file__).parent, Path(keras.__file__).parent)
+    inside = tuple(f"{package}{os.sep}" for package in packages)
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _shapes_differ(x: Any, y: Any) -> bool:

@@ -142,7 +142,7 @@ class _Loss(keras.losses.Loss):
         elementwise = "axis" in options
         if not self._looked and options.get("activation", sigmoid) is not None:
             f = options.get("activation", sigmoid)
-            self._looked = warn_of_probabilities(y_pred, f, stacklevel=3)
+            self._looked = warn_of_probabilities(y_pred, f)
         # y_true as it is: a cast could round the number to ignore
         y_true, y_pred = _with_last_axis(
             ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred, dtype=self.dtype)
@@ -153,7 +153,6 @@ class _Loss(keras.losses.Loss):
         if mask is not None:
             options["mask"] = _from_left(mask, y_pred, "the mask")
         of_groups, w = None, None
-        present = None if elementwise else _present(y_true, y_pred, options)
         if sample_weight is not None:
             w = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
             w = _from_left(w, y_pred, "sample_weight")
@@ -170,12 +169,14 @@ class _Loss(keras.losses.Loss):
             return losses
         loss = _mean_of_all(losses) if averaged else _sum_of_all(losses)
         if self.reduction == "mean_with_sample_weight" and of_groups is not None:
+            present = _present(y_true, y_pred, options)
             counted = of_groups if present is None else ops.where(present, of_groups, 0.0)
             loss = ratio(loss, _mean_of_all(counted, present), 0.0)
         elif self.reduction == "mean_with_sample_weight" and w is not None and elementwise:
             loss = ratio(loss, _mean_weight(w, y_true, y_pred, options), 0.0)
-        elif self.reduction == "sum" and present is not None:
-            loss = loss * ops.mean(ops.cast(present, loss.dtype))  # they were scaled for a mean
+        elif self.reduction == "sum" and not elementwise:  # the losses are scaled for a mean
+            present = _present(y_true, y_pred, options)
+            loss = loss if present is None else loss * ops.mean(ops.cast(present, loss.dtype))
         return loss * ops.cast(self._replica_share(), loss.dtype)
 
     def _mask(self, y_pred: Any) -> Any:

@@ -3,8 +3,11 @@
 import contextlib
 import math
 import numbers
+import os
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,7 +126,7 @@ class Batch:
         if valid is not None:
             w = valid if w is None else torch.where(valid, w, 0)
         if not torch.compiler.is_compiling() and f.name not in _LOOKED:
-            warn_of_probabilities(input, f, stacklevel=4)
+            warn_of_probabilities(input, f)
         return cls(input, target, w, valid, f, validate, hard)
 
     def of_outputs(self, x: Tensor) -> "Batch":
@@ -195,9 +198,7 @@ class Batch:
     def share(self, axis: Axis) -> float | Tensor:
         """1 / the number of valid elements over `axis`, at least 1, for each group."""
         if self.valid is not None:
-            count = self.valid.sum(axis).clamp_(min=1)
-            wide = torch.float32 if count.device.type in _special.NO_FLOAT64 else torch.float64
-            return count.to(wide).reciprocal_()
+            return _special.double(self.valid.sum(axis).clamp_(min=1)).reciprocal()
         return 1 / math.prod([self.input.shape[a] for a in axis])
 
     def check_values(self) -> None:
@@ -247,7 +248,7 @@ def _near(p: Tensor) -> Tensor:
     return torch.where((p - 0.5).abs() <= 1, p, math.nan)
 
 
-def warn_of_probabilities(x: Tensor, f: Activation | Convention, stacklevel: int) -> bool:
+def warn_of_probabilities(x: Tensor, f: Activation | Convention) -> bool:
     """Warn, once for each activation, of raw outputs on a CPU that all lie in [0, 1].
 
     Not for the two activations that have their domain there. Returns whether they could be told:
@@ -267,10 +268,20 @@ def warn_of_probabilities(x: Tensor, f: Activation | Convention, stacklevel: int
                 f"input lies in [0, 1], from {low:g} to {top:g}, as probabilities do; the loss "
                 "takes raw outputs and applies the activation: pass those, or from_logits=False",
                 ActivatedInputWarning,
-                stacklevel=stacklevel,
+                stacklevel=level_of_caller(),
             )
         return True
     return False
+
+
+def level_of_caller() -> int:
+    """The stacklevel, for who calls this, of the first caller outside of this package and torch."""
+    packages = (Path(__file__).parent, Path(torch.__file__).parent)
+    inside = tuple(f"{package}{os.sep}" for package in packages)
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _valid(x: Tensor, y: Tensor, ignore_index: int | None, mask: Tensor | None) -> Tensor | None:

@@ -123,7 +123,7 @@ class _Loss(nn.Module):
         """The loss; `weight` and `mask` are those of this batch."""
         if not torch.compiler.is_compiling() and not self._looked:
             f = self.options.get("activation", sigmoid)
-            self._looked = f is None or warn_of_probabilities(input, f, stacklevel=5)
+            self._looked = f is None or warn_of_probabilities(input, f)
         tensors = {"weight": weight, "mask": mask, "pos_weight": self._buffers.get("pos_weight")}
         given = {name: value for name, value in tensors.items() if value is not None}
         return self.function(input, target, **given, **self.options)

@@ -4,7 +4,7 @@ The functions here are those of `_sums`, by a backend where one serves, else by 
 backend is a module with `serves` and functions of the same names; each returns the sum and the
 function that makes its gradient, or None for a batch that it leaves to the formula. Which backend a
 batch has is decided in `chosen`. `SEGACT_KERNELS` in the environment, before the import, forbids
-them all (0), or takes Triton for CPU tensors, too (triton), which its interpreter runs.
+loops and kernels (0), or takes Triton for CPU tensors, too (triton), which its interpreter runs.
 
     cpu         loops in C, compiled when the package is installed
     triton      kernels for a GPU
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from segact_torch import _sums
 from segact_torch._backends import compact, cpu, operators
-from segact_torch._batch import Axis, Batch
+from segact_torch._batch import Axis, Batch, level_of_caller
 from segact_torch.activations import _is_recorded
 
 Formula = Callable[[Batch], Tensor]
@@ -96,29 +96,30 @@ def chosen(batch: Batch) -> list[Any]:
     """The backends that may serve a batch, the fastest first."""
     if batch.target.requires_grad or torch._C._are_functorch_transforms_active():
         return []
+    device = batch.input.device.type
     if torch.compiler.is_compiling():
-        on_cpu = batch.input.device.type == "cpu" and KERNELS == ""
-        good = on_cpu and cpu.LIBRARY is not None and cpu.serves(batch) and not _is_recorded()
-        return [operators] if good else []
+        good = _has_loops(device) and cpu.LIBRARY is not None and cpu.serves(batch)
+        return [operators] if good and not _is_recorded() else []
     if _is_traced(batch.input, batch.target, batch.weight):
         return []
-    found = [_of_device(batch.input.device.type), compact]
-    return [backend for backend in found if backend is not None and backend.serves(batch)]
+    fast = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
+    return [backend for backend in (fast, compact) if backend is not None and backend.serves(batch)]
 
 
-def _of_device(device: str) -> Any:
-    """The loops of a CPU or the kernels of a GPU, if they are not forbidden."""
-    if KERNELS == "0" or device not in ("cpu", "cuda"):
-        return None
-    return cpu if device == "cpu" and KERNELS != "triton" else _triton()
+def _has_loops(device: str) -> bool:
+    return device == "cpu" and KERNELS not in ("0", "triton")
+
+
+def _has_kernels(device: str) -> bool:
+    return (device == "cuda" and KERNELS != "0") or (device == "cpu" and KERNELS == "triton")
 
 
 def backends() -> dict[str, str]:
     """Which backends serve the losses here: for each "yes", or "no: " and why not.
 
     "cpu" are the compiled loops, "triton" the kernels of a GPU, which are run once to know. What
-    no backend serves is computed by the formulas: the same numbers, slower. `python -m
-    segact_torch` prints this.
+    neither serves is computed by PyTorch's own operations: within the same bounds, slower.
+    `python -m segact_torch` prints this.
 
     >>> list(backends())
     ['cpu', 'triton']
@@ -149,10 +150,10 @@ def _triton() -> Any:
     triton, why_not = _found_triton()
     if triton is None:
         warnings.warn(
-            f"the losses run by their formulas, slower, since Triton does not: {why_not}; "
+            f"the losses run without Triton's kernels, slower: {why_not}; "
             "SEGACT_KERNELS=0 in the environment says that this is wanted",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=level_of_caller(),
         )
     return triton
 

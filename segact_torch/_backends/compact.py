@@ -63,7 +63,7 @@ def cross_entropy(
                 on, off = on.mul_(batch.w), off.mul_(batch.w)
             whole = on + off
         q = torch.where(x.signbit(), on, off)
-        tail = tail_of(batch, x)
+        tail = TAILS[type(batch.f)](x)
         slopes = tail.slope(q, whole) if differentiated else None
         return _reduced(tail.entropy(q, whole), slopes, axis, scale)
 
@@ -92,7 +92,7 @@ def focal_cross_entropy(
             of_class = (y * (2 * alpha - 1)).add_(1 - alpha)
             w = of_class if w is None else of_class.mul_(w)
         q = torch.where(x.signbit(), y, 1 - y)
-        tail = tail_of(batch, x)
+        tail = TAILS[type(batch.f)](x)
         a, rest = tail.mass, tail.rest
         entropy, slopes = tail.entropy(q, None), None
         e = torch.lerp(a, rest, q)
@@ -114,15 +114,14 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
-        tail = tail_of(batch, x)
+        tail = TAILS[type(batch.f)](x)
         error = torch.where(x.signbit(), y, 1 - y).sub_(tail.mass)
-        slopes = (tail.density * error).mul_(2) if differentiated else None
-        if slopes is not None:
-            slopes = torch.where(x.signbit(), -slopes, slopes)
+        slopes = None
+        if differentiated:
+            slopes = (tail.density * error).mul_(torch.copysign(x.new_full((), 2.0), x))
+            slopes = slopes if batch.w is None else slopes.mul_(batch.w)
         loss = error.square_()
-        if batch.w is not None:
-            loss.mul_(batch.w)
-            slopes = None if slopes is None else slopes.mul_(batch.w)
+        loss = loss if batch.w is None else loss.mul_(batch.w)
         return _reduced(loss, slopes, axis, scale)
 
 
@@ -132,7 +131,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
-        tail, below = tail_of(batch, x), x.signbit()
+        tail, below = TAILS[type(batch.f)](x), x.signbit()
         density = tail.density if differentiated else None
         p = torch.where(below, tail.mass, tail.rest)
         hit = p * y
@@ -200,17 +199,29 @@ class Tail:
 
     def entropy(self, q: Tensor, whole: Tensor | None) -> Tensor:
         """-whole log F(t) + q log(F(t) / F(-t)), which is 0 where both are; whole is 1 if None."""
-        near = torch.log1p(self.odds)
-        near = near if whole is None else near.mul_(whole)
-        return near.sub_(torch.xlogy(q, self.odds))
+        near = self.near if whole is None else self.near * whole
+        return near - self.times_log_odds(q)
+
+    @cached_property
+    def near(self) -> Tensor:
+        """-log F(t)."""
+        return torch.log1p(self.odds)
+
+    def times_log_odds(self, q: Tensor) -> Tensor:
+        """q log(F(-t) / F(t)), 0 for q = 0."""
+        return torch.xlogy(q, self.odds)
 
 
 class SigmoidTail(Tail):
     """The odds are e^-t, their logarithm -t, and r = 1."""
 
     @cached_property
+    def log_odds(self) -> Tensor:
+        return -self.t
+
+    @cached_property
     def odds(self) -> Tensor:
-        return torch.exp(-self.t)
+        return torch.exp(self.log_odds)
 
     @cached_property
     def mass(self) -> Tensor:
@@ -224,10 +235,8 @@ class SigmoidTail(Tail):
     def signed_odds_over_density(self) -> Tensor:
         return torch.copysign(self.t.new_ones(()), self.x)
 
-    def entropy(self, q: Tensor, whole: Tensor | None) -> Tensor:
-        near = torch.log1p(self.odds)
-        near = near if whole is None else near.mul_(whole)
-        return near.add_(_times(q, self.t))
+    def times_log_odds(self, q: Tensor) -> Tensor:
+        return _times(q, self.log_odds)
 
 
 class ArctanTail(Tail):
@@ -361,13 +370,14 @@ class NormalTail(Tail):
         beside = self.density if whole is None else self.density * whole
         return _times(q, self.hazard).sub_(beside).div_(self.rest.copysign(self.x))
 
-    def entropy(self, q: Tensor, whole: Tensor | None) -> Tensor:
-        near = torch.log1p(-self.mass)
+    @cached_property
+    def near(self) -> Tensor:
+        return torch.special.xlog1py(-1.0, -self.mass)  # -log1p(-a)
+
+    def times_log_odds(self, q: Tensor) -> Tensor:
         _, half, d = self.scaled
-        log = torch.addcmul((half / d).log_(), self.t * 0.5, self.t, value=-1)
-        rise = _times(q, near - log)
-        near = near if whole is None else near.mul_(whole)
-        return rise.sub_(near)
+        far = torch.addcmul((half / d).log_(), self.t * 0.5, self.t, value=-1)
+        return _times(q, far.add_(self.near))
 
 
 TAILS: dict[type, type[Tail]] = {
@@ -377,10 +387,6 @@ TAILS: dict[type, type[Tail]] = {
     Softsign: SoftsignTail,
     InverseSquareRoot: InverseSquareRootTail,
 }
-
-
-def tail_of(batch: Batch, x: Tensor) -> Tail:
-    return TAILS[type(batch.f)](x)
 
 
 def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:

@@ -11,7 +11,6 @@ import ctypes
 import functools
 import importlib.machinery
 import math
-import os
 import sys
 import warnings
 import zlib
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segact_torch._batch import Axis, Batch
+from segact_torch._batch import Axis, Batch, level_of_caller
 from segact_torch.activations import (
     Activation,
     Arctan,
@@ -160,18 +159,8 @@ def _warn() -> None:
         f"the losses run without the compiled loops, slower: {WHY_NOT}"
         ". SEGACT_KERNELS=0 in the environment says that this is wanted",
         RuntimeWarning,
-        stacklevel=_level_of_caller(),
+        stacklevel=level_of_caller(),
     )
-
-
-def _level_of_caller() -> int:
-    """The stacklevel, for who calls this, of the first caller outside of this package and torch."""
-    packages = (Path(__file__).parents[1], Path(torch.__file__).parent)
-    inside = tuple(f"{package}{os.sep}" for package in packages)
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def multiply_(slopes: Tensor, factor: Tensor) -> Tensor:

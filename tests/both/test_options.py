@@ -4,8 +4,10 @@ import math
 import re
 from functools import partial
 
+import batches
 import numpy as np
 import pytest
+from batches import gradient, value
 from names import ELEMENTWISE, LOSSES, OVERLAP, RATIOS
 
 SHAPE = (3, 2, 4, 5)
@@ -22,18 +24,7 @@ def overlap(request):
 
 
 def batch(rng, shape=SHAPE, dtype="float64"):
-    return rng.normal(0, 2, shape).astype(dtype), (rng.random(shape) < 0.4).astype(dtype)
-
-
-def value(ns, loss, x, y, *args, **options):
-    return float(ns.mean(loss, ns.array(y), ns.array(x), *args, **options))
-
-
-def gradient(ns, loss, x, y, *args, **options):
-    """The loss and its gradient in x."""
-    f = lambda x: ns.mean(loss, ns.array(y), x, *args, **options)  # noqa: E731
-    result, (grad,) = ns.gradients(f, x)
-    return float(result), grad
+    return batches.batch(rng, shape, dtype)
 
 
 # --- weights
