@@ -12,7 +12,8 @@ from keras import ops
 
 from segact_tf import _pairwise, _special
 from segact_tf._batch import Axis, Batch
-from segact_tf.activations import Activation, _differentiate, _weigh
+from segact_tf._derivatives import _differentiate, _weigh
+from segact_tf.activations import Activation
 from segact_tf.conventions import Convention
 
 

@@ -41,8 +41,9 @@ from segact_tf._batch import (
     check_validate,
     warn_of_probabilities,
 )
+from segact_tf._derivatives import _weigh
 from segact_tf._sums import _mean, ratio, total
-from segact_tf.activations import Activation, _check_axis, _weigh, sigmoid
+from segact_tf.activations import Activation, _check_axis, sigmoid
 from segact_tf.conventions import distribution
 from segact_tf.functional import (
     Axis,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from segact_torch import _special
 from segact_torch._batch import Axis, Batch, check_reduction
-from segact_torch.activations import Activation, _apply, _differentiate, _save, _weigh
+from segact_torch._derivatives import _apply, _differentiate, _save, _weigh
+from segact_torch.activations import Activation
 from segact_torch.conventions import Convention
 
 

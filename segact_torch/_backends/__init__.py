@@ -25,7 +25,7 @@ from torch import Tensor
 from segact_torch import _sums
 from segact_torch._backends import compact, cpu, operators
 from segact_torch._batch import Axis, Batch, level_of_caller
-from segact_torch.activations import _is_recorded
+from segact_torch._derivatives import _is_recorded
 
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]

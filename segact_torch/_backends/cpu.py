@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from segact_torch._batch import Axis, Batch, level_of_caller
+from segact_torch._derivatives import _weigh
 from segact_torch.activations import (
     Activation,
     Arctan,
@@ -31,7 +32,6 @@ from segact_torch.activations import (
     NormalCDF,
     Sigmoid,
     Softsign,
-    _weigh,
 )
 
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]

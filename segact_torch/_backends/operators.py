@@ -15,7 +15,7 @@ from torch import Tensor
 from segact_torch import _sums
 from segact_torch._backends import cpu
 from segact_torch._batch import Axis, Batch, in_range
-from segact_torch.activations import _weigh
+from segact_torch._derivatives import _weigh
 
 Found = tuple[Tensor, None]
 

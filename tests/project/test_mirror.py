@@ -46,6 +46,11 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "_sums.py": {
         **dict.fromkeys(["reduce_groups", "scale_groups"], REDUCTION),
     },
+    "_derivatives.py": {
+        **dict.fromkeys(["_scale", "_push_product", "_pull_product"], MODES),
+        **dict.fromkeys(["_differentiable", "_given", "_save", "_apply"], MODES),
+        **dict.fromkeys(["_with_forward_mode", "_is_recorded", "_is_exporting"], MODES),
+    },
     "activations.py": {
         "Activation.from_config": SAVING,
         "_Custom.get_config": SAVING,
@@ -57,9 +62,6 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "OutputActivation.forward": MODULE,
         "OutputActivation.extra_repr": MODULE,
         **dict.fromkeys(["_stretch_gradient", "_stretch_tangent"], MODES),
-        **dict.fromkeys(["_scale", "_push_product", "_pull_product"], MODES),
-        **dict.fromkeys(["_differentiable", "_given", "_save", "_apply"], MODES),
-        **dict.fromkeys(["_with_forward_mode", "_is_recorded", "_is_exporting"], MODES),
         **dict.fromkeys(["_cdf", "Activation.__fx_create_arg__"], RECORDS),
         "OutputActivation.__prepare_scriptable__": RECORDS,
         "OutputActivation.__getstate__": RECORDS,

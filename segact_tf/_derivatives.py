@@ -1,0 +1,64 @@
+"""Functions with derivatives that are given, and products in which 0 times infinity is 0.
+
+Reverse mode on every backend, and forward mode on JAX and torch, by `_engine.differentiable`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from segact_tf import _engine, _special
+
+Function = Callable[[Any], Any]
+
+
+def _product(weight: Any, value: Any) -> Any:
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+
+    def forward(weight: Any, value: Any) -> Any:
+        zero = ops.logical_or(weight == 0, value == 0)
+        return ops.where(zero, 0.0, weight * value)
+
+    return _engine.differentiable(forward, _push_product, _pull_product)(weight, value)
+
+
+def _scale(tangent: Any, factor: Any) -> Any:
+    """The same product, but of NaN, by operations that are linear in the tangent."""
+
+    def forward(tangent: Any, factor: Any) -> Any:
+        # Infinity as a product: of 0 that is 0, and of any other number infinity.
+        infinite, largest = ops.isinf(factor), _special.largest(factor)
+        high = ops.where(infinite, largest, 1.0)
+        low = ops.where(infinite, ops.sign(factor) * largest, factor)
+        return ops.where(factor == 0, 0.0, tangent) * high * low
+
+    return _engine.differentiable(forward, _push_product, _pull_product)(tangent, factor)
+
+
+def _push_product(arguments: Any, tangents: Any) -> Any:
+    (a, b), (of_a, of_b) = arguments, tangents
+    return _scale(of_a, b) + _scale(of_b, a)
+
+
+def _pull_product(arguments: Any, upstream: Any) -> tuple[Any, Any]:
+    a, b = arguments
+    return _product(upstream, b), _product(upstream, a)
+
+
+def _weigh(weight: Any, value: Any) -> Any:
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    return _product(ops.cast(weight, value.dtype), value)  # of one dtype, as TensorFlow wants them
+
+
+def _differentiate(x: Any, f: Function, derivative: Function) -> Any:
+    """f(x) elementwise, with that derivative, which is differentiable in turn."""
+
+    def push(arguments: Any, tangents: Any) -> Any:
+        return _scale(tangents[0], derivative(*arguments))
+
+    def pull(arguments: Any, upstream: Any) -> Any:
+        # Either factor being 0 makes the product 0; 0 * inf would be NaN.
+        return _weigh(upstream, derivative(*arguments))
+
+    return _engine.differentiable(f, push, pull)(x)

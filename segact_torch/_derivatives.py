@@ -1,0 +1,140 @@
+"""Functions with derivatives that are given, and products in which 0 times infinity is 0.
+
+Reverse mode, forward mode, and both of each other, by one `torch.autograd.Function` each. Compiled
+code takes none that has forward mode, and what records code (TorchScript, `torch.export`) is given
+plain operations.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch import eager_transforms
+from torch.autograd import forward_ad
+
+Function = Callable[[Tensor], Tensor]
+
+
+class _Differentiable(torch.autograd.Function):
+    """f(x) elementwise, with a derivative that is given and differentiable in turn."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, f: Function, derivative: Function) -> Tensor:
+        return f(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, ctx.derivative = inputs
+        _save(ctx, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        # Either factor being 0 makes the product 0; 0 * inf would be NaN.
+        return _weigh(grads[0], ctx.derivative(x)), None, None
+
+    @staticmethod
+    def push(ctx: Any, saved: Sequence[Tensor], *tangents: Any) -> Tensor:
+        (x,) = saved
+        return _weigh(tangents[0], ctx.derivative(x))
+
+
+class _Given(torch.autograd.Function):
+    """A value of x, with its slope, both of them computed already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return _weigh(grads[0], slope), None, None
+
+
+class _Product(torch.autograd.Function):
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, value: Tensor) -> Tensor:
+        return torch.where((weight == 0) | (value == 0), 0.0, weight * value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        _save(ctx, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        weight, value = ctx.saved_tensors
+        return _weigh(grads[0], value), _weigh(grads[0], weight)
+
+    @staticmethod
+    def push(ctx: Any, saved: Sequence[Tensor], *tangents: Tensor) -> Tensor:
+        weight, value = saved
+        return _weigh(tangents[0], value) + _weigh(tangents[1], weight)
+
+
+def _save(ctx: Any, *tensors: Tensor) -> None:
+    """Keep tensors for both modes of differentiation; compiled code has reverse mode alone."""
+    ctx.save_for_backward(*tensors)
+    if not torch.compiler.is_compiling():
+        ctx.save_for_forward(*tensors)
+
+
+def _apply(function: Any, *args: Any) -> Any:
+    """A custom function of this package, with forward mode where there is any."""
+    if not torch.compiler.is_compiling() and not torch._C._is_tracing():
+        return _with_forward_mode(function).apply(*args)
+    # The compiler takes no function that has a `jvp`.
+    return function.forward(*args) if _is_recorded() else function.apply(*args)
+
+
+@functools.cache
+def _with_forward_mode(function: Any) -> Any:
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        if not eager_transforms.JVP_NESTING > 1:
+            return function.push(ctx, ctx.saved_tensors, *tangents)
+        # PyTorch switches forward mode off in here: the one around it would find a slope of 0.
+        with forward_ad._set_fwd_grad_enabled(True):
+            saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+            return function.push(ctx, saved, *tangents)
+
+    return type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
+
+
+def _is_recorded() -> bool:
+    """Whether TorchScript or `torch.export` looks on, whose record is not differentiated by us."""
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_dynamo_compiling() or _is_exporting()
+    return torch.jit.is_tracing()
+
+
+def _is_exporting() -> bool:
+    known = getattr(torch.compiler, "is_exporting", None)  # since PyTorch 2.7
+    return known is not None and known()
+
+
+def _weigh(weight: Tensor, value: Tensor) -> Tensor:
+    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    return _apply(_Product, weight, value)
+
+
+def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
+    """f(x) elementwise, with that derivative.
+
+    Compiled code has first derivatives alone, and takes them as values: a compiler that makes
+    numbers variables, as with dynamic=True, cannot find them inside of a custom function.
+    """
+    plain = not torch.compiler.is_compiling() or _is_recorded()
+    if plain or torch._C._are_functorch_transforms_active():
+        return _apply(_Differentiable, x, f, derivative)
+    with torch.no_grad():
+        value, slope = f(x), derivative(x)
+    return _Given.apply(x, value, slope)
