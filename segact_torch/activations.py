@@ -178,10 +178,6 @@ class Activation:
         low, high = self.ppf(torch.tensor([epsilon, 1 - epsilon], dtype=torch.float64)).tolist()
         return low, high
 
-    def _widen(self, x: Tensor) -> Tensor:
-        """x in the precision in which even a power of F(x) keeps the digits of float32."""
-        return _special.double(x)
-
     def _fill_invalid(self, x: Tensor, valid: Tensor) -> Tensor:
         """x, with placeholders where it is not valid, which change F(x) nowhere else."""
         return torch.where(valid, x, 0.0)
@@ -489,13 +485,16 @@ class HardTanh(Activation):
 
     def pdf(self, x: Tensor) -> Tensor:
         """1 between the limits, 0 at them and beyond."""
-        return _elementwise(x, lambda x: self._inside(x).to(x.dtype), torch.zeros_like)
+        return _elementwise(x, self._pdf, torch.zeros_like)
 
     def ppf(self, p: Tensor | float) -> Tensor:
         return _elementwise(_probability(p), self._ppf, lambda p: 1 / self.pdf(p))
 
-    def _widen(self, x: Tensor) -> Tensor:
-        return x  # F(x) = x is exact already, and its limits are those of the dtype
+    def _pdf(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # which would keep booleans, by a slow loop
+            above, below = (x - self.epsilon).relu(), (1 - x - self.epsilon).relu()
+            return above.sign() * below.sign()
+        return self._inside(x).to(x.dtype)
 
     def _inside(self, x: Tensor) -> Tensor:
         # 1 - x is exact where it decides; 1 - epsilon is not.

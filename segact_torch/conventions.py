@@ -73,10 +73,6 @@ class Convention:
         """LQ, differentiable."""
         return _elementwise(p, self._log_q, self._log_q_derivative)
 
-    def _widen(self, p: Tensor) -> Tensor:
-        """p itself: a wider type would not bring back the digits that p was rounded to."""
-        return p
-
     def _fill_invalid(self, p: Tensor, valid: Tensor) -> Tensor:
         """p, with 0 for a placeholder where it is not valid."""
         return torch.where(valid, p, 0.0)

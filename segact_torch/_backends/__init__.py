@@ -98,8 +98,10 @@ def chosen(batch: Batch) -> list[Any]:
         return []
     device = batch.input.device.type
     if torch.compiler.is_compiling():
+        if _is_recorded():
+            return []
         good = _has_loops(device) and cpu.LIBRARY is not None and cpu.serves(batch)
-        return [operators] if good and not _is_recorded() else []
+        return [operators] * good + [compact] * compact.serves(batch)
     if _is_traced(batch.input, batch.target, batch.weight):
         return []
     fast = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None

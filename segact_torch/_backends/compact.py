@@ -13,8 +13,10 @@ With t = abs(x), a = F(-t) and q the target where x < 0, else 1 - target, cross 
 r being pdf(t) / (F(t) F(-t)), the slope of that logarithm.
 """
 
+import functools
 import math
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor
 from segact_torch import _special
 from segact_torch._backends.cpu import Found, is_differentiated, spread
 from segact_torch._batch import Axis, Batch
+from segact_torch._derivatives import _Given
 from segact_torch._sums import smooth_labels
 from segact_torch.activations import (
     Activation,
@@ -49,23 +52,21 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if isinstance(batch.f, InverseSquareRoot):  # too many roundings on this way
-        return None
     batch.check_values()
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
         on = smooth_labels(y, label_smoothing)
-        off, whole = 1 - on, None
-        if batch.w is not None or isinstance(pos_weight, Tensor) or pos_weight != 1:
+        off, whole = 1 - on, batch.w
+        if isinstance(pos_weight, Tensor) or pos_weight != 1:
             on = on * pos_weight
-            if batch.w is not None:
-                on, off = on.mul_(batch.w), off.mul_(batch.w)
-            whole = on + off
-        q = torch.where(x.signbit(), on, off)
+            whole = on + off if whole is None else (on + off).mul_(whole)
+        q = torch.where(_is_below(x), on, off)
+        q = q if batch.w is None else q.mul_(batch.w)
         tail = TAILS[type(batch.f)](x)
         slopes = tail.slope(q, whole) if differentiated else None
-        return _reduced(tail.entropy(q, whole), slopes, axis, scale)
+        near = tail.near if whole is None else tail.near * whole
+        return _reduced(batch, near, tail.times_log_odds(q), slopes, axis, scale)
 
 
 def focal_cross_entropy(
@@ -81,7 +82,7 @@ def focal_cross_entropy(
     With e = q (1 - a) + (1 - q) a the slope is sign(x) r e^(gamma - 1) times
     e (q - a) + gamma a (1 - a) (2 q - 1) times cross entropy.
     """
-    if isinstance(batch.f, InverseSquareRoot) or gamma < 1:
+    if gamma < 1:
         return None
     batch.check_values()
     differentiated = is_differentiated(batch)
@@ -91,21 +92,21 @@ def focal_cross_entropy(
         if alpha is not None:
             of_class = (y * (2 * alpha - 1)).add_(1 - alpha)
             w = of_class if w is None else of_class.mul_(w)
-        q = torch.where(x.signbit(), y, 1 - y)
+        q = torch.where(_is_below(x), y, 1 - y)
         tail = TAILS[type(batch.f)](x)
         a, rest = tail.mass, tail.rest
-        entropy, slopes = tail.entropy(q, None), None
+        entropy, slopes = tail.near - tail.times_log_odds(q), None
         e = torch.lerp(a, rest, q)
-        less = e.pow(gamma - 1)
+        less = e if gamma == 2 else e.pow(gamma - 1)
         if differentiated:
-            both = a * rest  # 0 where the entropy is infinite
-            moved = torch.lerp(-both, both, q)
+            moved = (q - 0.5).mul_(a).mul_(rest)  # 0 where the entropy is infinite
             slopes = (q - a).mul_(e)
-            slopes.addcmul_(moved, _finite(entropy), value=gamma)
+            slopes.addcmul_(moved, _finite(entropy), value=2 * gamma)
             slopes = tail.times_rate_(slopes.mul_(less))
             slopes = slopes if w is None else _times(w, slopes)
-        loss = _times_(less.mul_(e), entropy)
-        return _reduced(loss if w is None else _times(w, loss), slopes, axis, scale)
+        loss = _times_(less * e, entropy)
+        loss = loss if w is None else _times(w, loss)
+        return _reduced(batch, loss, None, slopes, axis, scale)
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
@@ -115,14 +116,14 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
     with torch.no_grad():
         x, y = batch.masked()
         tail = TAILS[type(batch.f)](x)
-        error = torch.where(x.signbit(), y, 1 - y).sub_(tail.mass)
+        error = torch.where(_is_below(x), y, 1 - y).sub_(tail.mass)
         slopes = None
         if differentiated:
             slopes = (tail.density * error).mul_(torch.copysign(x.new_full((), 2.0), x))
             slopes = slopes if batch.w is None else slopes.mul_(batch.w)
         loss = error.square_()
         loss = loss if batch.w is None else loss.mul_(batch.w)
-        return _reduced(loss, slopes, axis, scale)
+        return _reduced(batch, loss, None, slopes, axis, scale)
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
@@ -131,13 +132,13 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
-        tail, below = TAILS[type(batch.f)](x), x.signbit()
-        density = tail.density if differentiated else None
-        p = torch.where(below, tail.mass, tail.rest)
+        tail = TAILS[type(batch.f)](x)
+        density = tail.density_beside_both if differentiated else None
+        p, rest = tail.both_sides
         hit = p * y
         miss = p.mul_(1 - y)
         miss = miss if fp == 1 else miss.mul_(fp)
-        miss.addcmul_(y, torch.where(below, tail.rest, tail.mass), value=fn)
+        miss.addcmul_(y, rest, value=fn)
         if batch.w is not None:
             hit.mul_(batch.w)
             miss.mul_(batch.w)
@@ -149,218 +150,269 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
     shape = x.shape
 
     def gradient(upstream: Tensor) -> Tensor:
-        of_error, of_whole = upstream
-        on = spread((tp - fn) * of_whole - fn * of_error, shape, axis)
-        off = spread(fp * (of_error + of_whole), shape, axis)
-        return _times_(density, torch.lerp(off, on, y))
+        of_error, of_whole = (spread(u, shape, axis) for u in upstream)
+        off, on = fp * (of_error + of_whole), (tp - fn) * of_whole - fn * of_error
+        (off, on), high = _finite_factors(off, on)
+        return density.mul_(torch.lerp(off, on, y)).mul_(high)
 
     return value, gradient
+
+
+def _once(method: Callable[[Any], Any]) -> Any:
+    """`functools.cached_property`, whose lock the compiler does not know."""
+    name = f"_{method.__name__}"
+
+    def value(self: Any) -> Any:
+        if name not in self.__dict__:
+            setattr(self, name, method(self))
+        return self.__dict__[name]
+
+    return property(value)
 
 
 class Tail:
     """F(-t) at t = abs(x), and what follows from it: each when it is asked for."""
 
     def __init__(self, x: Tensor) -> None:
-        self.x, self.t = x, x.abs()
+        self.x = x
 
-    @cached_property
+    @_once
+    def t(self) -> Tensor:
+        return self.x.abs()
+
+    @_once
     def mass(self) -> Tensor:
         """a = F(-t)."""
         raise NotImplementedError
 
-    @cached_property
+    @_once
     def rest(self) -> Tensor:
         """F(t)."""
         return 1 - self.mass
 
-    @cached_property
-    def odds(self) -> Tensor:
-        """F(-t) / F(t)."""
-        raise NotImplementedError
+    @_once
+    def both_sides(self) -> tuple[Tensor, Tensor]:
+        """F(x) and F(-x)."""
+        below = _is_below(self.x)
+        return torch.where(below, self.mass, self.rest), torch.where(below, self.rest, self.mass)
 
-    @cached_property
+    @_once
     def density(self) -> Tensor:
         """pdf(t)."""
         raise NotImplementedError
 
-    @cached_property
-    def signed_odds_over_density(self) -> Tensor:
-        """sign(x) / r = sign(x) F(t) F(-t) / pdf(t)."""
-        raise NotImplementedError
+    @property
+    def density_beside_both(self) -> Tensor:
+        """The density, by way of `both_sides` if that is shorter."""
+        return self.density
 
-    def slope(self, q: Tensor, whole: Tensor | None) -> Tensor:
-        """That of `entropy` in x: sign(x) r (q - whole a)."""
-        a = self.mass if whole is None else self.mass * whole
-        return self.times_rate_(q - a)
+    @_once
+    def odds(self) -> Tensor:
+        """F(-t) / F(t)."""
+        return self.mass / self.rest
 
-    def times_rate_(self, slopes: Tensor) -> Tensor:
-        """Slopes in the logarithm of the odds, in place: times sign(x) r."""
-        return slopes.div_(self.signed_odds_over_density)
-
-    def entropy(self, q: Tensor, whole: Tensor | None) -> Tensor:
-        """-whole log F(t) + q log(F(t) / F(-t)), which is 0 where both are; whole is 1 if None."""
-        near = self.near if whole is None else self.near * whole
-        return near - self.times_log_odds(q)
-
-    @cached_property
+    @_once
     def near(self) -> Tensor:
         """-log F(t)."""
         return torch.log1p(self.odds)
 
     def times_log_odds(self, q: Tensor) -> Tensor:
         """q log(F(-t) / F(t)), 0 for q = 0."""
-        return torch.xlogy(q, self.odds)
+        return _xlogy(q, self.odds)
+
+    def slope(self, q: Tensor, whole: Tensor | None) -> Tensor:
+        """That of cross entropy in x: sign(x) r (q - whole a); whole is 1 if None."""
+        a = self.mass if whole is None else self.mass * whole
+        return self.times_rate_(q - a)
+
+    def times_rate_(self, slopes: Tensor) -> Tensor:
+        """Slopes in the logarithm of the odds, in place: times sign(x) r."""
+        raise NotImplementedError
 
 
 class SigmoidTail(Tail):
-    """The odds are e^-t, their logarithm -t, and r = 1."""
+    """The logarithm of the odds is -t, and r = 1."""
 
-    @cached_property
+    @_once
     def log_odds(self) -> Tensor:
         return -self.t
 
-    @cached_property
-    def odds(self) -> Tensor:
-        return torch.exp(self.log_odds)
-
-    @cached_property
+    @_once
     def mass(self) -> Tensor:
-        return self.odds / (1 + self.odds)
+        return torch.sigmoid(self.log_odds)
 
-    @cached_property
+    @_once
+    def both_sides(self) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(self.x), torch.sigmoid(-self.x)
+
+    @_once
     def density(self) -> Tensor:
         return self.mass * self.rest
 
-    @cached_property
-    def signed_odds_over_density(self) -> Tensor:
-        return torch.copysign(self.t.new_ones(()), self.x)
+    @_once
+    def density_beside_both(self) -> Tensor:
+        low, high = self.both_sides
+        return low * high
+
+    @_once
+    def near(self) -> Tensor:
+        return torch.nn.functional.softplus(self.log_odds)
 
     def times_log_odds(self, q: Tensor) -> Tensor:
         return _times(q, self.log_odds)
 
+    def times_rate_(self, slopes: Tensor) -> Tensor:
+        return slopes.mul_(torch.copysign(self.x.new_ones(()), self.x))
+
 
 class ArctanTail(Tail):
-    """pi a = atan(1 / t), the angle."""
+    """With the angle v = pi a = atan(1 / t) the density is sin(v)^2 / pi."""
 
-    @cached_property
+    @_once
+    def turned_angle(self) -> Tensor:
+        """-sign(x) v."""
+        return _over(-1.0, self.x).atan_()
+
+    @_once
     def angle(self) -> Tensor:
-        return torch.atan2(self.t.new_ones(()), self.t)
+        return self.turned_angle.abs()
 
-    @cached_property
+    @_once
     def other_angle(self) -> Tensor:
         return math.pi - self.angle
 
-    @cached_property
+    @_once
     def mass(self) -> Tensor:
         return self.angle / math.pi
 
-    @cached_property
+    @_once
     def odds(self) -> Tensor:
         return self.angle / self.other_angle
 
-    @cached_property
+    @_once
+    def both_sides(self) -> tuple[Tensor, Tensor]:
+        one = self.x.new_ones(())
+        return torch.atan2(one, -self.x).div_(math.pi), torch.atan2(one, self.x).div_(math.pi)
+
+    @_once
     def density(self) -> Tensor:
-        pi = self.t.new_full((), math.pi)
-        return torch.addcmul(pi, self.t, self.t, value=math.pi).reciprocal_()
-
-    @cached_property
-    def signed_odds_over_density(self) -> Tensor:
-        """pi times it."""
-        # (1 + t^2) angle, without the square that overflows; far out, t times the angle is 1
-        near_one = (self.t * self.angle).nan_to_num_(nan=1.0)
-        span = torch.addcmul(self.angle, self.t, near_one)
-        return span.mul_(self.other_angle).copysign_(self.x)
-
-    def times_rate_(self, slopes: Tensor) -> Tensor:
-        return slopes.mul_(math.pi).div_(self.signed_odds_over_density)
+        pi = self.x.new_full((), math.pi)
+        return torch.addcmul(pi, self.x, self.x, value=math.pi).reciprocal_()
 
     def slope(self, q: Tensor, whole: Tensor | None) -> Tensor:
         angle = self.angle if whole is None else self.angle * whole
-        return (q * math.pi).sub_(angle).div_(self.signed_odds_over_density)
+        return self._times_rate_of_angles_(torch.sub(angle, q, alpha=math.pi))
+
+    def times_rate_(self, slopes: Tensor) -> Tensor:
+        return self._times_rate_of_angles_(slopes.mul_(-math.pi))
+
+    def _times_rate_of_angles_(self, slopes: Tensor) -> Tensor:
+        # -sign(x) r / pi, with r / pi = sin(v) (sin(v) / v) / (pi - v)
+        slopes.mul_(self.turned_angle.sin()).mul_(torch.sinc(self.mass))
+        return slopes.div_(self.other_angle)
 
 
 class SoftsignTail(Tail):
-    """The odds are 1 / (1 + 2 t)."""
+    """The odds are 1 / (1 + 2 t), and r is 1 / (t + 1/2)."""
 
-    @cached_property
+    @_once
     def half(self) -> Tensor:
         return self.t + 0.5
 
-    @cached_property
+    @_once
     def odds(self) -> Tensor:
-        return 0.5 / self.half
+        return _over(0.5, self.half)
 
-    @cached_property
+    @_once
     def mass(self) -> Tensor:
-        return 0.5 / (1 + self.t)
+        return _over(0.5, self.t + 1)
 
-    @cached_property
+    @_once
     def density(self) -> Tensor:
         return self.mass.square().mul_(2)
 
-    @cached_property
-    def signed_odds_over_density(self) -> Tensor:
-        return torch.copysign(self.half, self.x)
+    def times_rate_(self, slopes: Tensor) -> Tensor:
+        return slopes.div_(torch.copysign(self.half, self.x))
 
 
 class InverseSquareRootTail(Tail):
-    """With h = sqrt(1 + t^2)."""
+    """With h = sqrt(1 + t^2): the logarithm of the odds is -2 asinh(t), and r = 2 / h."""
 
-    @cached_property
+    @_once
     def hypotenuse(self) -> Tensor:
         return torch.hypot(self.t, self.t.new_ones(()))
 
-    @cached_property
+    @_once
     def mass(self) -> Tensor:
         # h (h + t); the square overflows only where the tail has underflown
         square = torch.addcmul(self.t.new_ones(()), self.t, self.t)
-        return 0.5 / square.addcmul_(self.t, self.hypotenuse)
+        return _over(0.5, square.addcmul_(self.t, self.hypotenuse))
 
-    @cached_property
+    @_once
     def density(self) -> Tensor:
-        return self.hypotenuse.reciprocal().pow_(3).mul_(0.5)
+        return self.hypotenuse.pow(-3).mul_(0.5)
+
+    @_once
+    def near(self) -> Tensor:
+        return _minus_log1p(-self.mass)
+
+    def times_log_odds(self, q: Tensor) -> Tensor:
+        return _times(q, self.t.asinh().mul_(-2))
+
+    def times_rate_(self, slopes: Tensor) -> Tensor:
+        return slopes.div_(torch.copysign(self.hypotenuse, self.x)).mul_(2)
 
 
 class NormalTail(Tail):
-    """By exp(t^2 / 2) F(-t) = (1/2 + n) / d, as `_special` has it."""
+    """F(-t) = exp(-t^2 / 2) (1/2 + n) / d, as `_special` has it."""
 
-    @cached_property
-    def bell(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """high, low with t = high + low, and E, e with exp(-t^2 / 2) = E (1 + e)."""
-        high, low = _special._split(_special.at_most(self.t, _special.ZERO_FROM))
-        r = torch.add(high, low, alpha=0.5).mul_(low)
-        e = _horner(r, (1 / 24, -1 / 6, 0.5, -1.0)).mul_(r)
-        return high, low, high.square().mul_(-0.5).exp_(), e
+    @_once
+    def near_t(self) -> Tensor:
+        """t, but with a finite square."""
+        return _special.at_most(self.t, 1e18)
 
-    @cached_property
-    def scaled(self) -> tuple[Tensor, Tensor, Tensor]:
-        """n, 1/2 + n and d."""
-        finite = _special.at_most(self.t, 1e30)
-        v = (finite / (finite + 4)).sub_(0.5)
-        n = _horner(v, _special.SCALED_TAIL[_special._name(v)])
-        return n, n + 0.5, self.t + 1.25
+    @_once
+    def bell(self) -> tuple[Tensor, Tensor]:
+        """E and e with exp(-t^2 / 2) = E (1 + e)."""
+        t = self.near_t
+        # of few enough bits for an exact square
+        high = t.view(torch.int32).bitwise_and(-(2**12)).view(t.dtype)
+        low = high - t
+        e = torch.add(high, low, alpha=-0.5).mul_(low).expm1_()
+        return high.square_().mul_(-0.5).exp_(), e
 
-    @cached_property
+    @_once
+    def n(self) -> Tensor:
+        t = self.near_t
+        v = torch.addcdiv(t.new_full((), -0.5), t, t + 4)
+        return _horner(v, _special.SCALED_TAIL["float32"])
+
+    @_once
+    def half(self) -> Tensor:
+        return self.n + 0.5
+
+    @_once
+    def d(self) -> Tensor:
+        return self.t + 1.25
+
+    @_once
     def mass(self) -> Tensor:
-        high, low, bulk, e = self.bell
-        n, half, d = self.scaled
-        # as in _special.normal_tail
-        share = low / d
-        e = e - torch.addcmul(share, share, e)
-        part = bulk / (high + 1.25)
-        return torch.addcmul(n, half, e).mul_(part).add_(part, alpha=0.5)
+        bulk, e = self.bell
+        part = bulk / self.d
+        # neither 1/2 + n nor 1 + e is rounded before it is multiplied
+        rest = torch.addcmul(self.n, self.half, e)
+        return torch.addcmul(part * 0.5, part, rest)
 
-    @cached_property
+    @_once
     def density(self) -> Tensor:
-        _, _, bulk, e = self.bell
+        bulk, e = self.bell
         scaled = bulk * _special.INV_SQRT_TWO_PI
         return torch.addcmul(scaled, scaled, e)
 
-    @cached_property
+    @_once
     def hazard(self) -> Tensor:
         """pdf(t) / F(-t)."""
-        _, half, d = self.scaled
-        return (_special.INV_SQRT_TWO_PI / half).clamp_(max=1.0).mul_(d)
+        return _over(_special.INV_SQRT_TWO_PI, self.half).clamp_(max=1.0).mul_(self.d)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
         return _times_(slopes, self.hazard).div_(self.rest.copysign(self.x))
@@ -370,14 +422,13 @@ class NormalTail(Tail):
         beside = self.density if whole is None else self.density * whole
         return _times(q, self.hazard).sub_(beside).div_(self.rest.copysign(self.x))
 
-    @cached_property
+    @_once
     def near(self) -> Tensor:
-        return torch.special.xlog1py(-1.0, -self.mass)  # -log1p(-a)
+        return _minus_log1p(-self.mass)
 
     def times_log_odds(self, q: Tensor) -> Tensor:
-        _, half, d = self.scaled
-        far = torch.addcmul((half / d).log_(), self.t * 0.5, self.t, value=-1)
-        return _times(q, far.add_(self.near))
+        log_tail = (self.half / self.d).log_().addcmul_(self.t * 0.5, self.t, value=-1)
+        return _times(q, log_tail.add_(self.near))
 
 
 TAILS: dict[type, type[Tail]] = {
@@ -389,13 +440,19 @@ TAILS: dict[type, type[Tail]] = {
 }
 
 
+def _is_below(x: Tensor) -> Tensor:
+    """Whether x < 0, or -0, as `copysign` has it."""
+    if torch.compiler.is_compiling():  # a sign bit makes its loop a slow one
+        return torch.copysign(x.new_ones(()), x) < 0
+    return x.signbit()
+
+
 def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     """A polynomial, the highest power first, by an operation a power."""
+    if torch.compiler.is_compiling():
+        return functools.reduce(lambda total, c: total * x + c, coefficients)
     first, *rest = _constants(coefficients, x.dtype, x.device)
-    total = first
-    for c in rest:
-        total = torch.addcmul(c, total, x)
-    return total
+    return functools.reduce(lambda total, c: torch.addcmul(c, total, x), rest, first)
 
 
 @lru_cache(maxsize=64)
@@ -403,18 +460,60 @@ def _constants(numbers: tuple[float, ...], dtype: Any, device: Any) -> list[Tens
     return list(torch.tensor(numbers, dtype=dtype, device=device).unbind())
 
 
-def _reduced(loss: Tensor, slopes: Tensor | None, axis: Axis, scale: float | Tensor) -> Found:
-    """The losses and their slopes, summed over `axis` times `scale`."""
-    value = (_sum(loss, axis) * scale).to(loss.dtype) if axis else loss
+def _minus_log1p(x: Tensor) -> Tensor:
+    """-log1p(x), by one operation."""
+    compiling = torch.compiler.is_compiling()
+    return -torch.log1p(x) if compiling else torch.special.xlog1py(-1.0, x)
+
+
+def _xlogy(weight: Tensor, x: Tensor) -> Tensor:
+    """`torch.xlogy`, whose test for NaN makes the compiler's loop a slow one."""
+    return _times(weight, x.log()) if torch.compiler.is_compiling() else torch.xlogy(weight, x)
+
+
+def _over(number: float, x: Tensor) -> Tensor:
+    """number / x, by one operation and with one rounding."""
+    return torch.div(x.new_full((), number), x)
+
+
+def _reduced(
+    batch: Batch,
+    loss: Tensor,
+    less: Tensor | None,
+    slopes: Tensor | None,
+    axis: Axis,
+    scale: float | Tensor,
+) -> Found:
+    """Losses, less those of `less`, and their slopes, summed over `axis` times `scale`."""
+    if torch.compiler.is_compiling():  # which makes the sum and its gradient itself
+        loss = loss if less is None else loss - less
+        with torch.enable_grad():
+            loss = loss if slopes is None else _Given.apply(batch.x, loss, slopes)
+            return (_sum(loss, axis) * scale).to(loss.dtype) if axis else loss, None
+    if axis:
+        sums = _sum(loss, axis) if less is None else _sum(loss, axis) - _sum(less, axis)
+        value = (sums * scale).to(loss.dtype)
+    else:
+        value = loss if less is None else loss - less
     if slopes is None:
         return value, None
     shape = loss.shape
 
     def gradient(upstream: Tensor) -> Tensor:
-        factor = spread(upstream * scale, shape, axis) if axis else upstream
-        return _times_(slopes, factor.to(slopes.dtype))
+        if not axis:
+            return _times_(slopes, upstream.to(slopes.dtype))
+        factor = spread(upstream * scale, shape, axis).to(slopes.dtype)
+        (low,), high = _finite_factors(factor)
+        return slopes.mul_(low).mul_(high)
 
     return value, gradient
+
+
+def _finite_factors(*factors: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Finite factors, and one more for all of them: 0 times infinity by these two is 0."""
+    low = [_special.clip(f, -_special.largest(f), _special.largest(f)) for f in factors]
+    infinite = functools.reduce(torch.logical_or, (f.isinf() for f in factors))
+    return low, torch.where(infinite, _special.largest(low[0]), 1.0)
 
 
 def _sum(x: Tensor, axis: Axis) -> Tensor:

@@ -11,8 +11,8 @@ import segact_torch  # noqa: E402
 from segact_torch import _backends, _special  # noqa: E402
 
 SHAPE = (4, 1, 64, 64)
-# They make room, and move nothing.
-ROOM = {"empty", "empty_like", "new_empty", "detach", "_unsafe_view"}
+# They make room, or a number, and move nothing.
+ROOM = {"empty", "empty_like", "new_empty", "detach", "_unsafe_view", "new_ones", "new_full"}
 
 
 def tensors_of(tree):
