@@ -151,6 +151,22 @@ def clip(x: Tensor, low: float, high: float) -> Tensor:
     return torch.clamp(x, low, high)
 
 
+def descending(x: Tensor) -> Tensor:
+    """The order of x >= 0 over its last dimension, the largest first; equal ones as they stand.
+
+    The bits of such numbers are in their order, and integers are sorted by radix on a CPU.
+    """
+    if torch.jit.is_tracing():  # TorchScript records no bits
+        return x.argsort(dim=-1, descending=True, stable=True)
+    bits = x.abs().view(torch.int64 if x.dtype == torch.float64 else torch.int32)  # no -0
+    return (-bits).argsort(dim=-1, stable=True)
+
+
+def put_back(x: Tensor, order: Tensor) -> Tensor:
+    """What was taken in this order over the last dimension, where it stood before."""
+    return x.scatter(-1, order, x)
+
+
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     total = torch.full_like(x, coefficients[0])
     for c in coefficients[1:]:
