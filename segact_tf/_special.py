@@ -255,6 +255,16 @@ def relu(x: Any) -> Any:
     return ops.where(x <= 0, 0.0, x)
 
 
+def count(x: Any) -> Any:
+    """How many are True up to each element over the last axis, exact beyond 2^24 too."""
+    return ops.cumsum(ops.cast(x, "int32"), axis=-1)
+
+
+def places(x: Any) -> Any:
+    """1, 2, 3, ... for the elements over the last axis, in the precision of x."""
+    return ops.cast(ops.arange(1, ops.shape(x)[-1] + 1, dtype="int32"), x.dtype)
+
+
 def descending(x: Any) -> Any:
     """The order of x >= 0 over its last axis, the largest first; equal ones as they stand.
 

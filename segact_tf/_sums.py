@@ -86,20 +86,20 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Any, Any], Any])
     e, y = (_flat(t, axis) for t in (e, y))
     order = _special.descending(ops.stop_gradient(e))
     target = ops.take_along_axis(y > 0.5, order, axis=-1)
-    if batch.weighted:
+    if batch.w is not None and batch.weighted:
         w = ops.take_along_axis(_flat(batch.w, axis), order, axis=-1)
         g = ops.cast(ops.stop_gradient(_weighted_steps(target, w)), e.dtype)
     else:
-        g = _steps(target, e.dtype)  # what is left out has an error of 0 and comes last
+        g = _steps(target, e)  # what is left out has an error of 0 and comes last
     g = _special.put_back(g, order)
     return total(g * _special.where(g == 0, 0.0, e), (len(e.shape) - 1,))
 
 
-def _steps(target: Any, dtype: Any) -> Any:
-    """g of `lovasz` of targets and background in this order, counted in integers."""
-    hits = ops.cumsum(ops.cast(target, "int32"), axis=-1)
-    left = ops.cast(hits[..., -1:] - hits, dtype)
-    union = left + ops.cast(ops.arange(1, ops.shape(target)[-1] + 1, dtype="int32"), dtype)
+def _steps(target: Any, e: Any) -> Any:
+    """g of `lovasz` of targets and background in this order, in the precision of e."""
+    hits = _special.count(target)
+    left = ops.cast(hits[..., -1:] - hits, e.dtype)
+    union = left + _special.places(e)
     # Where the union is 1, this is the first and adds 1, also in a group without a target.
     whole = ops.logical_or(target, union == 1)
     return _special.where(whole, 1.0, left / _special.at_least(union - 1, 1.0)) / union

@@ -151,6 +151,16 @@ def clip(x: Tensor, low: float, high: float) -> Tensor:
     return torch.clamp(x, low, high)
 
 
+def count(x: Tensor) -> Tensor:
+    """How many are True up to each element over the last dimension, exact beyond 2^24 too."""
+    return x.cumsum(-1)
+
+
+def places(x: Tensor) -> Tensor:
+    """1, 2, 3, ... for the elements over the last dimension, in the precision of x."""
+    return torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+
+
 def descending(x: Tensor) -> Tensor:
     """The order of x >= 0 over its last dimension, the largest first; equal ones as they stand.
 

@@ -89,20 +89,20 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor],
     e, y = (_flat(t, axis) for t in (e, y))
     order = _special.descending(e.detach())
     target = (y > 0.5).gather(-1, order)
-    if batch.weighted:
+    if batch.w is not None and batch.weighted:
         w = _flat(batch.w, axis).gather(-1, order)
-        g = _weighted_steps(target, w).to(e.dtype)
+        g = _weighted_steps(target, w).detach().to(e.dtype)
     else:
-        g = _steps(target, e.dtype)  # what is left out has an error of 0 and comes last
+        g = _steps(target, e)  # what is left out has an error of 0 and comes last
     g = _special.put_back(g, order)
     return total(g * torch.where(g == 0, 0.0, e), (e.ndim - 1,))
 
 
-def _steps(target: Tensor, dtype: torch.dtype) -> Tensor:
-    """g of `lovasz` of targets and background in this order, counted in integers."""
-    hits = target.cumsum(-1)
-    left = (hits[..., -1:] - hits).to(dtype)
-    union = left + torch.arange(1, target.shape[-1] + 1, dtype=dtype, device=target.device)
+def _steps(target: Tensor, e: Tensor) -> Tensor:
+    """g of `lovasz` of targets and background in this order, in the precision of e."""
+    hits = _special.count(target)
+    left = (hits[..., -1:] - hits).to(e.dtype)
+    union = left + _special.places(e)
     # Where the union is 1, this is the first and adds 1, also in a group without a target.
     whole = target | (union == 1)
     return torch.where(whole, 1.0, left / _special.at_least(union - 1, 1.0)) / union
