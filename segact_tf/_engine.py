@@ -83,7 +83,7 @@ def bits(x: Any) -> Any:
 def sorts_bits(x: Any) -> bool:
     """Whether bits are sorted faster than numbers."""
     if keras.backend.backend() == "torch":
-        return not sys.modules["torch"].jit.is_tracing()  # TorchScript records no bits
+        return not _is_recorded()  # neither TorchScript nor ONNX has bits
     # TensorFlow outside of graphs sorts either in the same time.
     narrow = keras.backend.standardize_dtype(x.dtype) == "float32"
     return narrow and (keras.backend.backend() == "jax" or is_traced(x))
@@ -157,11 +157,18 @@ def _apply(
 ) -> Any:
     """A custom function of PyTorch, with forward mode where there is any."""
     torch = sys.modules["torch"]
-    compiling = torch.compiler.is_compiling()
-    if torch.jit.is_tracing() or (compiling and not torch.compiler.is_dynamo_compiling()):
+    if _is_recorded():
         return f(*arguments)  # what TorchScript and torch.export record, we do not differentiate
     # The compiler takes no function that has a `jvp`.
-    return _torch_function(forward_mode=not compiling).apply(f, push, pull, *arguments)
+    forward_mode = not torch.compiler.is_compiling()
+    return _torch_function(forward_mode=forward_mode).apply(f, push, pull, *arguments)
+
+
+def _is_recorded() -> bool:
+    """Whether TorchScript or `torch.export` looks on."""
+    torch = sys.modules["torch"]
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return bool(torch.jit.is_tracing() or compiling)
 
 
 @functools.cache

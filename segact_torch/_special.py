@@ -17,6 +17,8 @@ import math
 import torch
 from torch import Tensor
 
+from segact_torch._derivatives import _is_recorded
+
 # Devices without double precision.
 NO_FLOAT64 = ("mps",)
 
@@ -166,7 +168,7 @@ def descending(x: Tensor) -> Tensor:
 
     The bits of such numbers are in their order, and integers are sorted by radix on a CPU.
     """
-    if torch.jit.is_tracing():  # TorchScript records no bits
+    if _is_recorded():  # neither TorchScript nor ONNX has bits
         return x.argsort(dim=-1, descending=True, stable=True)
     bits = x.abs().view(torch.int64 if x.dtype == torch.float64 else torch.int32)  # no -0
     return (-bits).argsort(dim=-1, stable=True)
