@@ -34,13 +34,14 @@ class Batch:
 
     All in the shape of x and in the precision that the loss is computed in. An element that is left
     out has a weight of 0; w = None stands for weights of 1, valid = None for every element.
+    `weighted` is False where weights only say what is left out.
 
     x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
     `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
     looked at are taken `in_range`, unless validate=False says that they are right.
     """
 
-    __slots__ = ("checked", "f", "hard", "valid", "validate", "w", "x", "y")
+    __slots__ = ("checked", "f", "hard", "valid", "validate", "w", "weighted", "x", "y")
 
     def __init__(
         self,
@@ -51,9 +52,11 @@ class Batch:
         f: Activation | Convention,
         validate: bool | None = None,
         hard: bool = False,
+        weighted: bool = True,
     ) -> None:
         self.x, self.y, self.w, self.valid = x, y, w, valid
         self.f, self.validate, self.hard = f, validate, hard
+        self.weighted = w is not None and weighted
         self.checked = False
 
     @property
@@ -90,7 +93,8 @@ class Batch:
             w = ops.where(w >= 0, w, math.nan)
         if valid is not None:
             w = ops.cast(valid, x.dtype) if w is None else ops.where(valid, w, 0.0)
-        batch = cls(x, ops.cast(y, x.dtype), w, valid, f, validate, hard)
+        weighted = sample_weight is not None
+        batch = cls(x, ops.cast(y, x.dtype), w, valid, f, validate, hard, weighted)
         if f.name not in _LOOKED:
             warn_of_probabilities(y_pred, f)
         if validate and batch._is_traced():

@@ -255,6 +255,39 @@ def relu(x: Any) -> Any:
     return ops.where(x <= 0, 0.0, x)
 
 
+def count(x: Any) -> Any:
+    """How many are True up to each element over the last axis, exact beyond 2^24 too."""
+    return ops.cumsum(ops.cast(x, "int32"), axis=-1)
+
+
+def places(x: Any) -> Any:
+    """1, 2, 3, ... for the elements over the last axis, in the precision of x."""
+    return ops.cast(ops.arange(1, ops.shape(x)[-1] + 1, dtype="int32"), x.dtype)
+
+
+def descending(x: Any) -> Any:
+    """The order of x >= 0 over its last axis, the largest first; equal ones as they stand.
+
+    The bits of such numbers are in their order, and integers are sorted by radix by torch on a CPU.
+    XLA there sorts one array in a fifth of the time that numbers with their places take: so the
+    upper half of an integer holds the bits, and the lower half the place.
+    """
+    if not _engine.sorts_bits(x):
+        return ops.argsort(-x, axis=-1)  # stable on every backend
+    bits = _engine.bits(ops.abs(x))  # no -0
+    if _engine.sorts_places(x):
+        return ops.argsort(-bits, axis=-1)
+    with _engine.wide_integers():
+        place = ops.arange(ops.shape(x)[-1], dtype="int64")
+        pairs = ops.sort(place - ops.cast(bits, "int64") * 2**32, axis=-1)
+        return ops.cast(ops.bitwise_and(pairs, 2**32 - 1), "int32")
+
+
+def put_back(x: Any, order: Any) -> Any:
+    """What was taken in this order over the last axis, where it stood before."""
+    return _engine.put_back(x, order)
+
+
 def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
     total = ops.full_like(x, coefficients[0])
     for c in coefficients[1:]:

@@ -75,23 +75,46 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 
 
 def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Any, Any], Any]) -> Any:
-    """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`."""
+    """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`.
+
+    The sort is most of its cost. e stays where it is; g, a constant, is brought there.
+    """
     batch.check_values()
     x, y = batch.masked()
-    w = ops.ones_like(x) if batch.w is None else batch.w
-    e, y, w = (_flat(t, axis) for t in (error(x, y), y, w))
-    order = ops.argsort(-ops.stop_gradient(e), axis=-1)  # stable on every backend
-    e, y, w = (ops.take_along_axis(t, order, axis=-1) for t in (e, y, w))
-    # Areas, which float32 cannot count beyond 2^24.
-    hit, miss = (_special.double(t) for t in (y * w, (1 - y) * w))
-    left = ops.sum(hit, axis=-1, keepdims=True) - (ops.cumsum(hit, axis=-1) - hit)
-    i = _special.at_least(left, 0.0)
-    u = ops.sum(hit, axis=-1, keepdims=True) + (ops.cumsum(miss, axis=-1) - miss)
-    first = ops.cast(miss > 0, u.dtype)  # of a group without a target
-    least = ops.where(u == 0, 1.0, u)
-    g = ops.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
-    g = ops.cast(ops.stop_gradient(g), e.dtype)
-    return total(_weigh(g, _special.relu(e)), (len(e.shape) - 1,))
+    e = error(x, y)
+    e = _special.relu(e if batch.w is None else _special.where(batch.w == 0, 0.0, e))
+    e, y = (_flat(t, axis) for t in (e, y))
+    order = _special.descending(ops.stop_gradient(e))
+    target = ops.take_along_axis(y > 0.5, order, axis=-1)
+    if batch.w is not None and batch.weighted:
+        w = ops.take_along_axis(_flat(batch.w, axis), order, axis=-1)
+        g = ops.cast(ops.stop_gradient(_weighted_steps(target, w)), e.dtype)
+    else:
+        g = _steps(target, e)  # what is left out has an error of 0 and comes last
+    g = _special.put_back(g, order)
+    return total(g * _special.where(g == 0, 0.0, e), (len(e.shape) - 1,))
+
+
+def _steps(target: Any, e: Any) -> Any:
+    """g of `lovasz` of targets and background in this order, in the precision of e."""
+    hits = _special.count(target)
+    left = ops.cast(hits[..., -1:] - hits, e.dtype)
+    union = left + _special.places(e)
+    # Where the union is 1, this is the first and adds 1, also in a group without a target.
+    whole = ops.logical_or(target, union == 1)
+    return _special.where(whole, 1.0, left / _special.at_least(union - 1, 1.0)) / union
+
+
+def _weighted_steps(target: Any, w: Any) -> Any:
+    """The same of weights, whose sums float32 cannot hold."""
+    w = _special.double(w)
+    hit, miss = (_special.where(t, 0.0, w) for t in (ops.logical_not(target), target))
+    whole = ops.sum(hit, axis=-1, keepdims=True)
+    left = _special.at_least(whole - (ops.cumsum(hit, axis=-1) - hit), 0.0)
+    union = whole + (ops.cumsum(miss, axis=-1) - miss)
+    first = ops.cast(miss > 0, union.dtype)  # of a group without a target
+    least = _special.where(union == 0, 1.0, union)
+    return ops.where(union == 0, first, hit / least + left / least * (miss / (least + miss)))
 
 
 def ratio(error: Any, whole: Any, smooth: float) -> Any:

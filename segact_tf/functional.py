@@ -85,7 +85,7 @@ from segact_tf._sums import (
     squared_error,
     times,
 )
-from segact_tf.activations import Activation
+from segact_tf.activations import Activation, _Symmetric
 from segact_tf.conventions import distribution
 
 __all__ = [
@@ -465,6 +465,8 @@ def lovasz(
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
 
     def error(x: Any, y: Any) -> Any:
+        if isinstance(f, _Symmetric):
+            return f.cdf(x * (1 - 2 * y))
         return y * f.sf(x) + (1 - y) * f.cdf(x)
 
     axis = batch.groups(per_sample, channel_axis)

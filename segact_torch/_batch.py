@@ -35,7 +35,7 @@ class Batch:
     All in the shape of x. x, y and w are in the precision that the loss is computed in; `input`,
     `target` and `weight` are the same as they were given, for backends that read them so. An
     element that is left out has a weight of 0; w = None stands for weights of 1, valid = None for
-    every element.
+    every element. `weighted` is False where they only say what is left out.
 
     x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
     `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
@@ -44,7 +44,7 @@ class Batch:
 
     __slots__ = (
         *("_w", "_x", "_y", "checked", "dtype", "f", "hard"),
-        *("input", "target", "valid", "validate", "weight"),
+        *("input", "target", "valid", "validate", "weight", "weighted"),
     )
 
     def __init__(
@@ -59,6 +59,7 @@ class Batch:
     ) -> None:
         self.input, self.target, self.weight, self.valid = input, target, weight, valid
         self.f, self.validate, self.hard = f, validate, hard
+        self.weighted = weight is not None and weight.dtype != torch.bool
         self.checked = False
         self.dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
         self._x: Tensor | None = None

@@ -17,6 +17,8 @@ import math
 import torch
 from torch import Tensor
 
+from segact_torch._derivatives import _is_recorded
+
 # Devices without double precision.
 NO_FLOAT64 = ("mps",)
 
@@ -149,6 +151,32 @@ def at_least(x: Tensor, limit: float) -> Tensor:
 def clip(x: Tensor, low: float, high: float) -> Tensor:
     """x between two limits, likewise."""
     return torch.clamp(x, low, high)
+
+
+def count(x: Tensor) -> Tensor:
+    """How many are True up to each element over the last dimension, exact beyond 2^24 too."""
+    return x.cumsum(-1)
+
+
+def places(x: Tensor) -> Tensor:
+    """1, 2, 3, ... for the elements over the last dimension, in the precision of x."""
+    return torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+
+
+def descending(x: Tensor) -> Tensor:
+    """The order of x >= 0 over its last dimension, the largest first; equal ones as they stand.
+
+    The bits of such numbers are in their order, and integers are sorted by radix on a CPU.
+    """
+    if _is_recorded():  # neither TorchScript nor ONNX has bits
+        return x.argsort(dim=-1, descending=True, stable=True)
+    bits = x.abs().view(torch.int64 if x.dtype == torch.float64 else torch.int32)  # no -0
+    return (-bits).argsort(dim=-1, stable=True)
+
+
+def put_back(x: Tensor, order: Tensor) -> Tensor:
+    """What was taken in this order over the last dimension, where it stood before."""
+    return x.scatter(-1, order, x)
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:

@@ -76,23 +76,46 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 
 
 def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`."""
+    """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`.
+
+    The sort is most of its cost. e stays where it is; g, a constant, is brought there.
+    """
     batch.check_values()
     x, y = batch.masked()
-    w = torch.ones_like(x) if batch.w is None else batch.w
-    e, y, w = (_flat(t, axis) for t in (error(x, y), y, w))
-    order = e.detach().argsort(dim=-1, descending=True, stable=True)
-    e, y, w = (t.gather(-1, order) for t in (e, y, w))
-    # Areas, which float32 cannot count beyond 2^24.
-    hit, miss = (_special.double(t) for t in (y * w, (1 - y) * w))
-    left = hit.sum(-1, keepdim=True) - (hit.cumsum(-1) - hit)
-    i = _special.at_least(left, 0.0)
-    u = hit.sum(-1, keepdim=True) + (miss.cumsum(-1) - miss)
-    first = (miss > 0).to(u.dtype)  # of a group without a target
-    least = torch.where(u == 0, 1.0, u)
-    g = torch.where(u == 0, first, hit / least + i / least * (miss / (least + miss)))
-    g = g.detach().to(e.dtype)
-    return total(_weigh(g, e.relu()), (e.ndim - 1,))
+    e = error(x, y)
+    e = (e if batch.w is None else torch.where(batch.w == 0, 0.0, e)).relu()
+    e, y = (_flat(t, axis) for t in (e, y))
+    order = _special.descending(e.detach())
+    target = (y > 0.5).gather(-1, order)
+    if batch.w is not None and batch.weighted:
+        w = _flat(batch.w, axis).gather(-1, order)
+        g = _weighted_steps(target, w).detach().to(e.dtype)
+    else:
+        g = _steps(target, e)  # what is left out has an error of 0 and comes last
+    g = _special.put_back(g, order)
+    return total(g * torch.where(g == 0, 0.0, e), (e.ndim - 1,))
+
+
+def _steps(target: Tensor, e: Tensor) -> Tensor:
+    """g of `lovasz` of targets and background in this order, in the precision of e."""
+    hits = _special.count(target)
+    left = (hits[..., -1:] - hits).to(e.dtype)
+    union = left + _special.places(e)
+    # Where the union is 1, this is the first and adds 1, also in a group without a target.
+    whole = target | (union == 1)
+    return torch.where(whole, 1.0, left / _special.at_least(union - 1, 1.0)) / union
+
+
+def _weighted_steps(target: Tensor, w: Tensor) -> Tensor:
+    """The same of weights, whose sums float32 cannot hold."""
+    w = _special.double(w)
+    hit, miss = (torch.where(t, 0.0, w) for t in (~target, target))
+    whole = hit.sum(-1, keepdim=True)
+    left = _special.at_least(whole - (hit.cumsum(-1) - hit), 0.0)
+    union = whole + (miss.cumsum(-1) - miss)
+    first = (miss > 0).to(union.dtype)  # of a group without a target
+    least = torch.where(union == 0, 1.0, union)
+    return torch.where(union == 0, first, hit / least + left / least * (miss / (least + miss)))
 
 
 def ratio(error: Tensor, whole: Tensor, smooth: float) -> Tensor:

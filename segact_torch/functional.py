@@ -70,7 +70,7 @@ from torch import Tensor
 from segact_torch._backends import cross_entropy, focal_cross_entropy, overlap, squared_error
 from segact_torch._batch import Batch, check_number
 from segact_torch._sums import lovasz_extension, power, ratio, reduce_groups, times
-from segact_torch.activations import Activation
+from segact_torch.activations import Activation, _Symmetric
 from segact_torch.conventions import distribution
 
 __all__ = [
@@ -433,6 +433,8 @@ def lovasz(
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, hard=True)
 
     def error(x: Tensor, y: Tensor) -> Tensor:
+        if isinstance(f, _Symmetric):
+            return f.cdf(x * (1 - 2 * y))
         return y * f.sf(x) + (1 - y) * f.cdf(x)
 
     axis = batch.groups(per_sample, channel_axis)

@@ -1,5 +1,6 @@
 """The options of the losses: weights, what is left out, smoothing, and groups."""
 
+import importlib
 import math
 import re
 from functools import partial
@@ -407,6 +408,42 @@ def test_lovasz_sorts_stably(ns):
     of_targets = -first[targets > 0]
     assert np.all(np.diff(of_targets) <= 0)
     assert of_targets[0] > 2 * of_targets[-1] > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(60,), (4, 15), (2, 3, 10)])
+def test_a_descending_order_is_stable_and_undone(ns, shape, dtype, rng):
+    """Of few different numbers, each many times; -0 is equal to 0."""
+    special = importlib.import_module(f"{ns.package.__name__}._special")
+    some = [0.0, -0.0, 2e-38, 0.25, np.nextafter(0.25, 1, dtype=dtype), 1.0, 3e38, np.inf]
+    x = rng.choice(np.array(some, dtype), size=shape)
+    order = special.descending(ns.array(x))
+    np.testing.assert_array_equal(ns.numpy(order), np.argsort(-x, axis=-1, kind="stable"))
+    taken = np.take_along_axis(x, ns.numpy(order), -1)
+    back = ns.numpy(special.put_back(ns.array(taken), order))
+    np.testing.assert_array_equal(back, x)
+    assert back.dtype == dtype
+
+
+@pytest.mark.parametrize("loss", ["lovasz", "lovasz_hinge"])
+@pytest.mark.parametrize("left_out", ["ignore_index", "mask", "weight"])
+def test_lovasz_without_what_is_left_out(ns, loss, left_out, rng):
+    """As if it were not there, also where errors are equal or 0."""
+    x, y = rng.choice([-2.0, -1.0, 0.0, 0.5, 1.0], 60), (rng.random(60) < 0.4).astype(float)
+    kept = rng.random(60) < 0.6
+    for targets in (y, 0 * y):
+        marked = np.where(kept, targets, 255.0)
+        options = {
+            "ignore_index": {"ignore_index": 255},
+            "mask": {"mask": ns.array(kept)},
+            "weight": {"weight": ns.array(kept.astype(float))},
+        }[left_out]
+        given = marked if left_out == "ignore_index" else targets
+        result, grad = gradient(ns, loss, x, given, **options)
+        alone, slopes = gradient(ns, loss, x[kept], targets[kept])
+        assert result == pytest.approx(alone, rel=1e-13)
+        np.testing.assert_allclose(grad[kept], slopes, rtol=1e-12, atol=1e-16)
+        np.testing.assert_array_equal(grad[~kept], 0)
 
 
 def test_lovasz_hinge_by_its_definition(ns, rng):

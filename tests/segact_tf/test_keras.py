@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import warnings
@@ -669,6 +670,23 @@ def test_a_loss_inside_of_a_layer(loss, name, sizes, rng):
     y = (x > 0).astype("float32")
     got = model.evaluate([y, x], np.zeros_like(y), verbose=0)
     assert got == pytest.approx(float(f(y, x)), rel=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="reads the code that JAX gives to XLA")
+@pytest.mark.parametrize("options", [{}, {"per_sample": True}, {"ignore_index": 255}])
+@pytest.mark.parametrize("name", ["lovasz", "lovasz_hinge"])
+def test_a_lovasz_loss_sorts_one_array_once(name, options):
+    """Of several arrays, XLA's sort on a CPU takes five times as long; double precision is off."""
+    import jax
+
+    function = getattr(segact_tf, name)
+    with jax.enable_x64(False):
+        x, y = jax.numpy.zeros((4, 8)), jax.numpy.ones((4, 8))
+        slope = jax.jit(jax.grad(lambda x: keras.ops.sum(function(y, x, **options))))
+        code = slope.lower(x).as_text()
+    sorts = re.findall(r"stablehlo\.sort\"?\(([^)]*)\)", code)
+    assert [operands.count("%") for operands in sorts] == [1]
+    assert code.count('"stablehlo.scatter"') == 1
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras on torch writes no SavedModel")

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 import segact_torch  # noqa: E402
-from segact_torch import _backends, _special  # noqa: E402
+from segact_torch import _backends, _special, _sums  # noqa: E402
 
 SHAPE = (4, 1, 64, 64)
 # They make room, or a number, and move nothing.
@@ -61,6 +61,10 @@ def each(x, y, *args, **options):
     return segact_torch.binary_cross_entropy(x, y, *args, reduction="none", **options).sum()
 
 
+def hinge(x, y, activation, **options):
+    return segact_torch.lovasz_hinge(x, y, **options)
+
+
 WEIGHT = torch.linspace(0, 1, 4 * 64 * 64).reshape(SHAPE)
 CASES = {
     "cross entropy": (segact_torch.binary_cross_entropy, {}),
@@ -75,6 +79,10 @@ CASES = {
     "focal": (segact_torch.binary_focal_cross_entropy, {}),
     "Dice": (segact_torch.dice, {}),
     "Dice, weight": (segact_torch.dice, {"weight": WEIGHT}),
+    "Lovasz": (segact_torch.lovasz, {}),
+    "Lovasz hinge": (hinge, {}),
+    "Lovasz hinge, weight": (hinge, {"weight": WEIGHT}),
+    "Lovasz hinge, mask": (hinge, {"mask": WEIGHT > 0.5}),
 }
 # Operations and tensors moved, forward and backward; F.binary_cross_entropy_with_logits: 5 and 11.
 LIMITS = {
@@ -87,6 +95,10 @@ LIMITS = {
     "focal": {"sigmoid": (35, 83), "arctan": (38, 95), "softsign": (34, 83)},
     "Dice": {"sigmoid": (20, 47), "arctan": (21, 46), "softsign": (20, 45)},
     "Dice, weight": {"sigmoid": (26, 61), "arctan": (27, 60), "softsign": (26, 59)},
+    "Lovasz": {"sigmoid": (51, 115), "arctan": (49, 110), "softsign": (49, 109)},
+    "Lovasz hinge": {"": (32, 75)},
+    "Lovasz hinge, weight": {"": (53, 170)},
+    "Lovasz hinge, mask": {"": (42, 90)},
 }
 for case, figures in (
     ("cross entropy", {"normal_cdf": (71, 179)}),
@@ -95,6 +107,7 @@ for case, figures in (
     ("focal", {"normal_cdf": (82, 210)}),
     ("Dice", {"normal_cdf": (56, 145), "inverse_square_root": (25, 56)}),
     ("Dice, weight", {"normal_cdf": (62, 159), "inverse_square_root": (31, 70)}),
+    ("Lovasz", {"normal_cdf": (120, 285)}),
 ):
     LIMITS[case].update(figures)
 ROWS = [(case, name) for case, figures in LIMITS.items() for name in figures]
@@ -109,6 +122,31 @@ def test_operations_are_few(case, activation):
     print(f"{case}, {activation}: {counter.operations}, {counter.moved:.1f}")
     assert counter.operations <= operations, counter.names
     assert counter.moved <= moved + 0.01
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("case", [case for case in CASES if "Lovasz" in case])
+def test_a_lovasz_loss_sorts_once(case):
+    """Integers, which PyTorch sorts by radix on a CPU; nothing is gathered for the gradient."""
+    loss, options = CASES[case]
+    names = count(loss, "sigmoid", validate=False, **options).names
+    found = {name: names.count(name) for name in ("sort", "argsort", "gather", "scatter")}
+    gathered = 2 if "weight" in case else 1
+    assert found == {"sort": 1, "argsort": 0, "gather": gathered, "scatter": 1}
+    assert "scatter_add" not in names
+
+
+def test_areas_beyond_what_float32_counts():
+    """The last targets of 2^24 + 8, also on devices without float64."""
+    target = torch.zeros(2**24 + 8, dtype=torch.bool)
+    target[-4:], e = True, torch.empty(target.shape)
+    wanted = torch.tensor([1.0]) / target.numel()
+    steps = _sums._steps(target, e)
+    torch.testing.assert_close(steps[-1:], wanted, rtol=2e-7, atol=0)
+    target[:] = True
+    wanted = torch.tensor(1.0) / target.numel()
+    steps = _sums._steps(target, e)
+    torch.testing.assert_close(steps, wanted.expand_as(steps), rtol=2e-7, atol=0)
 
 
 @pytest.mark.usefixtures("bare")
