@@ -108,7 +108,7 @@ class Batch:
         x, y = self._filled()
         if self.checked or not self.guarded:
             return x, y
-        return _near(x) if isinstance(self.f, Convention) else x, in_range(y)
+        return _near(x, x) if isinstance(self.f, Convention) else x, in_range(y)
 
     def _filled(self) -> tuple[Any, Any]:
         if self.w is None:
@@ -197,15 +197,15 @@ class Batch:
 
 def in_range(y: Any) -> Any:
     """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2]."""
-    return _special.clip(_near(y), 0.0, 1.0)
+    return _near(y, _special.clip(y, 0.0, 1.0))
 
 
-def _near(p: Any) -> Any:
-    """p, but NaN beyond [-1/2, 3/2].
+def _near(p: Any, value: Any) -> Any:
+    """The value, but NaN where p lies beyond [-1/2, 3/2].
 
     What lies so far out is a mask of 0 and 255, a class, a label to ignore, or a raw output.
     """
-    return ops.where(ops.abs(p - 0.5) <= 1, p, math.nan)
+    return ops.where(ops.abs(p - 0.5) <= 1, value, math.nan)
 
 
 def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:

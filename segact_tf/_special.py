@@ -333,6 +333,8 @@ def normal_lower_quantile(p: Any, q: Any) -> Any:
 
 def log1p(x: Any) -> Any:
     """log(1 + x) for x in [-1/2, 1], as 2 atanh(s) with s = x / (2 + x)."""
+    if keras.backend.backend() == "torch":  # whose own is exact
+        return ops.log1p(x)
     twice = x / (1 + 0.5 * x)  # 2 s, for s itself may underflow
     square = 0.25 * (twice * twice)
     return twice + twice * (square * _polynomial(square, LOG1P[_name(x)]))
@@ -360,6 +362,8 @@ def log1p_ratio(a: Any, b: Any) -> Any:
 
 def atan_tail(t: Any) -> Any:
     """atan(1 / t) / pi for t >= 0: the Cauchy distribution's tail."""
+    if keras.backend.backend() == "torch":  # whose own is exact
+        return ops.arctan(1 / t) / math.pi
     s = ops.where(t > 1, 1 / at_least(t, 1.0), t)
     square = s * s
     atan = s + s * (square * _polynomial(square, ATAN[_name(t)]))
