@@ -113,7 +113,8 @@ class Batch:
     def _filled(self) -> tuple[Any, Any]:
         if self.w is None:
             return self.x, self.y
-        return self.f._fill_invalid(self.x, self.w != 0), ops.where(self.w != 0, self.y, 0.0)
+        used = self.w != 0
+        return self.f._fill_invalid(self.x, used), ops.where(used, self.y, 0.0)
 
     def elements(self, axis: int | Axis | None) -> tuple[Axis, bool]:
         """The axes that a loss of each element is reduced over, and that it is to its mean."""

@@ -98,9 +98,9 @@ def focal_cross_entropy(
 
         def slope() -> Any:
             # a is 0 where the entropy is infinite
-            finite = _special.at_most(entropy, _special.largest(entropy))
-            moved = gamma * (a * rest) * ((2 * q - 1) * finite)
-            return _weighted(w, tail.times_rate(less * (e * (q - a) + moved)))
+            moved = (a * rest) * ((2 * gamma * q - gamma) * tail.finite(entropy))
+            # the power last: before, it could underflow
+            return _weighted(w, less * tail.times_rate(e * (q - a) + moved))
 
         return _weighted(w, _times(less * e, entropy)), slope
 
@@ -139,13 +139,14 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
         p = ops.where(tail.below, tail.mass, tail.rest)
         of_fp = off if fp == 1 else fp * off
         of_fn = y if fn == 1 else fn * y
+        of_tp = y if tp == 1 else tp * y
         error = of_fp * p + of_fn * ops.where(tail.below, tail.rest, tail.mass)
-        whole = (tp * y) * p + error
+        whole = of_tp * p + error
 
         def slopes() -> tuple[Any, Any]:
             density = tail.density if w is None else tail.density * w
             of_error = density * (of_fp - of_fn)
-            return of_error, of_error + density * (tp * y)
+            return of_error, of_error + density * of_tp
 
         return (error, whole) if w is None else (error * w, whole * w), slopes
 
@@ -172,8 +173,9 @@ def _in_a_row(
 
     def with_weight(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any, y: Any, *rest: Any) -> Any:
-            *rest, w = (*rest, None) if batch.w is None else rest
-            return function(x, y, w, *rest)
+            if batch.w is None:
+                return function(x, y, None, *rest)
+            return function(x, y, rest[-1], *rest[:-1])
 
         return call
 
@@ -232,13 +234,17 @@ class Tail:
 
     def entropy(self, q: Any, whole: Any) -> Any:
         """-whole log F(t) + q log(F(t) / F(-t)), which is 0 where both are; whole is 1 if None."""
-        near = self.near if whole is None else self.near * whole
-        return near + _times(q, self.log_odds)
+        near = self.log_rest if whole is None else self.log_rest * whole
+        return _times(q, self.log_odds) - near
+
+    def finite(self, entropy: Any) -> Any:
+        """An entropy, and the largest number for infinity."""
+        return entropy
 
     @cached_property
-    def near(self) -> Any:
-        """-log F(t)."""
-        return -_special.log1p(-self.mass)
+    def log_rest(self) -> Any:
+        """log F(t)."""
+        return _special.log1p(-self.mass)
 
     @cached_property
     def log_odds(self) -> Any:
@@ -265,8 +271,8 @@ class SigmoidTail(Tail):
         return self.signed(slopes)
 
     @cached_property
-    def near(self) -> Any:
-        return _special.log1p(self.odds)
+    def log_rest(self) -> Any:
+        return -_special.log1p(self.odds)
 
     @cached_property
     def log_odds(self) -> Any:
@@ -285,20 +291,22 @@ class ArctanTail(Tail):
         return self.t > FAR
 
     @cached_property
+    def angle(self) -> Any:
+        return math.pi * self.mass
+
+    @cached_property
     def density(self) -> Any:
-        return 1 / (math.pi * (1 + self.t * self.t))
+        return ops.reciprocal(math.pi * (1 + self.t * self.t))
 
     @cached_property
     def odds_over_density(self) -> Any:
         # pi (1 + t^2) a, without the square that overflows; far out, pi t a is 1
-        angle = math.pi * self.mass
-        near_one = _special.where(self.far, 1.0, self.t * angle)
-        return (angle + self.t * near_one) * self.rest
+        near_one = _special.where(self.far, 1.0, self.t * self.angle)
+        return (self.angle + self.t * near_one) * self.rest
 
     @cached_property
     def log_odds(self) -> Any:
-        log = ops.log(ops.where(self.far, self.t, self.rest / self.mass))
-        return log + ops.where(self.far, math.log(math.pi), 0.0)
+        return ops.log(ops.where(self.far, self.t, self.rest / self.angle)) + math.log(math.pi)
 
 
 class SoftsignTail(Tail):
@@ -310,7 +318,7 @@ class SoftsignTail(Tail):
 
     @cached_property
     def mass(self) -> Any:
-        return 0.5 / (1 + self.t)
+        return ops.divide(0.5, 1 + self.t)
 
     @cached_property
     def density(self) -> Any:
@@ -321,8 +329,8 @@ class SoftsignTail(Tail):
         return self.half
 
     @cached_property
-    def near(self) -> Any:
-        return _special.log1p(0.5 / self.half)
+    def log_rest(self) -> Any:
+        return -_special.log1p(ops.divide(0.5, self.half))
 
     @cached_property
     def log_odds(self) -> Any:
@@ -347,11 +355,11 @@ class InverseSquareRootTail(Tail):
     @cached_property
     def mass(self) -> Any:
         # h (h + t); the square overflows only where the tail has underflown
-        return 0.5 / (self.square + self.t * self.hypotenuse)
+        return ops.divide(0.5, self.square + self.t * self.hypotenuse)
 
     @cached_property
     def density(self) -> Any:
-        return 0.5 / (self.square * self.hypotenuse)
+        return ops.divide(0.5, self.square * self.hypotenuse)
 
     @cached_property
     def odds_over_density(self) -> Any:
@@ -359,8 +367,8 @@ class InverseSquareRootTail(Tail):
 
     @cached_property
     def log_odds(self) -> Any:
-        log = ops.log(ops.where(self.far, self.t, self.rest / self.mass))
-        return ops.where(self.far, 2 * (log + math.log(2)), log)
+        # log of (h + t) / (h - t), which is (h + t)^2
+        return 2 * (ops.log(self.odds_over_density + 0.5 * self.t) + math.log(2))
 
 
 class NormalTail(Tail):
@@ -409,7 +417,10 @@ class NormalTail(Tail):
     @cached_property
     def log_odds(self) -> Any:
         _, half, d = self.scaled
-        return (self.t * 0.5) * self.t - (ops.log(half / d) + self.near)
+        return (self.t * 0.5) * self.t - (ops.log(half / d) - self.log_rest)
+
+    def finite(self, entropy: Any) -> Any:
+        return _special.at_most(entropy, _special.largest(entropy))
 
 
 TAILS: dict[type, type[Tail]] = {

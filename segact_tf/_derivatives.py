@@ -13,6 +13,14 @@ from segact_tf import _engine, _special
 Function = Callable[[Any], Any]
 
 
+def _given(both: Callable[..., Any], formula: Callable[..., Any], x: Any, *rest: Any) -> Any:
+    """The values that `both` makes, with their slopes in x; all other derivatives by the formula.
+
+    `both(x, *rest)` is one value, or several, and a function of nothing that makes the slopes.
+    """
+    return _engine.given(both, formula, _scale, _weigh)(x, *rest)
+
+
 def _product(weight: Any, value: Any) -> Any:
     """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
@@ -62,11 +70,3 @@ def _differentiate(x: Any, f: Function, derivative: Function) -> Any:
         return _weigh(upstream, derivative(*arguments))
 
     return _engine.differentiable(f, push, pull)(x)
-
-
-def _given(both: Callable[..., Any], formula: Callable[..., Any], x: Any, *rest: Any) -> Any:
-    """The values that `both` makes, with their slopes in x; all other derivatives by the formula.
-
-    `both(x, *rest)` is one value, or several, and a function of nothing that makes the slopes.
-    """
-    return _engine.given(both, formula, _scale, _weigh)(x, *rest)
