@@ -112,12 +112,13 @@ class Batch:
         x, y = self._filled()
         if self.checked or not self.guarded:
             return x, y
-        return _near(x) if isinstance(self.f, Convention) else x, in_range(y)
+        return _near(x, x) if isinstance(self.f, Convention) else x, in_range(y)
 
     def _filled(self) -> tuple[Any, Any]:
         if self.w is None:
             return self.x, self.y
-        return self.f._fill_invalid(self.x, self.w != 0), ops.where(self.w != 0, self.y, 0.0)
+        used = self.w != 0
+        return self.f._fill_invalid(self.x, used), ops.where(used, self.y, 0.0)
 
     def elements(self, axis: int | Axis | None) -> tuple[Axis, bool]:
         """The axes that a loss of each element is reduced over, and that it is to its mean."""
@@ -201,15 +202,15 @@ class Batch:
 
 def in_range(y: Any) -> Any:
     """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2]."""
-    return _special.clip(_near(y), 0.0, 1.0)
+    return _near(y, _special.clip(y, 0.0, 1.0))
 
 
-def _near(p: Any) -> Any:
-    """p, but NaN beyond [-1/2, 3/2].
+def _near(p: Any, value: Any) -> Any:
+    """The value, but NaN where p lies beyond [-1/2, 3/2].
 
     What lies so far out is a mask of 0 and 255, a class, a label to ignore, or a raw output.
     """
-    return ops.where(ops.abs(p - 0.5) <= 1, p, math.nan)
+    return ops.where(ops.abs(p - 0.5) <= 1, value, math.nan)
 
 
 def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:

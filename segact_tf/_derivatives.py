@@ -13,6 +13,14 @@ from segact_tf import _engine, _special
 Function = Callable[[Any], Any]
 
 
+def _given(both: Callable[..., Any], formula: Callable[..., Any], x: Any, *rest: Any) -> Any:
+    """The values that `both` makes, with their slopes in x; all other derivatives by the formula.
+
+    `both(x, *rest)` is one value, or several, and a function of nothing that makes the slopes.
+    """
+    return _engine.given(both, formula, _scale, _weigh)(x, *rest)
+
+
 def _product(weight: Any, value: Any) -> Any:
     """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
 
@@ -28,9 +36,9 @@ def _scale(tangent: Any, factor: Any) -> Any:
 
     def forward(tangent: Any, factor: Any) -> Any:
         # Infinity as a product: of 0 that is 0, and of any other number infinity.
-        infinite, largest = ops.isinf(factor), _special.largest(factor)
-        high = ops.where(infinite, largest, 1.0)
-        low = ops.where(infinite, ops.sign(factor) * largest, factor)
+        largest = _special.largest(factor)
+        low = _special.clip(factor, -largest, largest)
+        high = ops.where(low == factor, 1.0, largest)
         return ops.where(factor == 0, 0.0, tangent) * high * low
 
     return _engine.differentiable(forward, _push_product, _pull_product)(tangent, factor)

@@ -204,6 +204,150 @@ def _torch_function(forward_mode: bool) -> Any:
     return type("Differentiable", kinds, {**members, "generate_vmap_rule": True})
 
 
+def given(
+    both: Callable[..., Any],
+    formula: Callable[..., Any],
+    scale: Callable[[Any, Any], Any],
+    weigh: Callable[[Any, Any], Any],
+) -> Callable[..., Any]:
+    """f(x, *rest) of flat tensors, of which values and slopes in x are made together by `both`.
+
+    The formula makes the derivatives in `rest`, and those of the slopes. `scale` and `weigh` are
+    the products of forward and reverse mode.
+    """
+    make = {"jax": _given_jax, "torch": _given_torch}.get(keras.backend.backend())
+    if make is not None:
+        return make(both, formula, scale, weigh)
+    return _given_tensorflow(both, formula, weigh)
+
+
+def _given_jax(both: Any, formula: Any, scale: Any, weigh: Any) -> Callable[..., Any]:
+    """By a rule of forward mode, of which JAX makes that of reverse mode."""
+    jax = sys.modules["jax"]
+    tree = jax.tree_util.tree_map
+    values = jax.custom_jvp(lambda *arguments: both(*arguments)[0])
+    slopes = jax.custom_jvp(lambda *arguments: both(*arguments)[1]())
+
+    def of_formula(x: Any, *rest: Any) -> Any:
+        return jax.jvp(lambda x: formula(x, *rest), (x,), (ops.ones_like(x),))[1]
+
+    def push_slopes(arguments: Any, tangents: Any) -> Any:
+        return slopes(*arguments), jax.jvp(of_formula, arguments, tangents)[1]
+
+    def push(arguments: Any, tangents: Any) -> Any:
+        known = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
+        of_x, *of_rest = [
+            t if k else ops.zeros_like(a)
+            for a, t, k in zip(arguments, tangents, known, strict=True)
+        ]
+        x, *rest = arguments
+        moved = tree(lambda slope: scale(of_x, slope), slopes(*arguments))
+        if any(known[1:]):
+            of_formula = jax.jvp(lambda *rest: formula(x, *rest), tuple(rest), tuple(of_rest))[1]
+            moved = tree(ops.add, moved, of_formula)
+        return values(*arguments), moved
+
+    slopes.defjvp(push_slopes)
+    values.defjvp(push, symbolic_zeros=True)
+    return values
+
+
+def _given_tensorflow(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]:
+    """By custom gradients; XLA shares what they have in common with the values."""
+    tensorflow = sys.modules["tensorflow"]
+
+    def as_list(values: Any) -> list[Any]:
+        return list(values) if isinstance(values, tuple) else [values]
+
+    @tensorflow.custom_gradient
+    def slopes(*arguments: Any) -> Any:
+        def pull(*upstream: Any) -> Any:
+            x, *rest = arguments
+            with tensorflow.GradientTape() as outer:
+                outer.watch(arguments)
+                with tensorflow.GradientTape(persistent=True) as inner:
+                    inner.watch(x)
+                    values = as_list(formula(x, *rest))
+                found = [inner.gradient(value, x) for value in values]
+            return outer.gradient(found, arguments, upstream, "zero")
+
+        return both(*arguments)[1](), pull
+
+    @tensorflow.custom_gradient
+    def values(*arguments: Any) -> Any:
+        def pull(*upstream: Any) -> Any:
+            x, *rest = arguments
+            terms = zip(upstream, as_list(slopes(*arguments)), strict=True)
+            with tensorflow.GradientTape() as tape:
+                tape.watch(rest)
+                found = as_list(formula(x, *rest))
+            of_rest = tape.gradient(found, rest, upstream, "zero")
+            return functools.reduce(ops.add, (weigh(u, slope) for u, slope in terms)), *of_rest
+
+        return both(*arguments)[0], pull
+
+    return values
+
+
+def _given_torch(both: Any, formula: Any, scale: Any, weigh: Any) -> Callable[..., Any]:
+    """By a function that keeps the slopes; by the formula where transforms or compilers look on."""
+    torch = sys.modules["torch"]
+
+    def call(*arguments: Any) -> Any:
+        plain = (
+            torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or torch._C._are_functorch_transforms_active()
+            or torch.autograd.forward_ad._current_level >= 0
+            or any(t.requires_grad for t in arguments[1:])
+            or any(type(t) not in (torch.Tensor, torch.nn.Parameter) for t in arguments)
+        )
+        if plain:
+            return formula(*arguments)
+        return _torch_values().apply(both, formula, weigh, *arguments)
+
+    return call
+
+
+@functools.cache
+def _torch_values() -> Any:
+    """Values that are there with their slopes, once they are computed."""
+    torch = sys.modules["torch"]
+
+    def forward(ctx: Any, both: Any, formula: Any, weigh: Any, *arguments: Any) -> Any:
+        values, slopes = both(*arguments)
+        ctx.formula, ctx.weigh, ctx.count = formula, weigh, len(arguments)
+        if ctx.needs_input_grad[3]:
+            found = slopes()
+            found = found if isinstance(found, tuple) else (found,)
+            ctx.save_for_backward(*arguments, *found)
+        return values
+
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        x, *rest = ctx.saved_tensors[: ctx.count]
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated in turn
+        if again or torch._C._functorch.is_legacy_batchedtensor(upstream[0]):
+            with torch.enable_grad():
+                # not x itself, whose hooks would run here as well
+                x = x.view_as(x) if again else x.detach().requires_grad_()
+                values = ctx.formula(x, *rest)
+            (found,) = torch.autograd.grad(values, x, upstream, create_graph=again)
+        else:
+            slopes = ctx.saved_tensors[ctx.count :]
+            found = sum(map(ctx.weigh, upstream[1:], slopes[1:]), ctx.weigh(upstream[0], slopes[0]))
+        return None, None, None, found, *[None] * len(rest)
+
+    methods = {method.__name__: staticmethod(method) for method in (forward, backward)}
+    return type("Values", (torch.autograd.Function,), methods)
+
+
+def computed_once(x: Any) -> Any:
+    """x itself, which XLA on JAX is to compute once, however often it is used."""
+    if keras.backend.backend() == "jax":
+        return sys.modules["jax"].lax.optimization_barrier(x)
+    return x
+
+
 def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function, or a method, that takes symbolic inputs too: as one node of a Keras graph."""
     name = function.__name__

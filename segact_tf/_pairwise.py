@@ -7,6 +7,7 @@ left is summed by the backend.
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from segact_tf import _engine
@@ -44,6 +45,9 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
 
     `count` has the shape of the sum with the summed axes kept, or is one number for all.
     """
+    if len(x.shape) > 1 and len(axis) == len(x.shape) and None not in _engine.sizes(x):
+        # in a row: XLA's loops over a last axis of 1 are slow
+        return mean(ops.reshape(x, (-1,)), ops.reshape(count, (-1,)), (0,))
 
     def forward(x: Any, count: Any) -> Any:
         part, length = _shorten(x, axis)
@@ -62,17 +66,22 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
 
 
 def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
-    for a in axis:
+    for a in axis if keras.backend.backend() != "torch" else ():
         x = _fold(x, a)
     return ops.sum(x, axis=axis, keepdims=keepdims)
 
 
 def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
-    """The mean over one axis by the backend, and its length, if one of several is short; else x, 1.
+    """The means of some elements each by the backend, and of how many; or x, 1.
 
-    What is used twice, or added in halves at once, XLA would compute as often as that.
+    What is used twice, or added in halves at once, XLA would compute as often as that. Of more
+    than four in a row its loop would be too long to become vectors.
     """
+    if keras.backend.backend() != "tensorflow":
+        return _engine.computed_once(x), 1
     sizes = _engine.sizes(x)
+    if len(sizes) == 1 and sizes[0] is not None and sizes[0] % 4 == 0:
+        return ops.sum(ops.reshape(x / 4, (4, -1)), axis=0), 4
     short = [(a, size) for a in axis if (size := sizes[a]) is not None and 1 < size <= 32]
     if not short or len(axis) == 1:
         return x, 1

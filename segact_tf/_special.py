@@ -232,6 +232,8 @@ def double(x: Any) -> Any:
 
 def where(condition: Any, number: float, x: Any) -> Any:
     """number where the condition holds, else x; keras.ops on torch would round it to float32."""
+    if _name(x) == "float32":
+        return ops.where(condition, number, x)
     return ops.where(condition, ops.full_like(x, number), x)
 
 
@@ -289,8 +291,8 @@ def put_back(x: Any, order: Any) -> Any:
 
 
 def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
-    total = ops.full_like(x, coefficients[0])
-    for c in coefficients[1:]:
+    total = coefficients[0] * x + coefficients[1]
+    for c in coefficients[2:]:
         total = total * x + c
     return total
 
@@ -366,6 +368,8 @@ def normal_lower_quantile(p: Any, q: Any) -> Any:
 
 def log1p(x: Any) -> Any:
     """log(1 + x) for x in [-1/2, 1], as 2 atanh(s) with s = x / (2 + x)."""
+    if keras.backend.backend() == "torch":  # whose own is exact
+        return ops.log1p(x)
     twice = x / (1 + 0.5 * x)  # 2 s, for s itself may underflow
     square = 0.25 * (twice * twice)
     return twice + twice * (square * _polynomial(square, LOG1P[_name(x)]))
@@ -393,6 +397,8 @@ def log1p_ratio(a: Any, b: Any) -> Any:
 
 def atan_tail(t: Any) -> Any:
     """atan(1 / t) / pi for t >= 0: the Cauchy distribution's tail."""
+    if keras.backend.backend() == "torch":  # whose own is exact
+        return ops.arctan(ops.reciprocal(t)) / math.pi
     s = ops.where(t > 1, 1 / at_least(t, 1.0), t)
     square = s * s
     atan = s + s * (square * _polynomial(square, ATAN[_name(t)]))

@@ -43,10 +43,8 @@ def focal_cross_entropy(
     batch.check_values()
     x, y = batch.masked()
     y = smooth_labels(y, label_smoothing)
-    # A power multiplies the relative error of its base, and float32 has no digits to spare.
-    wide = batch.f._widen(x)
-    error = _weigh(y, batch.f.sf(wide)) + _weigh(1 - y, batch.f.cdf(wide))
-    loss = ops.cast(power(error, gamma) * _cross_entropy(wide, y, batch.f), x.dtype)
+    error = _weigh(y, batch.f.sf(x)) + _weigh(1 - y, batch.f.cdf(x))
+    loss = power(error, gamma) * _cross_entropy(x, y, batch.f)
     if alpha is not None:
         loss = _weigh(y * alpha + (1 - y) * (1 - alpha), loss)
     return _reduce(loss, batch, axis, mean)

@@ -174,10 +174,6 @@ class Activation:
         low, high = ops.convert_to_numpy(self.ppf(np.array([epsilon, 1 - epsilon]))).tolist()
         return low, high
 
-    def _widen(self, x: Any) -> Any:
-        """x in the precision in which even a power of F(x) keeps the digits of float32."""
-        return _special.double(x)
-
     def _fill_invalid(self, x: Any, valid: Any) -> Any:
         """x, with placeholders where it is not valid, which change F(x) nowhere else."""
         return ops.where(valid, x, 0.0)
@@ -496,13 +492,13 @@ class HardTanh(Activation):
 
     def pdf(self, x: Any) -> Any:
         """1 between the limits, 0 at them and beyond."""
-        return _elementwise(x, lambda x: ops.cast(self._inside(x), x.dtype), ops.zeros_like)
+        return _elementwise(x, self._pdf, ops.zeros_like)
 
     def ppf(self, p: Any) -> Any:
         return _elementwise(_probability(p), self._ppf, lambda p: 1 / self.pdf(p))
 
-    def _widen(self, x: Any) -> Any:
-        return x  # F(x) = x is exact already, and its limits are those of the dtype
+    def _pdf(self, x: Any) -> Any:
+        return ops.cast(self._inside(x), x.dtype)
 
     def _inside(self, x: Any) -> Any:
         # 1 - x is exact where it decides; 1 - epsilon is not.

@@ -76,10 +76,6 @@ class Convention:
         """LQ, differentiable."""
         return _elementwise(p, self._log_q, self._log_q_derivative)
 
-    def _widen(self, p: Any) -> Any:
-        """p itself: a wider type would not bring back the digits that p was rounded to."""
-        return p
-
     def _fill_invalid(self, p: Any, valid: Any) -> Any:
         """p, with 0 for a placeholder where it is not valid."""
         return ops.where(valid, p, 0.0)

@@ -143,13 +143,13 @@ class Batch:
         x, y = self._filled()
         if self.checked or not self.guarded:
             return x, y
-        return _near(x) if isinstance(self.f, Convention) else x, in_range(y)
+        return _near(x, x) if isinstance(self.f, Convention) else x, in_range(y)
 
     def _filled(self) -> tuple[Tensor, Tensor]:
         if self.weight is None:
             return self.x, self.y
-        kept = self.weight != 0
-        return self.f._fill_invalid(self.x, kept), torch.where(kept, self.y, 0.0)
+        used = self.weight != 0
+        return self.f._fill_invalid(self.x, used), torch.where(used, self.y, 0.0)
 
     def elements(self, reduction: str) -> tuple[Axis, bool]:
         """The dimensions that a loss of each element is reduced over, and whether to its mean."""
@@ -238,15 +238,15 @@ class Batch:
 
 def in_range(y: Tensor) -> Tensor:
     """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2]."""
-    return _special.clip(_near(y), 0.0, 1.0)
+    return _near(y, _special.clip(y, 0.0, 1.0))
 
 
-def _near(p: Tensor) -> Tensor:
-    """p, but NaN beyond [-1/2, 3/2].
+def _near(p: Tensor, value: Tensor) -> Tensor:
+    """The value, but NaN where p lies beyond [-1/2, 3/2].
 
     What lies so far out is a mask of 0 and 255, a class, a label to ignore, or a raw output.
     """
-    return torch.where((p - 0.5).abs() <= 1, p, math.nan)
+    return torch.where((p - 0.5).abs() <= 1, value, math.nan)
 
 
 def warn_of_probabilities(x: Tensor, f: Activation | Convention) -> bool:

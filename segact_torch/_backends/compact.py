@@ -449,10 +449,12 @@ def _is_below(x: Tensor) -> Tensor:
 
 def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     """A polynomial, the highest power first, by an operation a power."""
-    if torch.compiler.is_compiling():
-        return functools.reduce(lambda total, c: total * x + c, coefficients)
-    first, *rest = _constants(coefficients, x.dtype, x.device)
-    return functools.reduce(lambda total, c: torch.addcmul(c, total, x), rest, first)
+    compiling = torch.compiler.is_compiling()  # then numbers cost no operations
+    numbers: Any = coefficients if compiling else _constants(coefficients, x.dtype, x.device)
+    total, *rest = numbers
+    for c in rest:
+        total = total * x + c if compiling else torch.addcmul(c, total, x)
+    return total
 
 
 @lru_cache(maxsize=64)

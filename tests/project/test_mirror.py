@@ -20,6 +20,7 @@ ONE_SIDED_MODULES = {
     "_backends/": "the fast ways of PyTorch; Keras compiles with XLA",
     "__main__.py": "says which of these ways are there",
     "_pairwise.py": "XLA may add one element after the other; PyTorch adds blocks",
+    "_compact.py": "the compact terms, which are one of the backends of PyTorch",
     "_engine.py": "what the backend under keras.ops has to be asked itself",
 }
 
@@ -48,7 +49,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     },
     "_derivatives.py": {
         **dict.fromkeys(["_scale", "_push_product", "_pull_product"], MODES),
-        **dict.fromkeys(["_differentiable", "_given", "_save", "_apply"], MODES),
+        **dict.fromkeys(["_differentiable", "_save", "_apply"], MODES),
         **dict.fromkeys(["_with_forward_mode", "_is_recorded", "_is_exporting"], MODES),
     },
     "activations.py": {

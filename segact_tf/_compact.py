@@ -1,0 +1,441 @@
+"""The losses of elements, and the areas, in few operations: value and slope from one tail.
+
+Where each operation runs by itself, as on torch, few of them are fast; so are short programs where
+XLA compiles them. The formulas of `segact_tf._sums` stay the definition, and serve what is
+differentiated again. The five smooth activations without epsilon are served in float32. All is
+computed in one row: XLA's loops over a last axis of 1, such as one channel, are slow.
+
+With t = abs(x), a = F(-t) and q the target where x < 0, else 1 - target, cross entropy is
+
+    -log F(t) + q log(F(t) / F(-t)),    with the slope    sign(x) r (q - a),
+
+r being pdf(t) / (F(t) F(-t)), the slope of that logarithm.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import keras
+from keras import ops
+
+from segact_tf import _derivatives, _special, _sums
+from segact_tf._batch import Axis, Batch
+from segact_tf.activations import (
+    FAR,
+    Activation,
+    Arctan,
+    InverseSquareRoot,
+    NormalCDF,
+    Sigmoid,
+    Softsign,
+)
+
+# A value, and what makes its slope.
+Both = tuple[Any, Callable[[], Any]]
+
+
+def serves(batch: Batch) -> bool:
+    """Whether this activation is served."""
+    f = batch.f
+    served = isinstance(f, Activation) and type(f) in TAILS and f.epsilon == 0
+    return served and keras.backend.standardize_dtype(batch.x.dtype) == "float32"
+
+
+def cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    mean: bool,
+    pos_weight: Any = 1.0,
+    label_smoothing: float = 0.0,
+) -> Any:
+    """`_sums.cross_entropy`."""
+    if not serves(batch):
+        return _sums.cross_entropy(batch, axis, mean, pos_weight, label_smoothing)
+    kind = TAILS[type(batch.f)]
+    rest = [] if isinstance(pos_weight, float) else [pos_weight]
+
+    def both(x: Any, y: Any, w: Any, pos_weight: Any = pos_weight) -> Both:
+        tail, whole, on, off = kind(x), None, y, 1 - y
+        if rest or pos_weight != 1:
+            on = pos_weight * on
+            whole = on + off
+        q = ops.where(tail.below, on, off)
+        return _weighted(w, tail.entropy(q, whole)), lambda: _weighted(w, tail.slope(q, whole))
+
+    def formula(batch: Batch, pos_weight: Any = pos_weight) -> Any:
+        return _sums.cross_entropy(batch, (), False, pos_weight)
+
+    return _reduced(_in_a_row(both, formula, batch, label_smoothing, *rest), batch, axis, mean)
+
+
+def focal_cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    mean: bool,
+    gamma: float,
+    alpha: float | None,
+    label_smoothing: float = 0.0,
+) -> Any:
+    """`_sums.focal_cross_entropy`, for gamma >= 1: another power of a small number is large.
+
+    With e = q (1 - a) + (1 - q) a the slope is sign(x) r e^(gamma - 1) times
+    e (q - a) + gamma a (1 - a) (2 q - 1) times cross entropy.
+    """
+    if gamma < 1 or not serves(batch):
+        return _sums.focal_cross_entropy(batch, axis, mean, gamma, alpha, label_smoothing)
+    kind = TAILS[type(batch.f)]
+
+    def both(x: Any, y: Any, w: Any) -> Both:
+        if alpha is not None:
+            of_class = y * (2 * alpha - 1) + (1 - alpha)
+            w = of_class if w is None else of_class * w
+        tail = kind(x)
+        a, rest, q = tail.mass, tail.rest, ops.where(tail.below, y, 1 - y)
+        entropy, e = tail.entropy(q, None), a + q * (rest - a)
+        less = e if gamma == 2 else _special.power(e, gamma - 1)
+
+        def slope() -> Any:
+            # a is 0 where the entropy is infinite
+            moved = (a * rest) * ((2 * gamma * q - gamma) * tail.finite(entropy))
+            # the power last: before, it could underflow
+            return _weighted(w, less * tail.times_rate(e * (q - a) + moved))
+
+        return _weighted(w, _times(less * e, entropy)), slope
+
+    def formula(batch: Batch) -> Any:
+        return _sums.focal_cross_entropy(batch, (), False, gamma, alpha)
+
+    return _reduced(_in_a_row(both, formula, batch, label_smoothing), batch, axis, mean)
+
+
+def squared_error(batch: Batch, axis: Axis, mean: bool) -> Any:
+    """`_sums.squared_error`: (q - a)^2."""
+    if not serves(batch):
+        return _sums.squared_error(batch, axis, mean)
+    kind = TAILS[type(batch.f)]
+
+    def both(x: Any, y: Any, w: Any) -> Both:
+        tail = kind(x)
+        error = ops.where(tail.below, y, 1 - y) - tail.mass
+        slope = lambda: _weighted(w, tail.signed(2 * tail.density * error))  # noqa: E731
+        return _weighted(w, error * error), slope
+
+    def formula(batch: Batch) -> Any:
+        return _sums.squared_error(batch, (), False)
+
+    return _reduced(_in_a_row(both, formula, batch, 0.0), batch, axis, mean)
+
+
+def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Any, Any]:
+    """`_sums.overlap`."""
+    if not serves(batch):
+        return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
+    kind = TAILS[type(batch.f)]
+
+    def both(x: Any, y: Any, w: Any) -> Both:
+        tail, off = kind(x), 1 - y
+        p = ops.where(tail.below, tail.mass, tail.rest)
+        of_fp = off if fp == 1 else fp * off
+        of_fn = y if fn == 1 else fn * y
+        of_tp = y if tp == 1 else tp * y
+        error = of_fp * p + of_fn * ops.where(tail.below, tail.rest, tail.mass)
+        whole = of_tp * p + error
+
+        def slopes() -> tuple[Any, Any]:
+            density = tail.density if w is None else tail.density * w
+            of_error = density * (of_fp - of_fn)
+            return of_error, of_error + density * of_tp
+
+        return (error, whole) if w is None else (error * w, whole * w), slopes
+
+    def formula(batch: Batch) -> Any:
+        return _sums.overlap(batch, (), tp=tp, fp=fp, fn=fn)
+
+    error, whole = _in_a_row(both, formula, batch, 0.0)
+    return _sums.total(error, axis), _sums.total(whole, axis)
+
+
+def _in_a_row(
+    both: Callable[..., Both],
+    formula: Callable[..., Any],
+    batch: Batch,
+    smoothing: float,
+    *rest: Any,
+) -> Any:
+    """The values that `both` makes of flat tensors, with their slopes."""
+    batch.check_values()
+    x, y = batch.masked()
+    tensors = [x, _sums.smooth_labels(y, smoothing), *rest]
+    if batch.w is not None:
+        tensors.append(batch.w)
+
+    def with_weight(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(x: Any, y: Any, *rest: Any) -> Any:
+            if batch.w is None:
+                return function(x, y, None, *rest)
+            return function(x, y, rest[-1], *rest[:-1])
+
+        return call
+
+    def plain(x: Any, y: Any, w: Any, *rest: Any) -> Any:
+        return formula(Batch(x, y, w, None, batch.f, validate=False), *rest)
+
+    flat = [ops.reshape(t, (-1,)) for t in tensors]
+    found = _derivatives._given(with_weight(both), with_weight(plain), *flat)
+    several = isinstance(found, (tuple, list))
+    values = [ops.reshape(value, ops.shape(x)) for value in (found if several else [found])]
+    return tuple(values) if several else values[0]
+
+
+def _reduced(loss: Any, batch: Batch, axis: Axis, mean: bool) -> Any:
+    return _sums._mean(loss, batch.valid, axis) if mean else _sums.total(loss, axis)
+
+
+class Tail:
+    """F(-t) at t = abs(x), and what follows from it: each when it is asked for."""
+
+    def __init__(self, x: Any) -> None:
+        self.t, self.below = ops.abs(x), x < 0
+
+    @cached_property
+    def mass(self) -> Any:
+        """a = F(-t)."""
+        raise NotImplementedError
+
+    @cached_property
+    def rest(self) -> Any:
+        """F(t)."""
+        return 1 - self.mass
+
+    @cached_property
+    def density(self) -> Any:
+        """pdf(t)."""
+        raise NotImplementedError
+
+    @cached_property
+    def odds_over_density(self) -> Any:
+        """1 / r = F(t) F(-t) / pdf(t)."""
+        raise NotImplementedError
+
+    def signed(self, value: Any) -> Any:
+        """sign(x) times it."""
+        return ops.where(self.below, -value, value)
+
+    def slope(self, q: Any, whole: Any) -> Any:
+        """That of `entropy` in x: sign(x) r (q - whole a)."""
+        a = self.mass if whole is None else self.mass * whole
+        return self.times_rate(q - a)
+
+    def times_rate(self, slopes: Any) -> Any:
+        """Slopes in the logarithm of the odds: times sign(x) r."""
+        return self.signed(slopes / self.odds_over_density)
+
+    def entropy(self, q: Any, whole: Any) -> Any:
+        """-whole log F(t) + q log(F(t) / F(-t)), which is 0 where both are; whole is 1 if None."""
+        near = self.log_rest if whole is None else self.log_rest * whole
+        return _times(q, self.log_odds) - near
+
+    def finite(self, entropy: Any) -> Any:
+        """An entropy, and the largest number for infinity."""
+        return entropy
+
+    @cached_property
+    def log_rest(self) -> Any:
+        """log F(t)."""
+        return _special.log1p(-self.mass)
+
+    @cached_property
+    def log_odds(self) -> Any:
+        """log(F(t) / F(-t))."""
+        raise NotImplementedError
+
+
+class SigmoidTail(Tail):
+    """F(-t) / F(t) is e^-t, and r = 1."""
+
+    @cached_property
+    def odds(self) -> Any:
+        return ops.exp(-self.t)
+
+    @cached_property
+    def mass(self) -> Any:
+        return self.odds / (1 + self.odds)
+
+    @cached_property
+    def density(self) -> Any:
+        return self.mass * self.rest
+
+    def times_rate(self, slopes: Any) -> Any:
+        return self.signed(slopes)
+
+    @cached_property
+    def log_rest(self) -> Any:
+        return -_special.log1p(self.odds)
+
+    @cached_property
+    def log_odds(self) -> Any:
+        return self.t
+
+
+class ArctanTail(Tail):
+    """Past FAR the tail is 1 / (pi t), which underflows close to the largest float."""
+
+    @cached_property
+    def mass(self) -> Any:
+        return _special.atan_tail(self.t)
+
+    @cached_property
+    def far(self) -> Any:
+        return self.t > FAR
+
+    @cached_property
+    def angle(self) -> Any:
+        return math.pi * self.mass
+
+    @cached_property
+    def density(self) -> Any:
+        return ops.reciprocal(math.pi * (1 + self.t * self.t))
+
+    @cached_property
+    def odds_over_density(self) -> Any:
+        # pi (1 + t^2) a, without the square that overflows; far out, pi t a is 1
+        near_one = _special.where(self.far, 1.0, self.t * self.angle)
+        return (self.angle + self.t * near_one) * self.rest
+
+    @cached_property
+    def log_odds(self) -> Any:
+        return ops.log(ops.where(self.far, self.t, self.rest / self.angle)) + math.log(math.pi)
+
+
+class SoftsignTail(Tail):
+    """F(-t) / F(t) is 1 / (1 + 2 t)."""
+
+    @cached_property
+    def half(self) -> Any:
+        return self.t + 0.5
+
+    @cached_property
+    def mass(self) -> Any:
+        return ops.divide(0.5, 1 + self.t)
+
+    @cached_property
+    def density(self) -> Any:
+        return 2 * self.mass * self.mass
+
+    @cached_property
+    def odds_over_density(self) -> Any:
+        return self.half
+
+    @cached_property
+    def log_rest(self) -> Any:
+        return -_special.log1p(ops.divide(0.5, self.half))
+
+    @cached_property
+    def log_odds(self) -> Any:
+        return ops.log(self.half) + math.log(2)
+
+
+class InverseSquareRootTail(Tail):
+    """With h = sqrt(1 + t^2), which is t past FAR, where the tail is 1 / (2 t)^2."""
+
+    @cached_property
+    def far(self) -> Any:
+        return self.t > FAR
+
+    @cached_property
+    def square(self) -> Any:
+        return 1 + self.t * self.t
+
+    @cached_property
+    def hypotenuse(self) -> Any:
+        return ops.where(self.far, self.t, ops.sqrt(self.square))
+
+    @cached_property
+    def mass(self) -> Any:
+        # h (h + t); the square overflows only where the tail has underflown
+        return ops.divide(0.5, self.square + self.t * self.hypotenuse)
+
+    @cached_property
+    def density(self) -> Any:
+        return ops.divide(0.5, self.square * self.hypotenuse)
+
+    @cached_property
+    def odds_over_density(self) -> Any:
+        return 0.5 * self.hypotenuse
+
+    @cached_property
+    def log_odds(self) -> Any:
+        # log of (h + t) / (h - t), which is (h + t)^2
+        return 2 * (ops.log(self.odds_over_density + 0.5 * self.t) + math.log(2))
+
+
+class NormalTail(Tail):
+    """By exp(t^2 / 2) F(-t) = (1/2 + n) / d, as `_special` has it."""
+
+    @cached_property
+    def bell(self) -> tuple[Any, Any, Any, Any]:
+        """high, low with t = high + low, and E, e with exp(-t^2 / 2) = E (1 + e)."""
+        high, low = _special._split(_special.at_most(self.t, _special.ZERO_FROM))
+        return high, low, *_special._exp_half_square(high, low)
+
+    @cached_property
+    def scaled(self) -> tuple[Any, Any, Any]:
+        """n, 1/2 + n and d."""
+        n, d = _special._scaled_tail(self.t)
+        return n, 0.5 + n, d
+
+    @cached_property
+    def mass(self) -> Any:
+        high, low, bulk, e = self.bell
+        n, half, d = self.scaled
+        # as in _special.normal_tail
+        e = e - low / d * (1 + e)
+        return bulk * ((0.5 + (n + half * e)) / (high + 1.25))
+
+    @cached_property
+    def density(self) -> Any:
+        _, _, bulk, e = self.bell
+        scaled = bulk * _special.INV_SQRT_TWO_PI
+        return scaled + scaled * e
+
+    @cached_property
+    def hazard(self) -> Any:
+        """pdf(t) / F(-t)."""
+        _, half, d = self.scaled
+        return d * _special.at_most(_special.INV_SQRT_TWO_PI / half, 1.0)
+
+    def times_rate(self, slopes: Any) -> Any:
+        return self.signed(_times(slopes, self.hazard) / self.rest)
+
+    def slope(self, q: Any, whole: Any) -> Any:
+        # by the density, since the mass underflows before it
+        beside = self.density if whole is None else self.density * whole
+        return self.signed((_times(q, self.hazard) - beside) / self.rest)
+
+    @cached_property
+    def log_odds(self) -> Any:
+        _, half, d = self.scaled
+        return (self.t * 0.5) * self.t - (ops.log(half / d) - self.log_rest)
+
+    def finite(self, entropy: Any) -> Any:
+        return _special.at_most(entropy, _special.largest(entropy))
+
+
+TAILS: dict[type, type[Tail]] = {
+    Sigmoid: SigmoidTail,
+    NormalCDF: NormalTail,
+    Arctan: ArctanTail,
+    Softsign: SoftsignTail,
+    InverseSquareRoot: InverseSquareRootTail,
+}
+
+
+def _weighted(w: Any, value: Any) -> Any:
+    return value if w is None else _times(w, value)
+
+
+def _times(weight: Any, value: Any) -> Any:
+    """weight * value; where the weight is 0, exactly 0, also of infinity and NaN."""
+    return ops.where(weight == 0, 0.0, weight * value)
