@@ -226,7 +226,7 @@ class Tail:
         return self.times_rate_(q - a)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        """Slopes in the logarithm of the odds, in place: times sign(x) r."""
+        """Slopes in the logarithm of the odds, which are overwritten: times sign(x) r."""
         raise NotImplementedError
 
 
@@ -360,7 +360,8 @@ class InverseSquareRootTail(Tail):
         return _times(q, self.t.asinh().mul_(-2))
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        return slopes.div_(torch.copysign(self.hypotenuse, self.x)).mul_(2)
+        signed = torch.copysign(self.hypotenuse, self.x)
+        return torch.addcdiv(slopes.new_zeros(()), slopes, signed, value=2)
 
 
 class NormalTail(Tail):
