@@ -437,58 +437,98 @@ static int64_t locate(const struct rows *all, int64_t i, struct block *b) {
     return start;
 }
 
-/* Losses of (rows, n) elements into `loss`, their gradients into `gradient` (either may be NULL),
-   and the sum of each block into `sums` (rows, blocks). Returns 0 if it refuses the input. */
-EXPORT int segact_cross_entropy(int threads, int64_t rows, int64_t n, const float *x,
-                                const float *y, const float *w, int activation, float pos_weight,
-                                float label_smoothing, double *sums, float *loss,
-                                float *gradient) {
-    struct rows all = {rows, n, x, y, w};
-    struct entropy options = {pos_weight, label_smoothing};
-    int64_t blocks = rows * blocks_of(n);
+/* torch's own way to share a range among its threads, since 2.10; NULL before. */
+typedef void work(int64_t from, int64_t to, void *task);
+static int32_t (*share_range)(int64_t from, int64_t to, int64_t grain, work *, void *task);
+
+EXPORT void segact_parallel(void *torch_parallel_for) {
+    share_range = (int32_t(*)(int64_t, int64_t, int64_t, work *, void *))torch_parallel_for;
+}
+
+/* Does `blocks` blocks of n elements each, by several threads where it is worth their start. */
+static int in_parallel(int64_t blocks, int64_t n, work *of_blocks, void *task) {
+    int64_t of_row = n < BLOCK ? n : BLOCK, grain = (GRAIN + of_row - 1) / of_row;
+    if (share_range && blocks > grain) return share_range(0, blocks, grain, of_blocks, task) == 0;
+    of_blocks(0, blocks, task);
+    return 1;
+}
+
+struct elementwise {
+    struct rows all;
+    struct entropy options;
+    int activation;
+    double *sums;
+    float *loss, *gradient;
+    int32_t refused;
+};
+
+static void cross_entropies(int64_t from, int64_t to, void *task) {
+    struct elementwise *t = task;
     int good = 1;
-#pragma omp parallel for schedule(guided) num_threads(threads) if (rows * n > GRAIN) \
-    reduction(& : good)
-    for (int64_t i = 0; i < blocks; i++) {
+    for (int64_t i = from; i < to; i++) {
         struct block b;
         struct room room;
         float unwanted[BLOCK];
-        int64_t start = locate(&all, i, &b);
-        if (w) good &= put_weights(&b, w + start, &room);
+        int64_t start = locate(&t->all, i, &b);
+        if (t->all.w) good &= put_weights(&b, t->all.w + start, &room);
         good &= inspect(&b, &room);
-        sums[i] = CROSS_ENTROPIES[activation](b, options, loss ? loss + start : unwanted,
-                                              gradient ? gradient + start : room.spare);
+        t->sums[i] = CROSS_ENTROPIES[t->activation](b, t->options,
+                                                    t->loss ? t->loss + start : unwanted,
+                                                    t->gradient ? t->gradient + start : room.spare);
     }
-    return good;
+    if (!good) __atomic_store_n(&t->refused, 1, __ATOMIC_RELAXED);
+}
+
+/* Losses of (rows, n) elements into `loss`, their gradients into `gradient` (either may be NULL),
+   and the sum of each block into `sums` (rows, blocks). Returns 0 if it refuses the input. */
+EXPORT int segact_cross_entropy(int64_t rows, int64_t n, const float *x, const float *y,
+                                const float *w, int activation, float pos_weight,
+                                float label_smoothing, double *sums, float *loss,
+                                float *gradient) {
+    struct elementwise task = {
+        {rows, n, x, y, w}, {pos_weight, label_smoothing}, activation, sums, loss, gradient, 0};
+    return in_parallel(rows * blocks_of(n), n, cross_entropies, &task) && !task.refused;
+}
+
+struct overlaps {
+    struct rows all;
+    struct span span;
+    struct costs costs;
+    int activation;
+    double *sums;
+    float *density;
+    int32_t refused;
+};
+
+static void overlaps(int64_t from, int64_t to, void *task) {
+    struct overlaps *t = task;
+    int64_t blocks = t->all.rows * blocks_of(t->all.n);
+    int good = 1;
+    for (int64_t i = from; i < to; i++) {
+        struct block b;
+        struct room room;
+        int64_t start = locate(&t->all, i, &b);
+        double both[2];
+        if (t->all.w) good &= put_weights(&b, t->all.w + start, &room);
+        float *into = t->density ? t->density + start : room.spare;
+        if (OVERLAPS[t->activation](b, t->span, t->costs, both, into) < 0) {
+            good &= put_targets(&b, &room);
+            OVERLAPS[t->activation](b, t->span, t->costs, both, into);
+        }
+        good &= !isnan(both[0] + both[1]);
+        t->sums[i] = both[0], t->sums[blocks + i] = both[1];
+    }
+    if (!good) __atomic_store_n(&t->refused, 1, __ATOMIC_RELAXED);
 }
 
 /* The two sums of each block into `sums` (2, rows, blocks), and the density of every element into
    `density`, or nowhere if NULL. Returns 0 if it refuses the input. */
-EXPORT int segact_overlap(int threads, int64_t rows, int64_t n, const float *x, const float *y,
-                          const float *w, int activation, float tp, float fp, float fn, float low,
-                          float high, double *sums, float *density) {
-    struct rows all = {rows, n, x, y, w};
-    struct span s = {low, high};
-    struct costs c = {tp, fp, fn};
-    int64_t blocks = rows * blocks_of(n);
-    int good = 1;
-#pragma omp parallel for schedule(guided) num_threads(threads) if (rows * n > GRAIN) \
-    reduction(& : good)
-    for (int64_t i = 0; i < blocks; i++) {
-        struct block b;
-        struct room room;
-        int64_t start = locate(&all, i, &b);
-        double both[2];
-        if (w) good &= put_weights(&b, w + start, &room);
-        float *into = density ? density + start : room.spare;
-        if (OVERLAPS[activation](b, s, c, both, into) < 0) {
-            good &= put_targets(&b, &room);
-            OVERLAPS[activation](b, s, c, both, into);
-        }
-        good &= !isnan(both[0] + both[1]);
-        sums[i] = both[0], sums[blocks + i] = both[1];
-    }
-    return good;
+EXPORT int segact_overlap(int64_t rows, int64_t n, const float *x, const float *y, const float *w,
+                          int activation, float tp, float fp, float fn, float low, float high,
+                          double *sums, float *density) {
+    struct overlaps task = {
+        {rows, n, x, y, w}, {low, high}, {tp, fp, fn}, activation, sums, density, 0};
+    return in_parallel(rows * blocks_of(n), n, overlaps, &task) && !task.refused;
 }
 
 /* density * w * (y on + (1 - y) off) */
@@ -507,23 +547,33 @@ WIDEST static void slope(struct block b, float on, float off, float *density) {
     }
 }
 
-/* Makes the gradient of the sums of `density`, in place; `slopes` (2, rows) are those of the loss in
-   the sums. */
-EXPORT int segact_overlap_gradient(int threads, int64_t rows, int64_t n, const float *x,
-                                   const float *y, const float *w, float tp, float fp, float fn,
-                                   const float *slopes, float *density) {
-    struct rows all = {rows, n, x, y, w};
-    int64_t blocks = rows * blocks_of(n);
-#pragma omp parallel for num_threads(threads) if (rows * n > GRAIN)
-    for (int64_t i = 0; i < blocks; i++) {
+struct slopes {
+    struct rows all;
+    struct costs costs;
+    const float *slopes;
+    float *density;
+};
+
+static void slopes(int64_t from, int64_t to, void *task) {
+    struct slopes *t = task;
+    struct costs c = t->costs;
+    for (int64_t i = from; i < to; i++) {
         struct block b;
         struct room room;
-        int64_t start = locate(&all, i, &b), row = i / blocks_of(n);
-        float error = slopes[row], whole = slopes[rows + row];
-        if (w) put_weights(&b, w + start, &room);
-        slope(b, (tp - fn) * whole - fn * error, fp * (error + whole), density + start);
+        int64_t start = locate(&t->all, i, &b), row = i / blocks_of(t->all.n);
+        float error = t->slopes[row], whole = t->slopes[t->all.rows + row];
+        if (t->all.w) put_weights(&b, t->all.w + start, &room);
+        slope(b, (c.tp - c.fn) * whole - c.fn * error, c.fp * (error + whole), t->density + start);
     }
-    return 1;
+}
+
+/* Makes the gradient of the sums of `density`, in place; `into_sums` (2, rows) are the slopes of the
+   loss in the sums. */
+EXPORT int segact_overlap_gradient(int64_t rows, int64_t n, const float *x, const float *y,
+                                   const float *w, float tp, float fp, float fn,
+                                   const float *into_sums, float *density) {
+    struct slopes task = {{rows, n, x, y, w}, {tp, fp, fn}, into_sums, density};
+    return in_parallel(rows * blocks_of(n), n, slopes, &task);
 }
 
 /* What flows through one extreme of `linear`: own is the gradient of the elements there, through

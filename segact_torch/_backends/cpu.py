@@ -9,7 +9,6 @@ beyond 1e12, NaN, and targets or weights out of their range.
 
 import ctypes
 import functools
-import importlib.machinery
 import math
 import sys
 import warnings
@@ -42,36 +41,46 @@ TINY, LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 SMOOTH = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
 ORDER = (*SMOOTH, HardTanh, Linear)
 
-_THREADS = _ACTIVATION = ctypes.c_int
+_ACTIVATION = ctypes.c_int
 _COUNT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-_ROWS = [_THREADS, _COUNT, _COUNT, _DATA, _DATA, _DATA]  # of x, y and w
+_ROWS = [_COUNT, _COUNT, _DATA, _DATA, _DATA]  # of x, y and w
 _ARGUMENTS = {
     "segact_cross_entropy": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA, _DATA],
     "segact_overlap": [*_ROWS, _ACTIVATION, *[_FLOAT] * 5, _DATA, _DATA],
     "segact_overlap_gradient": [*_ROWS, *[_FLOAT] * 3, _DATA, _DATA],
     "segact_through_extremes": [_COUNT, _DATA, _FLOAT, _FLOAT, _DATA],
+    "segact_parallel": [_DATA],
     "segact_source": [],
 }
 
 
 def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
     """The compiled loops in a folder, or None and why."""
-    names = [f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    found = [path for path in map(folder.joinpath, names) if path.is_file()]
-    if not found:
+    found = folder / "_cpu.so"
+    if not found.is_file():
         return None, _why_not_compiled(folder)
     again = f"`pip install -e {folder.parents[1]}` compiles it again"
     try:
-        loaded = ctypes.CDLL(str(found[0]))
+        loaded = ctypes.CDLL(str(found))
         for name, arguments in _ARGUMENTS.items():
             getattr(loaded, name).argtypes = arguments
         loaded.segact_source.restype = ctypes.c_uint32
-    except (OSError, AttributeError) as error:  # of another system or version, without its OpenMP
-        return None, f"{found[0]} does not load ({error}); {again}"
+    except (OSError, AttributeError) as error:  # of another system or version
+        return None, f"{found} does not load ({error}); {again}"
     source = folder / "cpu.c"
     if source.is_file() and zlib.crc32(source.read_bytes()) != loaded.segact_source():
-        return None, f"{found[0]} was compiled before {source} changed; {again}"
+        return None, f"{found} was compiled before {source} changed; {again}"
+    loaded.segact_parallel(_threads_of_torch())
     return loaded, ""
+
+
+def _threads_of_torch() -> ctypes.c_void_p | None:
+    """What shares a range among PyTorch's threads, exported since 2.10; else there is one."""
+    try:
+        function = ctypes.CDLL(torch._C.__file__).torch_parallel_for
+    except (OSError, AttributeError):
+        return None
+    return ctypes.cast(function, ctypes.c_void_p)
 
 
 def _why_not_compiled(folder: Path) -> str:
@@ -250,8 +259,7 @@ class Rows:
 
     def run(self, name: str, *arguments: Any) -> bool:
         """Call a compiled loop on the rows."""
-        shape = (torch.get_num_threads(), self.count, self.length)
-        return _call(name, *shape, self.x, self.y, self.w, *arguments)
+        return _call(name, self.count, self.length, self.x, self.y, self.w, *arguments)
 
 
 def _call(name: str, *arguments: Any) -> bool:

@@ -1,8 +1,8 @@
 """The compiled loops against the formulas, which they must equal in all but speed and memory."""
 
 import gc
-import importlib.machinery
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -449,11 +449,43 @@ def test_smallest_areas_and_equal_elements():
 
 
 def test_a_library_that_does_not_load_is_done_without(tmp_path):
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        (tmp_path / f"_cpu{suffix}").write_bytes(b"\x7fELF")
+    (tmp_path / "_cpu.so").write_bytes(b"\x7fELF")
     library, why = cpu._load(tmp_path)
     assert library is None
     assert "does not load" in why
+
+
+@needs_loops
+@pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF library")
+def test_the_library_needs_neither_python_nor_openmp():
+    """So that one file serves every Python, beside whatever threads torch has."""
+    assert Path(cpu.LIBRARY._name).name == "_cpu.so"
+    told = subprocess.run(["readelf", "-d", cpu.LIBRARY._name], capture_output=True, text=True)
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", told.stdout)
+    assert {name.split(".so")[0] for name in needed} <= {"libc", "libm"}
+    names = subprocess.run(["nm", "-D", cpu.LIBRARY._name], capture_output=True, text=True).stdout
+    assert re.findall(r"\bU _?(?:Py|omp_|GOMP_)\w*", names) == []
+
+
+@needs_loops
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10), reason="since torch 2.10"
+)
+def test_the_threads_are_those_of_torch():
+    assert cpu._threads_of_torch() is not None
+
+
+@needs_loops
+def test_without_torchs_threads_there_is_one(monkeypatch, loss):
+    """As before torch 2.10: the same bits."""
+    x, y = batch(shape=(1, 1, 40_000, 1))
+    expected = value_and_gradient(loss, x, y, "arctan")
+    cpu.LIBRARY.segact_parallel(None)
+    try:
+        found = value_and_gradient(loss, x, y, "arctan")
+    finally:
+        cpu.LIBRARY.segact_parallel(cpu._threads_of_torch())
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @needs_loops
