@@ -38,7 +38,7 @@ benchmarks: $(INSTALLED)
 gpu: $(if $(INTERPRET),$(INSTALLED))
 	$(if $(INTERPRET),.venv/bin/python -m scripts.gpu --interpret,$(PYTHON) -m scripts.gpu)
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt segact_torch/_backends/cpu.c
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard segact_torch/_backends/loops/*)
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[dev]"

@@ -9,16 +9,18 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 # GCC and Clang; everywhere else, and where there is no compiler, the formulas serve alone.
-FLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-fopenmp-simd"]
+FLAGS = ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden", "-fopenmp-simd"]
 # What vectorising sqrt, choices and signs takes; infinities, NaN and the order of sums stay.
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"]
 
-SOURCE = Path("segact_torch/_backends/cpu.c")
+FOLDER = Path("segact_torch/_backends/loops")
+FILES = sorted(FOLDER.glob("*.[ch]"))
 LOOPS = Extension(
     "segact_torch._backends._cpu",
-    [str(SOURCE)],
+    [str(path) for path in FILES if path.suffix == ".c"],
+    depends=[str(path) for path in FILES],
     # so that a clone whose source has changed since does not run what was compiled before
-    define_macros=[("SEGACT_SOURCE", f"{zlib.crc32(SOURCE.read_bytes())}u")],
+    define_macros=[("SEGACT_SOURCE", f"{zlib.crc32(b''.join(p.read_bytes() for p in FILES))}u")],
     extra_compile_args=FLAGS,
     optional=True,
 )

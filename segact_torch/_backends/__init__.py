@@ -16,7 +16,7 @@ import functools
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -76,6 +76,22 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
 
 
+def overlap_ratio(
+    batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
+) -> Tensor:
+    """`_sums.overlap_ratio`."""
+
+    def formula(batch: Batch) -> Tensor:
+        return _sums.overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)
+
+    for backend in chosen(batch) if axis else ():
+        if hasattr(backend, "overlap_ratio"):
+            found = backend.overlap_ratio(batch, axis, smooth, tp, fp, fn)
+            if found is not None:
+                return _with_gradient(found, formula, batch)
+    return _sums.ratio(*overlap(batch, axis, tp=tp, fp=fp, fn=fn), smooth)
+
+
 def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
     """A sum or mean over the losses of elements."""
 
@@ -92,18 +108,21 @@ def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) ->
     return formula(batch)
 
 
-def chosen(batch: Batch) -> list[Any]:
+def chosen(batch: Batch) -> Iterator[Any]:
     """The backends that may serve a batch, the fastest first."""
     if batch.target.requires_grad or torch._C._are_functorch_transforms_active():
-        return []
+        return
     device = batch.input.device.type
     if torch.compiler.is_compiling():
         good = _has_loops(device) and cpu.LIBRARY is not None and cpu.serves(batch)
-        return [operators] if good and not _is_recorded() else []
-    if _is_traced(batch.input, batch.target, batch.weight):
-        return []
-    fast = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
-    return [backend for backend in (fast, compact) if backend is not None and backend.serves(batch)]
+        if good and not _is_recorded():
+            yield operators
+    elif not _is_traced(batch.input, batch.target, batch.weight):
+        fast = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
+        if fast is not None and fast.serves(batch):
+            yield fast
+        if compact.serves(batch):
+            yield compact
 
 
 def _has_loops(device: str) -> bool:
@@ -171,9 +190,11 @@ def _found_triton() -> tuple[Any, str]:
 
 def _is_traced(*tensors: Tensor | None) -> bool:
     """Whether a subclass, jit.trace, a dispatch mode or forward-mode AD looks on."""
+    for t in tensors:
+        if t is not None and type(t) not in (Tensor, torch.nn.Parameter):
+            return True
     return (
-        any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors if t is not None)
-        or torch.jit.is_tracing()
+        torch.jit.is_tracing()
         or _dispatch_mode() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
@@ -190,8 +211,8 @@ def _with_gradient(found: Found, formula: Formula, batch: Batch) -> Tensor:
 class _WithGradient(torch.autograd.Function):
     """A value with its gradient at hand.
 
-    `gradient` overwrites its buffer, so it runs once; a second backward, and one that is to be
-    differentiated in turn, recomputes by the formula.
+    `gradient` overwrites its buffer, so it runs once, unless it `repeats`; a second backward, and
+    one that is to be differentiated in turn, recomputes by the formula.
     """
 
     @staticmethod
@@ -205,7 +226,8 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *constants = ctx.saved_tensors
-        gradient, ctx.gradient = ctx.gradient, None
+        gradient = ctx.gradient
+        ctx.gradient = gradient if getattr(gradient, "repeats", False) else None
         again = torch.is_grad_enabled()  # the gradient is to be differentiated in turn
         batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])  # by is_grads_batched
         if gradient is None or again or batched:

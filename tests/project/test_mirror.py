@@ -39,7 +39,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
-        **dict.fromkeys(["_check_tensor", "_shapes_differ"], TENSORS),
+        **dict.fromkeys(["_check_tensor", "_shapes_differ", "_plain"], TENSORS),
         "check_reduction": REDUCTION,
     },
     "_special.py": dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide"], EXACT),
