@@ -101,7 +101,8 @@ class Batch:
         hard: bool = False,
     ) -> "Batch":
         """The arguments of a loss as a batch, or an error that says what is wrong with them."""
-        input, target, weight, mask = map(_plain, (input, target, weight, mask))
+        if not type(input) is type(target) is Tensor or weight is not None or mask is not None:
+            input, target, weight, mask = map(_plain, (input, target, weight, mask))
         _check_tensor(input, "input")
         if not input.is_floating_point():
             raise TypeError(f"input must be of a floating dtype, got {input.dtype}")

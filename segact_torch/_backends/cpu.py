@@ -283,11 +283,14 @@ class Rows:
         self.shape, self.size, self.type_of_gradient = x.shape, x.numel(), x.dtype
         self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.repeats = self.dtype == torch.float64
-        axis = axis or tuple(range(x.ndim))
-        kept = [a for a in range(x.ndim) if a not in axis]
+        all = list(range(x.ndim))
+        kept = [a for a in all if a not in axis] if axis else []
         self.kept = [x.shape[a] for a in kept]
-        self.order = kept + sorted(axis, key=x.stride().__getitem__, reverse=True)
-        self.straight = self.order == list(range(x.ndim))
+        self.order, self.straight = all, not kept and x.is_contiguous()
+        if not self.straight:
+            summed = sorted(axis or all, key=x.stride().__getitem__, reverse=True)
+            self.order = kept + summed
+            self.straight = self.order == all
         self.count = math.prod(self.kept)
         self.length = self.size // self.count
         self.x, self.y = self.of(x), self.of(y)

@@ -1,4 +1,5 @@
-/* The loops in float64: the type, and the constants that scripts/fit_special.py prints for it. */
+/* The loops in float64: the type, and the constants that scripts/fit_special.py prints for it
+   (LOG1P is its LOG1P_NEAR). */
 
 #include <math.h>
 #include <stdint.h>
