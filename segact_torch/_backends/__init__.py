@@ -204,8 +204,8 @@ def _with_gradient(found: Found, formula: Formula, batch: Batch) -> Tensor:
     value, gradient = found
     if gradient is None:
         return value
-    constants = (t for t in (batch.target, batch.weight) if t is not None)
-    return _WithGradient.apply((value, gradient, formula, batch), batch.input, *constants)
+    tensors = (batch.input, batch.target) + (() if batch.weight is None else (batch.weight,))
+    return _WithGradient.apply((value, gradient, formula, batch), *tensors)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -389,10 +389,11 @@ class Rows:
 
     def slopes(self, slopes: Tensor, upstream: Tensor, scale: float | Tensor) -> Tensor:
         """The gradient of sums times `scale`, or of losses, from their slopes."""
-        each = upstream.shape == self.shape
+        each = len(upstream.shape) == len(self.shape)
         if isinstance(scale, Tensor):
             upstream, scale = upstream * scale, 1.0
-        upstream = upstream.to(self.dtype)
+        if upstream.dtype != self.dtype:
+            upstream = upstream.to(self.dtype)
         upstream = self.of(upstream) if each else upstream.contiguous()
         gradient = self.gradient(slopes)
         rows = (self.count, self.length, slopes.data_ptr(), upstream.data_ptr())
@@ -421,8 +422,13 @@ class Rows:
 
     def call(self, name: str, *arguments: Any) -> bool:
         """Call a compiled loop in the precision of these rows."""
-        suffix = "float64" if self.dtype == torch.float64 else "float32"
-        return bool(getattr(LIBRARY, f"segact_{name}_{suffix}")(*arguments))
+        return bool(_function(name, self.dtype)(*arguments))
+
+
+@functools.cache
+def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
+    function: Callable[..., int] = getattr(LIBRARY, f"segact_{name}_{str(dtype)[6:]}")
+    return function
 
 
 def _index(f: Activation | Convention) -> int:
