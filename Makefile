@@ -1,5 +1,7 @@
 # make parity: build .venv, judge every implementation, print the table.
 # make test:   build .venv if it is not there, run the tests, in WORKERS processes.
+# make test-oldest, make test-newest: PyTorch's tests by its oldest version that is supported and by
+#              the newest, in environments of their own, which may be gigabytes of CUDA.
 # make gpu:    what needs a GPU, without a network, by PYTHON and the packages it has; INTERPRET=1:
 #              a short run without a GPU, by .venv.
 PYTHON ?= python3
@@ -11,7 +13,7 @@ KERAS_TESTS := tests/both tests/project/test_fixtures.py tests/segact_tf segact_
 MODEL_TESTS := tests/parity/test_weights.py tests/parity/test_models.py
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
 
-.PHONY: parity test lint figures benchmarks gpu
+.PHONY: parity test test-oldest test-newest lint figures benchmarks gpu
 
 parity: $(INSTALLED)
 	.venv/bin/segact-parity run --require-all
@@ -21,6 +23,19 @@ test: $(INSTALLED)
 	KERAS_BACKEND=jax SEGACT_ONLY=keras $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=torch SEGACT_ONLY=keras $(PYTEST) $(KERAS_TESTS) $(MODEL_TESTS)
 	KERAS_BACKEND=tensorflow $(PYTEST)
+
+test-oldest: .venv-2.4/installed
+test-newest: .venv-newest/installed
+test-oldest test-newest:
+	$(<D)/bin/python -m pytest -q -n $(WORKERS) tests/segact_torch tests/both
+
+.venv-2.4/installed: TORCH := torch==2.4.*
+.venv-newest/installed: TORCH := --upgrade torch
+.venv-%/installed: pyproject.toml setup.py
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(TORCH) --editable ".[torch,parity]" pytest pytest-xdist hypothesis
+	touch $@
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .
@@ -38,7 +53,7 @@ benchmarks: $(INSTALLED)
 gpu: $(if $(INTERPRET),$(INSTALLED))
 	$(if $(INTERPRET),.venv/bin/python -m scripts.gpu --interpret,$(PYTHON) -m scripts.gpu)
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt segact_torch/_backends/cpu.c
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard segact_torch/_backends/loops/*)
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[dev]"

@@ -12,6 +12,7 @@ with its worst error. With Q the upper tail of the standard normal:
 - `QUANTILE_TAIL`: r + ppf(p) with r = sqrt(-2 log p) over 1 / (r + 2), for p from the smallest
   double to 0.2: the start of a Newton iteration.
 - `LOG1P`: (atanh(s) / s - 1) / s^2 over s^2 <= 1/9, with s = x / (2 + x) for x in [-1/2, 1].
+- `LOG1P_NEAR`: the same for 1 + x in [sqrt(1/2), sqrt(2)], for the loops in float64.
 - `LOG`: log(1 + f) / f over f in [sqrt(1/2) - 1, sqrt(2) - 1], for the GPU, where a division costs
   as much as nine products; so do the next two.
 - `LOG1P_UNIT`: log(1 + e) / e over e - 1/2 for e in [0, 1].
@@ -114,11 +115,12 @@ FITS = {
     "QUANTILE_CENTRE": (quantile_centre_of, mp.mpf(0), mp.mpf("0.09"), (7, 16)),
     "QUANTILE_TAIL": (quantile_tail_of, 1 / (R_HIGH + 2), 1 / (R_LOW + 2), (10,)),
     "LOG1P": (log1p_of, mp.mpf(0), mp.mpf(1) / 9, (4, 9)),
+    "LOG1P_NEAR": (log1p_of, mp.mpf(0), ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2, (7,)),
     "LOG": (log_of, mp.sqrt(HALF) - 1, mp.sqrt(2) - 1, (8, 9)),
     "LOG1P_UNIT": (log1p_unit_of, -HALF, HALF, (8, 9, 10)),
     "LOG1M_TAIL": (log1m_tail_of, -HALF / 2, HALF / 2, (8, 9, 10)),
     "ATAN": (atan_of, mp.mpf(0), mp.mpf(1), (9, 21)),
-    "EXP": (exp_of, -mp.log(2) / 2, mp.log(2) / 2, (5,)),
+    "EXP": (exp_of, -mp.log(2) / 2, mp.log(2) / 2, (5, 11)),
     "TAN": (tan_of, mp.mpf(0), (mp.pi / 4) ** 2, (6, 15)),
 }
 

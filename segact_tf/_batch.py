@@ -41,8 +41,6 @@ class Batch:
     looked at are taken `in_range`, unless validate=False says that they are right.
     """
 
-    __slots__ = ("checked", "f", "hard", "valid", "validate", "w", "weighted", "x", "y")
-
     def __init__(
         self,
         x: Any,

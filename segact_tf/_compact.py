@@ -98,7 +98,7 @@ def focal_cross_entropy(
 
         def slope() -> Any:
             # a is 0 where the entropy is infinite
-            moved = (a * rest) * ((2 * gamma * q - gamma) * tail.finite(entropy))
+            moved = ((a * rest) * (2 * gamma * q - gamma)) * tail.finite(entropy)
             # the power last: before, it could underflow
             return _weighted(w, less * tail.times_rate(e * (q - a) + moved))
 
@@ -155,6 +155,13 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 
     error, whole = _in_a_row(both, formula, batch, 0.0)
     return _sums.total(error, axis), _sums.total(whole, axis)
+
+
+def overlap_ratio(
+    batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
+) -> Any:
+    """`_sums.overlap_ratio`."""
+    return _sums.ratio(*overlap(batch, axis, tp=tp, fp=fp, fn=fn), smooth)
 
 
 def _in_a_row(

@@ -74,8 +74,8 @@ import keras
 
 from segact_tf import _engine
 from segact_tf._batch import Batch, check_number
-from segact_tf._compact import cross_entropy, focal_cross_entropy, overlap, squared_error
-from segact_tf._sums import lovasz_extension, power, ratio, scale_groups, times
+from segact_tf._compact import cross_entropy, focal_cross_entropy, overlap_ratio, squared_error
+from segact_tf._sums import lovasz_extension, power, scale_groups, times
 from segact_tf.activations import Activation, _Symmetric
 from segact_tf.conventions import distribution
 
@@ -240,8 +240,8 @@ def dice(
     f = distribution(activation, from_logits)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    return scale_groups(ratio(error, whole, smooth), batch, axis)
+    ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
+    return scale_groups(ratio, batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -277,8 +277,8 @@ def jaccard(
     f = distribution(activation, from_logits)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
-    return scale_groups(ratio(error, whole, smooth), batch, axis)
+    ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=1, fn=1)
+    return scale_groups(ratio, batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -322,8 +322,8 @@ def tversky(
     f = distribution(activation, from_logits)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return scale_groups(ratio(error, whole, smooth), batch, axis)
+    ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=alpha, fn=beta)
+    return scale_groups(ratio, batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -368,8 +368,8 @@ def focal_tversky(
     f = distribution(activation, from_logits)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return scale_groups(power(ratio(error, whole, smooth), 1 / gamma), batch, axis)
+    ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=alpha, fn=beta)
+    return scale_groups(power(ratio, 1 / gamma), batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -413,8 +413,8 @@ def dice_cross_entropy(
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    loss = times(lambda_dice, ratio(error, whole, smooth))
+    ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
+    loss = times(lambda_dice, ratio)
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
     return scale_groups(loss + times(lambda_ce, entropy), batch, axis)

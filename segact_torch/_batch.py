@@ -42,11 +42,6 @@ class Batch:
     looked at are taken `in_range`, unless validate=False says that they are right.
     """
 
-    __slots__ = (
-        *("_w", "_x", "_y", "checked", "dtype", "f", "hard"),
-        *("input", "target", "valid", "validate", "weight", "weighted"),
-    )
-
     def __init__(
         self,
         input: Tensor,
@@ -102,6 +97,8 @@ class Batch:
         hard: bool = False,
     ) -> "Batch":
         """The arguments of a loss as a batch, or an error that says what is wrong with them."""
+        if not type(input) is type(target) is Tensor or weight is not None or mask is not None:
+            input, target, weight, mask = map(_plain, (input, target, weight, mask))
         _check_tensor(input, "input")
         if not input.is_floating_point():
             raise TypeError(f"input must be of a floating dtype, got {input.dtype}")
@@ -181,7 +178,7 @@ class Batch:
             check_number("pos_weight", pos_weight)
             return float(pos_weight)
         try:
-            weights = pos_weight.to(self.dtype).expand(self.input.shape)
+            weights = _plain(pos_weight).to(self.dtype).expand(self.input.shape)
         except RuntimeError as error:
             raise ValueError(
                 "pos_weight must broadcast to the shape of input, "
@@ -318,6 +315,17 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
     return values.detach().expand(x.shape)
 
 
+def _plain(values: Any) -> Any:
+    """A tensor without the subclass, if that only wraps functions, as MONAI's and torchvision's."""
+    kind = type(values)
+    if kind in (Tensor, torch.nn.Parameter) or not isinstance(values, Tensor):
+        return values
+    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return values
+    with torch._C.DisableTorchFunctionSubclass():
+        return values.as_subclass(Tensor)
+
+
 def _check_tensor(values: Any, name: str) -> None:
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
@@ -341,7 +349,8 @@ def check_pos_weight(pos_weight: Tensor) -> None:
 
 def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
     """0 <= value <= high, or 0 < value if `open`; and finite."""
-    number = isinstance(value, numbers.Real) and -math.inf < value < math.inf
+    real = type(value) is float or isinstance(value, numbers.Real)  # the quick question first
+    number = real and -math.inf < value < math.inf
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
         raise ValueError(f"{name} must be a number {wanted}, got {value!r}")

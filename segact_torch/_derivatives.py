@@ -7,7 +7,7 @@ plain operations.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 
 Function = Callable[[Tensor], Tensor]
+Some = TypeVar("Some", bound=Callable[..., Any])
+
+
+def _eager_before_2_5(function: Some) -> Some:
+    """Compiled code of PyTorch 2.4 calls this function uncompiled, for it would lose gradients."""
+    old = torch.torch_version.TorchVersion(torch.__version__) < "2.5"
+    return torch.compiler.disable(function) if old else function
 
 
 class _Differentiable(torch.autograd.Function):
@@ -88,6 +95,7 @@ def _save(ctx: Any, *tensors: Tensor) -> None:
         ctx.save_for_forward(*tensors)
 
 
+@_eager_before_2_5
 def _apply(function: Any, *args: Any) -> Any:
     """A custom function of this package, with forward mode where there is any."""
     if not torch.compiler.is_compiling() and not torch._C._is_tracing():
@@ -126,6 +134,7 @@ def _weigh(weight: Tensor, value: Tensor) -> Tensor:
     return _apply(_Product, weight, value)
 
 
+@_eager_before_2_5
 def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
     """f(x) elementwise, with that derivative.
 

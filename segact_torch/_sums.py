@@ -75,6 +75,13 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     return total(_weighted(error, batch.w), axis), total(_weighted(whole, batch.w), axis)
 
 
+def overlap_ratio(
+    batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
+) -> Tensor:
+    """The `ratio` of those two sums, the first over the second plus `smooth`."""
+    return ratio(*overlap(batch, axis, tp=tp, fp=fp, fn=fn), smooth)
+
+
 def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`.
 
@@ -141,7 +148,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 def times(factor: float, loss: Tensor) -> Tensor:
     """factor * loss; a factor of 0 makes exactly 0, also of infinity and NaN."""
-    return _weigh(torch.full_like(loss, factor), loss)
+    return factor * loss if factor != 0 else _weigh(torch.full_like(loss, factor), loss)
 
 
 def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Tensor:

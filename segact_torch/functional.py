@@ -67,9 +67,14 @@ or a tensor is wanted and something else came.
 
 from torch import Tensor
 
-from segact_torch._backends import cross_entropy, focal_cross_entropy, overlap, squared_error
+from segact_torch._backends import (
+    cross_entropy,
+    focal_cross_entropy,
+    overlap_ratio,
+    squared_error,
+)
 from segact_torch._batch import Batch, check_number
-from segact_torch._sums import lovasz_extension, power, ratio, reduce_groups, times
+from segact_torch._sums import lovasz_extension, power, reduce_groups, times
 from segact_torch.activations import Activation, _Symmetric
 from segact_torch.conventions import distribution
 
@@ -225,8 +230,8 @@ def dice(
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    return reduce_groups(ratio(error, whole, smooth), batch, axis, reduction)
+    ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
+    return reduce_groups(ratio, batch, axis, reduction)
 
 
 def jaccard(
@@ -261,8 +266,8 @@ def jaccard(
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=1, fp=1, fn=1)
-    return reduce_groups(ratio(error, whole, smooth), batch, axis, reduction)
+    ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=1, fn=1)
+    return reduce_groups(ratio, batch, axis, reduction)
 
 
 def tversky(
@@ -305,8 +310,8 @@ def tversky(
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return reduce_groups(ratio(error, whole, smooth), batch, axis, reduction)
+    ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=alpha, fn=beta)
+    return reduce_groups(ratio, batch, axis, reduction)
 
 
 def focal_tversky(
@@ -350,8 +355,8 @@ def focal_tversky(
     f = distribution(activation, from_logits)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=1, fp=alpha, fn=beta)
-    return reduce_groups(power(ratio(error, whole, smooth), 1 / gamma), batch, axis, reduction)
+    ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=alpha, fn=beta)
+    return reduce_groups(power(ratio, 1 / gamma), batch, axis, reduction)
 
 
 def dice_cross_entropy(
@@ -394,8 +399,8 @@ def dice_cross_entropy(
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    error, whole = overlap(batch, axis, tp=2, fp=1, fn=1)
-    loss = times(lambda_dice, ratio(error, whole, smooth))
+    ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
+    loss = times(lambda_dice, ratio)
     factor = batch.broadcast_pos_weight(pos_weight)
     entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
     return reduce_groups(loss + times(lambda_ce, entropy), batch, axis, reduction)

@@ -1,17 +1,20 @@
 """The adapter of `segact_torch`: values and gradients by autograd, as in a training loop."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import segact_torch
+from parity.bounds import FAR
 from parity.cases import NO_ACTIVATION, Case
-from parity.engines import check_device, on_torch
+from parity.engines import Evaluation, check_device, on_torch
 from parity.implementations import Evaluate, evaluate_on
+from parity.inputs import Array, Inputs
 
 Function = Callable[..., Tensor]
 
@@ -57,7 +60,32 @@ def _function(case: Case) -> Function:
     return method
 
 
+def _apart(
+    function: Function, arrays: Sequence[Array], wanted: Sequence[int], device: str
+) -> Evaluation:
+    """Each element's own: ordinary inputs by themselves, those beyond FAR, and no numbers, after.
+
+    What is fast refuses a tensor for one of these, and would be judged nowhere.
+    """
+    near = np.abs(arrays[0]) <= FAR
+    parts = [m for m in (near, ~near) if m.any()]
+    found = [on_torch(function, [a[m] for a in arrays], wanted, device=device) for m in parts]
+    value = np.empty(near.shape, found[0][0].dtype)
+    gradients = [np.zeros_like(arrays[i]) for i in wanted]
+    for m, (values, slopes) in zip(parts, found, strict=True):
+        value[m] = values
+        for gradient, slope in zip(gradients, slopes, strict=True):
+            gradient[m] = 0 if slope is None else slope
+    return value, [*gradients]
+
+
 def load(device: str) -> Evaluate:
     """The function that evaluates a case with `segact_torch`."""
     check_device("torch", device)
-    return lambda case, inputs: evaluate_on(on_torch, _function(case), device, case, inputs)
+
+    def evaluate(case: Case, inputs: Inputs) -> dict[str, Array]:
+        alone = case.is_loss and not case.reduced and case.activation != "linear"
+        engine = _apart if alone and not case.convention else on_torch
+        return evaluate_on(engine, _function(case), device, case, inputs)
+
+    return evaluate

@@ -16,7 +16,7 @@ import functools
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 from segact_torch import _sums
 from segact_torch._backends import compact, cpu, operators
 from segact_torch._batch import Axis, Batch, level_of_caller
-from segact_torch._derivatives import _is_recorded
+from segact_torch._derivatives import _eager_before_2_5, _is_recorded
 
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
@@ -34,6 +34,7 @@ KERNELS = os.environ.get("SEGACT_KERNELS", "")
 _dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
 
 
+@_eager_before_2_5
 def cross_entropy(
     batch: Batch,
     axis: Axis,
@@ -45,6 +46,7 @@ def cross_entropy(
     return _elements("cross_entropy", batch, axis, mean, pos_weight, label_smoothing)
 
 
+@_eager_before_2_5
 def focal_cross_entropy(
     batch: Batch,
     axis: Axis,
@@ -57,11 +59,13 @@ def focal_cross_entropy(
     return _elements("focal_cross_entropy", batch, axis, mean, gamma, alpha, label_smoothing)
 
 
+@_eager_before_2_5
 def squared_error(batch: Batch, axis: Axis, mean: bool) -> Tensor:
     """`_sums.squared_error`."""
     return _elements("squared_error", batch, axis, mean)
 
 
+@_eager_before_2_5
 def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Tensor, Tensor]:
     """`_sums.overlap`."""
 
@@ -76,6 +80,24 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
 
 
+@_eager_before_2_5
+def overlap_ratio(
+    batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
+) -> Tensor:
+    """`_sums.overlap_ratio`."""
+
+    def formula(batch: Batch) -> Tensor:
+        return _sums.overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)
+
+    for backend in chosen(batch) if axis else ():
+        served = getattr(backend, "overlap_ratio", None)
+        if served is not None:
+            found = served(batch, axis, smooth, tp, fp, fn)
+            if found is not None:
+                return _with_gradient(found, formula, batch)
+    return _sums.ratio(*overlap(batch, axis, tp=tp, fp=fp, fn=fn), smooth)
+
+
 def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
     """A sum or mean over the losses of elements."""
 
@@ -84,28 +106,32 @@ def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) ->
         return result
 
     for backend in chosen(batch):
-        if hasattr(backend, name):
+        served = getattr(backend, name, None)
+        if served is not None:
             scale = batch.share(axis) if mean and axis else 1.0
-            found = getattr(backend, name)(batch, axis, scale, *options)
+            found = served(batch, axis, scale, *options)
             if found is not None:
                 return _with_gradient(found, formula, batch)
     return formula(batch)
 
 
-def chosen(batch: Batch) -> list[Any]:
+def chosen(batch: Batch) -> Iterator[Any]:
     """The backends that may serve a batch, the fastest first."""
     if batch.target.requires_grad or torch._C._are_functorch_transforms_active():
-        return []
+        return
     device = batch.input.device.type
     if torch.compiler.is_compiling():
-        if _is_recorded():
-            return []
-        good = _has_loops(device) and cpu.LIBRARY is not None and cpu.serves(batch)
-        return [operators] * good + [compact] * compact.serves(batch)
-    if _is_traced(batch.input, batch.target, batch.weight):
-        return []
-    fast = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
-    return [backend for backend in (fast, compact) if backend is not None and backend.serves(batch)]
+        if not _is_recorded():
+            if _has_loops(device) and cpu.LIBRARY is not None and cpu.serves(batch):
+                yield operators
+            if compact.serves(batch):
+                yield compact
+    elif not _is_traced(batch.input, batch.target, batch.weight):
+        fast = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
+        if fast is not None and fast.serves(batch):
+            yield fast
+        if compact.serves(batch):
+            yield compact
 
 
 def _has_loops(device: str) -> bool:
@@ -173,9 +199,11 @@ def _found_triton() -> tuple[Any, str]:
 
 def _is_traced(*tensors: Tensor | None) -> bool:
     """Whether a subclass, jit.trace, a dispatch mode or forward-mode AD looks on."""
+    for t in tensors:
+        if t is not None and type(t) not in (Tensor, torch.nn.Parameter):
+            return True
     return (
-        any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors if t is not None)
-        or torch.jit.is_tracing()
+        torch.jit.is_tracing()
         or _dispatch_mode() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
@@ -185,15 +213,15 @@ def _with_gradient(found: Found, formula: Formula, batch: Batch) -> Tensor:
     value, gradient = found
     if gradient is None:
         return value
-    constants = (t for t in (batch.target, batch.weight) if t is not None)
-    return _WithGradient.apply((value, gradient, formula, batch), batch.input, *constants)
+    tensors = (batch.input, batch.target) + (() if batch.weight is None else (batch.weight,))
+    return _WithGradient.apply((value, gradient, formula, batch), *tensors)
 
 
 class _WithGradient(torch.autograd.Function):
     """A value with its gradient at hand.
 
-    `gradient` overwrites its buffer, so it runs once; a second backward, and one that is to be
-    differentiated in turn, recomputes by the formula.
+    `gradient` overwrites its buffer, so it runs once, unless it `repeats`; a second backward, and
+    one that is to be differentiated in turn, recomputes by the formula.
     """
 
     @staticmethod
@@ -207,7 +235,8 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *constants = ctx.saved_tensors
-        gradient, ctx.gradient = ctx.gradient, None
+        gradient = ctx.gradient
+        ctx.gradient = gradient if getattr(gradient, "repeats", False) else None
         again = torch.is_grad_enabled()  # the gradient is to be differentiated in turn
         batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])  # by is_grads_batched
         if gradient is None or again or batched:

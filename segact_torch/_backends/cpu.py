@@ -1,15 +1,15 @@
-"""The sums and their gradients by compiled loops, for float32 on a CPU.
+"""The sums and their gradients by compiled loops, on a CPU.
 
-The formulas of `segact_torch._sums` make a tensor of every step. The loops of `cpu.c` go over the
+The formulas of `segact_torch._sums` make a tensor of every step. The loops in `loops/` go over the
 input once, and leave the gradient behind: one tensor, which the backward pass hands on. They are
-compiled when the package is installed, where there is a C compiler. They serve the five smooth
-activations without epsilon, and for areas the two others as published; they refuse raw outputs
-beyond 1e12, NaN, and targets or weights out of their range.
+compiled when the package is installed, where there is a C compiler. They serve the seven
+activations, in float32 and float64, and read inputs, targets and weights of any dtype as they are;
+they refuse raw outputs beyond 1e12 (1e100 in float64), NaN, and targets or weights out of their
+range.
 """
 
 import ctypes
 import functools
-import importlib.machinery
 import math
 import sys
 import warnings
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from segact_torch._batch import Axis, Batch, level_of_caller
-from segact_torch._derivatives import _weigh
 from segact_torch.activations import (
     Activation,
     Arctan,
@@ -33,45 +32,67 @@ from segact_torch.activations import (
     Sigmoid,
     Softsign,
 )
+from segact_torch.conventions import Convention
 
-Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
+Gradient = Callable[[Tensor], Tensor]
+Found = tuple[Tensor, Gradient | None]
+Numbers = ctypes.Array[ctypes.c_double]
 
-# As in cpu.c.
-BLOCK = 1024
-TINY, LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+# As in loops/: of elements.h, where two activations have other loops with an epsilon,
 SMOOTH = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
 ORDER = (*SMOOTH, HardTanh, Linear)
+SQUEEZED: dict[type, int] = {Sigmoid: 7, NormalCDF: 8}
+CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP = range(4)
+# and of rows.h.
+TYPES = {
+    **{torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3},
+    **{torch.bool: 4, torch.uint8: 4, torch.int8: 5, torch.int16: 6, torch.int32: 7},
+    torch.int64: 8,
+}
+# The smallest epsilon and the largest gamma that they take.
+LEAST, STEEPEST = 1e-30, 1e4
 
-_THREADS = _ACTIVATION = ctypes.c_int
-_COUNT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-_ROWS = [_THREADS, _COUNT, _COUNT, _DATA, _DATA, _DATA]  # of x, y and w
+_INT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+_FULL, _EXPANDED = [_DATA, _INT], [_DATA, _INT, _INT, _INT]
+_SUMS = [_INT, _INT, _DATA, _INT, _INT, *_FULL, *_FULL, *_EXPANDED, *_EXPANDED]
 _ARGUMENTS = {
-    "segact_cross_entropy": [*_ROWS, _ACTIVATION, _FLOAT, _FLOAT, _DATA, _DATA, _DATA],
-    "segact_overlap": [*_ROWS, _ACTIVATION, *[_FLOAT] * 5, _DATA, _DATA],
-    "segact_overlap_gradient": [*_ROWS, *[_FLOAT] * 3, _DATA, _DATA],
-    "segact_through_extremes": [_COUNT, _DATA, _FLOAT, _FLOAT, _DATA],
-    "segact_source": [],
+    "sums": [*_SUMS, _DATA, _INT, _DATA, _FLOAT, _FLOAT, _DATA, _DATA, _DATA],
+    "slopes": [_INT, _INT, _DATA, _DATA, _INT, _FLOAT, *_FULL],
+    "overlap_slopes": [_DATA, _INT, _INT, *_FULL, *_EXPANDED, _DATA, _DATA, _DATA, *_FULL],
+    "through_extremes": [_INT, *_FULL, _FLOAT, _FLOAT, _DATA],
 }
 
 
 def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
     """The compiled loops in a folder, or None and why."""
-    names = [f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    found = [path for path in map(folder.joinpath, names) if path.is_file()]
-    if not found:
+    found = folder / "_cpu.so"
+    if not found.is_file():
         return None, _why_not_compiled(folder)
     again = f"`pip install -e {folder.parents[1]}` compiles it again"
     try:
-        loaded = ctypes.CDLL(str(found[0]))
+        loaded = ctypes.CDLL(str(found))
         for name, arguments in _ARGUMENTS.items():
-            getattr(loaded, name).argtypes = arguments
+            for dtype in ("float32", "float64"):
+                getattr(loaded, f"segact_{name}_{dtype}").argtypes = arguments
+        loaded.segact_parallel.argtypes = [_DATA]
         loaded.segact_source.restype = ctypes.c_uint32
-    except (OSError, AttributeError) as error:  # of another system or version, without its OpenMP
-        return None, f"{found[0]} does not load ({error}); {again}"
-    source = folder / "cpu.c"
-    if source.is_file() and zlib.crc32(source.read_bytes()) != loaded.segact_source():
-        return None, f"{found[0]} was compiled before {source} changed; {again}"
+    except (OSError, AttributeError) as error:  # of another system or version
+        return None, f"{found} does not load ({error}); {again}"
+    source = sorted((folder / "loops").glob("*.[ch]"))
+    checksum = zlib.crc32(b"".join(path.read_bytes() for path in source))
+    if source and checksum != loaded.segact_source():
+        return None, f"{found} was compiled before {folder / 'loops'} changed; {again}"
+    loaded.segact_parallel(_threads_of_torch())
     return loaded, ""
+
+
+def _threads_of_torch() -> ctypes.c_void_p | None:
+    """What shares a range among PyTorch's threads, exported since 2.10; else there is one."""
+    try:
+        function = ctypes.CDLL(torch._C.__file__).torch_parallel_for
+    except (OSError, AttributeError):
+        return None
+    return ctypes.cast(function, ctypes.c_void_p)
 
 
 def _why_not_compiled(folder: Path) -> str:
@@ -90,14 +111,11 @@ LIBRARY, WHY_NOT = _load(Path(__file__).parent)
 
 
 def serves(batch: Batch) -> bool:
-    """Whether the loops have this activation, and can read these tensors, where they are."""
+    """Whether the loops have this activation."""
     f = batch.f
-    return (
-        type(f) in ORDER
-        and isinstance(f, Activation)
-        and f.epsilon == f.default_epsilon
-        and batch.dtype == torch.float32
-    )
+    if type(f) not in ORDER or not isinstance(f, Activation):
+        return False
+    return f.epsilon >= LEAST or (f.epsilon == 0 and type(f) in SMOOTH)
 
 
 def cross_entropy(
@@ -108,48 +126,96 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if isinstance(pos_weight, Tensor) or type(batch.f) not in SMOOTH:
+    factor, on = (pos_weight, 1.0) if isinstance(pos_weight, Tensor) else (None, pos_weight)
+    options = numbers_of(batch, label_smoothing=label_smoothing, on=on)
+    return _elements(batch, axis, scale, CROSS_ENTROPY, options, factor)
+
+
+def focal_cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    gamma: float,
+    alpha: float | None,
+    label_smoothing: float,
+) -> Found | None:
+    """Focal cross entropies, likewise."""
+    if gamma > STEEPEST:
+        return None
+    on, off = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    options = numbers_of(batch, label_smoothing=label_smoothing, gamma=gamma, on=on, off=off)
+    return _elements(batch, axis, scale, FOCAL, options)
+
+
+def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found | None:
+    """Squared errors, likewise."""
+    return _elements(batch, axis, scale, SQUARED_ERROR, numbers_of(batch))
+
+
+def _elements(
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    loop: int,
+    numbers: Numbers | None,
+    factor: Tensor | None = None,
+) -> Found | None:
+    if numbers is None:
         return None
     if LIBRARY is None:
         return _warn()
-    x = batch.x
-    rows = Rows(x, batch.y, batch.w, axis or tuple(range(x.ndim)))
+    rows = Rows(batch.input, batch.target, batch.weight, axis)
     slopes = rows.empty() if is_differentiated(batch) else None
-    options = (ORDER.index(type(batch.f)), pos_weight, label_smoothing)
-    sums = rows.cross_entropy(slopes, not axis, *options)
+    losses = None if axis else rows.empty()
+    sums = rows.sums(loop, batch.f, numbers, losses, slopes, factor=factor, scale=scale)
     if sums is None:
         return None
-    value = (sums * scale).float() if axis else sums
+    value = sums if losses is None else losses
     if slopes is None:
         return value, None
-    return value, lambda upstream: multiply_(
-        slopes, spread(upstream * scale, x.shape, axis) if axis else upstream
-    )
+    rows.forget("y", "w")
+    stretch = rows.stretched(batch.f, numbers)
+
+    def gradient(upstream: Tensor) -> Tensor:
+        return stretch(rows.slopes(slopes, upstream, scale))
+
+    gradient.repeats = rows.repeats  # type: ignore[attr-defined]
+    return value, gradient
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    x, f, costs = batch.x, batch.f, (tp, fp, fn)
-    span = _span(batch, f) if isinstance(f, Linear) else (0.0, 0.0)
-    if span is None:
+    return _overlap(batch, axis, None, tp, fp, fn)
+
+
+def overlap_ratio(
+    batch: Batch, axis: Axis, smooth: float, tp: float, fp: float, fn: float
+) -> Found | None:
+    """The first of those two over the second plus `smooth`, 0 where that is 0."""
+    return _overlap(batch, axis, smooth, tp, fp, fn)
+
+
+def _overlap(
+    batch: Batch, axis: Axis, smooth: float | None, tp: float, fp: float, fn: float
+) -> Found | None:
+    numbers = numbers_of(batch, tp=tp, fp=fp, fn=fn)
+    if numbers is None:
         return None
     if LIBRARY is None:
         return _warn()
-    rows = Rows(x, batch.y, batch.w, axis)
+    rows = Rows(batch.input, batch.target, batch.weight, axis)
     density = rows.empty() if is_differentiated(batch) else None
-    sums = rows.overlap(density, ORDER.index(type(f)), costs, *span)
-    if sums is None or density is None:
-        return None if sums is None else (sums, None)
-    if not isinstance(f, Linear):
-        rows.x = rows.y  # a copy, if x does not lie in rows, and no longer needed
+    into_sums = None if smooth is None else rows.empty_sums(2, torch.float64)
+    value = rows.sums(OVERLAP, batch.f, numbers, None, density, smooth=smooth, into_sums=into_sums)
+    if value is None or density is None:
+        return None if value is None else (value, None)
+    stretch = rows.stretched(batch.f, numbers)
 
     def gradient(upstream: Tensor) -> Tensor:
-        rows.overlap_gradient(upstream, density, costs)
-        if isinstance(f, Linear):
-            _call("segact_through_extremes", x.numel(), rows.x, *span, density)
-        return density
+        return stretch(rows.overlap_slopes(density, upstream, numbers, into_sums))
 
-    return sums, gradient
+    gradient.repeats = rows.repeats  # type: ignore[attr-defined]
+    return value, gradient
 
 
 @functools.cache
@@ -163,28 +229,9 @@ def _warn() -> None:
     )
 
 
-def multiply_(slopes: Tensor, factor: Tensor) -> Tensor:
-    """slopes * factor, in place where no factor is infinite."""
-    if factor.isfinite().all():
-        return slopes.mul_(factor)
-    return _weigh(factor.expand(slopes.shape), slopes)
-
-
 def spread(reduced: Tensor, shape: Sequence[int], axis: Sequence[int]) -> Tensor:
     """What was summed over `axis`, in a shape that broadcasts to the one that it was summed of."""
     return reduced.reshape([1 if a in axis else size for a, size in enumerate(shape)])
-
-
-def _span(batch: Batch, f: Linear) -> tuple[float, float] | None:
-    """The extremes of x, if they are those of the whole input and their distance is normal."""
-    low, high = (t.item() for t in torch.aminmax(batch.x.detach()))
-    good = f.axis is None and batch.w is None and TINY < high - low < LARGEST
-    return (low, high) if good else None
-
-
-def _empty(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A tensor of this dtype and on the CPU, under any defaults of PyTorch."""
-    return torch.empty(sizes, dtype=dtype, device="cpu")
 
 
 def is_differentiated(batch: Batch) -> bool:
@@ -192,69 +239,211 @@ def is_differentiated(batch: Batch) -> bool:
     return batch.input.requires_grad and torch.is_grad_enabled()
 
 
+def numbers_of(batch: Batch, **options: float) -> Numbers | None:
+    """The activation's numbers and the options of a loss, as the loops take them.
+
+    For linear the extremes of x, if they are those of the whole input and not too close.
+    """
+    f = batch.f
+    assert isinstance(f, Activation)
+    if not isinstance(f, Linear):
+        return _numbers(f.epsilon, **options)
+    if f.axis is not None or batch.weight is not None:
+        return None
+    low, high = (t.item() for t in torch.aminmax(batch.input.detach()))
+    limits = torch.finfo(batch.dtype)
+    return (
+        _numbers(f.epsilon, low, high, **options) if limits.tiny < high - low < limits.max else None
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(
+    epsilon: float,
+    low: float = 0.0,
+    high: float = 0.0,
+    *,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+    tp: float = 0.0,
+    fp: float = 0.0,
+    fn: float = 0.0,
+    on: float = 1.0,
+    off: float = 1.0,
+) -> Numbers:
+    kept = (1 - label_smoothing, label_smoothing / 2)
+    all = (epsilon, low, high, *kept, gamma, tp, fp, fn, on, off)
+    return (ctypes.c_double * len(all))(*all)
+
+
 class Rows:
-    """x, y and w as rows, each summed over `axis` and in the order of its memory."""
+    """x, y and w as rows, each summed over `axis`, or all one, in the order of x in memory."""
 
     def __init__(self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> None:
-        kept = [a for a in range(x.ndim) if a not in axis]
-        self.shape, self.kept = x.shape, [x.shape[a] for a in kept]
-        self.order = [*kept, *sorted(axis, key=x.stride().__getitem__, reverse=True)]
-        self.straight = self.order == list(range(x.ndim))
+        self.shape, self.size, self.type_of_gradient = x.shape, x.numel(), x.dtype
+        self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.repeats = self.dtype == torch.float64
+        all = list(range(x.ndim))
+        kept = [a for a in all if a not in axis] if axis else []
+        self.kept = [x.shape[a] for a in kept]
+        self.order, self.straight = all, not kept and x.is_contiguous()
+        if not self.straight:
+            summed = sorted(axis or all, key=x.stride().__getitem__, reverse=True)
+            self.order = kept + summed
+            self.straight = self.order == all
         self.count = math.prod(self.kept)
-        self.length = x.numel() // self.count
-        self.blocks = -(-self.length // BLOCK)
+        self.length = self.size // self.count
         self.x, self.y = self.of(x), self.of(y)
-        self.w = None if w is None else self.of(w)
+        self.w = self.expanded(w)
+
+    def forget(self, *names: str) -> None:
+        """Let go of what may be a copy, and the backward pass has no need of."""
+        for name in names:
+            delattr(self, name)
 
     def of(self, x: Tensor) -> Tensor:
         """A tensor of the shape of x, laid out in rows: x itself, if it is."""
+        if x.dtype not in TYPES:
+            x = x.to(self.dtype)
         if self.straight and x.is_contiguous() and not x.is_neg():
             return x
         return x.detach().resolve_neg().permute(self.order).contiguous()
 
+    def expanded(self, x: Tensor | None) -> tuple[Tensor | None, int, int]:
+        """The numbers of a tensor of the shape of x, i being number (i / inner) % count of them.
+
+        The dimensions along which it was expanded are not copied, if they are the first and last.
+        """
+        if x is None:
+            return None, 1, 1
+        strides, own = x.stride(), [a for a in self.order if self.shape[a] != 1]
+        while own and strides[own[0]] == 0:
+            own = own[1:]
+        inner = 1
+        while own and strides[own[-1]] == 0:
+            inner *= self.shape[own.pop()]
+        if len(own) == x.ndim or any(strides[a] == 0 for a in own):
+            return self.of(x), 1, self.size
+        numbers = x.detach()[tuple(slice(None) if a in own else 0 for a in range(x.ndim))]
+        numbers = numbers.permute([sorted(own).index(a) for a in own])
+        numbers = numbers if numbers.dtype in TYPES else numbers.to(self.dtype)
+        return numbers.resolve_neg().contiguous(), inner, numbers.numel()
+
     def empty(self) -> Tensor:
-        """A tensor in the shape of x, laid out in rows."""
+        """A tensor in the shape of x, laid out in rows, in the precision of the loops."""
         if self.straight:
-            return _empty(self.shape, torch.float32)
-        return torch.empty_permuted(self.shape, self.order, dtype=torch.float32, device="cpu")
+            return torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        return torch.empty_permuted(self.shape, self.order, dtype=self.dtype, device="cpu")
 
-    def cross_entropy(
-        self, slopes: Tensor | None, elementwise: bool, *options: int | float
-    ) -> Tensor | None:
-        """The sum of each row in float64, or every loss, and into `slopes` its gradient."""
-        sums = _empty([self.count, self.blocks], torch.float64)
-        losses = self.empty() if elementwise else None
-        if not self.run("segact_cross_entropy", *options, sums, losses, slopes):
-            return None
-        return sums.sum(1).reshape(self.kept) if losses is None else losses
+    def empty_sums(self, number: int, dtype: torch.dtype) -> Tensor:
+        """Of each row a number, or several, stacked."""
+        sizes = self.kept if number == 1 else [number, *self.kept]
+        return torch.empty(sizes, dtype=dtype, device="cpu")
 
-    def overlap(
+    def sums(
         self,
-        density: Tensor | None,
-        activation: int,
-        costs: tuple[float, float, float],
-        low: float = 0.0,
-        high: float = 0.0,
+        loop: int,
+        f: Activation | Convention,
+        numbers: Numbers,
+        losses: Tensor | None,
+        slopes: Tensor | None,
+        *,
+        factor: Tensor | None = None,
+        scale: float | Tensor = 1.0,
+        smooth: float | None = None,
+        into_sums: Tensor | None = None,
+        wide: bool = False,
     ) -> Tensor | None:
-        """The two sums of each row, stacked, and into `density` what its name says."""
-        parts = _empty([2, self.count, self.blocks], torch.float64)
-        if not self.run("segact_overlap", activation, *costs, low, high, parts, density):
-            return None
-        return parts.sum(2).float().reshape(2, *self.kept)
+        """The sum of each row, in float64 if `wide`; losses and slopes go where there is room.
 
-    def overlap_gradient(
-        self, upstream: Tensor, density: Tensor, costs: tuple[float, float, float]
-    ) -> None:
-        """Makes the gradient of `density`, in place; upstream (2, ...) is that of the sums."""
-        self.run("segact_overlap_gradient", *costs, upstream.contiguous(), density)
+        The sums of overlap are two, stacked, and its slopes densities; with `smooth` there is their
+        ratio, and its slopes go `into_sums`.
+        """
+        number = 2 if loop == OVERLAP and smooth is None else 1
+        values = self.empty_sums(number, torch.float64 if wide else self.dtype)
+        scales = scale.contiguous() if isinstance(scale, Tensor) else None
+        factors = self.expanded(factor)  # named here, as it has to live as long as the call
+        done = self.call(
+            "sums",
+            *(loop, _index(f), numbers, self.count, self.length, *_full(self.x), *_full(self.y)),
+            *(*_expanded(*self.w), *_expanded(*factors)),
+            *(values.data_ptr(), wide, _at(scales), 1.0 if scales is not None else scale),
+            *(smooth or 0.0, _at(into_sums), _at(losses), _at(slopes)),
+        )
+        return values if done else None
 
-    def run(self, name: str, *arguments: Any) -> bool:
-        """Call a compiled loop on the rows."""
-        shape = (torch.get_num_threads(), self.count, self.length)
-        return _call(name, *shape, self.x, self.y, self.w, *arguments)
+    def stretched(self, f: Activation | Convention, numbers: Numbers) -> Gradient:
+        """What adds to a gradient what flows through the extremes of x, if F is linear."""
+        if not isinstance(f, Linear):
+            self.forget("x")
+            return lambda gradient: gradient
+
+        self.type_of_gradient = self.dtype  # as long as it is not whole
+
+        def through(gradient: Tensor) -> Tensor:
+            where = (numbers[1], numbers[2], gradient.data_ptr())
+            self.call("through_extremes", self.size, *_full(self.x), *where)
+            return gradient
+
+        return through
+
+    def slopes(self, slopes: Tensor, upstream: Tensor, scale: float | Tensor) -> Tensor:
+        """The gradient of sums times `scale`, or of losses, from their slopes."""
+        each = len(upstream.shape) == len(self.shape)
+        if isinstance(scale, Tensor):
+            upstream, scale = upstream * scale, 1.0
+        if upstream.dtype != self.dtype:
+            upstream = upstream.to(self.dtype)
+        upstream = self.of(upstream) if each else upstream.contiguous()
+        gradient = self.gradient(slopes)
+        rows = (self.count, self.length, slopes.data_ptr(), upstream.data_ptr())
+        self.call("slopes", *rows, each, scale, *_full(gradient))
+        return gradient
+
+    def overlap_slopes(
+        self, density: Tensor, upstream: Tensor, numbers: Numbers, into_sums: Tensor | None = None
+    ) -> Tensor:
+        """The gradient of the two sums, or of their ratio with its slopes, from the density."""
+        upstream = upstream.to(self.dtype).contiguous()
+        gradient = self.gradient(density)
+        rows = (numbers, self.count, self.length, *_full(self.y), *_expanded(*self.w))
+        addresses = (density.data_ptr(), upstream.data_ptr(), _at(into_sums))
+        self.call("overlap_slopes", *rows, *addresses, *_full(gradient))
+        return gradient
+
+    def gradient(self, slopes: Tensor) -> Tensor:
+        """Where the gradient goes: in place of the slopes, if it has their dtype.
+
+        In float64, where `gradcheck` wants the same bits again, the slopes stay.
+        """
+        if self.type_of_gradient == slopes.dtype and not self.repeats:
+            return slopes
+        return torch.empty_like(slopes, dtype=self.type_of_gradient)
+
+    def call(self, name: str, *arguments: Any) -> bool:
+        """Call a compiled loop in the precision of these rows."""
+        return bool(_function(name, self.dtype)(*arguments))
 
 
-def _call(name: str, *arguments: Any) -> bool:
-    """Call a compiled loop, which takes tensors by their address."""
-    plain = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
-    return bool(getattr(LIBRARY, name)(*plain))
+@functools.cache
+def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
+    function: Callable[..., int] = getattr(LIBRARY, f"segact_{name}_{str(dtype)[6:]}")
+    return function
+
+
+def _index(f: Activation | Convention) -> int:
+    """Which loops are those of an activation."""
+    squeezed = SQUEEZED.get(type(f)) if isinstance(f, Activation) and f.epsilon else None
+    return ORDER.index(type(f)) if squeezed is None else squeezed
+
+
+def _at(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _full(x: Tensor) -> tuple[int, int]:
+    return x.data_ptr(), TYPES[x.dtype]
+
+
+def _expanded(x: Tensor | None, inner: int, count: int) -> tuple[int | None, int, int, int]:
+    return (None, 0, 1, 1) if x is None else (x.data_ptr(), TYPES[x.dtype], inner, count)

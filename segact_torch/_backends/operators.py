@@ -16,8 +16,15 @@ from segact_torch import _sums
 from segact_torch._backends import cpu
 from segact_torch._batch import Axis, Batch, in_range
 from segact_torch._derivatives import _weigh
+from segact_torch.activations import Activation
 
 Found = tuple[Tensor, None]
+
+
+def _serves(batch: Batch) -> bool:
+    f = batch.f
+    exact = isinstance(f, Activation) and type(f) in cpu.SMOOTH and f.epsilon == 0
+    return exact and batch.dtype == torch.float32
 
 
 def cross_entropy(
@@ -28,7 +35,7 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if isinstance(pos_weight, Tensor) or type(batch.f) not in cpu.SMOOTH:
+    if isinstance(pos_weight, Tensor) or not _serves(batch):
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), pos_weight, label_smoothing)
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
@@ -38,7 +45,7 @@ def cross_entropy(
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    if type(batch.f) not in cpu.SMOOTH:
+    if not _serves(batch):
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), float(tp), float(fp), float(fn))
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
@@ -64,12 +71,13 @@ def cross_entropy_operator(
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
     """Sums in float64, or each loss if there is no axis, and the gradient of their sum."""
-    rows = cpu.Rows(x, y, w, tuple(axis) or tuple(range(x.ndim)))
-    slopes = rows.empty()
-    value = rows.cross_entropy(slopes, not axis, activation, pos_weight, label_smoothing)
+    f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
+    slopes, losses = rows.empty(), None if axis else rows.empty()
+    numbers = cpu._numbers(0.0, on=pos_weight, label_smoothing=label_smoothing)
+    value = rows.sums(cpu.CROSS_ENTROPY, f, numbers, losses, slopes, wide=True)
     if value is not None:
-        return value.contiguous(), slopes.contiguous()
-    f, y = cpu.SMOOTH[activation](), in_range(y) if guarded else y
+        return (value if losses is None else losses.contiguous()), slopes.contiguous()
+    y = in_range(y) if guarded else y
     each = _sums.cross_entropy(
         Batch(x, y, w, None, f, validate=False), (), False, pos_weight, label_smoothing
     )
@@ -95,7 +103,7 @@ def _cross_entropy_gradient(
     x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]
 ) -> Tensor:
     factor = cpu.spread(upstream.float(), x.shape, axis) if axis else upstream
-    return cpu.multiply_(slopes.clone(), factor)
+    return _weigh(factor.expand(slopes.shape), slopes)
 
 
 @_cross_entropy_gradient.register_fake
@@ -134,12 +142,13 @@ def overlap_operator(
     fn: float,
 ) -> tuple[Tensor, Tensor]:
     """The two sums over `axis`, stacked, and the density of every element."""
-    rows = cpu.Rows(x, y, w, tuple(axis))
+    f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
     density = rows.empty()
-    value = rows.overlap(density, activation, (tp, fp, fn))
+    numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
+    value = rows.sums(cpu.OVERLAP, f, numbers, None, density)
     if value is not None:
-        return value.contiguous(), density.contiguous()
-    f, y = cpu.SMOOTH[activation](), in_range(y) if guarded else y
+        return value, density.contiguous()
+    y = in_range(y) if guarded else y
     batch = Batch(x, y, w, None, f, validate=False)
     sums = _sums.overlap(batch, tuple(axis), tp=tp, fp=fp, fn=fn)
     return torch.stack(sums), f.pdf(x).contiguous()
@@ -170,8 +179,8 @@ def _overlap_gradient(
 ) -> Tensor:
     rows = cpu.Rows(x, y, w, tuple(axis))
     gradient = rows.empty().copy_(density)
-    rows.overlap_gradient(upstream, gradient, (tp, fp, fn))
-    return gradient.contiguous()
+    numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
+    return rows.overlap_slopes(gradient, upstream, numbers).contiguous()
 
 
 @_overlap_gradient.register_fake

@@ -1,8 +1,12 @@
 """An error planted in a copy of an implementation turns the exit code to 1, and is named."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
+import zlib
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -128,6 +132,73 @@ def test_error_is_found_and_named(
     assert {m["activation"] for m in found} == {activation}
     assert named <= {(m["dtype"], m["quantity"]) for m in found}
     assert f"torch against reference: {activation} " in result.stdout
+
+
+# in a file of the loops: what is put for what, and what must be named: dtypes, the activation if it
+# is one alone, the quantity and the part
+BOTH = ("float32", "float64")
+PLANTED_IN_LOOPS = {
+    "squared error, slope": (
+        *("elements.h", "2 * off * (error * f.density)", "R(2.00002) * off * (error * f.density)"),
+        *(BOTH, "", "squared_error,y=1", "grad_x"),
+    ),
+    "focal, value": (
+        *("elements.h", "{factor * entropy,", "{R(1.00001) * factor * entropy,"),
+        *(BOTH, "", "binary_focal_cross_entropy,y=0", "value"),
+    ),
+    "hard cross entropy, slope": (
+        *("elements.h", "-(sign * weight) * u.hazard", "R(-1.00001) * (sign * weight) * u.hazard"),
+        *(BOTH, "softsign", "binary_cross_entropy,y=1", "grad_x"),
+    ),
+    "cross entropy of two logarithms": (
+        *("elements.h", "{a * f.on.loss + b", "{R(1.00001) * a * f.on.loss + b"),
+        *(BOTH, "hardtanh", "binary_cross_entropy,y=1", "value"),
+    ),
+    "squeeze": (
+        *("activations.h", "s.epsilon + s.scale * tail", "s.epsilon * R(1.01) + s.scale * tail"),
+        *(BOTH, "inverse_square_root", "binary_cross_entropy,y=1", "value"),
+    ),
+    "a constant of one type": (
+        *("float64.c", "NEXT(-0.3333333333333333)", "NEXT(-0.3333333333)"),
+        *(("float64",), "arctan", "binary_cross_entropy,y=0", "value"),
+    ),
+    "half the digits": (
+        *("float64.c", "#define HALF_MANTISSA 0x7ffffffu", "#define HALF_MANTISSA 0xfffu"),
+        *(("float64",), "normal_cdf", "binary_cross_entropy,y=1", "grad_x"),
+    ),
+}
+
+
+def compile_loops(package: Path) -> None:
+    folder = package / "_backends" / "loops"
+    source = zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.glob("*.[ch]"))))
+    command = ["cc", "-O0", "-shared", "-fPIC", "-fvisibility=hidden", f"-DSEGACT_SOURCE={source}u"]
+    files = [*map(str, folder.glob("*.c")), "-lm", "-o", str(folder.parent / "_cpu.so")]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.skipif(not shutil.which("cc") or sys.platform == "win32", reason="no C compiler")
+@pytest.mark.skipif(os.environ.get("SEGACT_KERNELS") == "0", reason="they are switched off")
+def test_errors_of_the_loops_are_found_and_named(
+    segact_parity: Run, copy_of_package: Copy, tmp_path: Path
+) -> None:
+    package = copy_of_package("segact_torch")
+    for file, right, wrong, *_ in PLANTED_IN_LOOPS.values():
+        path = package / "_backends" / "loops" / file
+        assert path.read_text().count(right) == 1, right
+        path.write_text(path.read_text().replace(right, wrong))
+    compile_loops(package)
+    result = segact_parity(
+        *("run", "--implementation", "torch", "--no-dense", "--json", "all.json"),
+        ahead=package.parent,
+    )
+    keys = ("dtype", "activation", "quantity", "part")
+    found = {tuple(m[k] for k in keys) for m in failed(result, tmp_path / "all.json")}
+    for plant, (*_, dtypes, activation, quantity, part) in PLANTED_IN_LOOPS.items():
+        for dtype in dtypes:
+            named = [one for one in found if one[0] == dtype and one[2:] == (quantity, part)]
+            assert [one for one in named if activation in ("", one[1])], (plant, dtype)
 
 
 # what is appended to the losses of segact_torch, and the option that must be named, and no other

@@ -40,7 +40,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
-        **dict.fromkeys(["_check_tensor", "_shapes_differ"], TENSORS),
+        **dict.fromkeys(["_check_tensor", "_shapes_differ", "_plain"], TENSORS),
         "check_reduction": REDUCTION,
     },
     "_special.py": dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide"], EXACT),
@@ -50,6 +50,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "_derivatives.py": {
         **dict.fromkeys(["_scale", "_push_product", "_pull_product"], MODES),
         **dict.fromkeys(["_differentiable", "_save", "_apply"], MODES),
+        "_eager_before_2_5": MODES,
         **dict.fromkeys(["_with_forward_mode", "_is_recorded", "_is_exporting"], MODES),
     },
     "activations.py": {

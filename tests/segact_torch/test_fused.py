@@ -1,8 +1,9 @@
 """The compiled loops against the formulas, which they must equal in all but speed and memory."""
 
+import contextlib
 import gc
-import importlib.machinery
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,11 +88,21 @@ def batch(hard=True, shape=(3, 2, 40, 33)):
     return x, (y < 1 / 3).float() if hard else y
 
 
+@contextlib.contextmanager
+def by_the_formulas():
+    """Without loops and kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_backends, "KERNELS", "0")
+        patch.setattr(_backends.compact, "serves", lambda batch: False)
+        yield
+
+
 def assert_equals_float64(loss, x, y, activation, **more):
-    """Float64 has no loops: its formulas are the reference, and the bounds are the design's."""
+    """The formulas in float64 are the reference, and the bounds are the design's."""
     value, gradient = value_and_gradient(loss, x, y, activation, **more)
     wide = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in more.items()}
-    exact, slope = value_and_gradient(loss, x.double(), y.double(), activation, **wide)
+    with by_the_formulas():
+        exact, slope = value_and_gradient(loss, x.double(), y.double(), activation, **wide)
     tiny, largest = torch.finfo(torch.float32).tiny, float(slope.abs().max())
     torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=tiny)
     torch.testing.assert_close(gradient.double(), slope, rtol=0, atol=1e-5 * largest)
@@ -254,13 +265,12 @@ def test_any_raw_output(loss, smooth, raw, monkeypatch):
 def test_what_the_loops_do_not_serve(loss):
     x, y = batch(shape=(2, 2, 3, 5))
     x.requires_grad_()
-    squeezed = segact_torch.get_activation("arctan", epsilon=1e-7)
+    gumbel = segact_torch.register_activation("gumbel", lambda x: torch.exp(-torch.exp(-x)))
     per_image = segact_torch.get_activation("linear", axis=(1, 2, 3))
-    for activation in (squeezed, per_image):
+    exact = segact_torch.get_activation("hardtanh", epsilon=0)  # with infinite losses
+    for activation in (gumbel, per_image, exact):
         assert not is_fused(loss(x, y, activation))
-    assert not is_fused(segact_torch.binary_cross_entropy(x, y, "hardtanh"))
     assert not is_fused(loss(x, y.clone().requires_grad_(), "arctan"))
-    assert not is_fused(loss(x.double(), y.double(), "arctan"))
 
 
 @pytest.mark.parametrize("y", [-0.5, 1.5, np.nan])
@@ -449,11 +459,43 @@ def test_smallest_areas_and_equal_elements():
 
 
 def test_a_library_that_does_not_load_is_done_without(tmp_path):
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        (tmp_path / f"_cpu{suffix}").write_bytes(b"\x7fELF")
+    (tmp_path / "_cpu.so").write_bytes(b"\x7fELF")
     library, why = cpu._load(tmp_path)
     assert library is None
     assert "does not load" in why
+
+
+@needs_loops
+@pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF library")
+def test_the_library_needs_neither_python_nor_openmp():
+    """So that one file serves every Python, beside whatever threads torch has."""
+    assert Path(cpu.LIBRARY._name).name == "_cpu.so"
+    told = subprocess.run(["readelf", "-d", cpu.LIBRARY._name], capture_output=True, text=True)
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", told.stdout)
+    assert {name.split(".so")[0] for name in needed} <= {"libc", "libm"}
+    names = subprocess.run(["nm", "-D", cpu.LIBRARY._name], capture_output=True, text=True).stdout
+    assert re.findall(r"\bU _?(?:Py|omp_|GOMP_)\w*", names) == []
+
+
+@needs_loops
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10), reason="since torch 2.10"
+)
+def test_the_threads_are_those_of_torch():
+    assert cpu._threads_of_torch() is not None
+
+
+@needs_loops
+def test_without_torchs_threads_there_is_one(monkeypatch, loss):
+    """As before torch 2.10: the same bits."""
+    x, y = batch(shape=(1, 1, 40_000, 1))
+    expected = value_and_gradient(loss, x, y, "arctan")
+    cpu.LIBRARY.segact_parallel(None)
+    try:
+        found = value_and_gradient(loss, x, y, "arctan")
+    finally:
+        cpu.LIBRARY.segact_parallel(cpu._threads_of_torch())
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @needs_loops
@@ -461,7 +503,8 @@ def test_loops_of_another_source_are_not_used(tmp_path):
     """As in a clone after `git pull`, until it is installed again."""
     (tmp_path / "_cpu.so").write_bytes(Path(cpu.LIBRARY._name).read_bytes())
     assert cpu._load(tmp_path)[0] is not None
-    (tmp_path / "cpu.c").write_text("/* another */")
+    (tmp_path / "loops").mkdir()
+    (tmp_path / "loops" / "float32.c").write_text("/* another */")
     library, why = cpu._load(tmp_path)
     assert library is None
     assert "was compiled before" in why
@@ -497,24 +540,23 @@ def test_missing_loops_are_warned_of_once(no_loops, loss, smooth):
 
 
 @pytest.mark.parametrize("activation", ["hardtanh", "linear"])
-def test_missing_loops_of_the_piecewise_linear_activations(no_loops, activation):
+@pytest.mark.parametrize(
+    "name", ["BinaryFocalCrossEntropyLoss", "MeanSquaredErrorLoss", "DiceLoss"]
+)
+def test_missing_loops_are_warned_of_at_the_line_of_a_module(no_loops, activation, name):
     x, y = batch(shape=(2, 2, 3, 5))
-    assert missed(lambda: segact_torch.binary_cross_entropy(x, y, activation)) == []
-    (warning,) = missed(lambda: segact_torch.DiceLoss(activation)(x, y))
+    (warning,) = missed(lambda: getattr(segact_torch, name)(activation)(x, y))
     assert warning.filename == __file__
 
 
 def test_nothing_is_warned_of_where_no_loop_would_have_served(no_loops, loss, smooth, monkeypatch):
     x, y = batch(shape=(2, 2, 3, 5))
-    squeezed = segact_torch.get_activation(smooth, epsilon=1e-7)
+    per_image = segact_torch.get_activation("linear", axis=(1, 2, 3))
     calls = [
-        lambda: loss(x.double(), y, smooth),
-        lambda: loss(x, y, squeezed),
+        lambda: loss(x, y, per_image),
         lambda: loss(x, y.clone().requires_grad_(), smooth),
         lambda: torch.func.grad(lambda x: loss(x, y, smooth).sum())(x),
         lambda: loss(x.to("meta"), y.to("meta"), smooth),
-        lambda: segact_torch.mean_squared_error(x, y, smooth),
-        lambda: segact_torch.binary_focal_cross_entropy(x, y, smooth),
         lambda: segact_torch.lovasz(x, y.round(), smooth),
     ]
     for call in calls:

@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs, disable-error-code="import-not-found,import-untyped,no-untyped-call"
 """The kernels as functions of tensors: how these are laid out in rows, and what is launched.
 
-The formulas of activations.py and _sums.py stay the definition, and `cpu.c` has the same functions
+The formulas of activations.py and _sums.py stay the definition, and `loops/` has the same functions
 for a CPU. Unlike there nothing can be refused, since that would make the host wait: any raw output
 up to the largest float, and infinity, gives its value or the true infinity.
 

@@ -1,0 +1,132 @@
+/* The activations. A smooth one is symmetric, and given by its tail F(-t) and its density at
+   t = abs(x) >= 0. */
+
+#include "special.h"
+
+/* The squeeze eps + (1 - 2 eps) F(x), and for linear the least and the largest x. */
+struct setting {
+    real epsilon, scale, low, high;
+};
+
+/* F, -log F and pdf / F on one side: at x, or of 1 - F. */
+struct side {
+    real mass, loss, hazard;
+};
+struct point {
+    struct side on, off; /* of F(x) and of 1 - F(x) */
+    real density;
+};
+
+/* A side of which the mass is a if it is the far one, else 1 - a. */
+INLINE struct side side_of(int far, real a, real density) {
+    real f = far ? a : 1 - a;
+    real lost = far ? 0 : (1 - f) - a;
+    return (struct side){f, -logarithm(f, lost), density / f};
+}
+
+/* From the smaller one of the two masses, which is that of x if `below`. */
+INLINE struct point point_of(int below, real a, real density) {
+    return (struct point){side_of(below, a, density), side_of(!below, a, density), density};
+}
+
+/* The same from the tail before the squeeze. */
+INLINE struct point squeezed(real x, real tail, real density, struct setting s) {
+    return point_of(x < 0, s.epsilon + s.scale * tail, s.scale * density);
+}
+
+INLINE struct point sigmoid(real x, struct setting s) {
+    (void)s;
+    int below = x < 0;
+    real t = ABS(x), e = exponential(-t, 0), sum = 1 + e, near = 1 / sum, far = e * near;
+    real loss = logarithm(sum, e - (sum - 1)); /* -log F(t) */
+    struct side at_far = {far, loss + t, near}, at_near = {near, loss, far};
+    struct point p = {below ? at_far : at_near, below ? at_near : at_far, far * near};
+    return p;
+}
+
+INLINE struct point sigmoid_squeezed(real x, struct setting s) {
+    real e = exponential(-ABS(x), 0), near = 1 / (1 + e), far = e * near;
+    return squeezed(x, far, far * near, s);
+}
+
+/* exp(-t^2 / 2) = high (1 + low), from the exact square of the leading digits of t. */
+struct bell {
+    real lead, high, low;
+};
+
+INLINE struct bell bell(real t) {
+    real bounded = t > ZERO_FROM ? ZERO_FROM : t;
+    real lead = leading(bounded), rest = bounded - lead;
+    real r = -rest * (lead + R(0.5) * rest);
+    real low = r * (1 + r * (R(0.5) + r * (R(1) / 6 + r / 24)));
+    return (struct bell){lead, exponential(R(-0.5) * (lead * lead), 0), low};
+}
+
+static const real INV_SQRT_TWO_PI = R(0.398942280401432678);
+
+struct normal {
+    real n, mass, density; /* exp(t^2 / 2) F(-t) = (1/2 + n) / (t + 5/4) */
+};
+
+INLINE struct normal normal_of(real t) {
+    struct bell b = bell(t);
+    real n = scaled_tail_of(t / (t + 4) - R(0.5));
+    /* divided by lead + 5/4, which is exact, the quotient is off by the factor 1 - d */
+    real bounded = t > ZERO_FROM ? ZERO_FROM : t, d = (bounded - b.lead) / (bounded + R(1.25));
+    real low = b.low - d * (1 + b.low), half = R(0.5) + n;
+    real mass = b.high * ((R(0.5) + (n + half * low)) / (b.lead + R(1.25)));
+    real density =
+        b.high * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * b.low + INV_SQRT_TWO_PI_LOW));
+    return (struct normal){n, mass, density};
+}
+
+INLINE struct side normal_side(int far, real t, struct normal a) {
+    /* F, on the far side times exp(t^2 / 2) */
+    real f = far ? (R(0.5) + a.n) / (t + R(1.25)) : 1 - a.mass;
+    real lost = far ? 0 : (1 - f) - a.mass;
+    real loss = (far ? R(0.5) * t * t : 0) - logarithm(f, lost);
+    return (struct side){far ? a.mass : f, loss, (far ? INV_SQRT_TWO_PI : a.density) / f};
+}
+
+INLINE struct point normal(real x, struct setting s) {
+    (void)s;
+    int below = x < 0;
+    real t = ABS(x);
+    struct normal a = normal_of(t);
+    return (struct point){normal_side(below, t, a), normal_side(!below, t, a), a.density};
+}
+
+INLINE struct point normal_squeezed(real x, struct setting s) {
+    struct normal a = normal_of(ABS(x));
+    return squeezed(x, a.mass, a.density, s);
+}
+
+INLINE struct point arctan(real x, struct setting s) {
+    const real pi = R(3.14159265358979324), half_pi = R(1.57079632679489662);
+    real t = ABS(x), angle = arctangent(t > 1 ? 1 / t : t);
+    angle = t > 1 ? angle : half_pi - (angle - HALF_PI_LOW);
+    return squeezed(x, angle / pi, 1 / (pi * (1 + t * t)), s);
+}
+
+INLINE struct point softsign(real x, struct setting s) {
+    real t = ABS(x), a = R(0.5) / (1 + t);
+    return squeezed(x, a, a / (1 + t), s);
+}
+
+INLINE struct point inverse_square_root(real x, struct setting s) {
+    real t = ABS(x), square = 1 + t * t, h = SQRT(square);
+    return squeezed(x, R(0.5) / (square + t * h), R(0.5) / (square * h), s);
+}
+
+INLINE struct point hardtanh(real x, struct setting s) {
+    int below = x < R(0.5);
+    real a = below ? x : 1 - x; /* exact, where it is the smaller one */
+    return point_of(below, a > s.epsilon ? a : s.epsilon, a > s.epsilon ? R(1) : 0);
+}
+
+INLINE struct point linear(real x, struct setting s) {
+    real width = s.high - s.low, left = x - s.low, right = s.high - x;
+    int below = left < right;
+    return point_of(below, s.epsilon + s.scale * ((below ? left : right) / width),
+                    s.scale / width);
+}

@@ -1,0 +1,138 @@
+/* The losses of an element and their loops, over a run of at most RUN elements. */
+
+#include "activations.h"
+
+/* One library for every x86: the loader takes the widest version that the processor runs. */
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
+#define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define WIDEST
+#endif
+
+/* Elements whose sum is in `real`, before it is added in float64. The narrower the vectors, the more
+   of them one sum takes up: with eight lanes and 512, equal ones are off by 1.3e-6 in float32. */
+enum { RUN = 256 };
+/* What the length of a run is a multiple of, so that loops end with full vectors. */
+enum { LANES = 16 };
+
+/* Of all elements of a task, as Python gives them. */
+struct options {
+    struct setting setting;
+    real keep, shift;     /* label smoothing: y becomes y keep + shift */
+    real gamma;           /* of focal cross entropy */
+    real tp, fp, fn;      /* the costs of overlap */
+};
+
+struct sums {
+    real first, second;
+};
+
+/* A loss and its slope in x. */
+struct element {
+    real loss, slope;
+};
+
+/* on y (-log F(x)) + off (1 - y) (-log(1 - F(x))) */
+INLINE struct element cross_entropy(struct point f, real y, real on, real off, struct options o) {
+    real z = y * o.keep + o.shift, a = on * z, b = off * (1 - z);
+    return (struct element){a * f.on.loss + b * f.off.loss,
+                            b * f.off.hazard - a * f.on.hazard};
+}
+
+/* ((1 - y) F(x) - y (1 - F(x)))^2 */
+INLINE struct element squared_error(struct point f, real y, real on, real off, struct options o) {
+    (void)on, (void)o;
+    real error = (1 - y) * f.on.mass - y * f.off.mass;
+    return (struct element){off * (error * error), 2 * off * (error * f.density)};
+}
+
+/* (on y + off (1 - y)) e^gamma c with the error e = y (1 - F(x)) + (1 - y) F(x) and cross entropy c,
+   whose slope is e^gamma (c' + gamma c e' / e). */
+INLINE struct element focal(struct point f, real y, real on, real off, struct options o) {
+    real z = y * o.keep + o.shift, rest = 1 - z, weight = on * z + off * rest;
+    real error = z * f.off.mass + rest * f.on.mass;
+    real entropy = z * f.on.loss + rest * f.off.loss;
+    real slope = rest * f.off.hazard - z * f.on.hazard;
+    real moved = error < TINY ? 0 : (rest - z) * f.density / error;
+    real factor = weight * power(error, o.gamma);
+    return (struct element){factor * entropy, factor * (slope + o.gamma * (entropy * moved))};
+}
+
+/* n elements, a multiple of LANES: raw outputs, targets, and weights of the term of y and of 1 - y. */
+#define ARGUMENTS                                                                                  \
+    uint64_t n, const real *restrict x, const real *restrict y, const real *restrict on,           \
+        const real *restrict off, const struct options *options, real *restrict loss,              \
+        real *restrict slope
+#define EACH for (uint64_t i = 0; i < (n & ~(uint64_t)(LANES - 1)); i++)
+
+#define ELEMENTWISE(F, LOSS)                                                                       \
+    WIDEST static struct sums F##_##LOSS(ARGUMENTS) {                                              \
+        const struct options o = *options;                                                         \
+        real total = 0;                                                                            \
+        _Pragma("omp simd reduction(+ : total)") EACH {                                            \
+            struct element e = LOSS(F(x[i], o.setting), y[i], on[i], off[i], o);                   \
+            loss[i] = e.loss, slope[i] = e.slope;                                                  \
+            total += e.loss;                                                                       \
+        }                                                                                          \
+        return (struct sums){total, 0};                                                            \
+    }
+
+/* Cross entropy of targets that are 0 or 1, by one logarithm: F is symmetric. */
+#define HARD(F)                                                                                    \
+    WIDEST static struct sums F##_hard_cross_entropy(ARGUMENTS) {                                  \
+        const struct options o = *options;                                                         \
+        real total = 0;                                                                            \
+        _Pragma("omp simd reduction(+ : total)") EACH {                                            \
+            real sign = 2 * y[i] - 1, weight = y[i] > R(0.5) ? on[i] : off[i];                     \
+            struct side u = F(sign * x[i], o.setting).on;                                          \
+            real each = weight * u.loss;                                                           \
+            loss[i] = each, slope[i] = -(sign * weight) * u.hazard;                                \
+            total += each;                                                                         \
+        }                                                                                          \
+        return (struct sums){total, 0};                                                            \
+    }
+
+/* fp FP + fn FN, and TP, where TP, FP and FN are the sums of y F(x), (1 - y) F(x) and y (1 - F(x)),
+   with the weights `off`; and the density of every element in place of its slope. */
+#define OVERLAP(F)                                                                                 \
+    WIDEST static struct sums F##_overlap(ARGUMENTS) {                                             \
+        const struct options o = *options;                                                         \
+        real hits = 0, errors = 0;                                                                 \
+        (void)on, (void)loss;                                                                      \
+        _Pragma("omp simd reduction(+ : hits, errors)") EACH {                                     \
+            struct point f = F(x[i], o.setting);                                                   \
+            hits += off[i] * (y[i] * f.on.mass);                                                   \
+            errors += off[i] * (o.fp * ((1 - y[i]) * f.on.mass) + o.fn * (y[i] * f.off.mass));     \
+            slope[i] = f.density;                                                                  \
+        }                                                                                          \
+        return (struct sums){errors, hits};                                                        \
+    }
+
+#define SMOOTH(F) HARD(F) PIECEWISE(F)
+#define PIECEWISE(F)                                                                               \
+    ELEMENTWISE(F, cross_entropy) ELEMENTWISE(F, squared_error) ELEMENTWISE(F, focal) OVERLAP(F)
+SMOOTH(sigmoid)
+SMOOTH(normal)
+SMOOTH(arctan)
+SMOOTH(softsign)
+SMOOTH(inverse_square_root)
+PIECEWISE(hardtanh)
+PIECEWISE(linear)
+SMOOTH(sigmoid_squeezed)
+SMOOTH(normal_squeezed)
+
+/* The order is that of cpu.py. */
+typedef struct sums loop(ARGUMENTS);
+enum { CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, HARD_CROSS_ENTROPY, LOOPS };
+#define LOOPS_OF(F) F##_cross_entropy, F##_squared_error, F##_focal, F##_overlap
+static loop *const ALL[][LOOPS] = {
+    {LOOPS_OF(sigmoid), sigmoid_hard_cross_entropy},
+    {LOOPS_OF(normal), normal_hard_cross_entropy},
+    {LOOPS_OF(arctan), arctan_hard_cross_entropy},
+    {LOOPS_OF(softsign), softsign_hard_cross_entropy},
+    {LOOPS_OF(inverse_square_root), inverse_square_root_hard_cross_entropy},
+    {LOOPS_OF(hardtanh), hardtanh_cross_entropy},
+    {LOOPS_OF(linear), linear_cross_entropy},
+    {LOOPS_OF(sigmoid_squeezed), sigmoid_squeezed_hard_cross_entropy},
+    {LOOPS_OF(normal_squeezed), normal_squeezed_hard_cross_entropy},
+};

@@ -1,0 +1,14 @@
+/* Work that is shared among torch's threads. */
+
+#include <stdint.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* Elements from which on a second thread is worth its start. */
+enum { GRAIN = 16384 };
+
+/* Does the pieces [from, to) of a task. */
+typedef void work(int64_t from, int64_t to, void *task);
+
+/* Does `pieces` pieces of n elements each. Returns whether they were done. */
+int in_parallel(int64_t pieces, int64_t n, work *some, void *task);

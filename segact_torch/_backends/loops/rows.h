@@ -1,0 +1,484 @@
+/* What Python calls: sums over rows of n elements, and what remains for their gradient.
+
+Tensors come as they are, of any type in `enum type`, and are converted a run at a time. Every run has
+its sum, and they are added up in order: the same bits for any number of threads. */
+
+#include "elements.h"
+#include "parallel.h"
+
+#include <stdlib.h>
+
+/* How far a target may lie beyond [0, 1], as in _batch.py. */
+#define SLACK R(1e-6)
+
+/* ---- types; the order is that of cpu.py ---- */
+
+enum type { FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8, INT8, INT16, INT32, INT64 };
+static const int SIZE[] = {4, 8, 2, 2, 1, 1, 2, 4, 8};
+
+INLINE uint32_t bits_of_single(float x) {
+    uint32_t b;
+    memcpy(&b, &x, sizeof b);
+    return b;
+}
+
+INLINE float single_of_bits(uint32_t b) {
+    float x;
+    memcpy(&x, &b, sizeof x);
+    return x;
+}
+
+INLINE float from_half(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = (uint32_t)(h & 0x7fff) << 13;
+    uint32_t normal = magnitude + (112u << 23), special = magnitude | 0x7f800000u;
+    float small = (float)(int32_t)(h & 0x3ff) * 0x1p-24f;
+    uint32_t b = (h & 0x7c00) == 0 ? bits_of_single(small) : (h & 0x7c00) == 0x7c00 ? special : normal;
+    return single_of_bits(b | sign);
+}
+
+INLINE uint16_t to_half(float x) {
+    uint32_t b = bits_of_single(x), a = b & 0x7fffffffu, sign = b >> 16 & 0x8000u;
+    uint32_t normal = (a + 0xfffu + (a >> 13 & 1) - (112u << 23)) >> 13;
+    uint32_t small = bits_of_single(single_of_bits(a) + 0.5f) - 0x3f000000u;
+    uint32_t h = a < 113u << 23 ? small : a >= 0x477ff000u ? 0x7c00u : normal;
+    return (uint16_t)((a > 0x7f800000u ? 0x7e00u : h) | sign);
+}
+
+INLINE float from_bfloat16(uint16_t h) { return single_of_bits((uint32_t)h << 16); }
+
+INLINE uint16_t to_bfloat16(float x) {
+    uint32_t b = bits_of_single(x), rounded = (b + 0x7fffu + (b >> 16 & 1)) >> 16;
+    return (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
+
+#define READ(TYPE, VALUE)                                                                          \
+    {                                                                                              \
+        const TYPE *restrict from = data;                                                          \
+        for (int64_t i = 0; i < n; i++) into[i] = R(VALUE(from[i]));                               \
+        return;                                                                                    \
+    }
+
+/* n numbers of a type. */
+WIDEST static void convert(real *restrict into, const void *data, enum type type, int64_t n) {
+    switch (type) {
+    case FLOAT32: READ(float, )
+    case FLOAT64: READ(double, )
+    case FLOAT16: READ(uint16_t, from_half)
+    case BFLOAT16: READ(uint16_t, from_bfloat16)
+    case UINT8: READ(uint8_t, )
+    case INT8: READ(int8_t, )
+    case INT16: READ(int16_t, )
+    case INT32: READ(int32_t, )
+    case INT64: READ(int64_t, )
+    }
+}
+
+/* Back into the type of a gradient. */
+WIDEST static void store(void *data, enum type type, const real *restrict from, int64_t n) {
+    uint16_t *halves = data;
+    if (type == FLOAT16)
+        for (int64_t i = 0; i < n; i++) halves[i] = to_half((float)from[i]);
+    else if (type == BFLOAT16)
+        for (int64_t i = 0; i < n; i++) halves[i] = to_bfloat16((float)from[i]);
+    else if (data != from)
+        memcpy(data, from, (size_t)n * sizeof(real));
+}
+
+/* ---- tensors ---- */
+
+/* Element i of all is number (i / inner) % count of data: what is expanded, such as a weight of each
+   sample or channel, is not copied. NULL where there is none. */
+struct tensor {
+    const void *data;
+    int64_t type, inner, count;
+};
+
+static const enum type OWN = sizeof(real) == 4 ? FLOAT32 : FLOAT64;
+
+static const char *at(const struct tensor *t, int64_t i) {
+    return (const char *)t->data + i * SIZE[t->type];
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Elements [start, start + n) of a tensor. */
+static void fetch(real *into, const struct tensor *t, int64_t start, int64_t n) {
+    int64_t period = t->inner * t->count, own = least(n, period);
+    int64_t i = start / t->inner % t->count, left = t->inner - start % t->inner, filled = 0;
+    while (filled < own) {
+        int64_t m = least(own - filled, t->inner == 1 ? t->count - i : left);
+        if (t->inner == 1) {
+            convert(into + filled, at(t, i), (enum type)t->type, m);
+            i = 0;
+        } else {
+            real value;
+            convert(&value, at(t, i), (enum type)t->type, 1);
+            for (int64_t j = 0; j < m; j++) into[filled + j] = value;
+            left = t->inner, i = i + 1 == t->count ? 0 : i + 1;
+        }
+        filled += m;
+    }
+    for (; filled < n; filled += own) {
+        own = least(n - filled, filled);
+        memcpy(into + filled, into, (size_t)own * sizeof(real));
+    }
+}
+
+/* The same without a copy where that can be. */
+static const real *view(real *room, const struct tensor *t, int64_t start, int64_t n) {
+    if (t->type == OWN && t->inner == 1 && start + n <= t->count)
+        return (const real *)at(t, start);
+    fetch(room, t, start, n);
+    return room;
+}
+
+/* ---- runs ---- */
+
+struct task {
+    int64_t loop, activation, rows, n;
+    struct tensor x, y, w, factor;     /* the weight of an element, and that of the term of y */
+    struct options options;
+    real on[RUN], off[RUN];            /* the weights of the two terms beside those tensors */
+    double *sums;                      /* (2, runs) */
+    real *loss, *slope;                /* of every element, or NULL */
+    const real *upstream;              /* of the gradient alone */
+    const double *into_sums;
+    int64_t each, type;
+    double scale;
+    void *gradient;
+    int32_t refused;
+};
+
+static int64_t runs_of(int64_t n) { return (n + RUN - 1) / RUN; }
+
+/* Where run i starts, how long it is, and its row. */
+static int64_t locate(const struct task *t, int64_t i, int64_t *n, int64_t *row) {
+    int64_t of_row = runs_of(t->n), within = i % of_row * RUN;
+    *row = i / of_row;
+    *n = least(t->n - within, RUN);
+    return *row * t->n + within;
+}
+
+struct run {
+    const real *x, *y, *on, *off;
+    real rooms[4][RUN];
+};
+
+/* Where the weight is 0, harmless numbers. Returns whether weights are finite and >= 0. */
+WIDEST static int put_weights(struct run *b, const real *w, real by_on, real by_off, int64_t n) {
+    const real *x = b->x, *y = b->y;
+    real *of_x = b->rooms[0], *of_y = b->rooms[1], *on = b->rooms[2], *off = b->rooms[3], bad = 0;
+#pragma omp simd reduction(+ : bad)
+    for (int64_t i = 0; i < n; i++) {
+        real weight = w[i];
+        of_x[i] = weight == 0 ? 0 : x[i];
+        of_y[i] = weight == 0 ? 0 : y[i];
+        on[i] = weight * by_on, off[i] = weight * by_off;
+        bad += (weight >= 0) & (weight < INFINITY) ? 0 : 1;
+    }
+    b->x = of_x, b->y = of_y, b->on = on, b->off = off;
+    return bad == 0;
+}
+
+/* A factor of the term of y. */
+WIDEST static int put_factor(struct run *b, const real *factor, int64_t n) {
+    const real *from = b->on;
+    real *on = b->rooms[2], bad = 0;
+#pragma omp simd reduction(+ : bad)
+    for (int64_t i = 0; i < n; i++) {
+        real weight = from[i], by = factor[i];
+        on[i] = weight == 0 ? 0 : weight * by;
+        bad += (weight == 0) | ((by >= 0) & (by < INFINITY)) ? 0 : 1;
+    }
+    b->on = on;
+    return bad == 0;
+}
+
+/* A run that ends before its last lanes: with elements of weight 0. */
+static void pad(struct run *b, int64_t n) {
+    const real **of[] = {&b->x, &b->y, &b->on, &b->off};
+    for (int k = 0; k < 4; k++) {
+        if (*of[k] != b->rooms[k]) memcpy(b->rooms[k], *of[k], (size_t)n * sizeof(real));
+        for (int64_t i = n; i % LANES; i++) b->rooms[k][i] = 0;
+        *of[k] = b->rooms[k];
+    }
+}
+
+INLINE real in_range(real y) {
+    real above = y < 0 ? 0 : y;
+    return above > 1 ? 1 : above;
+}
+
+/* Moves targets into [0, 1]. Returns whether none had to be moved farther than SLACK. */
+WIDEST static int put_targets(struct run *b, int64_t n) {
+    const real *y = b->y;
+    real *into = b->rooms[1], bad = 0;
+#pragma omp simd reduction(+ : bad)
+    for (int64_t i = 0; i < n; i++) {
+        real inside = in_range(y[i]);
+        bad += ABS(y[i] - inside) <= SLACK ? 0 : 1;
+        into[i] = inside;
+    }
+    b->y = into;
+    return bad == 0;
+}
+
+/* Whether x is not FAR, all targets lie in [0, 1], or near, and are 0 or 1 (`hard`). */
+WIDEST static int inspect(struct run *b, int64_t n, int *hard) {
+    const real *x = b->x, *y = b->y;
+    real distance = 0, softness = 0; /* sums, so that NaN stays in them */
+#pragma omp simd reduction(+ : distance, softness)
+    for (int64_t i = 0; i < n; i++) {
+        distance += ABS(x[i]);
+        softness += ABS(y[i] - y[i] * y[i]);
+    }
+    *hard = softness == 0;
+    return (*hard || put_targets(b, n)) & (distance < FAR);
+}
+
+static int prepare(struct run *b, const struct task *t, int64_t start, int64_t n, int *hard) {
+    int good = 1;
+    real room[RUN];
+    b->x = view(b->rooms[0], &t->x, start, n), b->y = view(b->rooms[1], &t->y, start, n);
+    b->on = t->on, b->off = t->off;
+    if (t->w.data) good &= put_weights(b, view(room, &t->w, start, n), t->on[0], t->off[0], n);
+    if (t->factor.data) good &= put_factor(b, view(room, &t->factor, start, n), n);
+    good &= inspect(b, n, hard);
+    if (n % LANES) pad(b, n);
+    return good;
+}
+
+static void sums_of_runs(int64_t from, int64_t to, void *task) {
+    struct task *t = task;
+    int64_t runs = t->rows * runs_of(t->n);
+    int good = 1;
+    for (int64_t i = from; i < to; i++) {
+        struct run b;
+        real losses[RUN], slopes[RUN];
+        int64_t n, row, start = locate(t, i, &n, &row);
+        int hard, full = n % LANES == 0;
+        good &= prepare(&b, t, start, n, &hard);
+        hard = hard && t->loop == CROSS_ENTROPY && t->options.shift == 0;
+        int64_t loop = hard ? HARD_CROSS_ENTROPY : t->loop;
+        real *loss = t->loss && full ? t->loss + start : losses;
+        real *slope = t->slope && full ? t->slope + start : slopes;
+        struct sums s = ALL[t->activation][loop]((uint64_t)n + LANES - 1, b.x, b.y, b.on, b.off,
+                                                 &t->options, loss, slope);
+        if (t->loss && !full) memcpy(t->loss + start, losses, (size_t)n * sizeof(real));
+        if (t->slope && !full) memcpy(t->slope + start, slopes, (size_t)n * sizeof(real));
+        t->sums[i] = s.first, t->sums[runs + i] = s.second;
+    }
+    if (!good) __atomic_store_n(&t->refused, 1, __ATOMIC_RELAXED);
+}
+
+/* Where the sums of each row go, in float64 if `wide`; with `scales` of the rows, if any. */
+struct outcome {
+    void *values;
+    int64_t wide;
+    const double *scales;
+    double scale, smooth, *into_sums;
+};
+
+static void put(const struct outcome *o, int64_t i, double value) {
+    if (o->wide) ((double *)o->values)[i] = value;
+    else ((real *)o->values)[i] = R(value);
+}
+
+/* error / (whole + smooth), and its slopes in the two; all 0 where that is 0, as in _sums.py. */
+static void put_ratio(const struct outcome *o, int64_t rows, int64_t row, double error,
+                      double whole) {
+    double inverse = whole + o->smooth < TINY ? 0 : 1 / (whole + o->smooth);
+    put(o, row, error * inverse);
+    o->into_sums[row] = inverse, o->into_sums[rows + row] = -error * inverse * inverse;
+}
+
+static void add_up(const struct task *t, const struct outcome *o) {
+    int64_t of_row = runs_of(t->n), runs = t->rows * of_row;
+    for (int64_t row = 0; row < t->rows; row++) {
+        double first = 0, second = 0;
+        for (int64_t i = row * of_row; i < (row + 1) * of_row; i++)
+            first += t->sums[i], second += t->sums[runs + i];
+        double whole = t->options.tp * second + first;
+        if (t->loop != OVERLAP) put(o, row, first * (o->scales ? o->scales[row] : o->scale));
+        else if (o->into_sums) put_ratio(o, t->rows, row, first, whole);
+        else put(o, row, first), put(o, t->rows + row, whole);
+    }
+}
+
+static struct options options_of(const double *numbers) {
+    const double *s = numbers;
+    return (struct options){
+        {R(s[0]), R(1 - 2 * s[0]), R(s[1]), R(s[2])}, R(s[3]), R(s[4]), R(s[5]), R(s[6]),
+        R(s[7]),                                      R(s[8])};
+}
+
+#define EXPORTED(name) EXPORT int IN_TYPE(segact_##name)
+
+/* The sums of a loss over (rows, n) elements into `values`: (rows) of the losses times `scale`, or for
+   overlap (2, rows) of fp FP + fn FN and of tp TP + fp FP + fn FN, or (rows) of their ratio with its
+   slopes (2, rows) in `into_sums`. The losses go into `loss`, and their slopes, or the densities of
+   overlap, into `slope`; either may be NULL. `numbers` are those of `options_of`, and the weights of
+   the two terms. Returns 0 if it refuses the input. */
+EXPORTED(sums)(int64_t loop, int64_t activation, const double *numbers, int64_t rows, int64_t n,
+               const void *x, int64_t type_of_x, const void *y, int64_t type_of_y, const void *w,
+               int64_t type_of_w, int64_t inner_of_w, int64_t count_of_w, const void *factor,
+               int64_t type_of_factor, int64_t inner_of_factor, int64_t count_of_factor,
+               void *values, int64_t wide, const double *scales, double scale, double smooth,
+               double *into_sums, real *loss, real *slope) {
+    struct outcome outcome = {values, wide, scales, scale, smooth, into_sums};
+    int64_t runs = rows * runs_of(n);
+    double few[16];
+    struct task t = {.loop = loop, .activation = activation, .rows = rows, .n = n};
+    t.x = (struct tensor){x, type_of_x, 1, rows * n}, t.y = (struct tensor){y, type_of_y, 1, rows * n};
+    t.w = (struct tensor){w, type_of_w, inner_of_w, count_of_w};
+    t.factor = (struct tensor){factor, type_of_factor, inner_of_factor, count_of_factor};
+    t.options = options_of(numbers), t.loss = loss, t.slope = slope;
+    for (int64_t i = 0; i < RUN; i++) t.on[i] = R(numbers[9]), t.off[i] = R(numbers[10]);
+    t.sums = runs <= 8 ? few : malloc(2 * (size_t)runs * sizeof(double));
+    int done = t.sums && in_parallel(runs, least(n, RUN), sums_of_runs, &t) && !t.refused;
+    if (done) add_up(&t, &outcome);
+    if (t.sums != few) free(t.sums);
+    return done;
+}
+
+/* ---- gradients ---- */
+
+/* slope * factor, of one factor or of each; where either is 0, exactly 0, also of infinity */
+WIDEST static void times(real *into, const real *slope, const real *each, real factor, int64_t n) {
+    if (!each && factor - factor == 0) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) into[i] = slope[i] * factor;
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        real by = each ? each[i] * factor : factor;
+        into[i] = (slope[i] == 0) | (by == 0) ? 0 : slope[i] * by;
+    }
+}
+
+static void slopes_of_runs(int64_t from, int64_t to, void *task) {
+    const struct task *t = task;
+    for (int64_t i = from; i < to; i++) {
+        real room[RUN];
+        int64_t n, row, start = locate(t, i, &n, &row);
+        char *into = (char *)t->gradient + start * SIZE[t->type];
+        real *target = t->type == OWN ? (real *)into : room;
+        if (t->each) times(target, t->slope + start, t->upstream + start, R(1), n);
+        else times(target, t->slope + start, NULL, R(t->upstream[row] * t->scale), n);
+        store(into, (enum type)t->type, target, n);
+    }
+}
+
+/* The slopes of elements times what is upstream of the sum of their row, and `scale`, or of `each`;
+   into a gradient of a type, or in place. */
+EXPORTED(slopes)(int64_t rows, int64_t n, real *slope, const real *upstream, int64_t each,
+                 double scale, void *gradient, int64_t type) {
+    struct task t = {.rows = rows, .n = n, .slope = slope, .upstream = upstream, .each = each,
+                     .scale = scale, .gradient = gradient, .type = type};
+    return in_parallel(rows * runs_of(n), least(n, RUN), slopes_of_runs, &t);
+}
+
+/* density * w * (y on + (1 - y) off) */
+WIDEST static void times_areas(real *into, const real *density, const real *y, const real *w,
+                               real on, real off, int64_t n) {
+    if (!w && on - on == 0 && off - off == 0) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            real inside = in_range(y[i]);
+            into[i] = density[i] * ((1 - inside) * off + inside * on);
+        }
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) { /* an infinite slope of what weighs nothing is none */
+        real weight = w ? w[i] : 1, inside = in_range(weight == 0 ? 0 : y[i]);
+        real gradient = density[i] * (weight * ((1 - inside) * off + inside * on));
+        into[i] = (weight == 0) | (density[i] == 0) ? 0 : gradient;
+    }
+}
+
+static void overlap_of_runs(int64_t from, int64_t to, void *task) {
+    const struct task *t = task;
+    struct options o = t->options;
+    for (int64_t i = from; i < to; i++) {
+        real rooms[3][RUN];
+        int64_t n, row, start = locate(t, i, &n, &row);
+        double error, whole;
+        if (t->into_sums) {
+            error = t->upstream[row] * t->into_sums[row];
+            whole = t->upstream[row] * t->into_sums[t->rows + row];
+        } else error = t->upstream[row], whole = t->upstream[t->rows + row];
+        char *into = (char *)t->gradient + start * SIZE[t->type];
+        real *target = t->type == OWN ? (real *)into : rooms[0];
+        const real *y = view(rooms[1], &t->y, start, n);
+        const real *w = t->w.data ? view(rooms[2], &t->w, start, n) : NULL;
+        real on = R((o.tp - o.fn) * whole - o.fn * error), off = R(o.fp * (error + whole));
+        times_areas(target, t->slope + start, y, w, on, off, n);
+        store(into, (enum type)t->type, target, n);
+    }
+}
+
+/* The gradient of the sums of overlap, of the densities in `slope`; upstream is (2, rows) that of the
+   sums, or (rows) that of their ratio, whose slopes are in `into_sums`. */
+EXPORTED(overlap_slopes)(const double *numbers, int64_t rows, int64_t n, const void *y,
+                         int64_t type_of_y, const void *w, int64_t type_of_w, int64_t inner_of_w,
+                         int64_t count_of_w, real *slope, const real *upstream,
+                         const double *into_sums, void *gradient, int64_t type) {
+    struct task t = {.rows = rows, .n = n, .slope = slope, .upstream = upstream,
+                     .into_sums = into_sums, .gradient = gradient, .type = type, .options = options_of(numbers)};
+    t.y = (struct tensor){y, type_of_y, 1, rows * n};
+    t.w = (struct tensor){w, type_of_w, inner_of_w, count_of_w};
+    return in_parallel(rows * runs_of(n), least(n, RUN), overlap_of_runs, &t);
+}
+
+/* What flows through one extreme of `linear`: own is the gradient of the elements there, through
+   that of all others by way of it. */
+struct extreme {
+    double own, through, ties;
+};
+
+WIDEST static void gather(int64_t n, const real *x, struct setting s, const real *gradient,
+                          struct extreme *low, struct extreme *high) {
+    real own_low = 0, own_high = 0, through_low = 0, through_high = 0, width = s.high - s.low;
+    int32_t ties_low = 0, ties_high = 0;
+#pragma omp simd reduction(+ : own_low, own_high, through_low, through_high, ties_low, ties_high)
+    for (int64_t i = 0; i < n; i++) {
+        real g = gradient[i], raw = x[i];
+        own_low += raw == s.low ? g : 0;
+        own_high += raw == s.high ? g : 0;
+        through_low += raw == s.low ? 0 : g * ((s.high - raw) / width);
+        through_high += raw == s.high ? 0 : g * ((raw - s.low) / width);
+        ties_low += raw == s.low, ties_high += raw == s.high;
+    }
+    low->own += own_low, low->through += through_low, low->ties += ties_low;
+    high->own += own_high, high->through += through_high, high->ties += ties_high;
+}
+
+WIDEST static void share(int64_t n, const real *x, real at, struct extreme e, real *gradient) {
+    /* its own slope and its share of all slopes cancel: subtract the two first */
+    real own = R(e.own / e.ties), through = R(e.through / e.ties);
+    for (int64_t i = 0; i < n; i++)
+        gradient[i] = x[i] == at ? (gradient[i] - own) - through : gradient[i];
+}
+
+/* Adds to the gradient of `linear` in n elements what flows through its two extremes, in equal
+   shares for the elements that tie. */
+EXPORTED(through_extremes)(int64_t n, const void *x, int64_t type_of_x, double low, double high,
+                           real *gradient) {
+    struct tensor all = {x, type_of_x, 1, n};
+    struct setting s = {.low = R(low), .high = R(high)};
+    struct extreme at_low = {0}, at_high = {0};
+    real room[RUN];
+    for (int64_t i = 0; i < n; i += RUN) {
+        int64_t m = least(n - i, RUN);
+        gather(m, view(room, &all, i, m), s, gradient + i, &at_low, &at_high);
+    }
+    for (int64_t i = 0; i < n; i += RUN) {
+        int64_t m = least(n - i, RUN);
+        const real *raw = view(room, &all, i, m);
+        share(m, raw, s.low, at_low, gradient + i);
+        share(m, raw, s.high, at_high, gradient + i);
+    }
+    return 1;
+}
