@@ -1,9 +1,9 @@
 """The sums of the backends as operators, for compiled code.
 
 The compiler knows of an operator its shapes and its gradient. It refuses nothing, for there is no
-other way from within: what the loops refuse, an operator computes by the formula, from targets
-`in_range` if it is `guarded`. The operators of the gradients take x, which they may not need, so
-that the compiler sees who asks for second derivatives, and says that there are none.
+other way from within: what the loops refuse, an operator computes by `compact` or the formula, from
+targets `in_range` if it is `guarded`. The operators of the gradients take x, which they may not
+need, so that the compiler sees who asks for second derivatives, and says that there are none.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from segact_torch import _sums
-from segact_torch._backends import cpu
+from segact_torch._backends import compact, cpu
 from segact_torch._batch import Axis, Batch, in_range
 from segact_torch._derivatives import _weigh
 from segact_torch.activations import Activation
@@ -35,11 +35,40 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Found | None:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if isinstance(pos_weight, Tensor) or not _serves(batch):
+    if isinstance(pos_weight, Tensor):
         return None
-    options = (cpu.SMOOTH.index(type(batch.f)), pos_weight, label_smoothing)
+    options = (pos_weight, 1.0, 0.0, label_smoothing)
+    return _elements(batch, axis, scale, cpu.CROSS_ENTROPY, *options)
+
+
+def focal_cross_entropy(
+    batch: Batch,
+    axis: Axis,
+    scale: float | Tensor,
+    gamma: float,
+    alpha: float | None,
+    label_smoothing: float,
+) -> Found | None:
+    """Focal cross entropies, likewise."""
+    if not 1 <= gamma <= cpu.STEEPEST:
+        return None
+    on, off = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    return _elements(batch, axis, scale, cpu.FOCAL, on, off, gamma, label_smoothing)
+
+
+def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found | None:
+    """Squared errors, likewise."""
+    return _elements(batch, axis, scale, cpu.SQUARED_ERROR, 1.0, 1.0, 0.0, 0.0)
+
+
+def _elements(
+    batch: Batch, axis: Axis, scale: float | Tensor, loss: int, *options: float
+) -> Found | None:
+    if not _serves(batch):
+        return None
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
-    sums, _ = cross_entropy_operator(*of_batch, *options)
+    activation = cpu.SMOOTH.index(type(batch.f))
+    sums, _ = elements_operator(*of_batch, loss, activation, *map(float, options))
     return ((sums * scale).float() if axis else sums), None
 
 
@@ -54,59 +83,70 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
 
 
 @torch.library.custom_op(
-    "segact::cross_entropy",
+    "segact::elements",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, "
-    "float pos_weight, float label_smoothing) -> (Tensor, Tensor)",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int loss, int activation, "
+    "float on, float off, float gamma, float label_smoothing) -> (Tensor, Tensor)",
 )
-def cross_entropy_operator(
+def elements_operator(
     x: Tensor,
     y: Tensor,
     w: Tensor | None,
     axis: Sequence[int],
     guarded: bool,
+    loss: int,
     activation: int,
-    pos_weight: float,
+    on: float,
+    off: float,
+    gamma: float,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
-    """Sums in float64, or each loss if there is no axis, and the gradient of their sum."""
+    """Sums in float64, or each loss if there is no axis, and the gradient of their sum.
+
+    The terms of y have the weight `on`, those of 1 - y the weight `off`.
+    """
     f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
     slopes, losses = rows.empty(), None if axis else rows.empty()
-    numbers = cpu._numbers(0.0, on=pos_weight, label_smoothing=label_smoothing)
-    value = rows.sums(cpu.CROSS_ENTROPY, f, numbers, losses, slopes, wide=True)
+    numbers = cpu._numbers(0.0, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
+    value = rows.sums(loss, f, numbers, losses, slopes, wide=True)
     if value is not None:
         return (value if losses is None else losses.contiguous()), slopes.contiguous()
     y = in_range(y) if guarded else y
-    each = _sums.cross_entropy(
-        Batch(x, y, w, None, f, validate=False), (), False, pos_weight, label_smoothing
-    )
-    y = _sums.smooth_labels(y, label_smoothing)
-    on, off = (t if w is None else _weigh(w, t) for t in (pos_weight * y, 1 - y))
-    slopes = -(_weigh(on, f._logcdf_derivative(x)) + _weigh(off, f._logsf_derivative(x)))
+    batch = Batch(x.detach().requires_grad_(), y, w, None, f, validate=False)
+    with torch.enable_grad():
+        if loss == cpu.CROSS_ENTROPY:
+            found = compact.cross_entropy(batch, (), 1.0, on, label_smoothing)
+        elif loss == cpu.FOCAL:
+            alpha = None if off == 1 == on else on
+            found = compact.focal_cross_entropy(batch, (), 1.0, gamma, alpha, label_smoothing)
+        else:
+            found = compact.squared_error(batch, (), 1.0)
+    assert found is not None
+    each, gradient = found
+    assert gradient is not None
+    slopes = gradient(torch.ones_like(each))
     return each.double().sum(tuple(axis)) if axis else each.contiguous(), slopes.contiguous()
 
 
-@cross_entropy_operator.register_fake
+@elements_operator.register_fake
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
     sums = x.new_empty(_kept(x, axis), dtype=torch.float64) if axis else x.new_empty(x.shape)
     return sums, x.new_empty(x.shape)
 
 
 @torch.library.custom_op(
-    "segact::cross_entropy_gradient",
+    "segact::elements_gradient",
     mutates_args=(),
     device_types="cpu",
     schema="(Tensor x, Tensor slopes, Tensor upstream, int[] axis) -> Tensor",
 )
-def _cross_entropy_gradient(
-    x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]
-) -> Tensor:
+def _elements_gradient(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
     factor = cpu.spread(upstream.float(), x.shape, axis) if axis else upstream
     return _weigh(factor.expand(slopes.shape), slopes)
 
 
-@_cross_entropy_gradient.register_fake
+@_elements_gradient.register_fake
 def _(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
     return torch.empty_like(slopes)
 
@@ -116,11 +156,11 @@ def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
     ctx.save_for_backward(x, output[1])
 
 
-def _cross_entropy_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    return _cross_entropy_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 7
+def _elements_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
+    return _elements_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 10
 
 
-cross_entropy_operator.register_autograd(_cross_entropy_backward, setup_context=_save_slopes)
+elements_operator.register_autograd(_elements_backward, setup_context=_save_slopes)
 
 
 @torch.library.custom_op(

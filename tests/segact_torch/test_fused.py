@@ -37,6 +37,14 @@ LOSSES = {
     "dice_cross_entropy": {"per_sample": True, "pos_weight": 0.5},
 }
 
+# What has operators for compiled code.
+COMPILED = {
+    **LOSSES,
+    "mean_squared_error": {},
+    "binary_focal_cross_entropy": {},
+    "binary_focal_cross_entropy, options": {"gamma": 1.5, "alpha": 0.25, "label_smoothing": 0.1},
+}
+
 
 @pytest.fixture(params=LOSSES)
 def loss(request):
@@ -44,10 +52,10 @@ def loss(request):
 
 
 def make(name, activation=None):
-    function = getattr(segact_torch, name.split(",")[0])
+    function, options = getattr(segact_torch, name.split(",")[0]), COMPILED[name]
 
     def loss(x, y, activation, **more):
-        return function(x, y, activation, **LOSSES[name], **more)
+        return function(x, y, activation, **options, **more)
 
     loss.kept = 2 if name in ("dice_cross_entropy", "focal_tversky") else 1
     return loss
@@ -336,8 +344,10 @@ def test_switched_off_by_the_environment(kernels, served):
 @needs_loops
 @pytest.mark.parametrize("raw", [0.5, 1e15], ids=["served", "refused"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
-def test_compiled_code_calls_the_loops(loss, weighted, raw):
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_code_calls_the_loops(name, weighted, raw):
     torch._dynamo.reset()
+    loss = make(name)
     x, y = batch()
     x[0, 0, 0, 1] = raw
     more = {"weight": torch.linspace(0, 2, 33).expand(1, 1, 1, 33)} if weighted else {}
@@ -366,7 +376,7 @@ def test_operators_are_registered_as_they_behave(weighted):
     w = torch.rand_like(y) if weighted else None
     for axis in ([], [0, 1, 2, 3], [1, 2, 3], [2, 3]):
         torch.library.opcheck(
-            operators.cross_entropy_operator, (x, y, w, axis, True, 2, 1.5, 0.125)
+            operators.elements_operator, (x, y, w, axis, True, 2, 1, 1.5, 1.0, 2.0, 0.125)
         )
         if axis:
             torch.library.opcheck(

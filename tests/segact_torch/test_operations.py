@@ -171,6 +171,23 @@ def test_the_counter_counts():
     assert counter.moved == pytest.approx(11, abs=0.1)
 
 
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_compiled_code_without_loops(loss):
+    """As on a GPU: one graph, and the values and gradients of what is not compiled."""
+    torch._dynamo.reset()
+    x = torch.linspace(-5, 5, 60).reshape(2, 5, 6).requires_grad_()
+    y = (torch.arange(60).reshape(2, 5, 6) % 3 == 0).float()
+    function = getattr(segact_torch, loss)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    for name in ("inverse_square_root", "normal_cdf"):
+        options = {} if loss == "lovasz_hinge" else {"activation": name}
+        expected, found = (f(x, y, **options) for f in (function, compiled))
+        slopes = [torch.autograd.grad(value, x)[0] for value in (expected, found)]
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-8)
+
+
 class NoFloat64(TorchDispatchMode):
     """A device that has no float64."""
 
