@@ -80,6 +80,12 @@ def bits(x: Any) -> Any:
     return sys.modules["tensorflow"].bitcast(x, kind)
 
 
+def atan2(y: float, x: Any) -> Any:
+    """That of torch, which keras.ops computes in float32 for float64, too."""
+    torch = sys.modules["torch"]
+    return torch.atan2(torch.tensor(y, dtype=x.dtype, device=x.device), x)
+
+
 def sorts_bits(x: Any) -> bool:
     """Whether bits are sorted faster than numbers."""
     if keras.backend.backend() == "torch":

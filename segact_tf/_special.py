@@ -398,7 +398,7 @@ def log1p_ratio(a: Any, b: Any) -> Any:
 def atan_tail(t: Any) -> Any:
     """atan(1 / t) / pi for t >= 0: the Cauchy distribution's tail."""
     if keras.backend.backend() == "torch":  # whose own is exact
-        return ops.arctan(ops.reciprocal(t)) / math.pi
+        return _engine.atan2(1.0, t) / math.pi
     s = ops.where(t > 1, 1 / at_least(t, 1.0), t)
     square = s * s
     atan = s + s * (square * _polynomial(square, ATAN[_name(t)]))

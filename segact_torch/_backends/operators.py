@@ -143,6 +143,8 @@ def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any
 )
 def _elements_gradient(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
     factor = cpu.spread(upstream.float(), x.shape, axis) if axis else upstream
+    if factor.isfinite().all():
+        return slopes * factor.to(slopes.dtype)
     return _weigh(factor.expand(slopes.shape), slopes)
 
 

@@ -260,6 +260,7 @@ static void sums_of_runs(int64_t from, int64_t to, void *task) {
         good &= prepare(&b, t, start, n, &hard);
         hard = hard && t->loop == CROSS_ENTROPY && t->options.shift == 0;
         int64_t loop = hard ? HARD_CROSS_ENTROPY : t->loop;
+        loop = loop == FOCAL && t->options.gamma == 2 ? FOCAL_SQUARED : loop;
         real *loss = t->loss && full ? t->loss + start : losses;
         real *slope = t->slope && full ? t->slope + start : slopes;
         struct sums s = ALL[t->activation][loop]((uint64_t)n + LANES - 1, b.x, b.y, b.on, b.off,
