@@ -375,7 +375,8 @@ class InverseSquareRootTail(Tail):
     @cached_property
     def log_odds(self) -> Any:
         # log of (h + t) / (h - t), which is (h + t)^2
-        return 2 * (ops.log(self.odds_over_density + 0.5 * self.t) + math.log(2))
+        half = ops.where(self.far, self.t, 0.5 * (self.hypotenuse + self.t))
+        return 2 * (ops.log(half) + math.log(2))
 
 
 class NormalTail(Tail):
