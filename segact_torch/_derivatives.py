@@ -18,9 +18,13 @@ Function = Callable[[Tensor], Tensor]
 Some = TypeVar("Some", bound=Callable[..., Any])
 
 
-def _eager_before_2_5(function: Some) -> Some:
-    """Compiled code of PyTorch 2.4 calls this function uncompiled, for it would lose gradients."""
-    old = torch.torch_version.TorchVersion(torch.__version__) < "2.5"
+def _eager_before_2_6(function: Some) -> Some:
+    """The compiler of PyTorch 2.4 and 2.5 calls this function as it is.
+
+    It does not know custom functions with a `setup_context` of constants, and 2.4 loses the
+    gradient of one of another.
+    """
+    old = torch.torch_version.TorchVersion(torch.__version__) < "2.6"
     return torch.compiler.disable(function) if old else function
 
 
@@ -95,7 +99,7 @@ def _save(ctx: Any, *tensors: Tensor) -> None:
         ctx.save_for_forward(*tensors)
 
 
-@_eager_before_2_5
+@_eager_before_2_6
 def _apply(function: Any, *args: Any) -> Any:
     """A custom function of this package, with forward mode where there is any."""
     if not torch.compiler.is_compiling() and not torch._C._is_tracing():
@@ -134,7 +138,7 @@ def _weigh(weight: Tensor, value: Tensor) -> Tensor:
     return _apply(_Product, weight, value)
 
 
-@_eager_before_2_5
+@_eager_before_2_6
 def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
     """f(x) elementwise, with that derivative.
 

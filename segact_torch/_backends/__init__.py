@@ -25,7 +25,7 @@ from torch import Tensor
 from segact_torch import _sums
 from segact_torch._backends import compact, cpu, operators
 from segact_torch._batch import Axis, Batch, level_of_caller
-from segact_torch._derivatives import _eager_before_2_5, _is_recorded
+from segact_torch._derivatives import _eager_before_2_6, _is_recorded
 
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
@@ -34,7 +34,7 @@ KERNELS = os.environ.get("SEGACT_KERNELS", "")
 _dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
 
 
-@_eager_before_2_5
+@_eager_before_2_6
 def cross_entropy(
     batch: Batch,
     axis: Axis,
@@ -46,7 +46,7 @@ def cross_entropy(
     return _elements("cross_entropy", batch, axis, mean, pos_weight, label_smoothing)
 
 
-@_eager_before_2_5
+@_eager_before_2_6
 def focal_cross_entropy(
     batch: Batch,
     axis: Axis,
@@ -59,13 +59,13 @@ def focal_cross_entropy(
     return _elements("focal_cross_entropy", batch, axis, mean, gamma, alpha, label_smoothing)
 
 
-@_eager_before_2_5
+@_eager_before_2_6
 def squared_error(batch: Batch, axis: Axis, mean: bool) -> Tensor:
     """`_sums.squared_error`."""
     return _elements("squared_error", batch, axis, mean)
 
 
-@_eager_before_2_5
+@_eager_before_2_6
 def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Tensor, Tensor]:
     """`_sums.overlap`."""
 
@@ -80,7 +80,7 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
 
 
-@_eager_before_2_5
+@_eager_before_2_6
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
 ) -> Tensor:
