@@ -405,8 +405,8 @@ class NormalTail(Tail):
     @cached_property
     def density(self) -> Any:
         _, _, bulk, e = self.bell
-        scaled = bulk * _special.INV_SQRT_TWO_PI
-        return scaled + scaled * e
+        # in this order, for bulk / sqrt(2 pi) may be flushed to 0 where the density is not
+        return bulk * (_special.INV_SQRT_TWO_PI + _special.INV_SQRT_TWO_PI * e)
 
     @cached_property
     def hazard(self) -> Any:

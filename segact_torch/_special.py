@@ -168,7 +168,8 @@ def descending(x: Tensor) -> Tensor:
 
     The bits of such numbers are in their order, and integers are sorted by radix on a CPU.
     """
-    if _is_recorded():  # neither TorchScript nor ONNX has bits
+    # Neither TorchScript nor ONNX has bits, nor has vmap of old versions.
+    if _is_recorded() or torch._C._are_functorch_transforms_active():
         return x.argsort(dim=-1, descending=True, stable=True)
     bits = x.abs().view(torch.int64 if x.dtype == torch.float64 else torch.int32)  # no -0
     return (-bits).argsort(dim=-1, stable=True)

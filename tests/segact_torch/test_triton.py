@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("triton", "3.2", reason="Triton is not installed, or old")
 
 import segact_torch  # noqa: E402
 from segact_torch._backends.triton import launch as backend  # noqa: E402
