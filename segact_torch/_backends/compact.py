@@ -13,7 +13,6 @@ With t = abs(x), a = F(-t) and q the target where x < 0, else 1 - target, cross 
 r being pdf(t) / (F(t) F(-t)), the slope of that logarithm.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -154,8 +153,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     def gradient(upstream: Tensor) -> Tensor:
         of_error, of_whole = (spread(u, shape, axis) for u in upstream)
         off, on = fp * (of_error + of_whole), (tp - fn) * of_whole - fn * of_error
-        (off, on), high = _finite_factors(off, on)
-        return density.mul_(torch.lerp(off, on, y)).mul_(high)
+        return _times_(density, torch.lerp(off, on, y))
 
     return value, gradient
 
@@ -508,17 +506,12 @@ def _reduced(
         if not axis:
             return _times_(slopes, upstream.to(slopes.dtype))
         factor = spread(upstream * scale, shape, axis).to(slopes.dtype)
-        (low,), high = _finite_factors(factor)
-        return slopes.mul_(low).mul_(high)
+        largest = _special.largest(factor)
+        # two factors for infinity, whose product with 0 is 0
+        slopes.mul_(_special.clip(factor, -largest, largest))
+        return slopes.mul_(torch.where(factor.isinf(), largest, 1.0))
 
     return value, gradient
-
-
-def _finite_factors(*factors: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Finite factors, and one more for all of them: 0 times infinity by these two is 0."""
-    low = [_special.clip(f, -_special.largest(f), _special.largest(f)) for f in factors]
-    infinite = functools.reduce(torch.logical_or, (f.isinf() for f in factors))
-    return low, torch.where(infinite, _special.largest(low[0]), 1.0)
 
 
 def _sum(x: Tensor, axis: Axis) -> Tensor:
