@@ -37,8 +37,14 @@ Both = tuple[Any, Callable[[], Any]]
 
 
 def serves(batch: Batch) -> bool:
-    """Whether this activation is served."""
+    """Whether this activation is served.
+
+    Not on JAX, whose reverse mode is made of forward mode: differentiated again, a slope that is
+    exactly 0, as at a raw output of 0 with a target of 1/2, would lose its own.
+    """
     f = batch.f
+    if keras.backend.backend() == "jax":
+        return False
     served = isinstance(f, Activation) and type(f) in TAILS and f.epsilon == 0
     return served and keras.backend.standardize_dtype(batch.x.dtype) == "float32"
 

@@ -789,3 +789,46 @@ def test_export_to_onnx(activation, rng, tmp_path):
     session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
     (found,) = session.run(None, {session.get_inputs()[0].name: x})
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+
+
+def second_derivatives(f, x):
+    """Those of the sum of f(x), f being elementwise."""
+    if BACKEND == "jax":
+        import jax
+
+        return jax.vmap(jax.grad(jax.grad(lambda a: f(a[None])[0])))(x)
+    if BACKEND == "torch":
+        import torch
+
+        x = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.sum(), x)[0]
+    import tensorflow as tf
+
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            total = tf.reduce_sum(f(x))
+        slope = inner.gradient(total, x)
+    return outer.gradient(slope, x)
+
+
+@pytest.mark.parametrize("y", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize(
+    "loss", ["binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"]
+)
+def test_second_derivatives_of_few_operations(loss, smooth, y):
+    """float32 has its slopes from `_compact`, float64 from the formula."""
+    x = np.linspace(-3, 3, 13)
+    function = getattr(segact_tf, loss)
+
+    def f(x):
+        return function(keras.ops.full_like(x, y), x, smooth, axis=())
+
+    found, expected = (
+        keras.ops.convert_to_numpy(second_derivatives(f, keras.ops.convert_to_tensor(x, dtype)))
+        for dtype in ("float32", "float64")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected).max() > 0.01
