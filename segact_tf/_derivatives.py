@@ -18,7 +18,7 @@ def _given(both: Callable[..., Any], formula: Callable[..., Any], x: Any, *rest:
 
     `both(x, *rest)` is one value, or several, and a function of nothing that makes the slopes.
     """
-    return _engine.given(both, formula, _scale, _weigh)(x, *rest)
+    return _engine.given(both, formula, _weigh)(x, *rest)
 
 
 def _product(weight: Any, value: Any) -> Any:

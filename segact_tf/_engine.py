@@ -211,51 +211,15 @@ def _torch_function(forward_mode: bool) -> Any:
 
 
 def given(
-    both: Callable[..., Any],
-    formula: Callable[..., Any],
-    scale: Callable[[Any, Any], Any],
-    weigh: Callable[[Any, Any], Any],
+    both: Callable[..., Any], formula: Callable[..., Any], weigh: Callable[[Any, Any], Any]
 ) -> Callable[..., Any]:
     """f(x, *rest) of flat tensors, of which values and slopes in x are made together by `both`.
 
-    The formula makes the derivatives in `rest`, and those of the slopes. `scale` and `weigh` are
-    the products of forward and reverse mode.
+    The formula makes the derivatives in `rest`, and those of the slopes; `weigh` is the product of
+    reverse mode. On TensorFlow and torch: JAX has no way to keep the slope of a slope that is 0.
     """
-    make = {"jax": _given_jax, "torch": _given_torch}.get(keras.backend.backend())
-    if make is not None:
-        return make(both, formula, scale, weigh)
-    return _given_tensorflow(both, formula, weigh)
-
-
-def _given_jax(both: Any, formula: Any, scale: Any, weigh: Any) -> Callable[..., Any]:
-    """By a rule of forward mode, of which JAX makes that of reverse mode."""
-    jax = sys.modules["jax"]
-    tree = jax.tree_util.tree_map
-    values = jax.custom_jvp(lambda *arguments: both(*arguments)[0])
-    slopes = jax.custom_jvp(lambda *arguments: both(*arguments)[1]())
-
-    def of_formula(x: Any, *rest: Any) -> Any:
-        return jax.jvp(lambda x: formula(x, *rest), (x,), (ops.ones_like(x),))[1]
-
-    def push_slopes(arguments: Any, tangents: Any) -> Any:
-        return slopes(*arguments), jax.jvp(of_formula, arguments, tangents)[1]
-
-    def push(arguments: Any, tangents: Any) -> Any:
-        known = [not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents]
-        of_x, *of_rest = [
-            t if k else ops.zeros_like(a)
-            for a, t, k in zip(arguments, tangents, known, strict=True)
-        ]
-        x, *rest = arguments
-        moved = tree(lambda slope: scale(of_x, slope), slopes(*arguments))
-        if any(known[1:]):
-            of_formula = jax.jvp(lambda *rest: formula(x, *rest), tuple(rest), tuple(of_rest))[1]
-            moved = tree(ops.add, moved, of_formula)
-        return values(*arguments), moved
-
-    slopes.defjvp(push_slopes)
-    values.defjvp(push, symbolic_zeros=True)
-    return values
+    torch = keras.backend.backend() == "torch"
+    return (_given_torch if torch else _given_tensorflow)(both, formula, weigh)
 
 
 def _given_tensorflow(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]:
@@ -295,7 +259,7 @@ def _given_tensorflow(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]
     return values
 
 
-def _given_torch(both: Any, formula: Any, scale: Any, weigh: Any) -> Callable[..., Any]:
+def _given_torch(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]:
     """By a function that keeps the slopes; by the formula where transforms or compilers look on."""
     torch = sys.modules["torch"]
 
