@@ -90,7 +90,10 @@ def focal_cross_entropy(
     e (q - a) + gamma a (1 - a) (2 q - 1) times cross entropy.
     """
     if gamma < 1 or not serves(batch):
-        return _sums.focal_cross_entropy(batch, axis, mean, gamma, alpha, label_smoothing)
+        smooth_on_jax = keras.backend.backend() == "jax" and type(batch.f) in TAILS
+        wide = _wide(batch) if smooth_on_jax else batch
+        loss = _sums.focal_cross_entropy(wide, axis, mean, gamma, alpha, label_smoothing)
+        return ops.cast(loss, batch.x.dtype)
     kind = TAILS[type(batch.f)]
 
     def both(x: Any, y: Any, w: Any) -> Both:
@@ -200,6 +203,14 @@ def _in_a_row(
     several = isinstance(found, (tuple, list))
     values = [ops.reshape(value, ops.shape(x)) for value in (found if several else [found])]
     return tuple(values) if several else values[0]
+
+
+def _wide(batch: Batch) -> Batch:
+    """The batch in float64, if JAX has it: each term of a product's slope may be flushed to 0."""
+    x, y = _special.double(batch.x), _special.double(batch.y)
+    w = None if batch.w is None else _special.double(batch.w)
+    others = (batch.f, batch.validate, batch.hard, batch.weighted)
+    return Batch(x, y, w, batch.valid, *others)
 
 
 def _reduced(loss: Any, batch: Batch, axis: Axis, mean: bool) -> Any:
