@@ -37,7 +37,7 @@ INLINE struct point squeezed(real x, real tail, real density, struct setting s) 
 INLINE struct point sigmoid(real x, struct setting s) {
     (void)s;
     int below = x < 0;
-    real t = ABS(x), e = exponential(-t, 0), sum = 1 + e, near = 1 / sum, far = e * near;
+    real t = ABS(x), e = exponential(-t, 0), sum = 1 + e, near = 1 / sum, far = e / sum;
     real loss = logarithm(sum, e - (sum - 1)); /* -log F(t) */
     struct side at_far = {far, loss + t, near}, at_near = {near, loss, far};
     struct point p = {below ? at_far : at_near, below ? at_near : at_far, far * near};
@@ -45,7 +45,7 @@ INLINE struct point sigmoid(real x, struct setting s) {
 }
 
 INLINE struct point sigmoid_squeezed(real x, struct setting s) {
-    real e = exponential(-ABS(x), 0), near = 1 / (1 + e), far = e * near;
+    real e = exponential(-ABS(x), 0), near = 1 / (1 + e), far = e / (1 + e);
     return squeezed(x, far, far * near, s);
 }
 

@@ -39,7 +39,8 @@ INLINE real exponential(real high, real low) {
     real shifted = high * R(1.44269504088896341) + shift;
     real k = shifted - shift;
     real r = ((high - k * LN2_HIGH) - k * LN2_LOW) + low;
-    real mantissa = (exp_of(r) * (r * r) + r) + 1;
+    real whole = 1 + r; /* what this rounds off is added to the rest */
+    real mantissa = whole + (exp_of(r) * (r * r) + (r - (whole - 1)));
     bits exponent = to_bits(shifted) - to_bits(shift) + BIAS;
     return high + low < LOG_TINY ? 0 : mantissa * from_bits(exponent << MANTISSA);
 }
