@@ -137,9 +137,8 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
         density = tail.density_beside_both if differentiated else None
         p, rest = tail.both_sides
         hit = p * y
-        miss = p.mul_(1 - y)
-        miss = miss if fp == 1 else miss.mul_(fp)
-        miss.addcmul_(y, rest, value=fn)
+        # fp (1 - y) F(x) + fn y (1 - F(x)), of which one term is 0 where y is 0 or 1
+        miss = torch.lerp(p if fp == 1 else p.mul_(fp), rest if fn == 1 else rest.mul_(fn), y)
         if batch.w is not None:
             hit.mul_(batch.w)
             miss.mul_(batch.w)
@@ -235,7 +234,7 @@ class SigmoidTail(Tail):
 
     @_once
     def log_odds(self) -> Tensor:
-        return -self.t
+        return torch.copysign(self.x, self.x.new_full((), -1.0))
 
     @_once
     def mass(self) -> Tensor:
@@ -329,7 +328,7 @@ class SoftsignTail(Tail):
 
     @_once
     def density(self) -> Tensor:
-        return self.mass.square().mul_(2)
+        return torch.addcmul(self.mass.new_zeros(()), self.mass, self.mass, value=2)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
         return slopes.div_(torch.copysign(self.half, self.x))
@@ -357,7 +356,7 @@ class InverseSquareRootTail(Tail):
         return _minus_log1p(-self.mass)
 
     def times_log_odds(self, q: Tensor) -> Tensor:
-        return _times(q, self.t.asinh().mul_(-2))
+        return _times(q, self.t.asinh(), -2)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
         signed = torch.copysign(self.hypotenuse, self.x)
@@ -380,7 +379,7 @@ class NormalTail(Tail):
         high = t.view(torch.int32).bitwise_and(-(2**12)).view(t.dtype)
         low = high - t
         e = torch.add(high, low, alpha=-0.5).mul_(low).expm1_()
-        return high.square_().mul_(-0.5).exp_(), e
+        return torch.addcmul(t.new_zeros(()), high, high, value=-0.5).exp_(), e
 
     @_once
     def n(self) -> Tensor:
@@ -399,8 +398,10 @@ class NormalTail(Tail):
     @_once
     def mass(self) -> Tensor:
         bulk, e = self.bell
-        part = bulk / self.d
-        # neither 1/2 + n nor 1 + e is rounded before it is multiplied
+        d = self.near_t + 1.25
+        part = bulk / d
+        # neither 1/2 + n nor 1 + e is rounded before it is multiplied, nor d before it divides
+        e = torch.addcdiv(e, (d - 1.25).sub_(self.near_t), d)
         rest = torch.addcmul(self.n, self.half, e)
         return torch.addcmul(part * 0.5, part, rest)
 
@@ -525,9 +526,13 @@ def _finite(x: Tensor) -> Tensor:
     return x.clamp(max=torch.finfo(x.dtype).max)
 
 
-def _times(weight: Tensor, value: Tensor) -> Tensor:
-    """weight * value; where the weight is 0, exactly 0, also of infinity and NaN."""
-    return (weight * value).masked_fill_(weight == 0, 0.0)
+def _times(weight: Tensor, value: Tensor, factor: float = 1.0) -> Tensor:
+    """weight * value * factor; where the weight is 0, exactly 0, also of infinity and NaN."""
+    if factor == 1:
+        product = weight * value
+    else:
+        product = torch.addcmul(value.new_zeros(()), weight, value, value=factor)
+    return product.masked_fill_(weight == 0, 0.0)
 
 
 def _times_(weight: Tensor, value: Tensor) -> Tensor:

@@ -48,24 +48,34 @@ INLINE struct element squared_error(struct point f, real y, real on, real off, s
 
 /* (on y + off (1 - y)) e^gamma c with the error e = y (1 - F(x)) + (1 - y) F(x) and cross entropy c,
    whose slope is e^gamma (c' + gamma c e' / e). */
-INLINE struct element focal_of(struct point f, real y, real on, real off, struct options o,
-                               int squared) {
+INLINE struct element focal(struct point f, real y, real on, real off, struct options o) {
     real z = y * o.keep + o.shift, rest = 1 - z, weight = on * z + off * rest;
     real error = z * f.off.mass + rest * f.on.mass;
     real entropy = z * f.on.loss + rest * f.off.loss;
     real slope = rest * f.off.hazard - z * f.on.hazard;
     real moved = error < TINY ? 0 : (rest - z) * f.density / error;
-    real factor = weight * (squared ? error * error : power(error, o.gamma));
+    real factor = weight * power(error, o.gamma);
     return (struct element){factor * entropy, factor * (slope + o.gamma * (entropy * moved))};
-}
-
-INLINE struct element focal(struct point f, real y, real on, real off, struct options o) {
-    return focal_of(f, y, on, off, o, 0);
 }
 
 /* The same for gamma = 2, without the general power, which is most of it. */
 INLINE struct element focal_squared(struct point f, real y, real on, real off, struct options o) {
-    return focal_of(f, y, on, off, o, 1);
+    real z = y * o.keep + o.shift, rest = 1 - z, weight = on * z + off * rest;
+    real error = z * f.off.mass + rest * f.on.mass;
+    real entropy = z * f.on.loss + rest * f.off.loss;
+    real slope = rest * f.off.hazard - z * f.on.hazard;
+    real moved = error * slope + 2 * (entropy * ((rest - z) * f.density));
+    return (struct element){weight * (error * error) * entropy, weight * error * moved};
+}
+
+/* The losses of a target of 1, by one logarithm. */
+INLINE struct element cross_entropy_of_1(struct point f) {
+    return (struct element){f.on.loss, -f.on.hazard};
+}
+
+INLINE struct element focal_squared_of_1(struct point f) {
+    real error = f.off.mass, moved = error * f.on.hazard + 2 * (f.on.loss * f.density);
+    return (struct element){error * error * f.on.loss, -(error * moved)};
 }
 
 /* n elements, a multiple of LANES: raw outputs, targets, and weights of the term of y and of 1 - y. */
@@ -87,16 +97,16 @@ INLINE struct element focal_squared(struct point f, real y, real on, real off, s
         return (struct sums){total, 0};                                                            \
     }
 
-/* Cross entropy of targets that are 0 or 1, by one logarithm: F is symmetric. */
-#define HARD(F)                                                                                    \
-    WIDEST static struct sums F##_hard_cross_entropy(ARGUMENTS) {                                  \
+/* For targets that are 0 or 1: F is symmetric, so 0 at x is 1 at -x. */
+#define HARD(F, LOSS)                                                                              \
+    WIDEST static struct sums F##_hard_##LOSS(ARGUMENTS) {                                         \
         const struct options o = *options;                                                         \
         real total = 0;                                                                            \
         _Pragma("omp simd reduction(+ : total)") EACH {                                            \
             real sign = 2 * y[i] - 1, weight = y[i] > R(0.5) ? on[i] : off[i];                     \
-            struct side u = F(sign * x[i], o.setting).on;                                          \
-            real each = weight * u.loss;                                                           \
-            loss[i] = each, slope[i] = -(sign * weight) * u.hazard;                                \
+            struct element e = LOSS##_of_1(F(sign * x[i], o.setting));                             \
+            real each = weight * e.loss;                                                           \
+            loss[i] = each, slope[i] = sign * weight * e.slope;                                    \
             total += each;                                                                         \
         }                                                                                          \
         return (struct sums){total, 0};                                                            \
@@ -118,7 +128,7 @@ INLINE struct element focal_squared(struct point f, real y, real on, real off, s
         return (struct sums){errors, hits};                                                        \
     }
 
-#define SMOOTH(F) HARD(F) PIECEWISE(F)
+#define SMOOTH(F) HARD(F, cross_entropy) HARD(F, focal_squared) PIECEWISE(F)
 #define PIECEWISE(F)                                                                               \
     ELEMENTWISE(F, cross_entropy) ELEMENTWISE(F, squared_error) ELEMENTWISE(F, focal) OVERLAP(F)     \
     ELEMENTWISE(F, focal_squared)
@@ -134,17 +144,22 @@ SMOOTH(normal_squeezed)
 
 /* The order is that of cpu.py. */
 typedef struct sums loop(ARGUMENTS);
-enum { CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, FOCAL_SQUARED, HARD_CROSS_ENTROPY, LOOPS };
+enum {
+    CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, FOCAL_SQUARED,
+    HARD_CROSS_ENTROPY, HARD_FOCAL_SQUARED, LOOPS
+};
 #define LOOPS_OF(F)                                                                                \
     F##_cross_entropy, F##_squared_error, F##_focal, F##_overlap, F##_focal_squared
+#define SMOOTH_LOOPS(F) {LOOPS_OF(F), F##_hard_cross_entropy, F##_hard_focal_squared}
+#define PIECEWISE_LOOPS(F) {LOOPS_OF(F), F##_cross_entropy, F##_focal_squared}
 static loop *const ALL[][LOOPS] = {
-    {LOOPS_OF(sigmoid), sigmoid_hard_cross_entropy},
-    {LOOPS_OF(normal), normal_hard_cross_entropy},
-    {LOOPS_OF(arctan), arctan_hard_cross_entropy},
-    {LOOPS_OF(softsign), softsign_hard_cross_entropy},
-    {LOOPS_OF(inverse_square_root), inverse_square_root_hard_cross_entropy},
-    {LOOPS_OF(hardtanh), hardtanh_cross_entropy},
-    {LOOPS_OF(linear), linear_cross_entropy},
-    {LOOPS_OF(sigmoid_squeezed), sigmoid_squeezed_hard_cross_entropy},
-    {LOOPS_OF(normal_squeezed), normal_squeezed_hard_cross_entropy},
+    SMOOTH_LOOPS(sigmoid),
+    SMOOTH_LOOPS(normal),
+    SMOOTH_LOOPS(arctan),
+    SMOOTH_LOOPS(softsign),
+    SMOOTH_LOOPS(inverse_square_root),
+    PIECEWISE_LOOPS(hardtanh),
+    PIECEWISE_LOOPS(linear),
+    SMOOTH_LOOPS(sigmoid_squeezed),
+    SMOOTH_LOOPS(normal_squeezed),
 };

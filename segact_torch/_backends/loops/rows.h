@@ -248,6 +248,12 @@ static int prepare(struct run *b, const struct task *t, int64_t start, int64_t n
     return good;
 }
 
+static int64_t loop_of(const struct task *t, int hard) {
+    if (t->loop == CROSS_ENTROPY && hard) return HARD_CROSS_ENTROPY;
+    if (t->loop != FOCAL || t->options.gamma != 2) return t->loop;
+    return hard ? HARD_FOCAL_SQUARED : FOCAL_SQUARED;
+}
+
 static void sums_of_runs(int64_t from, int64_t to, void *task) {
     struct task *t = task;
     int64_t runs = t->rows * runs_of(t->n);
@@ -258,9 +264,7 @@ static void sums_of_runs(int64_t from, int64_t to, void *task) {
         int64_t n, row, start = locate(t, i, &n, &row);
         int hard, full = n % LANES == 0;
         good &= prepare(&b, t, start, n, &hard);
-        hard = hard && t->loop == CROSS_ENTROPY && t->options.shift == 0;
-        int64_t loop = hard ? HARD_CROSS_ENTROPY : t->loop;
-        loop = loop == FOCAL && t->options.gamma == 2 ? FOCAL_SQUARED : loop;
+        int64_t loop = loop_of(t, hard && t->options.shift == 0);
         real *loss = t->loss && full ? t->loss + start : losses;
         real *slope = t->slope && full ? t->slope + start : slopes;
         struct sums s = ALL[t->activation][loop]((uint64_t)n + LANES - 1, b.x, b.y, b.on, b.off,
