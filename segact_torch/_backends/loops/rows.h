@@ -445,19 +445,23 @@ struct extreme {
 
 WIDEST static void gather(int64_t n, const real *x, struct setting s, const real *gradient,
                           struct extreme *low, struct extreme *high) {
-    real own_low = 0, own_high = 0, through_low = 0, through_high = 0, width = s.high - s.low;
+    real through_low = 0, through_high = 0, width = s.high - s.low;
     int32_t ties_low = 0, ties_high = 0;
-#pragma omp simd reduction(+ : own_low, own_high, through_low, through_high, ties_low, ties_high)
+#pragma omp simd reduction(+ : through_low, through_high, ties_low, ties_high)
     for (int64_t i = 0; i < n; i++) {
         real g = gradient[i], raw = x[i];
-        own_low += raw == s.low ? g : 0;
-        own_high += raw == s.high ? g : 0;
         through_low += raw == s.low ? 0 : g * ((s.high - raw) / width);
         through_high += raw == s.high ? 0 : g * ((raw - s.low) / width);
         ties_low += raw == s.low, ties_high += raw == s.high;
     }
-    low->own += own_low, low->through += through_low, low->ties += ties_low;
-    high->own += own_high, high->through += through_high, high->ties += ties_high;
+    low->through += through_low, low->ties += ties_low;
+    high->through += through_high, high->ties += ties_high;
+    /* in float64, so that of equal ones the share is each one's own to the last digit */
+    if (ties_low + ties_high == 0) return;
+    for (int64_t i = 0; i < n; i++) {
+        low->own += x[i] == s.low ? gradient[i] : 0;
+        high->own += x[i] == s.high ? gradient[i] : 0;
+    }
 }
 
 WIDEST static void share(int64_t n, const real *x, real at, struct extreme e, real *gradient) {
