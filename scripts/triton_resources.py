@@ -51,7 +51,7 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
     known: dict[str, Any] = {
         **{"LOSS": kernel, "ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True},
         **{"CHUNK": backend.CHUNK},
-        **{"WEIGHTED": False, "SMOOTHED": False, "POSITIVE": False},
+        **{"WEIGHTED": False, "GUARDED": True, "SMOOTHED": False, "POSITIVE": False},
         **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
         **{"EACH": False, "GRADIENT": True, **constants},
     }

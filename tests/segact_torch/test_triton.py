@@ -4,6 +4,7 @@ Triton decides when it is imported whether it interprets, so that the interprete
 runs in a process of its own, which the first test starts.
 """
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", "3.2", reason="Triton is not installed, or old")
+
+import device  # noqa: E402
 
 import segact_torch  # noqa: E402
 from segact_torch._backends.triton import launch as backend  # noqa: E402
@@ -94,17 +97,12 @@ def inputs(name):
     return {"x": x, "y": generator.uniform(0, 1, len(x)).astype(np.float32)}
 
 
-@interpreted
-@every
-@pytest.mark.parametrize("loss", FUNCTIONS)
-@pytest.mark.parametrize("option", ["y=0", "y=1", "y=soft"])
-def test_elements_keep_the_bounds(name, loss, option):
+def assert_elements_keep_the_bounds(name, loss, option, arrays):
     pytest.importorskip("parity.oracle", reason="the judge's own needs are not installed")
     from parity import compare, oracle
     from parity.cases import Case, default_epsilon
 
     case = Case("triton", "float32", name, loss, option, default_epsilon(name))
-    arrays = inputs(name)
     expected, scales = oracle.evaluate(case, arrays), oracle.scales(case, arrays)
     x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.targets(arrays))
     options = FOCAL if "focal" in loss else {}
@@ -114,7 +112,38 @@ def test_elements_keep_the_bounds(name, loss, option):
         # where the oracle itself has infinity times zero
         error = np.where(np.isnan(expected[part]), 0, error)
         worst = error.argmax()
-        assert error[worst] <= bound, (part, x[worst], y[worst], values[worst])
+        assert error[worst] <= bound, (part, x[worst], y[worst], values[worst], error[worst])
+
+
+@interpreted
+@every
+@pytest.mark.parametrize("loss", FUNCTIONS)
+@pytest.mark.parametrize("option", ["y=0", "y=1", "y=soft"])
+def test_elements_keep_the_bounds(name, loss, option):
+    assert_elements_keep_the_bounds(name, loss, option, inputs(name))
+
+
+# Where the loops' e^x was once off by more than a squared error may be.
+HARD = [-2.691033363342285, -4.489119529724121, -2.781437635421753]
+
+
+def sweep():
+    """Every so many float32, and more of them from 1/64 to 32; -x is 1 - F(x)."""
+    ends = np.float32([1 / 64, 32]).view(np.int32)
+    bits = np.concatenate([np.arange(0x00800000, 0x7F800000, 131_071), np.arange(*ends, 4_093)])
+    sizes = bits.astype(np.int32).view(np.float32)
+    return {"x": np.concatenate([sizes, -sizes, HARD], dtype=np.float32)}
+
+
+@interpreted
+@pytest.mark.parametrize("name", backend.NAMES[:-1])
+@pytest.mark.parametrize("loss", FUNCTIONS)
+@pytest.mark.parametrize("ulp", [None, -2, 2], ids=["rounded", "quick, low", "quick, high"])
+def test_a_sweep_keeps_the_bounds(name, loss, ulp, monkeypatch):
+    """Also by a device's quick quotients, and with products that it does not round."""
+    monkeypatch.setattr(backend, "BLOCK", 131_072)
+    with contextlib.nullcontext() if ulp is None else device.arithmetic(ulp):
+        assert_elements_keep_the_bounds(name, loss, "y=0", sweep())
 
 
 @interpreted
