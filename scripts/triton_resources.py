@@ -53,10 +53,10 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
         **{"CHUNK": backend.CHUNK},
         **{"WEIGHTED": False, "GUARDED": True, "SMOOTHED": False, "POSITIVE": False},
         **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
-        **{"EACH": False, "GRADIENT": True, **constants},
+        **{"EACH": False, "GRADIENT": True, "FRESH": False, **constants},
     }
     known = {name: value for name, value in known.items() if name in names}
-    types = dict.fromkeys(("x", "y", "w", "gradient", "slopes", "upstream"), "*fp32")
+    types = dict.fromkeys(("x", "y", "w", "gradient", "into", "slopes", "upstream"), "*fp32")
     types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32") | {"out": "*fp64"}
     signature = {n: "constexpr" if n in known else types.get(n, "fp32") for n in names}
     aligned = [i for i, n in enumerate(names) if signature[n].startswith("*") or n == "length"]

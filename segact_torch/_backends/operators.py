@@ -1,4 +1,4 @@
-"""The sums of the backends as operators, for compiled code.
+"""The sums of the backends as operators, for compiled code: loops on a CPU, kernels on a GPU.
 
 The compiler knows of an operator its shapes and its gradient. It refuses nothing, for there is no
 other way from within: what the loops refuse, an operator computes by `compact` or the formula, from
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segact_torch import _sums
+from segact_torch import _backends, _sums
 from segact_torch._backends import compact, cpu
 from segact_torch._batch import Axis, Batch, in_range
 from segact_torch._derivatives import _weigh
@@ -82,10 +82,17 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     return sums, None
 
 
+def _kernels(x: Tensor) -> Any:
+    """What launches kernels, where they are what computes; else None."""
+    if not _backends._has_kernels(x.device.type):
+        return None
+    return _backends._found_triton()[0].launch
+
+
 @torch.library.custom_op(
     "segact::elements",
     mutates_args=(),
-    device_types="cpu",
+    device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int loss, int activation, "
     "float on, float off, float gamma, float label_smoothing) -> (Tensor, Tensor)",
 )
@@ -106,12 +113,15 @@ def elements_operator(
 
     The terms of y have the weight `on`, those of 1 - y the weight `off`.
     """
-    f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
-    slopes, losses = rows.empty(), None if axis else rows.empty()
-    numbers = cpu._numbers(0.0, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
-    value = rows.sums(loss, f, numbers, losses, slopes, wide=True)
-    if value is not None:
-        return (value if losses is None else losses.contiguous()), slopes.contiguous()
+    f, options = cpu.SMOOTH[activation](), (on, off, gamma, label_smoothing)
+    launch = _kernels(x)
+    found = (
+        _elements_by_loops(x, y, w, tuple(axis), loss, f, *options)
+        if launch is None
+        else _elements_by_kernels(launch, x, y, w, tuple(axis), guarded, loss, f, *options)
+    )
+    if found is not None:
+        return found[0].contiguous(), found[1].contiguous()
     y = in_range(y) if guarded else y
     batch = Batch(x.detach().requires_grad_(), y, w, None, f, validate=False)
     with torch.enable_grad():
@@ -129,6 +139,54 @@ def elements_operator(
     return each.double().sum(tuple(axis)) if axis else each.contiguous(), slopes.contiguous()
 
 
+def _elements_by_loops(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    loss: int,
+    f: Activation,
+    on: float,
+    off: float,
+    gamma: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor] | None:
+    rows = cpu.Rows(x, y, w, axis)
+    slopes, losses = rows.empty(), None if axis else rows.empty()
+    numbers = cpu._numbers(0.0, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
+    value = rows.sums(loss, f, numbers, losses, slopes, wide=True)
+    return None if value is None else (value if losses is None else losses, slopes)
+
+
+def _elements_by_kernels(
+    launch: Any,
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    guarded: bool,
+    loss: int,
+    f: Activation,
+    on: float,
+    off: float,
+    gamma: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor] | None:
+    arguments, checked = (x, y, w, axis, f.name), {"guarded": guarded}
+    found: Any
+    if loss == cpu.CROSS_ENTROPY:
+        found = launch.cross_entropy(*arguments, on, label_smoothing, **checked)
+    elif loss == cpu.SQUARED_ERROR:
+        found = launch.squared_error(*arguments, **checked)
+    elif gamma < launch.LARGEST_GAMMA:
+        alpha = None if off == 1 == on else on
+        found = launch.focal_cross_entropy(*arguments, gamma, alpha, label_smoothing, **checked)
+    else:
+        return None
+    value, slopes = found
+    return value, slopes
+
+
 @elements_operator.register_fake
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
     sums = x.new_empty(_kept(x, axis), dtype=torch.float64) if axis else x.new_empty(x.shape)
@@ -138,12 +196,16 @@ def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any
 @torch.library.custom_op(
     "segact::elements_gradient",
     mutates_args=(),
-    device_types="cpu",
+    device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor slopes, Tensor upstream, int[] axis) -> Tensor",
 )
 def _elements_gradient(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
+    launch = _kernels(x)
+    if launch is not None and axis:
+        gradient: Tensor = launch.rescaled(slopes, upstream, tuple(axis))
+        return gradient
     factor = cpu.spread(upstream.float(), x.shape, axis) if axis else upstream
-    if factor.isfinite().all():
+    if launch is None and factor.isfinite().all():  # to know that, a GPU's host would wait
         return slopes * factor.to(slopes.dtype)
     return _weigh(factor.expand(slopes.shape), slopes)
 
@@ -168,7 +230,7 @@ elements_operator.register_autograd(_elements_backward, setup_context=_save_slop
 @torch.library.custom_op(
     "segact::overlap",
     mutates_args=(),
-    device_types="cpu",
+    device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, float tp, "
     "float fp, float fn) -> (Tensor, Tensor)",
 )
@@ -183,8 +245,15 @@ def overlap_operator(
     fp: float,
     fn: float,
 ) -> tuple[Tensor, Tensor]:
-    """The two sums over `axis`, stacked, and the density of every element."""
-    f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
+    """The two sums over `axis`, stacked, and the density of every element, if that is kept.
+
+    The kernels keep none: what they return in its place is empty.
+    """
+    launch, f = _kernels(x), cpu.SMOOTH[activation]()
+    if launch is not None:
+        value = launch.overlap(x, y, w, tuple(axis), f.name, (tp, fp, fn), guarded)
+        return value, x.new_empty(0)
+    rows = cpu.Rows(x, y, w, tuple(axis))
     density = rows.empty()
     numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
     value = rows.sums(cpu.OVERLAP, f, numbers, None, density)
@@ -198,15 +267,16 @@ def overlap_operator(
 
 @overlap_operator.register_fake
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
-    return x.new_empty([2, *_kept(x, axis)]), x.new_empty(x.shape)
+    density = x.new_empty(x.shape if _kernels(x) is None else 0)
+    return x.new_empty([2, *_kept(x, axis)]), density
 
 
 @torch.library.custom_op(
     "segact::overlap_gradient",
     mutates_args=(),
-    device_types="cpu",
+    device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor y, Tensor? w, Tensor density, Tensor upstream, int[] axis, "
-    "float tp, float fp, float fn) -> Tensor",
+    "bool guarded, int activation, float tp, float fp, float fn) -> Tensor",
 )
 def _overlap_gradient(
     x: Tensor,
@@ -215,10 +285,17 @@ def _overlap_gradient(
     density: Tensor,
     upstream: Tensor,
     axis: Sequence[int],
+    guarded: bool,
+    activation: int,
     tp: float,
     fp: float,
     fn: float,
 ) -> Tensor:
+    launch = _kernels(x)
+    if launch is not None:
+        arguments = (x, y, w, tuple(axis), cpu.SMOOTH[activation].name, (tp, fp, fn))
+        gradient: Tensor = launch.overlap_gradient(*arguments, upstream, guarded)
+        return gradient.contiguous()
     rows = cpu.Rows(x, y, w, tuple(axis))
     gradient = rows.empty().copy_(density)
     numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
@@ -226,17 +303,17 @@ def _overlap_gradient(
 
 
 @_overlap_gradient.register_fake
-def _(x: Tensor, y: Tensor, w: Any, density: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(density)
+def _(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, y, w, ctx.axis, _, _, *ctx.costs = inputs
+    x, y, w, ctx.axis, *ctx.options = inputs
     ctx.save_for_backward(x, y, w, output[1])
 
 
 def _overlap_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.costs)
+    gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.options)
     return gradient, *[None] * 8
 
 

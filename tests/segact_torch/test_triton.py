@@ -20,6 +20,8 @@ pytest.importorskip("triton", "3.2", reason="Triton is not installed, or old")
 import device  # noqa: E402
 
 import segact_torch  # noqa: E402
+from segact_torch import _backends  # noqa: E402
+from segact_torch._backends import operators  # noqa: E402
 from segact_torch._backends.triton import launch as backend  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -415,6 +417,78 @@ def test_the_same_bits_twice_and_no_input_written():
     assert backend.cross_entropy(x, y, None, ALL, "arctan", gradient=False)[1] is None
     one = torch.tensor(0.5)
     assert backend.cross_entropy(one, one, None, (), "arctan")[0].shape == ()
+
+
+# ---- as operators, in compiled code ----
+
+
+@pytest.fixture
+def compiled_calls_the_kernels(monkeypatch):
+    monkeypatch.setattr(_backends, "KERNELS", "triton")
+    monkeypatch.setattr(_backends, "LARGE", 1)
+    torch._dynamo.reset()
+
+
+@interpreted
+def test_operators_are_registered_as_they_behave(compiled_calls_the_kernels):
+    """Shapes, strides, aliases and gradients, in PyTorch's own check."""
+    x = torch.linspace(-3, 3, 60).reshape(2, 2, 3, 5).requires_grad_()
+    y, w = (x.detach() > 1).float(), torch.linspace(0, 2, 60).reshape(x.shape)
+    elements, overlap = operators.elements_operator, operators.overlap_operator
+    torch.library.opcheck(elements, (x, y, w, [1, 2, 3], True, 2, 2, 0.25, 0.75, 1.5, 0.125))
+    torch.library.opcheck(elements, (x, y, None, [], True, 0, 2, 1.5, 1.0, 0.0, 0.125))
+    torch.library.opcheck(overlap, (x, y, w, [2, 3], True, 2, 2.0, 1.0, 0.5))
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        ("binary_cross_entropy", {"pos_weight": 2.5, "label_smoothing": 0.125}),
+        ("binary_cross_entropy", {"reduction": "none"}),
+        ("mean_squared_error", {}),
+        ("binary_focal_cross_entropy", {"gamma": 1.5, "alpha": 0.25}),
+        ("binary_focal_cross_entropy", {"gamma": 1100.0}),
+        ("dice", {"per_sample": True}),
+    ],
+    ids=str,
+)
+def test_compiled_code_calls_the_kernels(compiled_calls_the_kernels, loss, options):
+    x, y = batch()
+    w, graphs = torch.linspace(0, 2, 33).expand(1, 1, 1, 33), []
+
+    def of(x):
+        return getattr(segact_torch, loss)(x, y, "arctan", weight=w, **options).sum()
+
+    def note(graph, inputs):
+        graphs.append(graph.code)
+        return aot_eager(graph, inputs)
+
+    aot_eager = torch._dynamo.backends.registry.lookup_backend("aot_eager")
+    leaf, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    value, expected = torch.compile(of, backend=note, fullgraph=True)(leaf), of(other)
+    assert "torch.ops.segact" in graphs[0]
+    (found,) = torch.autograd.grad(65536 * value, leaf, retain_graph=True)
+    (slope,) = torch.autograd.grad(65536 * expected, other)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
+    if loss != "dice":  # whose two slopes would be infinite, of both signs
+        # twice, and where a scaled loss of half precision has overflown: what weighs 0 stays 0
+        (again,) = torch.autograd.grad(torch.inf * value, leaf)
+        assert torch.equal(again, torch.where(found == 0, 0.0, torch.inf * found.sign()))
+
+
+@interpreted
+def test_compiled_code_of_few_elements_is_the_compilers(compiled_calls_the_kernels, monkeypatch):
+    monkeypatch.setattr(_backends, "LARGE", 1 << 24)
+    graphs = []
+
+    def note(graph, inputs):
+        graphs.append(graph.code)
+        return graph
+
+    torch.compile(segact_torch.dice, backend=note, fullgraph=True)(*batch())
+    assert "torch.ops.segact" not in graphs[0]
 
 
 # ---- which compiled kernel is launched ----
