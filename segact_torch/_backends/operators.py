@@ -114,14 +114,29 @@ def elements_operator(
     The terms of y have the weight `on`, those of 1 - y the weight `off`.
     """
     f, options = cpu.SMOOTH[activation](), (on, off, gamma, label_smoothing)
-    launch = _kernels(x)
-    found = (
-        _elements_by_loops(x, y, w, tuple(axis), loss, f, *options)
-        if launch is None
-        else _elements_by_kernels(launch, x, y, w, tuple(axis), guarded, loss, f, *options)
-    )
-    if found is not None:
-        return found[0].contiguous(), found[1].contiguous()
+    launch, batch = _kernels(x), (x, y, w, tuple(axis))
+    if launch is None:
+        found = _elements_by_loops(*batch, loss, f, *options)
+    else:
+        found = _elements_by_kernels(launch, *batch, guarded, loss, f, *options)
+    if found is None:
+        found = _elements_by_operations(*batch, guarded, loss, f, *options)
+    return found[0].contiguous(), found[1].contiguous()
+
+
+def _elements_by_operations(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    guarded: bool,
+    loss: int,
+    f: Activation,
+    on: float,
+    off: float,
+    gamma: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
     y = in_range(y) if guarded else y
     batch = Batch(x.detach().requires_grad_(), y, w, None, f, validate=False)
     with torch.enable_grad():
@@ -135,8 +150,7 @@ def elements_operator(
     assert found is not None
     each, gradient = found
     assert gradient is not None
-    slopes = gradient(torch.ones_like(each))
-    return each.double().sum(tuple(axis)) if axis else each.contiguous(), slopes.contiguous()
+    return (each.double().sum(axis) if axis else each), gradient(torch.ones_like(each))
 
 
 def _elements_by_loops(
@@ -173,7 +187,6 @@ def _elements_by_kernels(
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor] | None:
     arguments, checked = (x, y, w, axis, f.name), {"guarded": guarded}
-    found: Any
     if loss == cpu.CROSS_ENTROPY:
         found = launch.cross_entropy(*arguments, on, label_smoothing, **checked)
     elif loss == cpu.SQUARED_ERROR:
