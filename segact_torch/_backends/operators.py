@@ -73,8 +73,11 @@ def _elements(
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
-    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    if not _serves(batch):
+    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked.
+
+    Not by kernels: on a GPU what the compiler makes of the formula moves no more bytes.
+    """
+    if not _serves(batch) or _backends._has_kernels(batch.input.device.type):
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), float(tp), float(fp), float(fn))
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
@@ -243,7 +246,7 @@ elements_operator.register_autograd(_elements_backward, setup_context=_save_slop
 @torch.library.custom_op(
     "segact::overlap",
     mutates_args=(),
-    device_types=("cpu", "cuda"),
+    device_types="cpu",
     schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, float tp, "
     "float fp, float fn) -> (Tensor, Tensor)",
 )
@@ -258,15 +261,8 @@ def overlap_operator(
     fp: float,
     fn: float,
 ) -> tuple[Tensor, Tensor]:
-    """The two sums over `axis`, stacked, and the density of every element, if that is kept.
-
-    The kernels keep none: what they return in its place is empty.
-    """
-    launch, f = _kernels(x), cpu.SMOOTH[activation]()
-    if launch is not None:
-        value = launch.overlap(x, y, w, tuple(axis), f.name, (tp, fp, fn), guarded)
-        return value, x.new_empty(0)
-    rows = cpu.Rows(x, y, w, tuple(axis))
+    """The two sums over `axis`, stacked, and the density of every element."""
+    f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
     density = rows.empty()
     numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
     value = rows.sums(cpu.OVERLAP, f, numbers, None, density)
@@ -280,16 +276,15 @@ def overlap_operator(
 
 @overlap_operator.register_fake
 def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
-    density = x.new_empty(x.shape if _kernels(x) is None else 0)
-    return x.new_empty([2, *_kept(x, axis)]), density
+    return x.new_empty([2, *_kept(x, axis)]), x.new_empty(x.shape)
 
 
 @torch.library.custom_op(
     "segact::overlap_gradient",
     mutates_args=(),
-    device_types=("cpu", "cuda"),
+    device_types="cpu",
     schema="(Tensor x, Tensor y, Tensor? w, Tensor density, Tensor upstream, int[] axis, "
-    "bool guarded, int activation, float tp, float fp, float fn) -> Tensor",
+    "float tp, float fp, float fn) -> Tensor",
 )
 def _overlap_gradient(
     x: Tensor,
@@ -298,17 +293,10 @@ def _overlap_gradient(
     density: Tensor,
     upstream: Tensor,
     axis: Sequence[int],
-    guarded: bool,
-    activation: int,
     tp: float,
     fp: float,
     fn: float,
 ) -> Tensor:
-    launch = _kernels(x)
-    if launch is not None:
-        arguments = (x, y, w, tuple(axis), cpu.SMOOTH[activation].name, (tp, fp, fn))
-        gradient: Tensor = launch.overlap_gradient(*arguments, upstream, guarded)
-        return gradient.contiguous()
     rows = cpu.Rows(x, y, w, tuple(axis))
     gradient = rows.empty().copy_(density)
     numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
@@ -316,17 +304,17 @@ def _overlap_gradient(
 
 
 @_overlap_gradient.register_fake
-def _(x: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty(x.shape)
+def _(x: Tensor, y: Tensor, w: Any, density: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(density)
 
 
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, y, w, ctx.axis, *ctx.options = inputs
+    x, y, w, ctx.axis, _, _, *ctx.costs = inputs
     ctx.save_for_backward(x, y, w, output[1])
 
 
 def _overlap_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.options)
+    gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.costs)
     return gradient, *[None] * 8
 
 

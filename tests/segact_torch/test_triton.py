@@ -434,10 +434,9 @@ def test_operators_are_registered_as_they_behave(compiled_calls_the_kernels):
     """Shapes, strides, aliases and gradients, in PyTorch's own check."""
     x = torch.linspace(-3, 3, 60).reshape(2, 2, 3, 5).requires_grad_()
     y, w = (x.detach() > 1).float(), torch.linspace(0, 2, 60).reshape(x.shape)
-    elements, overlap = operators.elements_operator, operators.overlap_operator
+    elements = operators.elements_operator
     torch.library.opcheck(elements, (x, y, w, [1, 2, 3], True, 2, 2, 0.25, 0.75, 1.5, 0.125))
     torch.library.opcheck(elements, (x, y, None, [], True, 0, 2, 1.5, 1.0, 0.0, 0.125))
-    torch.library.opcheck(overlap, (x, y, w, [2, 3], True, 2, 2.0, 1.0, 0.5))
 
 
 @interpreted
@@ -449,7 +448,6 @@ def test_operators_are_registered_as_they_behave(compiled_calls_the_kernels):
         ("mean_squared_error", {}),
         ("binary_focal_cross_entropy", {"gamma": 1.5, "alpha": 0.25}),
         ("binary_focal_cross_entropy", {"gamma": 1100.0}),
-        ("dice", {"per_sample": True}),
     ],
     ids=str,
 )
@@ -472,22 +470,24 @@ def test_compiled_code_calls_the_kernels(compiled_calls_the_kernels, loss, optio
     (slope,) = torch.autograd.grad(65536 * expected, other)
     torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(found, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
-    if loss != "dice":  # whose two slopes would be infinite, of both signs
-        # twice, and where a scaled loss of half precision has overflown: what weighs 0 stays 0
-        (again,) = torch.autograd.grad(torch.inf * value, leaf)
-        assert torch.equal(again, torch.where(found == 0, 0.0, torch.inf * found.sign()))
+    # twice, and where a scaled loss of half precision has overflown: what weighs 0 stays 0
+    (again,) = torch.autograd.grad(torch.inf * value, leaf)
+    assert torch.equal(again, torch.where(found == 0, 0.0, torch.inf * found.sign()))
 
 
 @interpreted
-def test_compiled_code_of_few_elements_is_the_compilers(compiled_calls_the_kernels, monkeypatch):
-    monkeypatch.setattr(_backends, "LARGE", 1 << 24)
+@pytest.mark.parametrize(("loss", "from_here"), [("mean_squared_error", 1 << 24), ("dice", 1)])
+def test_other_compiled_code_is_the_compilers(
+    compiled_calls_the_kernels, monkeypatch, loss, from_here
+):
+    monkeypatch.setattr(_backends, "LARGE", from_here)
     graphs = []
 
     def note(graph, inputs):
         graphs.append(graph.code)
         return graph
 
-    torch.compile(segact_torch.dice, backend=note, fullgraph=True)(*batch())
+    torch.compile(getattr(segact_torch, loss), backend=note, fullgraph=True)(*batch())
     assert "torch.ops.segact" not in graphs[0]
 
 
