@@ -40,6 +40,20 @@ def sum(x: Any, axis: Axis, keepdims: bool = False) -> Any:
     return add(x) if axis else x
 
 
+def sums(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
+    """The sums over `axis`, if any, of tensors of one shape."""
+    if not axis or keras.backend.backend() != "jax":
+        return tuple(sum(x, axis) for x in values)
+
+    def forward(*values: Any) -> Any:
+        return tuple(_add(x, axis) for x in _pairs(values, axis))
+
+    def push(arguments: Any, tangents: Any) -> Any:
+        return tuple(ops.sum(t, axis=axis) for t in tangents)
+
+    return tuple(_engine.differentiable(forward, push, push)(*values))
+
+
 def mean(x: Any, count: Any, axis: Axis) -> Any:
     """The sum over `axis` divided by `count`, also where the sum overflows and the mean does not.
 
@@ -51,9 +65,11 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
 
     def forward(x: Any, count: Any) -> Any:
         part, length = _shorten(x, axis)
-        total, n = _add(part, axis, keepdims=True), count / length
-        average = ops.where(ops.isinf(total), _add(part / n, axis, keepdims=True), total / n)
-        return ops.squeeze(average, axis)
+        n = count / length
+        total, average = (
+            _add(each, axis, keepdims=True) for each in _pairs((part, part / n), axis)
+        )
+        return ops.squeeze(ops.where(ops.isinf(total), average, total / n), axis)
 
     def push(arguments: Any, tangents: Any) -> Any:
         return ops.squeeze(ops.sum(tangents[0], axis=axis, keepdims=True) / arguments[1], axis)
@@ -69,6 +85,15 @@ def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
     for a in axis if keras.backend.backend() != "torch" else ():
         x = _fold(x, a)
     return ops.sum(x, axis=axis, keepdims=keepdims)
+
+
+def _pairs(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
+    """Tensors of one shape; on JAX, where one loop adds several, with halves of an axis added."""
+    if keras.backend.backend() == "jax":
+        for a in axis:
+            if (size := _engine.sizes(values[0])[a]) and size % 2 == 0:
+                return _engine.sums_of_pairs(values, a)
+    return values
 
 
 def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:

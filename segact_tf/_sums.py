@@ -69,7 +69,8 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     p, q = batch.f.cdf(x), batch.f.sf(x)
     error = fp * ((1 - y) * p) + fn * (y * q)
     whole = tp * (y * p) + error
-    return total(_weighted(error, batch.w), axis), total(_weighted(whole, batch.w), axis)
+    error, whole = _pairwise.sums((_weighted(error, batch.w), _weighted(whole, batch.w)), axis)
+    return error, whole
 
 
 def overlap_ratio(
