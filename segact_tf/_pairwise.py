@@ -40,18 +40,20 @@ def sum(x: Any, axis: Axis, keepdims: bool = False) -> Any:
     return add(x) if axis else x
 
 
-def sums(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
-    """The sums over `axis`, if any, of tensors of one shape."""
+def sums(x: Any, y: Any, axis: Axis) -> tuple[Any, Any]:
+    """The sums over `axis`, if any, of two tensors of one shape."""
     if not axis or keras.backend.backend() != "jax":
-        return tuple(sum(x, axis) for x in values)
+        return sum(x, axis), sum(y, axis)
 
-    def forward(*values: Any) -> Any:
-        return tuple(_add(x, axis) for x in _pairs(values, axis))
+    def forward(x: Any, y: Any) -> Any:
+        first, second = _pairs((x, y), axis)
+        return _add(first, axis), _add(second, axis)
 
     def push(arguments: Any, tangents: Any) -> Any:
         return tuple(ops.sum(t, axis=axis) for t in tangents)
 
-    return tuple(_engine.differentiable(forward, push, push)(*values))
+    first, second = _engine.differentiable(forward, push, push)(x, y)
+    return first, second
 
 
 def mean(x: Any, count: Any, axis: Axis) -> Any:
