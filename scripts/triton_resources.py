@@ -2,9 +2,10 @@
 
     python scripts/triton_resources.py [sm_80 sm_90 gfx942]
 
-Compiles every kernel for every activation, and prints a table in Markdown. Triton brings all that
-it needs: the compilers, and NVIDIA's `cuobjdump`. Instructions are those of the program's text for
-each element of a thread, with the branches that are hardly ever taken.
+Compiles every kernel for every activation, and prints a table of each target in Markdown, as
+docs/performance.md has it; exit code 1 if a register is spilled. Triton brings all that it needs:
+the compilers, and NVIDIA's `cuobjdump`. Instructions are those of the program's text for each
+element of a thread, with the branches that are hardly ever taken.
 """
 
 import re
@@ -51,12 +52,12 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
     known: dict[str, Any] = {
         **{"LOSS": kernel, "ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True},
         **{"CHUNK": backend.CHUNK},
-        **{"WEIGHTED": False, "SMOOTHED": False, "POSITIVE": False},
+        **{"WEIGHTED": False, "GUARDED": True, "SMOOTHED": False, "POSITIVE": False},
         **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
-        **{"EACH": False, "GRADIENT": True, **constants},
+        **{"EACH": False, "GRADIENT": True, "FRESH": False, **constants},
     }
     known = {name: value for name, value in known.items() if name in names}
-    types = dict.fromkeys(("x", "y", "w", "gradient", "slopes", "upstream"), "*fp32")
+    types = dict.fromkeys(("x", "y", "w", "gradient", "into", "slopes", "upstream"), "*fp32")
     types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32") | {"out": "*fp64"}
     signature = {n: "constexpr" if n in known else types.get(n, "fp32") for n in names}
     aligned = [i for i, n in enumerate(names) if signature[n].startswith("*") or n == "length"]
@@ -98,14 +99,21 @@ def resources(kernel: str, activation: str, target: str, **constants: Any) -> Re
 
 
 def main(targets: list[str]) -> None:
-    print("| target | kernel | activation | registers | spilled | instructions an element |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    spilled = []
+    kernels = [kernel for kernel in KERNELS if kernel != "rescale"]
     for target in targets:
-        for kernel in KERNELS:
-            for activation in backend.NAMES if kernel != "rescale" else ("",):
+        print(f"| {target}: registers / instructions an element | {' | '.join(kernels)} |")
+        print("| --- " * (1 + len(kernels)) + "|")
+        for activation in backend.NAMES:
+            cells = []
+            for kernel in kernels:
                 r = resources(kernel, activation, target)
-                row = (target, kernel, activation, r.registers, r.spilled, f"{r.per_element:.0f}")
-                print("|", " | ".join(map(str, row)), "|", flush=True)
+                cells.append(f"{r.registers} / {r.per_element:.0f}")
+                spilled += [(target, kernel, activation)] if r.spilled else []
+            print(f"| {activation} | {' | '.join(cells)} |", flush=True)
+        print()
+    if spilled:
+        raise SystemExit(f"registers are spilled: {spilled}")
 
 
 if __name__ == "__main__":

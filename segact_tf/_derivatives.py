@@ -63,7 +63,7 @@ def _differentiate(x: Any, f: Function, derivative: Function) -> Any:
     """f(x) elementwise, with that derivative, which is differentiable in turn."""
 
     def push(arguments: Any, tangents: Any) -> Any:
-        return _scale(tangents[0], derivative(*arguments))
+        return _scale(tangents[0], derivative(*map(_engine.seen_anew, arguments)))
 
     def pull(arguments: Any, upstream: Any) -> Any:
         # Either factor being 0 makes the product 0; 0 * inf would be NaN.

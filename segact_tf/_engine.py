@@ -318,6 +318,35 @@ def computed_once(x: Any) -> Any:
     return x
 
 
+def seen_anew(x: Any) -> Any:
+    """x, which XLA on JAX does not know for the x that it has: so it computes again what it is for.
+
+    What two loops need and is no mere sum or product, it would compute in a loop before them, which
+    reads and writes as much as they do.
+    """
+    if keras.backend.backend() == "jax":
+        jnp = sys.modules["jax"].numpy
+        return jnp.where(x > jnp.inf, jnp.zeros_like(x), x)  # which nothing is
+    return x
+
+
+def sums_of_pairs(values: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
+    """Tensors of one shape, on JAX, with the halves of an axis added.
+
+    In one loop: XLA makes one for each of several sums, and one before them for what they share. Of
+    more than two in a row its loop would be too long to become vectors.
+    """
+    lax = sys.modules["jax"].lax
+    shape = values[0].shape
+    halves = (*shape[:axis], 2, shape[axis] // 2, *shape[axis + 1 :])
+
+    def add(sums: Any, more: Any) -> Any:
+        return tuple(a + b for a, b in zip(sums, more, strict=True))
+
+    zeros = tuple(lax.full_like(x, 0, shape=()) for x in values)
+    return tuple(lax.reduce(tuple(x.reshape(halves) for x in values), zeros, add, (axis,)))
+
+
 def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function, or a method, that takes symbolic inputs too: as one node of a Keras graph."""
     name = function.__name__

@@ -40,6 +40,22 @@ def sum(x: Any, axis: Axis, keepdims: bool = False) -> Any:
     return add(x) if axis else x
 
 
+def sums(x: Any, y: Any, axis: Axis) -> tuple[Any, Any]:
+    """The sums over `axis`, if any, of two tensors of one shape."""
+    if not axis or keras.backend.backend() != "jax":
+        return sum(x, axis), sum(y, axis)
+
+    def forward(x: Any, y: Any) -> Any:
+        first, second = _pairs((x, y), axis)
+        return _add(first, axis), _add(second, axis)
+
+    def push(arguments: Any, tangents: Any) -> Any:
+        return tuple(ops.sum(t, axis=axis) for t in tangents)
+
+    first, second = _engine.differentiable(forward, push, push)(x, y)
+    return first, second
+
+
 def mean(x: Any, count: Any, axis: Axis) -> Any:
     """The sum over `axis` divided by `count`, also where the sum overflows and the mean does not.
 
@@ -51,9 +67,11 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
 
     def forward(x: Any, count: Any) -> Any:
         part, length = _shorten(x, axis)
-        total, n = _add(part, axis, keepdims=True), count / length
-        average = ops.where(ops.isinf(total), _add(part / n, axis, keepdims=True), total / n)
-        return ops.squeeze(average, axis)
+        n = count / length
+        total, average = (
+            _add(each, axis, keepdims=True) for each in _pairs((part, part / n), axis)
+        )
+        return ops.squeeze(ops.where(ops.isinf(total), average, total / n), axis)
 
     def push(arguments: Any, tangents: Any) -> Any:
         return ops.squeeze(ops.sum(tangents[0], axis=axis, keepdims=True) / arguments[1], axis)
@@ -69,6 +87,15 @@ def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
     for a in axis if keras.backend.backend() != "torch" else ():
         x = _fold(x, a)
     return ops.sum(x, axis=axis, keepdims=keepdims)
+
+
+def _pairs(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
+    """Tensors of one shape; on JAX, where one loop adds several, with halves of an axis added."""
+    if keras.backend.backend() == "jax":
+        for a in axis:
+            if (size := _engine.sizes(values[0])[a]) and size % 2 == 0:
+                return _engine.sums_of_pairs(values, a)
+    return values
 
 
 def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:

@@ -69,7 +69,7 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     p, q = batch.f.cdf(x), batch.f.sf(x)
     error = fp * ((1 - y) * p) + fn * (y * q)
     whole = tp * (y * p) + error
-    return total(_weighted(error, batch.w), axis), total(_weighted(whole, batch.w), axis)
+    return totals(_weighted(error, batch.w), _weighted(whole, batch.w), axis)
 
 
 def overlap_ratio(
@@ -166,6 +166,11 @@ def smooth_labels(y: Any, label_smoothing: float) -> Any:
 def total(x: Any, axis: Axis) -> Any:
     """The sum over `axis`; x itself if there is none."""
     return _pairwise.sum(x, axis) if axis else x
+
+
+def totals(x: Any, y: Any, axis: Axis) -> tuple[Any, Any]:
+    """The totals of two tensors of one shape."""
+    return _pairwise.sums(x, y, axis)
 
 
 def _cross_entropy(x: Any, y: Any, f: Activation | Convention, pos_weight: Any = 1.0) -> Any:

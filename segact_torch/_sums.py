@@ -72,7 +72,7 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     p, q = batch.f.cdf(x), batch.f.sf(x)
     error = fp * ((1 - y) * p) + fn * (y * q)
     whole = tp * (y * p) + error
-    return total(_weighted(error, batch.w), axis), total(_weighted(whole, batch.w), axis)
+    return totals(_weighted(error, batch.w), _weighted(whole, batch.w), axis)
 
 
 def overlap_ratio(
@@ -169,6 +169,11 @@ def smooth_labels(y: Tensor, label_smoothing: float) -> Tensor:
 def total(x: Tensor, axis: Axis) -> Tensor:
     """The sum over `axis`; x itself if there is none."""
     return x.sum(axis) if axis else x
+
+
+def totals(x: Tensor, y: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
+    """The totals of two tensors of one shape."""
+    return total(x, axis), total(y, axis)
 
 
 def _cross_entropy(

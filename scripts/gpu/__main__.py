@@ -19,7 +19,7 @@ with needs("gpu", "dev"):
     from parity.naming import unknown
     from parity.records import json_text, write_atomically
     from scripts.gpu import curves, page
-    from scripts.gpu.plan import Plan
+    from scripts.gpu.plan import ON_CPU, Plan
     from scripts.gpu.steps import FAILED, ROOT, WAITING, Result, Runner, Step
 
 BUDGET = 470
@@ -46,7 +46,7 @@ def _environment(short: bool, jobs: int) -> dict[str, str]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    return found | ({"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if short else {})
+    return found | (ON_CPU if short else {})
 
 
 class Book:

@@ -1,7 +1,7 @@
 """What the figures are made on, as one JSON object in a file: `python -m scripts.gpu.machine FILE`.
 
-Versions, the processor, the card with its driver, what each framework sees, and how fast a large
-tensor is copied on the device.
+Versions, the processor, the card with its driver, what each framework sees, how fast a large tensor
+is copied on the device, and whether PyTorch's losses have their kernels there.
 """
 
 import json
@@ -72,8 +72,11 @@ def copy_bandwidth(device: str, size: int, rounds: int = 20) -> float:
 def _torch(device: str) -> dict[str, Any]:
     import torch
 
+    import segact_torch
+
     found: dict[str, Any] = {
-        "copy_bandwidth": copy_bandwidth(device, GIBIBYTE if device == "cuda" else GIBIBYTE // 16)
+        "copy_bandwidth": copy_bandwidth(device, GIBIBYTE if device == "cuda" else GIBIBYTE // 16),
+        "kernels": segact_torch.backends()["triton"],
     }
     if device == "cuda":
         card = torch.cuda.get_device_properties(0)
@@ -97,7 +100,7 @@ def _jax_devices() -> list[str]:
 
 
 def main() -> None:
-    """Raises where torch does not see the device."""
+    """Raises where torch does not see the device, or Triton is there and its kernels do not run."""
     path, device = Path(sys.argv[1]), sys.argv[2]
     found: dict[str, Any] = {
         "device": _processor(),
@@ -114,6 +117,8 @@ def main() -> None:
         found["jax"] = [f"{type(error).__name__}: {error}"]
     write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
     print(json.dumps(found))
+    if found["kernels"] != "yes" and find_spec("triton") is not None:
+        raise SystemExit(f"the losses have no kernels: {found['kernels']}")
 
 
 if __name__ == "__main__":

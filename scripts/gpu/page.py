@@ -30,6 +30,7 @@ def _machine(found: dict[str, Any]) -> list[str]:
         rows.append(["memory", f"{found['memory'] / 2**30:.0f} GiB"])
     rows.append(["copy bandwidth", f"{found['copy_bandwidth'] / 1e9:.0f} GB/s, read and written"])
     rows += [["processor", f"{found['processor']}, {found['cores']} cores"]]
+    rows += [["Triton's kernels", found.get("kernels", "not known")]]
     rows += [["JAX sees", ", ".join(found["jax"]) or "not installed"]]
     rows += [["versions", ", ".join(f"{k} {v}" for k, v in found["versions"].items())]]
     return _table(["", ""], rows)

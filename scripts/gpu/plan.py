@@ -35,6 +35,8 @@ _SMALL = {
 }
 """Of the interpreted run, which has synthetic images only."""
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
+INTERPRETED = {"TRITON_INTERPRET": "1", "SEGACT_KERNELS": "triton"}
+"""Of what runs the kernels, where there is no GPU."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Plan:
         return Step(
             name,
             "the machine",
-            (Command(words),),
+            (Command(words, INTERPRETED if self.short else {}),),
             limit=90,
             needs=("torch",),
             read=lambda folder: read(folder / "machine.json"),
@@ -94,19 +96,21 @@ class Plan:
             name,
             "speed and memory",
             (Command(self.module(*words)),),
-            limit=200,
+            limit=600 if self.short else 200,  # on two cores that have other work
             needs=("torch",),
             read=lambda folder: read(folder / "benchmarks.json"),
             alone=True,
         )
 
     def _judges(self, work: Path) -> list[Step]:
-        formulas = {"SEGACT_KERNELS": "0"}
+        kernels = INTERPRETED if self.short else {}
+        ways = {"torch": kernels, "torch, formulas": {"SEGACT_KERNELS": "0"}}
         found = [
-            self._judge(work, "torch", ("torch",), 150, "judge-torch", "torch"),
             self._judge(
-                work, "torch", ("torch",), 150, "judge-torch-formulas", "torch, formulas", formulas
-            ),
+                *(work, "torch", ("torch",), 150),
+                *(f"judge-{title.replace(', ', '-')}", title, environment),
+            )
+            for title, environment in ways.items()
         ]
         for name, needs, limit in JUDGED:
             if self.short and name != "keras-torch":

@@ -8,7 +8,7 @@ loops and kernels (0), or takes Triton for CPU tensors, too (triton), which its 
 
     cpu         loops in C, compiled when the package is installed
     triton      kernels for a GPU
-    operators   the loops as operators, for compiled code
+    operators   loops and kernels as operators, for compiled code
     compact     PyTorch's own operations, as few as possible, on every device
 """
 
@@ -31,6 +31,9 @@ Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 
 KERNELS = os.environ.get("SEGACT_KERNELS", "")
+# From here on compiled code calls the kernels for a loss of each element, where the compiler's own
+# move five tensors instead of three; of fewer elements the host's time is most of both.
+LARGE = 1 << 24
 _dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
 
 
@@ -122,14 +125,19 @@ def chosen(batch: Batch) -> Iterator[Any]:
     device = batch.input.device.type
     if torch.compiler.is_compiling():
         if not _is_recorded():
-            if _has_loops(device) and cpu.LIBRARY is not None and cpu.serves(batch):
+            if _has_loops(device):
+                fast = cpu.LIBRARY is not None and cpu.serves(batch)
+            else:
+                large = batch.input.numel() >= LARGE
+                fast = _has_kernels(device) and large and _has_triton()
+            if fast:
                 yield operators
             if compact.serves(batch):
                 yield compact
     elif not _is_traced(batch.input, batch.target, batch.weight):
-        fast = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
-        if fast is not None and fast.serves(batch):
-            yield fast
+        found = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
+        if found is not None and found.serves(batch):
+            yield found
         if compact.serves(batch):
             yield compact
 
@@ -195,6 +203,14 @@ def _found_triton() -> tuple[Any, str]:
     except Exception as error:
         return None, repr(error)
     return triton, ""
+
+
+def _has_triton() -> bool:
+    """Whether there is that backend: the compiler takes it as known."""
+    return _triton() is not None
+
+
+_has_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _is_traced(*tensors: Tensor | None) -> bool:

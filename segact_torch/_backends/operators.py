@@ -1,4 +1,4 @@
-"""The sums of the backends as operators, for compiled code.
+"""The sums of the backends as operators, for compiled code: loops on a CPU, kernels on a GPU.
 
 The compiler knows of an operator its shapes and its gradient. It refuses nothing, for there is no
 other way from within: what the loops refuse, an operator computes by `compact` or the formula, from
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segact_torch import _sums
+from segact_torch import _backends, _sums
 from segact_torch._backends import compact, cpu
 from segact_torch._batch import Axis, Batch, in_range
 from segact_torch._derivatives import _weigh
@@ -73,8 +73,11 @@ def _elements(
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
-    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    if not _serves(batch):
+    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked.
+
+    Not by kernels: on a GPU what the compiler makes of the formula moves no more bytes.
+    """
+    if not _serves(batch) or _backends._has_kernels(batch.input.device.type):
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), float(tp), float(fp), float(fn))
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
@@ -82,10 +85,17 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     return sums, None
 
 
+def _kernels(x: Tensor) -> Any:
+    """What launches kernels, where they are what computes; else None."""
+    if not _backends._has_kernels(x.device.type):
+        return None
+    return _backends._found_triton()[0].launch
+
+
 @torch.library.custom_op(
     "segact::elements",
     mutates_args=(),
-    device_types="cpu",
+    device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int loss, int activation, "
     "float on, float off, float gamma, float label_smoothing) -> (Tensor, Tensor)",
 )
@@ -106,12 +116,30 @@ def elements_operator(
 
     The terms of y have the weight `on`, those of 1 - y the weight `off`.
     """
-    f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
-    slopes, losses = rows.empty(), None if axis else rows.empty()
-    numbers = cpu._numbers(0.0, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
-    value = rows.sums(loss, f, numbers, losses, slopes, wide=True)
-    if value is not None:
-        return (value if losses is None else losses.contiguous()), slopes.contiguous()
+    f, options = cpu.SMOOTH[activation](), (on, off, gamma, label_smoothing)
+    launch, batch = _kernels(x), (x, y, w, tuple(axis))
+    if launch is None:
+        found = _elements_by_loops(*batch, loss, f, *options)
+    else:
+        found = _elements_by_kernels(launch, *batch, guarded, loss, f, *options)
+    if found is None:
+        found = _elements_by_operations(*batch, guarded, loss, f, *options)
+    return found[0].contiguous(), found[1].contiguous()
+
+
+def _elements_by_operations(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    guarded: bool,
+    loss: int,
+    f: Activation,
+    on: float,
+    off: float,
+    gamma: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
     y = in_range(y) if guarded else y
     batch = Batch(x.detach().requires_grad_(), y, w, None, f, validate=False)
     with torch.enable_grad():
@@ -125,8 +153,54 @@ def elements_operator(
     assert found is not None
     each, gradient = found
     assert gradient is not None
-    slopes = gradient(torch.ones_like(each))
-    return each.double().sum(tuple(axis)) if axis else each.contiguous(), slopes.contiguous()
+    return (each.double().sum(axis) if axis else each), gradient(torch.ones_like(each))
+
+
+def _elements_by_loops(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    loss: int,
+    f: Activation,
+    on: float,
+    off: float,
+    gamma: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor] | None:
+    rows = cpu.Rows(x, y, w, axis)
+    slopes, losses = rows.empty(), None if axis else rows.empty()
+    numbers = cpu._numbers(0.0, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
+    value = rows.sums(loss, f, numbers, losses, slopes, wide=True)
+    return None if value is None else (value if losses is None else losses, slopes)
+
+
+def _elements_by_kernels(
+    launch: Any,
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    guarded: bool,
+    loss: int,
+    f: Activation,
+    on: float,
+    off: float,
+    gamma: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor] | None:
+    arguments, checked = (x, y, w, axis, f.name), {"guarded": guarded}
+    if loss == cpu.CROSS_ENTROPY:
+        found = launch.cross_entropy(*arguments, on, label_smoothing, **checked)
+    elif loss == cpu.SQUARED_ERROR:
+        found = launch.squared_error(*arguments, **checked)
+    elif gamma < launch.LARGEST_GAMMA:
+        alpha = None if off == 1 == on else on
+        found = launch.focal_cross_entropy(*arguments, gamma, alpha, label_smoothing, **checked)
+    else:
+        return None
+    value, slopes = found
+    return value, slopes
 
 
 @elements_operator.register_fake
@@ -138,12 +212,16 @@ def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any
 @torch.library.custom_op(
     "segact::elements_gradient",
     mutates_args=(),
-    device_types="cpu",
+    device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor slopes, Tensor upstream, int[] axis) -> Tensor",
 )
 def _elements_gradient(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
+    launch = _kernels(x)
+    if launch is not None and axis:
+        gradient: Tensor = launch.rescaled(slopes, upstream, tuple(axis))
+        return gradient
     factor = cpu.spread(upstream.float(), x.shape, axis) if axis else upstream
-    if factor.isfinite().all():
+    if launch is None and factor.isfinite().all():  # to know that, a GPU's host would wait
         return slopes * factor.to(slopes.dtype)
     return _weigh(factor.expand(slopes.shape), slopes)
 

@@ -201,6 +201,56 @@ def test_errors_of_the_loops_are_found_and_named(
             assert [one for one in named if activation in ("", one[1])], (plant, dtype)
 
 
+# in the kernels of a GPU: what is put for what, and what must be named of float32, likewise
+PLANTED_IN_KERNELS = {
+    "squared error, slope": (
+        *("w * (2.0 * d * density)", "w * (2.00002 * d * density)"),
+        *("", "squared_error,y=1", "grad_x"),
+    ),
+    "focal, value": (
+        *("return w * unless_zero(power, loss)", "return w * 1.00001 * unless_zero(power, loss)"),
+        *("", "binary_focal_cross_entropy,y=0", "value"),
+    ),
+    "a constant": (
+        *("p * w - 0.3333333308107325", "p * w - 0.33333"),
+        *("arctan", "binary_cross_entropy,y=0", "value"),
+    ),
+    "a hazard": (
+        *("a * reciprocal(0.5 + t), inverse", "a * reciprocal(0.50001 + t), inverse"),
+        *("softsign", "binary_cross_entropy,y=1", "grad_x"),
+    ),
+    "overlap, the gradient of what weighs 1 - y": (
+        *("weigh(w * (1.0 - y), off)", "weigh(w * (1.0 - y), 1.0001 * off)"),
+        *("", "dice", "grad_x"),
+    ),
+}
+
+
+@pytest.mark.needs("torch")
+def test_errors_of_the_kernels_are_found_and_named(
+    segact_parity: Run, copy_of_package: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interpreted."""
+    pytest.importorskip("triton", "3.2", reason="Triton is not installed, or old")
+    package = copy_of_package("segact_torch")
+    path = package / "_backends" / "triton" / "kernels.py"
+    for right, wrong, *_ in PLANTED_IN_KERNELS.values():
+        assert path.read_text().count(right) == 1, right
+        path.write_text(path.read_text().replace(right, wrong))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("SEGACT_KERNELS", "triton")
+    result = segact_parity(
+        *("run", "--implementation", "torch", "--no-dense", "--json", "all.json"),
+        ahead=package.parent,
+    )
+    keys = ("dtype", "activation", "quantity", "part")
+    found = {tuple(m[k] for k in keys) for m in failed(result, tmp_path / "all.json")}
+    assert {dtype for dtype, *_ in found} == {"float32"}
+    for plant, (*_, activation, quantity, part) in PLANTED_IN_KERNELS.items():
+        named = [one for one in found if one[2:] == (quantity, part)]
+        assert [one for one in named if activation in ("", one[1])], plant
+
+
 # what is appended to the losses of segact_torch, and the option that must be named, and no other
 PLANTED_IN_LOSSES = {
     "dice,smooth": (

@@ -163,10 +163,13 @@ def test_short_run(tmp_path):
     found = json.loads((tmp_path / "out" / "gpu.json").read_text())
     machine, judge = found["steps"]
     assert machine["figures"]["copy_bandwidth"] > 0
+    assert machine["figures"]["kernels"] == "yes"
+    assert judge["commands"][0].startswith("TRITON_INTERPRET=1 SEGACT_KERNELS=triton ")
     assert judge["status"] == "done"
     assert judge["figures"]["passed"] is True
     assert judge["figures"]["worst"]["bound"] == "4 / 8"
     text = (tmp_path / "out" / "gpu.md").read_text()
+    assert "| Triton's kernels | yes |" in text
     assert "| the judge, torch | yes |" in text
     assert str(ROOT) not in text
 

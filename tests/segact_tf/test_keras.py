@@ -832,3 +832,39 @@ def test_second_derivatives_of_few_operations(loss, smooth, y):
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(expected).max() > 0.01
+
+
+def loops_that_read(code):
+    """The fused loops of a compiled program of XLA that read its first input."""
+    entry = code[code.index("\nENTRY") :]
+    (name,) = re.findall(r"%(\S+) = \S+ parameter\(0\)", entry)
+    names = {name}
+    for line in entry.splitlines():  # in the order of their use
+        if moved := re.match(r"\s*(?:ROOT )?%(\S+) = \S+ (?:bitcast|copy|reshape)\(%(\S+)\)", line):
+            names |= {moved[1]} if moved[2] in names else set()
+    fused = re.findall(r"%(\S+) = [^=]* fusion\(([^)]*)\)", entry)
+    return [loop for loop, operands in fused if names & set(re.findall(r"%([^\s,]+)", operands))]
+
+
+# One loop makes the sums of the values, one the slopes; before each comes one for a quotient that
+# it uses more than once, since XLA on a CPU moves no division into a loop that would repeat it.
+LOOPS = {"binary_cross_entropy": {"softsign": 3, "": 4}, "dice": {"sigmoid": 3, "": 2}}
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="reads the program that XLA makes for JAX")
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("shape", [(4, 64, 64, 1), (3, 50, 30, 2)])
+def test_few_loops_read_the_input(name, smooth, shape):
+    """Forward and backward together: see docs/performance.md."""
+    import jax
+
+    options = {"axis": None} if name == "binary_cross_entropy" else {}
+
+    def loss(x, y):
+        return keras.ops.mean(getattr(segact_tf, name)(y, x, smooth, **options))
+
+    with jax.enable_x64(False):
+        x, y = jax.numpy.zeros(shape), jax.numpy.ones(shape)
+        code = jax.jit(jax.value_and_grad(loss)).lower(x, y).compile().as_text()
+    loops = loops_that_read(code)
+    assert 0 < len(loops) <= LOOPS[name].get(smooth, LOOPS[name][""]), loops

@@ -4,6 +4,7 @@ Triton decides when it is imported whether it interprets, so that the interprete
 runs in a process of its own, which the first test starts.
 """
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -16,7 +17,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", "3.2", reason="Triton is not installed, or old")
 
+import device  # noqa: E402
+
 import segact_torch  # noqa: E402
+from segact_torch import _backends  # noqa: E402
+from segact_torch._backends import operators  # noqa: E402
 from segact_torch._backends.triton import launch as backend  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -94,17 +99,12 @@ def inputs(name):
     return {"x": x, "y": generator.uniform(0, 1, len(x)).astype(np.float32)}
 
 
-@interpreted
-@every
-@pytest.mark.parametrize("loss", FUNCTIONS)
-@pytest.mark.parametrize("option", ["y=0", "y=1", "y=soft"])
-def test_elements_keep_the_bounds(name, loss, option):
+def assert_elements_keep_the_bounds(name, loss, option, arrays):
     pytest.importorskip("parity.oracle", reason="the judge's own needs are not installed")
     from parity import compare, oracle
     from parity.cases import Case, default_epsilon
 
     case = Case("triton", "float32", name, loss, option, default_epsilon(name))
-    arrays = inputs(name)
     expected, scales = oracle.evaluate(case, arrays), oracle.scales(case, arrays)
     x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.targets(arrays))
     options = FOCAL if "focal" in loss else {}
@@ -114,7 +114,38 @@ def test_elements_keep_the_bounds(name, loss, option):
         # where the oracle itself has infinity times zero
         error = np.where(np.isnan(expected[part]), 0, error)
         worst = error.argmax()
-        assert error[worst] <= bound, (part, x[worst], y[worst], values[worst])
+        assert error[worst] <= bound, (part, x[worst], y[worst], values[worst], error[worst])
+
+
+@interpreted
+@every
+@pytest.mark.parametrize("loss", FUNCTIONS)
+@pytest.mark.parametrize("option", ["y=0", "y=1", "y=soft"])
+def test_elements_keep_the_bounds(name, loss, option):
+    assert_elements_keep_the_bounds(name, loss, option, inputs(name))
+
+
+# Where the loops' e^x was once off by more than a squared error may be.
+HARD = [-2.691033363342285, -4.489119529724121, -2.781437635421753]
+
+
+def sweep():
+    """Every so many float32, and more of them from 1/64 to 32; -x is 1 - F(x)."""
+    ends = np.float32([1 / 64, 32]).view(np.int32)
+    bits = np.concatenate([np.arange(0x00800000, 0x7F800000, 131_071), np.arange(*ends, 4_093)])
+    sizes = bits.astype(np.int32).view(np.float32)
+    return {"x": np.concatenate([sizes, -sizes, HARD], dtype=np.float32)}
+
+
+@interpreted
+@pytest.mark.parametrize("name", backend.NAMES[:-1])
+@pytest.mark.parametrize("loss", FUNCTIONS)
+@pytest.mark.parametrize("ulp", [None, -2, 2], ids=["rounded", "quick, low", "quick, high"])
+def test_a_sweep_keeps_the_bounds(name, loss, ulp, monkeypatch):
+    """Also by a device's quick quotients, and with products that it does not round."""
+    monkeypatch.setattr(backend, "BLOCK", 131_072)
+    with contextlib.nullcontext() if ulp is None else device.arithmetic(ulp):
+        assert_elements_keep_the_bounds(name, loss, "y=0", sweep())
 
 
 @interpreted
@@ -386,6 +417,78 @@ def test_the_same_bits_twice_and_no_input_written():
     assert backend.cross_entropy(x, y, None, ALL, "arctan", gradient=False)[1] is None
     one = torch.tensor(0.5)
     assert backend.cross_entropy(one, one, None, (), "arctan")[0].shape == ()
+
+
+# ---- as operators, in compiled code ----
+
+
+@pytest.fixture
+def compiled_calls_the_kernels(monkeypatch):
+    monkeypatch.setattr(_backends, "KERNELS", "triton")
+    monkeypatch.setattr(_backends, "LARGE", 1)
+    torch._dynamo.reset()
+
+
+@interpreted
+def test_operators_are_registered_as_they_behave(compiled_calls_the_kernels):
+    """Shapes, strides, aliases and gradients, in PyTorch's own check."""
+    x = torch.linspace(-3, 3, 60).reshape(2, 2, 3, 5).requires_grad_()
+    y, w = (x.detach() > 1).float(), torch.linspace(0, 2, 60).reshape(x.shape)
+    elements = operators.elements_operator
+    torch.library.opcheck(elements, (x, y, w, [1, 2, 3], True, 2, 2, 0.25, 0.75, 1.5, 0.125))
+    torch.library.opcheck(elements, (x, y, None, [], True, 0, 2, 1.5, 1.0, 0.0, 0.125))
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        ("binary_cross_entropy", {"pos_weight": 2.5, "label_smoothing": 0.125}),
+        ("binary_cross_entropy", {"reduction": "none"}),
+        ("mean_squared_error", {}),
+        ("binary_focal_cross_entropy", {"gamma": 1.5, "alpha": 0.25}),
+        ("binary_focal_cross_entropy", {"gamma": 1100.0}),
+    ],
+    ids=str,
+)
+def test_compiled_code_calls_the_kernels(compiled_calls_the_kernels, loss, options):
+    x, y = batch()
+    w, graphs = torch.linspace(0, 2, 33).expand(1, 1, 1, 33), []
+
+    def of(x):
+        return getattr(segact_torch, loss)(x, y, "arctan", weight=w, **options).sum()
+
+    def note(graph, inputs):
+        graphs.append(graph.code)
+        return aot_eager(graph, inputs)
+
+    aot_eager = torch._dynamo.backends.registry.lookup_backend("aot_eager")
+    leaf, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    value, expected = torch.compile(of, backend=note, fullgraph=True)(leaf), of(other)
+    assert "torch.ops.segact" in graphs[0]
+    (found,) = torch.autograd.grad(65536 * value, leaf, retain_graph=True)
+    (slope,) = torch.autograd.grad(65536 * expected, other)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
+    # twice, and where a scaled loss of half precision has overflown: what weighs 0 stays 0
+    (again,) = torch.autograd.grad(torch.inf * value, leaf)
+    assert torch.equal(again, torch.where(found == 0, 0.0, torch.inf * found.sign()))
+
+
+@interpreted
+@pytest.mark.parametrize(("loss", "from_here"), [("mean_squared_error", 1 << 24), ("dice", 1)])
+def test_other_compiled_code_is_the_compilers(
+    compiled_calls_the_kernels, monkeypatch, loss, from_here
+):
+    monkeypatch.setattr(_backends, "LARGE", from_here)
+    graphs = []
+
+    def note(graph, inputs):
+        graphs.append(graph.code)
+        return graph
+
+    torch.compile(getattr(segact_torch, loss), backend=note, fullgraph=True)(*batch())
+    assert "torch.ops.segact" not in graphs[0]
 
 
 # ---- which compiled kernel is launched ----

@@ -1,11 +1,12 @@
 # mypy: allow-untyped-defs, disable-error-code="import-not-found,import-untyped,no-untyped-call"
 """The kernels: from elementary functions by activations and losses to blocks of elements.
 
-All arithmetic is in float32. `/` is the device's quick division, off by 2 ulp at most: it stands
-where that cannot be seen in the result, and in hazards and densities, whose bounds leave room for
-it. `tl.exp`, `tl.log` and `tl.sqrt` would be off by more. Contraction into fused multiply-adds is
-harmless everywhere: a product that something is compensated for is either exact, or the difference
-is a rounding of what is small.
+All arithmetic is in float32. `/` and `tl.rsqrt` are the device's quick ones, off by 2 ulp at most:
+they only start the Newton step of `inverse_of` and the like, which rounds as well as `tl.div_rn`
+and takes a few instructions of its twenty. `tl.exp`, `tl.log`, `tl.sqrt` would be off by more.
+Contraction into fused multiply-adds is harmless everywhere: a product that something is compensated
+for is either exact, or the difference is a rounding of what is small. The tests interpret the
+kernels with the worst of these quotients, and with every product fused that can be.
 """
 
 import triton
@@ -50,7 +51,7 @@ def unless_zero(weight, value):
 
 @triton.jit
 def exponential_parts(x):
-    """(power, rest): exp(x) = power (1 + rest) for x < 88; 0 below the smallest normal number."""
+    """(power, r, rest): exp(x) = power (1 + r + rest) for x < 88; 0 below the smallest normal."""
     gone = x < -87.3365
     x = tl.where(gone, 0.0, x)
     shift = 12582912.0  # 3/2 2^23: adding it rounds to an integer
@@ -64,14 +65,15 @@ def exponential_parts(x):
     p = p * r + 0.16666666681614256
     p = p * r + 0.5000000013457727
     power = from_bits((to_bits(shifted) - 0x4B400000 + 127) << 23)
-    return tl.where(gone, 0.0, power), p * (r * r) + r
+    return tl.where(gone, 0.0, power), r, p * (r * r)
 
 
 @triton.jit
 def exponential(x):
     """exp(x) for x < 88; 0 below the smallest normal number."""
-    power, rest = exponential_parts(x)
-    return power * (1.0 + rest)
+    power, r, rest = exponential_parts(x)
+    whole = 1.0 + r  # what this rounds off is added to the rest
+    return power * (whole + (rest + (r - (whole - 1.0))))
 
 
 @triton.jit
@@ -140,11 +142,18 @@ def beside(a):
 
 
 @triton.jit
-def quotient(x, y):
-    """x / y, nearly rounded, for a quotient and a y that are far from any limit.
+def inverse_of(s):
+    """1 / s, nearly rounded, for an s that is far from any limit.
 
-    Without the branch that an exact division has for extremes.
+    Without the branch that an exact division has for extremes; so are the next two.
     """
+    q = 1.0 / s
+    return q + q * tl.fma(-q, s, 1.0)
+
+
+@triton.jit
+def quotient(x, y):
+    """x / y likewise, for such a quotient."""
     inverse = 1.0 / y
     q = x * inverse
     return q + inverse * tl.fma(-q, y, x)
@@ -152,9 +161,9 @@ def quotient(x, y):
 
 @triton.jit
 def reciprocal(s):
-    """1 / s for s >= 1, nearly rounded up to FAR, from where on that would fail at infinity."""
+    """1 / s for s >= 1: 0 where that is below the smallest normal number, and at infinity."""
     q = 1.0 / s
-    return q + q * tl.where(s < FAR, tl.fma(-q, s, 1.0), 0.0)
+    return q + q * tl.fma(-q, tl.minimum(s, LARGEST), 1.0)
 
 
 @triton.jit
@@ -184,7 +193,7 @@ def arctangent(s):
 def sigmoid_shares(t):
     e = exponential(-t)
     s = 1.0 + e
-    inverse = reciprocal(s)
+    inverse = inverse_of(s)
     # the inverse of all of 1 + e, also of what rounding took from s
     inverse -= inverse * inverse * (e - (s - 1.0))
     a = e * inverse
@@ -194,7 +203,7 @@ def sigmoid_shares(t):
 @triton.jit
 def sigmoid_surprise(t):
     e = exponential(-t)
-    inverse = 1.0 / (1.0 + e)
+    inverse = inverse_of(1.0 + e)
     a = e * inverse
     near = log1p_unit(e)
     return a, near, near + t, a, inverse
@@ -214,14 +223,14 @@ def bell(t):
     rest = bounded - lead
     r = -rest * (lead + 0.5 * rest)
     low = r * (1.0 + r * (0.5 + r * (0.16666666666666666 + r * 0.041666666666666664)))
-    power, high = exponential_parts(-0.5 * (lead * lead))
-    return power, high, low
+    power, r, high = exponential_parts(-0.5 * (lead * lead))
+    return power, r + high, low
 
 
 @triton.jit
 def scaled_numerator(t):
     """n with exp(t^2 / 2) F(-t) = (1/2 + n) / (t + 5/4)."""
-    v = t / (t + 4.0) - 0.5
+    v = quotient(t, t + 4.0) - 0.5
     n = 0.0283247357754663
     n = n * v - 0.05460541208378212
     n = n * v - 0.04965036304160064
@@ -263,7 +272,7 @@ def normal_shares(t):
 def normal_surprise(t):
     a, scaled, density, over = normal_tail(t)
     rest = 1.0 - a
-    inverse = 1.0 / (over * rest)  # for both quotients
+    inverse = inverse_of(over * rest)  # for both quotients
     # it tends to 1: rounded beyond, the largest floats would overflow
     ratio = (INV_SQRT_TWO_PI * rest) * inverse
     steep = (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio)
@@ -305,7 +314,7 @@ def arctan_surprise(t):
     # both quotients from one: outside, a is s / pi times the slope, and s^2 (1 + 1 / s^2) = 1 + s^2
     rest = 1.0 - a
     both = (1.0 + square) * tl.where(outside, slope, a) * rest
-    inverse = tl.where(outside, s, INV_PI) * (1.0 / both)
+    inverse = tl.where(outside, s, INV_PI) * inverse_of(both)
     return a, beside(a), far, a * inverse, rest * inverse
 
 
@@ -321,7 +330,7 @@ def softsign_surprise(t):
     inverse = reciprocal(s)
     a = 0.5 * inverse
     far = tl.where(t < INFINITY, LN2 + logarithm(s), t)
-    return a, beside(a), far, a / (0.5 + t), inverse
+    return a, beside(a), far, a * reciprocal(0.5 + t), inverse
 
 
 @triton.jit
@@ -342,6 +351,7 @@ def inverse_square_root_surprise(t):
     inverse = tl.rsqrt(square)
     h = square * inverse
     h += (0.5 * inverse) * tl.fma(-h, h, square)
+    inverse += inverse * tl.fma(-h, inverse, 1.0)
     half = tl.fma(bounded, h, square)  # of 1 / F(-t)
     a = quotient(0.5, half)
     # what rounding took from the square, also by way of h, and from their sum
@@ -371,8 +381,8 @@ def hardtanh_shares(x):
 @triton.jit
 def hardtanh_surprise(x):
     a, inside = hardtanh_shares(x)
-    inverse = inside / a
-    return a, beside(a), -logarithm(a), inside / (1.0 - a), inverse
+    steep = inside * inverse_of(a)
+    return a, beside(a), -logarithm(a), inside * inverse_of(1.0 - a), steep
 
 
 @triton.jit
@@ -677,22 +687,27 @@ def overlap_gradient(
 @triton.jit
 def rescale(
     gradient,
+    into,
     upstream,
     length,
     chunks,
+    FRESH: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Multiplies chunks of rows by what is upstream of each, and moves nothing where that is 1."""
+    """Multiplies chunks of rows by what is upstream of each, in place unless `into` is FRESH.
+
+    In place it moves nothing where that is 1.
+    """
     row, start, offsets, within = start_of(length, chunks, SINGLE, BLOCK, CHUNK)
     factor = tl.load(upstream + row).to(tl.float32)
-    if factor != 1.0:
+    if FRESH or factor != 1.0:
         left = length - within
         for turn in range(CHUNK // BLOCK):
             at = turn * BLOCK + offsets
             values = tl.load(gradient + start + at, at < left, other=0.0)
-            tl.store(gradient + start + at, weigh(factor, values), at < left)
+            tl.store(into + start + at, weigh(factor, values), at < left)
 
 
 @triton.jit
