@@ -349,8 +349,3 @@ def test_words_that_no_row_has():
     done = run("--quick", "--framework", "torch", "--only", "no such loss")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "benchmarks: no row has no such loss in its name"
-
-
-def test_typer_refuses_the_rest():
-    assert run("--rounds", "1").returncode == 2
-    assert run("extra").returncode == 2
