@@ -129,7 +129,7 @@ def test_page_of_a_gpu(tmp_path):
     }
     text = page.markdown(results, asked, tmp_path, 1.0)
     assert "| dice, arctan | 1.250 | 80% | 0.50 |" in text
-    assert "| dice, arctan | copy | 1.25 (1.25-1.25) ? | 1.25 / 1 | triton | 1 / 2 |" in text
+    assert "| dice, arctan | copy | 1.25 (1.25-1.25) | 1.25 / 1 | triton | 1 / 2 |" in text
     assert "| the judge, torch | NO | 7 |" in text
     assert "| cats_vs_dogs, torch | cuda | 0.5000 | 1.0 | 0.25 | 0.25 |" in text
     assert str(tmp_path) not in text
