@@ -48,7 +48,7 @@ figures: $(INSTALLED)
 
 benchmarks: $(INSTALLED)
 	.venv/bin/python -m benchmarks --json docs/performance.json \
-		--figure docs/images/performance.png --markdown
+		--figure docs/images/performance.png --page docs/performance.md
 
 gpu: $(if $(INTERPRET),$(INSTALLED))
 	$(if $(INTERPRET),.venv/bin/python -m scripts.gpu --interpret,$(PYTHON) -m scripts.gpu)

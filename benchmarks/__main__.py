@@ -1,17 +1,15 @@
-"""`python -m benchmarks`: our losses and their peers, interleaved in one run; ratios count."""
+"""`python -m benchmarks`: every loss beside its counterpart, by turns in one run; ratios count."""
 
 import json
-import math
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import replace
-from enum import StrEnum
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 from parity.extras import needs
 
@@ -21,25 +19,32 @@ with needs("benchmarks", "benchmarks"):
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    import segact_torch
-    from benchmarks import contestants, figure, keras_xla, measure, report
+    from benchmarks import figure, measure, report
+    from benchmarks.cases import FRAMEWORKS
+    from benchmarks.worker import Task
     from parity.implementations import environment, missing
-    from parity.records import write_atomically
+    from parity.naming import unknown
+    from parity.records import json_text, write_atomically
 
-SHAPE = (8, 1, 512, 512)
-QUICK_SHAPE = (2, 1, 64, 64)
-LARGE_SHAPE = (64, 1, 1024, 1024)  # what a GPU's bandwidth is measured on
-SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
-QUICK_SIZES = (1_000, 10_000)
+ROOT = Path(__file__).parents[1]
+QUICK = {"sizes": (64, 1_000), "rounds": 3, "budget": 0.0, "quick": True}
+IMPLEMENTATIONS = {
+    **dict.fromkeys(("torch", "compile", "bandwidth"), "torch"),
+    **dict.fromkeys(("tensorflow", "xla"), "keras-tensorflow"),
+    "keras-torch": "keras-torch",
+    "jax": "keras-jax",
+}
+"""By framework, what the judge calls it: what it needs and its environment."""
+DEFAULT = {
+    "cpu": ("torch", "compile", "keras-torch", "tensorflow", "xla", "jax"),
+    "cuda": ("bandwidth", "torch", "compile"),
+}
 Say = Callable[[str], None]
-SWEPT = ("segact, sigmoid", "segact, normal_cdf", "segact, arctan", contestants.STOCK)
 
 
-class Device(StrEnum):
-    """Where to measure."""
-
-    cpu = "cpu"
-    cuda = "cuda"
+def _refuse(words: str) -> NoReturn:
+    print(f"benchmarks: {words}", file=sys.stderr)
+    raise typer.Exit(2)
 
 
 def _processor() -> str:
@@ -52,162 +57,219 @@ def _processor() -> str:
     return next(iter(names), platform.processor() or platform.machine())
 
 
-def machine(device: str, threads: int) -> dict[str, str]:
-    """What the figures were measured on."""
-    found = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "threads": str(threads),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    if device == "cpu":
-        found["vectors"] = torch.backends.cpu.get_cpu_capability()
-        found["compiled loops"] = segact_torch.backends()["cpu"]
-    return found
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    """Numbers of elements, such as 64,1e5; a batch has eight samples."""
+    try:
+        sizes = tuple(int(float(word)) for word in text.split(",")) if text else None
+    except (ValueError, OverflowError):
+        sizes = (0,)
+    if sizes and any(size < 8 or size % 8 for size in sizes):
+        _refuse(f"--sizes wants multiples of 8 from 8 on, such as 64,1e5, got {text}")
+    return sizes
 
 
-def _rows(
-    group: list[contestants.Contestant],
-    device: str,
-    shape: tuple[int, ...],
-    rounds: int,
-    say: Say,
-    memory: Callable[[contestants.Loss], float | None] | None = None,
-) -> list[report.Row]:
-    x, y = measure.batch(shape, device)
-    timings = measure.interleaved(group, x, y, rounds, say)
-    return [
-        report.Row(
-            group=c.group,
-            name=c.name,
-            milliseconds=timings[c.name].median * 1e3,
-            spread=timings[c.name].spread,
-            baseline=c.baseline,
-            ratio=timings[c.name].median / timings[c.baseline].median,
-            goal=c.goal,
-            memory=memory(c.loss) if memory else None,
-            kernels=measure.kernels(c.loss, x, y),
-        )
-        for c in group
-    ]
+def _chosen(names: list[str], device: str) -> list[str]:
+    for name in names:
+        if name not in FRAMEWORKS:
+            _refuse(unknown("framework", name, FRAMEWORKS))
+        if name not in DEFAULT["cuda"] and device == "cuda":
+            _refuse(f"--framework {name} is measured on a CPU alone, got --device cuda")
+    return names or list(DEFAULT[device])
 
 
-def _keras_rows(shape: tuple[int, ...], rounds: int, threads: int) -> list[report.Row]:
-    """Keras on TensorFlow under XLA, against its stock loss from logits; empty if not installed."""
-    if missing("keras-tensorflow"):
-        return []
-    command = [sys.executable, "-m", "benchmarks.keras_xla", "--shape", json.dumps(shape)]
-    command += ["--rounds", str(rounds)]
-    env = {**os.environ, **environment("keras-tensorflow", "cpu", threads)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"benchmarks.keras_xla failed:\n{done.stderr[-2000:]}")
-    seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
-    timings = {name: measure.Timing(found) for name, found in seconds.items()}
-    stock = timings[keras_xla.STOCK].median
-    return [
-        report.Row(
-            group="Keras on TensorFlow, XLA",
-            name=name,
-            milliseconds=timing.median * 1e3,
-            spread=timing.spread,
-            baseline=keras_xla.STOCK,
-            ratio=timing.median / stock,
-            goal=keras_xla.goal(name),
-            memory=None,
-        )
-        for name, timing in timings.items()
-    ]
+def _read(path: Path, option: str) -> report.Results:
+    """The results of another run."""
+    try:
+        return report.Results.from_dict(json.loads(path.read_text()))
+    except OSError as error:
+        _refuse(f"{option} {path}: {error.strerror}")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        _refuse(f"{option} {path} is no JSON file that this version of the benchmarks wrote")
 
 
-def _sizes(
-    found: list[contestants.Contestant], device: str, sizes: tuple[int, ...], say: Say
-) -> dict[str, dict[int, float]]:
-    """Nanoseconds an element, by number of elements."""
-    chosen = [c for c in found if c.name in SWEPT]
-    times: dict[str, dict[int, float]] = {c.name: {} for c in chosen}
-    for size in sizes:
-        x, y = measure.batch((size,), device)
-        rounds = max(3, min(20, 20_000_000 // size))
-        for name, timing in measure.interleaved(chosen, x, y, rounds, say).items():
-            times[name][size] = timing.median / size * 1e9
-    return times
+def _results(device: str, threads: int, resumed: Path | None) -> report.Results:
+    """New ones, or those of the file to go on with, which are to be of this machine."""
+    machine = {"device": _processor(), "threads": str(threads), "python": platform.python_version()}
+    if device == "cuda":
+        machine["device"] = torch.cuda.get_device_name()
+    if resumed is None or not resumed.exists():
+        return report.Results(machine)
+    found = _read(resumed, "--resume")
+    for name, here in machine.items():
+        if found.machine.get(name) != here:
+            _refuse(f"--resume: {name} was {found.machine.get(name)}, and is {here} now")
+    return replace(found, failed=[])
 
 
-def _bandwidth(rows: list[report.Row]) -> str:
-    """By the copy that was measured beside our losses."""
-    (seconds,) = (r.milliseconds / 1e3 for r in rows if r.name == contestants.COPY_3)
-    return f"{3 * 4 * math.prod(LARGE_SHAPE) / seconds / 1e9:.0f} GB/s"
+def _environment(task: Task) -> dict[str, str]:
+    """Of the process, with the threads asked for, and else as a user has it."""
+    found = environment(IMPLEMENTATIONS[task.framework], task.device, task.threads)
+    for name in ("JAX_ENABLE_X64", "TF_ENABLE_ONEDNN_OPTS"):
+        found.pop(name, None)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, **found, "PYTHONPATH": path}
 
 
-def _write(results: report.Results, path: Path | None) -> None:
-    if path:
-        write_atomically(path, (json.dumps(results.as_dict(), indent=1) + "\n").encode())
+def measure_framework(task: Task, results: report.Results, say: Say, keep: Say) -> None:
+    """Run a worker, and keep what it finds as it goes."""
+    command = [sys.executable, "-m", "benchmarks.worker"]
+    with tempfile.TemporaryFile("w+") as errors:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, env=_environment(task), text=True, **pipes) as worker:  # type: ignore[call-overload]
+            json.dump(asdict(task), worker.stdin)
+            worker.stdin.close()
+            for line in worker.stdout:
+                found = json.loads(line)
+                if "name" in found:
+                    say(f"{FRAMEWORKS[task.framework]}: {found['name']}")
+                elif "row" in found:
+                    results.add(report.row_of(found["row"]))
+                    keep("")
+                elif "skipped" in found:
+                    results.skipped.update([found["skipped"]])
+                elif "failed" in found:
+                    results.failed.append(found["failed"])
+                else:
+                    results.machine.update(found["machine"])
+        if worker.returncode:
+            errors.seek(0)
+            words = errors.read().strip().splitlines() or [f"exit code {worker.returncode}"]
+            results.failed.append(f"{task.framework}: {words[-1]}")
 
 
 def main(
-    device: Annotated[Device, typer.Option(help="Where to measure.")] = Device.cpu,
-    threads: Annotated[int, typer.Option(min=1, help="How many threads PyTorch has.")] = 2,
-    rounds: Annotated[int, typer.Option(min=3, help="How often each loss is measured.")] = 15,
-    quick: Annotated[bool, typer.Option(help="Small and few: that it runs, not how fast.")] = False,
-    compiled: Annotated[bool, typer.Option(help="Measure torch.compile as well.")] = True,
+    framework: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(FRAMEWORKS)}; may be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Rows whose name has these words; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="How many threads each has.")] = 2,
+    rounds: Annotated[int, typer.Option(min=3, help="How often each is measured, at most.")] = 15,
+    seconds: Annotated[float, typer.Option(min=0, help="No round of a row after that.")] = 0.4,
+    sizes: Annotated[
+        str | None, typer.Option(help="Numbers of elements, such as 64,1e5, for every row.")
+    ] = None,
+    huge: Annotated[bool, typer.Option("--huge", help="1e8 elements as well.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small and few: that it runs, not how fast.")
+    ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything there.")
+        Path | None, typer.Option("--json", help="Write everything there, as it goes.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that the JSON file has.")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run's JSON file: exit code 1 for a larger ratio.")
     ] = None,
     figure_file: Annotated[
         Path | None, typer.Option("--figure", help="Draw the figure there, as .png or .svg.")
     ] = None,
-    markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the tables there, between the page's markers.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables as Markdown.")] = False,
 ) -> None:
-    """Our losses beside their peers: time, ratio, memory, and time per element over sizes."""
-    if device is Device.cuda and not torch.cuda.is_available():
-        print("benchmarks: torch sees no CUDA device", file=sys.stderr)
-        raise typer.Exit(2)
+    """Every loss of each framework beside its counterpart: ratios, memory, operations."""
+    if device not in DEFAULT:
+        _refuse(unknown("device", device, DEFAULT))
+    frameworks = _chosen(framework or [], device)
+    if device == "cuda" and not torch.cuda.is_available():
+        _refuse("torch sees no CUDA device")
     if figure_file and figure_file.suffix not in (".png", ".svg"):
-        print(f"benchmarks: --figure wants a .png or .svg, got {figure_file}", file=sys.stderr)
-        raise typer.Exit(2)
-    torch.set_num_threads(threads)
-    shape, sizes = (QUICK_SHAPE, QUICK_SIZES) if quick else (SHAPE, SIZES)
-    rounds = 3 if quick else rounds
-    eager = [contestants.cross_entropy(), contestants.dice()]
-    memory = partial(measure.peak_memory, device=device.value)
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("")
+        _refuse(f"--figure wants a .png or .svg, got {figure_file}")
+    if resume and not json_file:
+        _refuse("--resume wants --json, whose rows it keeps")
+    recorded = _read(against, "--against") if against else None
+    results = _results(device, threads, json_file if resume else None)
+    _into_page(page, results)  # or refuse it before anything is measured
+    options: dict[str, Any] = {"rounds": rounds, "budget": seconds, "sizes": _sizes(sizes)}
+    options |= QUICK if quick else {}
+    task = Task("", device, threads, only=tuple(only or ()), huge=huge, **options)
 
-        def say(name: str) -> None:
-            bar.update(task, description=name)
+    def keep(_: str = "") -> None:
+        if json_file:
+            write_atomically(json_file, json_text(results.as_dict()).encode())
 
-        results = report.Results(machine(device, threads), shape, [], {}, {})
-
-        def add(rows: list[report.Row]) -> None:
-            # goals are for the full size
-            results.rows.extend(replace(row, goal=None) if quick else row for row in rows)
-            _write(results, json_file)  # what there is, should it end before its time
-
-        for group in eager:
-            add(_rows(group, device, shape, rounds, say, memory))
-        if device is Device.cuda and not quick:
-            add(_rows(contestants.bandwidth(), device, LARGE_SHAPE, rounds, say))
-            results.machine["copy bandwidth"] = _bandwidth(results.rows)
-        if compiled and not quick:
-            add(_rows(contestants.compiled(), device, shape, rounds, say))
-        if device is Device.cpu:
-            say("Keras on TensorFlow, XLA")
-            add(_keras_rows(shape, rounds, threads))
-        results.sizes.update(_sizes(eager[0], device, sizes, say))
-        if device is Device.cpu:  # importing takes what it takes, with a GPU and without
-            say("importing")
-            results.imports.update(measure.import_seconds(3 if quick else 9))
-        if compiled and device is Device.cuda and not quick:
-            add(_rows(contestants.compiled_bandwidth(), device, LARGE_SHAPE, rounds, say))
-    _write(results, json_file)
+    _measure_all(frameworks, task, results, recorded, keep)
+    if not results.rows and not results.failed:
+        _refuse(f"no row has {' and '.join(task.only)} in its name")
+    keep()
     if figure_file:
         figure.draw(results, figure_file)
+    _into_page(page, results)
     if markdown:
         print(report.markdown(results))
-    else:
-        report.print_table(Console(width=100), results)
+    elif not page:
+        report.print_tables(Console(), results)
+    raise typer.Exit(_verdict(results, recorded))
+
+
+def _measure_all(
+    frameworks: list[str],
+    task: Task,
+    results: report.Results,
+    recorded: report.Results | None,
+    keep: Say,
+) -> None:
+    """Each framework in its process; what is slower than recorded, once more."""
+    with Progress(
+        TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bar:
+        shown = bar.add_task("")
+
+        def say(words: str) -> None:
+            bar.update(shown, description=words)
+
+        for name in frameworks:
+            why = missing(IMPLEMENTATIONS[name])
+            if why:
+                results.skipped[f"{name}: all"] = why
+                continue
+            say(FRAMEWORKS[name])
+            done = tuple(row.key[1:] for row in results.rows if row.framework == name)
+            measure_framework(replace(task, framework=name, done=done), results, say, keep)
+        for name in frameworks if recorded else ():
+            slow = report.exceeding(results.rows, recorded.rows if recorded else [])
+            keys = [row.key[1:] for row, _ in slow if row.framework == name]
+            if keys:
+                measure_framework(replace(task, framework=name, keys=keys), results, say, keep)
+        if "torch" in frameworks and not (results.imports or task.only or task.device == "cuda"):
+            say("importing")
+            results.imports.update(measure.import_seconds(3 if task.quick else 9))
+
+
+def _into_page(page: Path | None, results: report.Results) -> None:
+    if page is None:
+        return
+    try:
+        text = report.into_page(page.read_text(), results)
+    except OSError as error:
+        _refuse(f"--page {page}: {error.strerror}")
+    except ValueError as error:
+        _refuse(f"--page {page} has {error}")
+    if results.rows:
+        write_atomically(page, text.encode())
+
+
+def _verdict(results: report.Results, recorded: report.Results | None) -> int:
+    """The exit code: 1 if a row failed, or has a larger ratio than recorded; says which."""
+    for line in results.failed:
+        print(f"benchmarks: failed: {line}", file=sys.stderr)
+    if recorded is None:
+        return int(bool(results.failed))
+    slow = report.exceeding(results.rows, recorded.rows)
+    for row, old in slow:
+        print(f"benchmarks: {report.comparison(row, old)}", file=sys.stderr)
+    known = {row.key for row in recorded.rows}
+    compared = sum(row.key in known for row in results.rows)
+    print(
+        f"benchmarks: {len(slow)} of {compared} rows exceed what is recorded",
+        file=sys.stderr,
+    )
+    return int(bool(slow or results.failed))
 
 
 if __name__ == "__main__":

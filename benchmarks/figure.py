@@ -1,62 +1,64 @@
-"""The figure of a run: ratios to the peers with their goals, and time an element over sizes."""
+"""The figure of a run: every ratio, by framework and loss, and time an element over sizes."""
 
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
+from benchmarks.cases import FRAMEWORKS, MIDDLE
 from benchmarks.report import Results, Row
-from parity.palette import ACTIVATIONS, BLACK, BLUE, GREY, VERMILLION, Look
+from parity.palette import ACTIVATIONS, BLUE, GREY, VERMILLION, Look
 from parity.records import write_atomically
 
 # Shapes say the same without colour.
-_MET: Look = {"color": BLUE, "marker": "o", "label": "ours, goal met"}
-_MISSED: Look = {"color": VERMILLION, "marker": "X", "label": "ours, goal missed"}
-_OURS: Look = {"color": BLACK, "marker": "o", "label": "ours"}
-_PEER: Look = {"color": GREY, "marker": "s", "markerfacecolor": "white", "label": "others"}
-_GOAL: Look = {"color": BLACK, "marker": "|", "label": "goal"}
-_STOCK: Look = {"color": GREY, "marker": "d", "linestyle": "-"}
-_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+_FASTER: Look = {"color": BLUE, "marker": "o", "label": "at most the counterpart's time"}
+_SLOWER: Look = {"color": VERMILLION, "marker": "X", "label": "slower than its counterpart"}
+_THEIRS: Look = {"color": GREY, "marker": "d", "linestyle": "-"}
 _RC: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
-_PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-"""Behind a number, so that no line crosses it."""
 
 
-def _look(row: Row) -> Look:
-    if row.met is None:
-        return _OURS if row.name.startswith("segact") else _PEER
-    return _MET if row.met else _MISSED
-
-
-def _ratios(axes: Any, rows: list[Row], group: str) -> None:
-    """A point for every ratio, with a line from 1: a logarithmic axis has no 0 to start at."""
-    baselines = list(dict.fromkeys(row.baseline for row in rows))
-    own = [row for row in rows if row.name != row.baseline]
-    for i, row in enumerate(own):
-        look = _look(row)
-        axes.plot([1, row.ratio], [i, i], color=look["color"], linewidth=1, alpha=0.5, zorder=1)
-        axes.plot(row.ratio, i, linestyle="none", markersize=6, **look)
-        words = f"{row.ratio:.2f}" if row.ratio < 10 else f"{row.ratio:.0f}"
-        right = max(row.ratio, row.goal or 0, 1)
-        axes.annotate(
-            words, (right, i), (7, 0), textcoords="offset points", va="center", bbox=_PLAIN
-        )
-        if row.goal is not None:
-            axes.plot(row.goal, i, markersize=11, markeredgewidth=1.8, linestyle="none", **_GOAL)
+def _ratios(axes: Any, rows: list[Row], title: str) -> None:
+    """A point for every row, on the line of its loss."""
+    losses = list(dict.fromkeys(row.loss for row in rows))
+    for row in rows:
+        look = _SLOWER if row.is_slower else _FASTER
+        axes.plot(row.ratio[1], losses.index(row.loss), linestyle="none", markersize=5, alpha=0.7,
+                  **look)  # fmt: skip
     axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
     axes.set_xscale("log")
-    axes.set_xlim(0.02, 200)
-    ticks = (0.02, 0.05, *_TICKS, 50, 100)
+    low, high = min(row.ratio[1] for row in rows), max(row.ratio[1] for row in rows)
+    axes.set_xlim(min(low, 0.5) / 1.3, max(high, 2) * 1.3)
+    ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+             if axes.get_xlim()[0] < t < axes.get_xlim()[1]]  # fmt: skip
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_yticks(range(len(own)), [row.name for row in own])
-    axes.set_ylim(len(own) - 0.4, -0.6)
+    axes.set_yticks(range(len(losses)), losses)
+    axes.set_ylim(len(losses) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.25)
-    one = baselines[0] if len(baselines) == 1 else "MONAI's, same activation"
-    axes.set_title(f"{group}\n1 = {one}", loc="left", fontsize=8.5)
+    axes.set_xlabel("time of a step, over the counterpart's")
+    axes.set_title(title, loc="left", fontsize=8.5)
+
+
+def _sizes(axes: Any, results: Results) -> None:
+    """Nanoseconds an element of a step of cross entropy."""
+    swept = [rows for name, rows in report.by_size(results).items() if name.startswith("binary_c")]
+    for i, rows in enumerate(swept):
+        sizes = sorted(rows)
+        times = [[ms / size * 1e6 for ms in rows[size].milliseconds] for size in sizes]
+        name, stock = rows[sizes[0]].options, rows[sizes[0]].counterpart
+        axes.plot(sizes, [ours for ours, _ in times], label=f"segact, {name}", **ACTIVATIONS[name])
+        if i == 0:
+            axes.plot(sizes, [theirs for _, theirs in times], label=stock, **_THEIRS)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("elements")
+    axes.set_ylabel("ns an element")
+    axes.legend(frameon=False, loc="upper right", ncols=2)
+    axes.set_title("a step of cross entropy, by size", loc="left", fontsize=8.5)
 
 
 def _name_marks(figure: Any) -> None:
-    """What the marks of the ratios are, beneath the figure."""
+    """What the marks of the ratios are, above the figure."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -66,36 +68,24 @@ def _name_marks(figure: Any) -> None:
     )
 
 
-def _sizes(axes: Any, results: Results) -> None:
-    for name, times in results.sizes.items():
-        look = ACTIVATIONS.get(name.removeprefix("segact, "), _STOCK)
-        axes.plot(list(times), list(times.values()), label=name, **look)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_yticks(_TICKS[2:7], [f"{tick:g}" for tick in _TICKS[2:7]])
-    axes.minorticks_off()
-    axes.set_xlabel("elements")
-    axes.set_ylabel("ns an element")
-    axes.legend(frameon=False, loc="upper center", ncols=2)
-    axes.set_title("a step of cross entropy, by size", loc="left", fontsize=8.5)
-
-
 def figure(results: Results) -> Any:
-    """The figure, for matplotlib to show or to save."""
+    """The figure, for matplotlib to show or to save: the rows of 100,000 elements and more."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    groups = {g: [row for row in results.rows if row.group == g] for g in results.groups}
+    large = [row for row in results.rows if row.elements >= MIDDLE] or results.rows
+    groups = {f: [row for row in large if row.framework == f] for f in FRAMEWORKS}
+    groups = {name: rows for name, rows in groups.items() if rows}
     lines = (len(groups) + 1) // 2
+    swept = bool(report.by_size(results))
     with rc_context(_RC):
-        drawn = Figure(figsize=(11, 3.3 * lines + 2.6), layout="constrained")
-        grid = drawn.add_gridspec(lines + 1, 2, height_ratios=[*[3.3] * lines, 2.4])
-        for i, (group, rows) in enumerate(groups.items()):
-            axes = drawn.add_subplot(grid[i // 2, i % 2])
-            _ratios(axes, rows, group)
-            axes.set_xlabel("time of a step, ratio")
+        drawn = Figure(figsize=(11, 2.6 * lines + 2.6 * swept), layout="constrained")
+        grid = drawn.add_gridspec(lines + swept, 2)
+        for i, (name, rows) in enumerate(groups.items()):
+            _ratios(drawn.add_subplot(grid[i // 2, i % 2]), rows, FRAMEWORKS[name])
         _name_marks(drawn)
-        _sizes(drawn.add_subplot(grid[lines, :]), results)
+        if swept:
+            _sizes(drawn.add_subplot(grid[lines, :]), results)
     return drawn
 
 

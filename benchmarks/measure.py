@@ -1,97 +1,84 @@
-"""How it is measured: interleaved rounds, medians and spread; memory by what the system counts."""
+"""How it is measured: rounds that go back and forth between ours and theirs, and their ratios."""
 
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+TURN = 2e-3
+"""Seconds that a turn counts at least: of short steps there are more."""
+LONG = 20e-3
+"""Seconds of a step of which one settles and one counts."""
+FEWEST = 5
+"""Rounds, however long they take; three of long steps."""
 
-from benchmarks.contestants import Contestant, Loss
-
-# Steps of a turn: those that only settle, and those that count.
-SETTLING, COUNTED = 4, 3
-# Larger than what malloc keeps (32 MiB), so that every tensor is asked of the system.
-MEMORY_SHAPE = (16, 1, 1024, 1024)
+Step = Callable[[], None]
 
 
-@dataclass
-class Timing:
-    """Seconds of every round, forward and backward together."""
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a step, the median of each round: ours and theirs."""
 
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    ours: list[float]
+    theirs: list[float]
 
     @property
-    def spread(self) -> float:
-        """The distance of the quartiles, relative to the median."""
-        if len(self.seconds) < 4:
-            return max(self.seconds) / min(self.seconds) - 1
-        low, _, high = statistics.quantiles(self.seconds, n=4)
-        return (high - low) / self.median
+    def milliseconds(self) -> tuple[float, float]:
+        """Medians, ours and theirs."""
+        return statistics.median(self.ours) * 1e3, statistics.median(self.theirs) * 1e3
+
+    @property
+    def ratio(self) -> tuple[float, float, float]:
+        """Ours to theirs, round by round: lower quartile, median, upper quartile."""
+        ratios = [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return low, middle, high
 
 
-def batch(shape: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
-    """Logits ~ N(0, 4) that want a gradient, and hard targets, a third of them 1."""
-    generator = torch.Generator().manual_seed(20210902)
-    x = 2 * torch.randn(shape, generator=generator)
-    y = (torch.rand(shape, generator=generator) < 1 / 3).float()
-    return x.to(device).requires_grad_(), y.to(device)
+def _turn(step: Step, settling: int, counted: int) -> float:
+    """The median seconds of a step, in the state that training is in.
 
-
-def step(loss: Loss, x: Tensor, y: Tensor) -> None:
-    """Forward and backward, as in training; the gradient is dropped."""
-    value = loss(x, y)
-    if value.requires_grad:
-        value.backward()
-    x.grad = None
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def interleaved(
-    contestants: Sequence[Contestant],
-    x: Tensor,
-    y: Tensor,
-    rounds: int,
-    report: Callable[[str], None] = lambda name: None,
-) -> dict[str, Timing]:
-    """Every contestant once a round, so that a slow moment of the machine meets all of them.
-
-    Each is timed in the state that training is in: steps of its own precede those that count, until
-    malloc and the caches have settled on what it needs.
+    The first ones only settle malloc and the caches.
     """
-    device = x.device.type
-    timings = {c.name: Timing() for c in contestants}
-    for c in contestants:
-        report(c.name)
-        step(c.loss, x, y)  # compile
-    for _ in range(rounds):
-        for c in contestants:
-            report(c.name)
-            for i in range(SETTLING + COUNTED):
-                _synchronize(device)
-                start = time.perf_counter()
-                step(c.loss, x, y)
-                _synchronize(device)
-                if i >= SETTLING:
-                    timings[c.name].seconds.append(time.perf_counter() - start)
-    return timings
+    for _ in range(settling):
+        step()
+    seconds = []
+    for _ in range(counted):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
-def _is_kernel(event: Any) -> bool:
+def beside(ours: Step, theirs: Step, rounds: int, budget: float) -> Times:
+    """Both by turns, so that a slow moment of the machine meets both.
+
+    Each step ends when its gradient is there. At most `rounds` rounds, and none beyond `budget`
+    seconds but the first few.
+    """
+    ours()  # compiles
+    theirs()
+    longest = max(_turn(ours, 1, 1), _turn(theirs, 1, 1))
+    long = longest > LONG
+    steps = (1, 1) if long else (4, max(3, min(500, int(TURN / longest))))
+    fewest = min(3 if long else FEWEST, rounds)
+    found, ends = Times([], []), time.perf_counter() + budget
+    for i in range(rounds):
+        if i >= fewest and time.perf_counter() > ends:
+            break
+        found.ours.append(_turn(ours, *steps))
+        found.theirs.append(_turn(theirs, *steps))
+    return found
+
+
+def is_kernel(event: Any) -> bool:
     """Of a profile's events: a kernel on the device, and no copy, no filling, no remark."""
+    import torch
+
     return (
         event.device_type == torch.autograd.DeviceType.CUDA
         and not event.is_user_annotation
@@ -99,17 +86,15 @@ def _is_kernel(event: Any) -> bool:
     )
 
 
-def kernels(loss: Loss, x: Tensor, y: Tensor) -> int | None:
-    """How many kernels a step launches, by PyTorch's profiler; None but on a GPU."""
-    if x.device.type != "cuda":
-        return None
-    step(loss, x, y)
-    torch.cuda.synchronize()
+def kernels(step: Step) -> int:
+    """How many kernels a step launches on a GPU, by PyTorch's profiler."""
+    import torch
+
+    step()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
-        step(loss, x, y)
-        torch.cuda.synchronize()
-    return sum(map(_is_kernel, profile.events() or ()))
+        step()
+    return sum(map(is_kernel, profile.events() or ()))
 
 
 def _resident(name: str) -> int:
@@ -120,27 +105,63 @@ def _resident(name: str) -> int:
     raise LookupError(name)
 
 
-def peak_memory(loss: Loss, device: str, shape: tuple[int, ...] = MEMORY_SHAPE) -> float | None:
-    """Peak memory of a step beyond inputs and gradient, in tensors of the size of the input.
+MEMORY_BYTES = 40 * 2**20
+"""Of an input whose memory is measured: more than malloc keeps (32 MiB), so that every tensor is
+asked of the system."""
 
-    None where the system does not tell.
-    """
-    x, y = batch(shape, device)
-    step(loss, x, y)
+
+def peak_memory(step: Step, device: str) -> int | None:
+    """Bytes that a step takes at most; None where the system does not tell."""
+    step()
     if device == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        step(loss, x, y)
-        peak = torch.cuda.max_memory_allocated() - before
-    else:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak
-            before = _resident("VmRSS")
-            step(loss, x, y)
-            peak = _resident("VmHWM") - before
-        except OSError:
-            return None
-    return max(0.0, peak / (x.numel() * x.element_size()) - 1)
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+        before = _resident("VmRSS")
+        step()
+        return _resident("VmHWM") - before
+    except OSError:
+        return None
+
+
+class _Watched:
+    """A backend whose functions leave its name behind where they serve."""
+
+    def __init__(self, backend: Any, names: set[str]) -> None:
+        self._backend, self._names = backend, names
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._backend, name)  # or AttributeError, as the backend has it
+
+        def watched(*arguments: Any) -> Any:
+            found = function(*arguments)
+            if found is not None:
+                self._names.add(self._backend.__name__.rpartition(".")[2])
+            return found
+
+        return watched
+
+
+def backends(step: Step) -> str:
+    """Which backends of segact_torch serve a step; "formula" where none does."""
+    from unittest.mock import patch
+
+    from segact_torch import _backends
+
+    names: set[str] = set()
+    chosen = _backends.chosen
+
+    def watched(batch: Any) -> Iterator[Any]:
+        return (_Watched(backend, names) for backend in chosen(batch))
+
+    with patch.object(_backends, "chosen", watched):
+        step()
+    return " + ".join(sorted(names)) or "formula"
 
 
 def import_seconds(rounds: int) -> dict[str, float]:

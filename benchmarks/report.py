@@ -1,157 +1,308 @@
-"""What a run of the benchmarks prints and writes: tables of ratios, and JSON."""
+"""What a run of the benchmarks prints and writes: tables of ratios, the slower first, and JSON."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import causes
+from benchmarks.cases import FRAMEWORKS, MIDDLE, USUAL
+
+BETWEEN_RUNS = 1.1
+"""How far a ratio drifts from one run to another, beyond the quartiles of both."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant: time of a step, its ratio to the baseline in the same run, and memory."""
+    """Ours beside theirs, at one size; pairs are (ours, theirs).
 
-    group: str
-    name: str
-    milliseconds: float
-    spread: float
-    baseline: str
-    ratio: float
-    goal: float | None
-    memory: float | None
-    kernels: int | None = None
+    Args:
+        framework: by its name on the command line.
+        same: whether both compute the same number.
+        served: which backends served ours, or that the formula did.
+        milliseconds: of a step, forward and backward.
+        ratio: ours to theirs in the same round: lower quartile, median, upper quartile.
+        memory: peak beyond inputs and gradient, in tensors of the input's size.
+        operations, moved: on half of the elements and more, and the tensors they read and write,
+            of PyTorch's own operations.
+        kernels: launched on a GPU.
+    """
+
+    framework: str
+    loss: str
+    options: str
+    counterpart: str
+    same: bool
+    elements: int
+    served: str
+    milliseconds: tuple[float, float]
+    ratio: tuple[float, float, float]
+    memory: tuple[float, float] | None = None
+    operations: tuple[int, int] | None = None
+    moved: tuple[float, float] | None = None
+    kernels: tuple[int, int] | None = None
 
     @property
-    def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
-        return None if self.goal is None else self.ratio <= self.goal
+    def name(self) -> str:
+        return f"{self.loss}, {self.options}" if self.options else self.loss
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What is compared with another run's."""
+        return self.framework, f"{self.name} / {self.counterpart}", self.elements
+
+    @property
+    def is_slower(self) -> bool:
+        """Than a loss: a copy of as many bytes is none."""
+        return self.ratio[1] > 1 and self.framework != "bandwidth"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything of a run."""
+    """Everything of a run; `skipped` and `failed` say which row and why, `imports` are seconds."""
 
     machine: dict[str, str]
-    shape: tuple[int, ...]
-    rows: list[Row]
-    sizes: dict[str, dict[int, float]]
-    imports: dict[str, float]
-
-    @property
-    def import_milliseconds(self) -> float:
-        """What importing segact_torch adds to importing torch."""
-        return (self.imports["segact_torch"] - self.imports["torch"]) * 1e3
+    rows: list[Row] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    imports: dict[str, float] = field(default_factory=dict)
 
     @property
     def shown_machine(self) -> str:
         return ", ".join(f"{name}: {value}" for name, value in self.machine.items())
 
     @property
-    def counted(self) -> bool:
-        """Whether kernels are counted: on a GPU."""
-        return any(row.kernels is not None for row in self.rows)
+    def slower(self) -> list[Row]:
+        """The rows that are slower than their counterpart, the slowest first."""
+        return sorted((r for r in self.rows if r.is_slower), key=lambda r: -r.ratio[1])
 
-    @property
-    def groups(self) -> list[str]:
-        return list(dict.fromkeys(row.group for row in self.rows))
-
-    @property
-    def counts(self) -> list[int]:
-        return list(next(iter(self.sizes.values())))
+    def add(self, row: Row) -> None:
+        """A new row, or one measured again."""
+        self.rows[:] = [r for r in self.rows if r.key != row.key] + [row]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `sizes` are nanoseconds an element, `imports` seconds."""
-        rows = [asdict(row) | {"met": row.met} for row in self.rows]
-        return {**asdict(self), "rows": rows}
+        """For JSON."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Results":
         """From what `as_dict` wrote and JSON read."""
-        rows = [Row(**{key: row[key] for key in row if key != "met"}) for row in found["rows"]]
-        times = {
-            name: {int(count): time for count, time in by_count.items()}
-            for name, by_count in found["sizes"].items()
-        }
-        return cls(found["machine"], tuple(found["shape"]), rows, times, found["imports"])
+        return cls(**{**found, "rows": [row_of(row) for row in found["rows"]]})
 
 
-def _cells(row: Row, counted: bool) -> list[str]:
-    """Those of `_heads`."""
-    goal = "" if row.goal is None else f"{row.goal:g}"
-    verdict = {None: "", True: "met", False: "missed"}[row.met]
-    memory = "" if row.memory is None else f"{row.memory:.1f}"
-    kernels = "" if row.kernels is None else str(row.kernels)
-    time = f"{row.milliseconds:.2f}" if row.milliseconds > 1 else f"{row.milliseconds:.3f}"
-    cells = [row.name, time, f"{row.spread:.0%}", f"{row.ratio:.2f}", goal, verdict, memory]
-    return [*cells, *([kernels] if counted else [])]
+def row_of(found: dict[str, Any]) -> Row:
+    """A row that JSON read."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    return Row(**fields)
 
 
-def _heads(counted: bool) -> list[str]:
-    """With the number of kernels, where it is counted."""
-    heads = ["", "ms", "spread", "ratio", "goal", "", "memory"]
-    return [*heads, *(["kernels"] if counted else [])]
+def exceeding(now: Iterable[Row], recorded: Iterable[Row]) -> list[tuple[Row, Row]]:
+    """The rows that are slower than recorded by more than the noise, each with what is recorded.
+
+    Noise is what lies between the quartiles of both, and a tenth: those of the runs are to be that
+    far apart.
+    """
+    known = {row.key: row for row in recorded}
+    pairs = [(row, known[row.key]) for row in now if row.key in known]
+    return [(row, old) for row, old in pairs if row.ratio[0] > BETWEEN_RUNS * old.ratio[2]]
+
+
+def comparison(row: Row, old: Row) -> str:
+    """One line: what is measured, what is recorded."""
+    framework, name, elements = row.key
+    found = f"{ratio_of(row)}, recorded {ratio_of(old)}"
+    return f"{framework}: {name}, {power(elements)} elements: {found}"
 
 
 NOTE = (
-    "ms: median of a step, forward and backward; spread: between the quartiles; ratio: to the "
-    "first of its kind, in the same run; memory: peak beyond inputs and gradient, in tensors of "
-    "the input's size; kernels: launched in a step, on a GPU"
+    "A cell is the time of our step over that of the counterpart's, forward and backward: the "
+    "median of the rounds, and in brackets the quartiles; a letter is a cause. ms: ours / theirs "
+    "at the largest of these sizes. memory: peak beyond inputs and gradient, ours / theirs, in "
+    "tensors of the input's size. operations, moved: without loops and kernels, ours / theirs, on "
+    "at least half of 16,384 elements, and the tensors of that size that they read and write. "
+    "kernels: launched on a GPU. (sigmoid): the counterpart has no other activation."
 )
 
 
-def _import_line(results: Results) -> str:
-    return (
-        f"import segact_torch adds {results.import_milliseconds:.0f} ms "
-        f"to the {results.imports['torch'] * 1e3:.0f} ms of import torch"
-    )
+def power(count: int) -> str:
+    """Elements, in few characters."""
+    return f"{count:.0e}".replace("e+0", "e") if count >= 1000 else str(count)
 
 
-def print_table(out: Console, results: Results) -> None:
-    """A table for every group."""
-    out.print(f"{results.shown_machine}; {' x '.join(map(str, results.shape))} logits")
-    for group in results.groups:
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for i, head in enumerate(_heads(results.counted)):
-            table.add_column(head, justify="left" if i in (0, 5) else "right", no_wrap=True)
-        for row in results.rows:
-            if row.group == group:
-                table.add_row(
-                    *_cells(row, results.counted), style="red" if row.met is False else ""
-                )
-        out.print(f"\n[bold]{group}[/]")
-        out.print(table)
-    out.print(f"\n{NOTE}")
-    table = Table("", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for count in results.counts:
-        table.add_column(_power(count), justify="right")
-    for name, times in results.sizes.items():
-        table.add_row(name, *(f"{times[count]:.2f}" for count in results.counts))
-    out.print("\n[bold]nanoseconds an element, by number of elements[/]")
-    out.print(table)
+def _number(found: float) -> str:
+    """With as many digits as say something."""
+    return f"{found:.2f}" if found < 10 else f"{found:.1f}" if found < 100 else f"{found:.0f}"
+
+
+def ratio_of(row: Row) -> str:
+    """The median and the quartiles, with the letter of its cause."""
+    low, middle, high = map(_number, row.ratio)
+    letter = causes.letter(row) if row.is_slower else ""
+    return f"{middle} ({low}-{high}) {letter}".rstrip()
+
+
+def _pair(found: tuple[float, float] | None, form: str) -> str:
+    return "" if found is None else " / ".join(format(number, form) for number in found)
+
+
+def _milliseconds(row: Row) -> str:
+    return " / ".join(f"{m:.3g}" if m < 100 else f"{m:.0f}" for m in row.milliseconds)
+
+
+def _counterpart(row: Row) -> str:
+    return row.counterpart if row.same or row.framework == "bandwidth" else (
+        f"{row.counterpart} (sigmoid)"
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: its title, its heads and its lines."""
+
+    title: str
+    heads: list[str]
+    lines: list[list[str]]
+
+
+def _slower(results: Results) -> Sheet:
+    """From 100,000 elements on, the slowest first, each with its cause."""
+    heads = ["", "counterpart", "elements", "ratio", "ms", "by", "cause"]
+    lines = [
+        [f"{FRAMEWORKS[row.framework]}: {row.name}", _counterpart(row), power(row.elements),
+         ratio_of(row), _milliseconds(row), row.served, causes.words(row)]
+        for row in results.slower if row.elements >= MIDDLE
+    ]  # fmt: skip
+    return Sheet("Slower than its counterpart, from 1e5 elements on", heads, lines)
+
+
+def _worst(rows: list[Row]) -> float:
+    """The largest ratio from 100,000 elements on, or of all."""
+    large = [row.ratio[1] for row in rows if row.elements >= MIDDLE]
+    return max(large or [row.ratio[1] for row in rows])
+
+
+def _framework(results: Results, framework: str) -> Sheet:
+    """A line for every case, sorted by its largest ratio."""
+    rows = [row for row in results.rows if row.framework == framework]
+    cases: dict[str, list[Row]] = {}
+    for row in rows:
+        cases.setdefault(row.key[1], []).append(row)
+    found = sorted({row.elements for row in rows})
+    sizes = [size for size in found if size in USUAL] or found
+    more = {
+        "memory": lambda row: _pair(row.memory, ".1f"),
+        "operations": lambda row: _pair(row.operations, "d"),
+        "moved": lambda row: _pair(row.moved, ".0f"),
+        "kernels": lambda row: _pair(row.kernels, "d"),
+    }
+    more = {name: cell for name, cell in more.items() if any(cell(row) for row in rows)}
+    lines = []
+    for case in sorted(cases.values(), key=_worst, reverse=True):
+        by_size = {row.elements: row for row in case if row.elements in sizes}
+        cells = [ratio_of(by_size[size]) if size in by_size else "" for size in sizes]
+        last = by_size[max(by_size)]
+        lines.append([last.name, _counterpart(last), *cells, _milliseconds(last), last.served,
+                      *(cell(last) for cell in more.values())])  # fmt: skip
+    heads = ["", "counterpart", *map(power, sizes), "ms", "by", *more]
+    return Sheet(FRAMEWORKS[framework], heads, lines)
+
+
+def by_size(results: Results) -> dict[str, dict[int, Row]]:
+    """The rows of PyTorch that have more sizes than usual, by case and number of elements."""
+    found: dict[str, dict[int, Row]] = {}
+    for row in results.rows:
+        if row.framework == "torch":
+            found.setdefault(row.key[1], {})[row.elements] = row
+    return {name: rows for name, rows in found.items() if len(rows) > len(USUAL)}
+
+
+def _sweep(results: Results) -> Sheet:
+    """Nanoseconds an element, ours / theirs, by number of elements."""
+    swept = by_size(results)
+    sizes = sorted({size for rows in swept.values() for size in rows})
+    lines = []
+    for name, rows in swept.items():
+        cells = [
+            " / ".join(_number(m / size * 1e6) for m in rows[size].milliseconds)
+            if size in rows else ""
+            for size in sizes
+        ]  # fmt: skip
+        lines.append([name, *cells])
+    return Sheet("Nanoseconds an element", ["", *map(power, sizes)], lines)
+
+
+def sheets(results: Results) -> list[Sheet]:
+    """All tables."""
+    found = [_slower(results)]
+    found += [_framework(results, f) for f in FRAMEWORKS if any(f == r.framework
+              for r in results.rows)]  # fmt: skip
+    return [sheet for sheet in (*found, _sweep(results)) if sheet.lines]
+
+
+def _sentences(results: Results) -> list[str]:
+    """What no table has."""
+    slower, all_rows = results.slower, results.rows
+    small = [row for row in slower if row.elements < MIDDLE]
+    found = [
+        f"{len(all_rows)} rows; {len(slower)} are slower than their counterpart, "
+        f"{len(small)} of them below 1e5 elements."
+    ]
+    used = dict.fromkeys(map(causes.letter, slower))
+    found += [f"{c}: {causes.WORDS[c]}." for c in sorted(used) if c in causes.WORDS]
+    why: dict[str, list[str]] = {}
+    for name, reason in results.skipped.items():
+        why.setdefault(reason, []).append(name)
+    found += [f"Not measured, as {reason}: {'; '.join(n)}." for reason, n in why.items()]
+    found += [f"Failed: {line}" for line in results.failed]
     if results.imports:
-        out.print(f"\n{_import_line(results)}")
+        torch, both = (results.imports[n] * 1e3 for n in ("torch", "segact_torch"))
+        found.append(
+            f"import segact_torch adds {both - torch:.0f} ms to the {torch:.0f} ms of import torch."
+        )
+    return found
 
 
-def _power(count: int) -> str:
-    return f"{count:.0e}".replace("e+0", "e")
+def print_tables(out: Console, results: Results) -> None:
+    """For a terminal."""
+    out.print(results.shown_machine, highlight=False)
+    for sheet in sheets(results):
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for head in sheet.heads:
+            table.add_column(head, overflow="fold")
+        for line in sheet.lines:
+            table.add_row(*line)
+        out.print(f"\n[bold]{sheet.title}[/]")
+        out.print(table, highlight=False)
+    for text in (NOTE, *_sentences(results)):
+        out.print(f"\n{text}", highlight=False, markup=False)
 
 
 def markdown(results: Results) -> str:
     """The same for docs/performance.md."""
-    lines = [f"{results.shown_machine}; {' x '.join(map(str, results.shape))} logits."]
-    for group in results.groups:
-        counted = results.counted
-        lines += ["", f"| {' | '.join([group, *_heads(counted)[1:]])} |".replace("|  |", "| |")]
-        lines.append("| --- | ---: | ---: | ---: | ---: | --- | ---: |" + " ---: |" * counted)
-        rows = [row for row in results.rows if row.group == group]
-        lines += [f"| {' | '.join(_cells(row, counted))} |" for row in rows]
-    if not results.sizes:
-        return "\n".join(lines)
-    heads = [f"1e{len(str(count)) - 1}" for count in results.counts]
-    lines += ["", f"| nanoseconds an element | {' | '.join(heads)} |"]
-    lines.append("| --- |" + " ---: |" * len(heads))
-    for name, times in results.sizes.items():
-        cells = [f"{times[count]:.2f}" for count in results.counts]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    imports = ["", f"{_import_line(results)}."] if results.imports else []
-    return "\n".join([*lines, *imports])
+    lines = [f"{results.shown_machine}."]
+    first, *more = _sentences(results)
+    for paragraph in (first, NOTE, *more):
+        lines += ["", paragraph]
+    for sheet in sheets(results):
+        lines += ["", f"### {sheet.title}", "", _line(sheet.heads)]
+        lines.append(f"|{' --- |' * len(sheet.heads)}")
+        lines += [_line(cells) for cells in sheet.lines]
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |".replace("|  |", "| |")
+
+
+START, END = "<!-- python -m benchmarks -->", "<!-- end -->"
+
+
+def into_page(page: str, results: Results) -> str:
+    """A page with the tables between its markers; ValueError where it has none."""
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"no lines {START} and {END}")
+    return f"{before}{start}\n\n{markdown(results)}\n\n{end}{after}"

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contestants, report
+from benchmarks import report
+from benchmarks.cases import STOCK
 from scripts.gpu import curves
 from scripts.gpu.plan import Plan
 from scripts.gpu.steps import DONE, FAILED, SKIPPED, Result
@@ -60,10 +61,10 @@ def _benchmarks(result: Result) -> list[str]:
         return []
     found = report.Results.from_dict(result.figures)
     lines = report.markdown(found).splitlines()
-    large = [row for row in found.rows if row.group == contestants.LARGE]
+    large = [row for row in found.rows if row.framework == "bandwidth"]
     if not large:
         return lines
-    (stock,) = (row for row in large if row.name == contestants.STOCK)
+    (stock,) = (row for row in large if row.name == STOCK)
     heads = ["64 million elements", "ms", "of the copy bandwidth", f"times {stock.name}"]
     return [
         *_table(
@@ -71,9 +72,9 @@ def _benchmarks(result: Result) -> list[str]:
             [
                 [
                     row.name,
-                    f"{row.milliseconds:.3f}",
-                    f"{1 / row.ratio:.0%}",
-                    f"{row.milliseconds / stock.milliseconds:.2f}",
+                    f"{row.milliseconds[0]:.3f}",
+                    f"{1 / row.ratio[1]:.0%}",
+                    f"{row.milliseconds[0] / stock.milliseconds[0]:.2f}",
                 ]
                 for row in large
             ],

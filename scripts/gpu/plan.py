@@ -91,7 +91,9 @@ class Plan:
         name = "benchmarks"
         path = work / name / "benchmarks.json"
         words: list[object] = ["benchmarks", "--device", self.device, "--json", path]
-        words += ["--quick", "--threads", 1] if self.short else []
+        words += ["--rounds", 5, "--seconds", 0]
+        if self.short:
+            words += ["--quick", "--threads", 1, "--framework", "torch"]
         return Step(
             name,
             "speed and memory",

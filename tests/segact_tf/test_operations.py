@@ -1,5 +1,8 @@
 """What the losses cost on the torch backend, which runs each operation by itself."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 keras = pytest.importorskip("keras")
@@ -7,41 +10,21 @@ if keras.backend.backend() != "torch":
     pytest.skip("the torch backend alone runs eagerly", allow_module_level=True)
 
 import torch  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
 
 import segact_tf  # noqa: E402
 from segact_tf import _compact  # noqa: E402
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not installed
+counts = pytest.importorskip("benchmarks.counts", reason="needs a source checkout")
+
 SHAPE = (4, 64, 64, 1)
-# They make room, and move nothing.
-ROOM = {"empty", "empty_like", "new_empty", "detach", "_unsafe_view"}
-
-
-class Counter(TorchDispatchMode):
-    """Counts the operations on at least half of the elements."""
-
-    def __init__(self, elements):
-        super().__init__()
-        self.elements, self.names = elements, []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        tensors = (t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor))
-        large = any(2 * t.numel() >= self.elements for t in tensors)
-        if large and not func.is_view and func.overloadpacket.__name__ not in ROOM:
-            self.names.append(func.overloadpacket.__name__)
-        return out
 
 
 def count(loss, *args, **options):
     """The names of the operations, forward and backward."""
     x = torch.linspace(-6, 6, 4 * 64 * 64).reshape(SHAPE).requires_grad_()
     y = (torch.arange(x.numel()).reshape(SHAPE) % 3 == 0).float()
-    loss(y, x, *args, **options)  # the first outputs are looked at
-    with Counter(x.numel()) as counter:
-        loss(y, x, *args, **options).sum().backward()
-    return counter.names
+    return counts.count(lambda x, y: loss(y, x, *args, **options).sum(), x, y).names
 
 
 WEIGHT = torch.linspace(0, 1, 4 * 64 * 64).reshape(SHAPE)

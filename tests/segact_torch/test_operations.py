@@ -1,5 +1,8 @@
 """What the losses cost on a device without loops or kernels: operations, and tensors moved."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from names import ELEMENTWISE, LOSSES
 
@@ -9,58 +12,27 @@ from torch._subclasses.fake_tensor import (  # noqa: E402
     FakeTensorMode,
 )
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
 
 import segact_torch  # noqa: E402
 from segact_torch import _backends, _special, _sums  # noqa: E402
 from segact_torch._backends.compact import _constants  # noqa: E402
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not installed
+counts = pytest.importorskip("benchmarks.counts", reason="needs a source checkout")
+
 SHAPE = (4, 1, 64, 64)
-# They make room, or a number, and move nothing.
-NUMBERS = {"new_zeros", "new_ones", "new_full"}
-ROOM = {"empty", "empty_like", "new_empty", "detach", "_unsafe_view", *NUMBERS}
-
-
-def tensors_of(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-class Counter(TorchDispatchMode):
-    """Counts the operations on at least half of the elements, and what they read and write."""
-
-    def __init__(self, elements):
-        super().__init__()
-        self.elements, self.operations, self.moved, self.names = elements, 0, 0.0, []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if func.is_view or name in ROOM:
-            return out
-        tensors = tensors_of((args, kwargs)) + tensors_of(out)
-        large = [t for t in tensors if 2 * t.numel() >= self.elements]
-        if large:
-            self.operations += 1
-            self.names.append(name)
-            sizes = (min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in large)
-            self.moved += sum(sizes) / (4 * self.elements)
-        return out
 
 
 @pytest.fixture
-def bare(monkeypatch):
-    """As on a device without kernels; a mode that looks on is not to change the way."""
-    monkeypatch.setattr(_backends, "KERNELS", "0")
-    monkeypatch.setattr(_backends, "_is_traced", lambda *tensors: False)
+def bare():
+    with counts.bare():
+        yield
 
 
 def count(loss, *args, **options):
     x = torch.linspace(-6, 6, 4 * 64 * 64).reshape(SHAPE).requires_grad_()
     y = (torch.arange(x.numel()).reshape(SHAPE) % 3 == 0).float()
-    loss(x, y, *args, **options)  # the first outputs are looked at
-    with Counter(x.numel()) as counter:
-        loss(x, y, *args, **options).backward()
-    return counter
+    return counts.count(lambda x, y: loss(x, y, *args, **options), x, y)
 
 
 def each(x, y, *args, **options):
@@ -193,7 +165,7 @@ class NoFloat64(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        for tensor in tensors_of(out):
+        for tensor in counts.tensors_of(out):
             assert tensor.dtype != torch.float64, f"{func} makes float64"
         return out
 
