@@ -60,7 +60,7 @@ def bare() -> Iterator[None]:
     from segact_torch import _backends
 
     with (
-        patch.object(_backends, "KERNELS", "0"),
+        patch.object(_backends.availability, "KERNELS", "0"),
         patch.object(_backends, "_is_traced", lambda *tensors: False),
     ):
         yield

@@ -4,7 +4,7 @@ The Keras implementation is `segact_tf`; the two agree, and `segact-parity run` 
 `backends()` says whether the fast ways of the losses are there.
 """
 
-from segact_torch._backends import backends
+from segact_torch._backends.availability import backends
 from segact_torch._batch import ActivatedInputWarning
 from segact_torch.activations import (
     Activation,

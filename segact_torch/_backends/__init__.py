@@ -3,8 +3,7 @@
 The functions here are those of `_sums`, by a backend where one serves, else by the formula. A
 backend is a module with `serves` and functions of the same names; each returns the sum and the
 function that makes its gradient, or None for a batch that it leaves to the formula. Which backend a
-batch has is decided in `chosen`. `SEGACT_KERNELS` in the environment, before the import, forbids
-loops and kernels (0), or takes Triton for CPU tensors, too (triton), which its interpreter runs.
+batch has is decided in `chosen`, and what there is here in `availability`.
 
     cpu         loops in C, compiled when the package is installed
     triton      kernels for a GPU
@@ -12,10 +11,6 @@ loops and kernels (0), or takes Triton for CPU tensors, too (triton), which its 
     compact     PyTorch's own operations, as few as possible, on every device
 """
 
-import functools
-import importlib.util
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,13 +19,18 @@ from torch import Tensor
 
 from segact_torch import _sums
 from segact_torch._backends import compact, cpu, operators
-from segact_torch._batch import Axis, Batch, level_of_caller
+from segact_torch._backends.availability import (
+    has_kernels,
+    has_loops,
+    has_triton,
+    triton,
+)
+from segact_torch._batch import Axis, Batch
 from segact_torch._derivatives import _eager_before_2_6, _is_recorded
 
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 
-KERNELS = os.environ.get("SEGACT_KERNELS", "")
 # From here on compiled code calls the kernels for a loss of each element, where the compiler's own
 # move five tensors instead of three; of fewer elements the host's time is most of both.
 LARGE = 1 << 24
@@ -125,92 +125,21 @@ def chosen(batch: Batch) -> Iterator[Any]:
     device = batch.input.device.type
     if torch.compiler.is_compiling():
         if not _is_recorded():
-            if _has_loops(device):
+            if has_loops(device):
                 fast = cpu.LIBRARY is not None and cpu.serves(batch)
             else:
                 large = batch.input.numel() >= LARGE
-                fast = _has_kernels(device) and large and _has_triton()
+                fast = has_kernels(device) and large and has_triton()
             if fast:
                 yield operators
             if compact.serves(batch):
                 yield compact
     elif not _is_traced(batch.input, batch.target, batch.weight):
-        found = cpu if _has_loops(device) else _triton() if _has_kernels(device) else None
+        found = cpu if has_loops(device) else triton() if has_kernels(device) else None
         if found is not None and found.serves(batch):
             yield found
         if compact.serves(batch):
             yield compact
-
-
-def _has_loops(device: str) -> bool:
-    return device == "cpu" and KERNELS not in ("0", "triton")
-
-
-def _has_kernels(device: str) -> bool:
-    return (device == "cuda" and KERNELS != "0") or (device == "cpu" and KERNELS == "triton")
-
-
-def backends() -> dict[str, str]:
-    """Which backends serve the losses here: for each "yes", or "no: " and why not.
-
-    "cpu" are the compiled loops, "triton" the kernels of a GPU, which are run once to know. What
-    neither serves is computed by PyTorch's own operations: within the same bounds, slower.
-    `python -m segact_torch` prints this.
-
-    >>> list(backends())
-    ['cpu', 'triton']
-    """
-    reasons = {"cpu": _why_no_loops(), "triton": _why_no_triton()}
-    return {name: f"no: {why}" if why else "yes" for name, why in reasons.items()}
-
-
-def _why_no_loops() -> str:
-    if KERNELS in ("0", "triton"):
-        return f"SEGACT_KERNELS={KERNELS} is in the environment"
-    return cpu.WHY_NOT
-
-
-def _why_no_triton() -> str:
-    if KERNELS == "0":
-        return "SEGACT_KERNELS=0 is in the environment"
-    if KERNELS != "triton" and not torch.cuda.is_available():
-        return "torch sees no GPU"
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    return _found_triton()[1]
-
-
-@functools.cache
-def _triton() -> Any:
-    """The backend of a GPU, if its kernels run here."""
-    triton, why_not = _found_triton()
-    if triton is None:
-        warnings.warn(
-            f"the losses run without Triton's kernels, slower: {why_not}; "
-            "SEGACT_KERNELS=0 in the environment says that this is wanted",
-            RuntimeWarning,
-            stacklevel=level_of_caller(),
-        )
-    return triton
-
-
-@functools.cache
-def _found_triton() -> tuple[Any, str]:
-    """The module, or None and why."""
-    try:
-        triton = importlib.import_module("segact_torch._backends.triton")
-        triton.probe()
-    except Exception as error:
-        return None, repr(error)
-    return triton, ""
-
-
-def _has_triton() -> bool:
-    """Whether there is that backend: the compiler takes it as known."""
-    return _triton() is not None
-
-
-_has_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _is_traced(*tensors: Tensor | None) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segact_torch import _backends, _sums
-from segact_torch._backends import compact, cpu
+from segact_torch import _sums
+from segact_torch._backends import availability, compact, cpu
 from segact_torch._batch import Axis, Batch, in_range
 from segact_torch._derivatives import _weigh
 from segact_torch.activations import Activation
@@ -77,7 +77,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
 
     Not by kernels: on a GPU what the compiler makes of the formula moves no more bytes.
     """
-    if not _serves(batch) or _backends._has_kernels(batch.input.device.type):
+    if not _serves(batch) or availability.has_kernels(batch.input.device.type):
         return None
     options = (cpu.SMOOTH.index(type(batch.f)), float(tp), float(fp), float(fn))
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
@@ -87,9 +87,9 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
 
 def _kernels(x: Tensor) -> Any:
     """What launches kernels, where they are what computes; else None."""
-    if not _backends._has_kernels(x.device.type):
+    if not availability.has_kernels(x.device.type):
         return None
-    return _backends._found_triton()[0].launch
+    return availability.found_triton()[0].launch
 
 
 @torch.library.custom_op(

@@ -143,11 +143,11 @@ PLANTED_IN_LOOPS = {
         *(BOTH, "", "squared_error,y=1", "grad_x"),
     ),
     "focal, value": (
-        *("elements.h", "{factor * entropy,", "{R(1.00001) * factor * entropy,"),
+        *("elements.h", "{error * error * f.on.loss,", "{R(1.00001) * error * error * f.on.loss,"),
         *(BOTH, "", "binary_focal_cross_entropy,y=0", "value"),
     ),
     "hard cross entropy, slope": (
-        *("elements.h", "-(sign * weight) * u.hazard", "R(-1.00001) * (sign * weight) * u.hazard"),
+        *("elements.h", "{f.on.loss, -f.on.hazard}", "{f.on.loss, R(-1.00001) * f.on.hazard}"),
         *(BOTH, "softsign", "binary_cross_entropy,y=1", "grad_x"),
     ),
     "cross entropy of two logarithms": (

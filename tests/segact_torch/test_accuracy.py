@@ -60,7 +60,7 @@ def test_bounds_over_many_floats(loss, softened, smooth, monkeypatch):
     monkeypatch.undo()
     ways = {"loops": ""} if cpu.LIBRARY is not None else {}
     for way, kernels in (ways | {"compact": "0"}).items():
-        monkeypatch.setattr(_backends, "KERNELS", kernels)
+        monkeypatch.setattr(_backends.availability, "KERNELS", kernels)
         found = evaluate(loss, x, y, smooth)
         for name, got, want, bound in zip(
             ("value", "slope"), found, exact, LOSSES[loss], strict=True

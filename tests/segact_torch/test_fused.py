@@ -21,7 +21,7 @@ from segact_torch import _backends  # noqa: E402
 from segact_torch._backends import cpu, operators  # noqa: E402
 
 needs_loops = pytest.mark.skipif(
-    cpu.LIBRARY is None or _backends.KERNELS == "0",
+    cpu.LIBRARY is None or _backends.availability.KERNELS == "0",
     reason="the loops are not compiled or forbidden",
 )
 
@@ -64,7 +64,7 @@ def make(name, activation=None):
 @pytest.fixture
 def formulas(monkeypatch):
     """Without the loops."""
-    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "0")
 
 
 def value_and_gradient(loss, x, y, activation, **more):
@@ -100,7 +100,7 @@ def batch(hard=True, shape=(3, 2, 40, 33)):
 def by_the_formulas():
     """Without loops and kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_backends, "KERNELS", "0")
+        patch.setattr(_backends.availability, "KERNELS", "0")
         patch.setattr(_backends.compact, "serves", lambda batch: False)
         yield
 
@@ -263,7 +263,7 @@ def test_any_raw_output(loss, smooth, raw, monkeypatch):
     x, y = batch()
     x[0, 0, 0, 0] = raw
     value, gradient = value_and_gradient(loss, x, y, smooth)
-    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "0")
     expected, slope = value_and_gradient(loss, x, y, smooth)
     torch.testing.assert_close(value, expected, rtol=1e-6, atol=0, equal_nan=True)
     largest = float(slope.nan_to_num().abs().max())
@@ -525,7 +525,7 @@ def no_loops(monkeypatch):
     """As where they are not compiled, and not warned of yet."""
     monkeypatch.setattr(cpu, "LIBRARY", None)
     monkeypatch.setattr(cpu, "WHY_NOT", "they are not there")
-    monkeypatch.setattr(_backends, "KERNELS", "")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "")
     cpu._warn.cache_clear()
     yield
     cpu._warn.cache_clear()
@@ -571,7 +571,7 @@ def test_nothing_is_warned_of_where_no_loop_would_have_served(no_loops, loss, sm
     ]
     for call in calls:
         assert missed(call) == []
-    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "0")
     assert missed(lambda: loss(x, y, smooth)) == []
 
 
@@ -588,7 +588,7 @@ def test_what_is_active_is_told(no_loops, monkeypatch):
     assert segact_torch.backends()["cpu"] == "no: they are not there"
     monkeypatch.setattr(cpu, "WHY_NOT", "")
     assert segact_torch.backends()["cpu"] == "yes"
-    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "0")
     told = "no: SEGACT_KERNELS=0 is in the environment"
     assert segact_torch.backends() == {"cpu": told, "triton": told}
 
@@ -612,15 +612,15 @@ def test_what_is_active_of_triton(monkeypatch, gpu, installed, fails, told):
             raise fails
         return types.SimpleNamespace(probe=lambda: None)
 
-    monkeypatch.setattr(_backends, "KERNELS", "")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(_backends.importlib.util, "find_spec", lambda name: installed or None)
     monkeypatch.setattr(_backends.importlib, "import_module", load)
-    _backends._found_triton.cache_clear()
+    _backends.availability.found_triton.cache_clear()
     try:
         assert segact_torch.backends()["triton"] == told
     finally:
-        _backends._found_triton.cache_clear()
+        _backends.availability.found_triton.cache_clear()
     assert bool(loads) is (gpu and installed)
 
 

@@ -13,7 +13,7 @@ from segact_torch import _backends  # noqa: E402
 from segact_torch._backends import cpu  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
-    cpu.LIBRARY is None or _backends.KERNELS == "0",
+    cpu.LIBRARY is None or _backends.availability.KERNELS == "0",
     reason="the loops are not compiled or forbidden",
 )
 
@@ -45,7 +45,7 @@ def f(request, activation):
 
 def by_the_formulas(loss, x, y, f, **options):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_backends, "KERNELS", "0")
+        patch.setattr(_backends.availability, "KERNELS", "0")
         patch.setattr(_backends.compact, "serves", lambda batch: False)
         return evaluate(loss, x, y, f, **options)
 

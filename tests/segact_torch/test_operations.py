@@ -174,7 +174,7 @@ class NoFloat64(TorchDispatchMode):
 @pytest.mark.parametrize("left_out", [{}, {"ignore_index": 255}, {"mask": torch.ones(2, 1, 1)}])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_devices_without_float64(loss, left_out, compact, monkeypatch):
-    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "0")
     monkeypatch.setattr(_backends, "_is_traced", lambda *tensors: not compact)
     monkeypatch.setattr(_special, "NO_FLOAT64", ("cpu",))
     x = torch.linspace(-3, 4, 30).reshape(2, 3, 5).requires_grad_()
@@ -195,7 +195,7 @@ def test_devices_without_float64(loss, left_out, compact, monkeypatch):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_nothing_waits_for_a_device(loss, option, compact, monkeypatch):
     """No value is read and no shape depends on one, so that CUDA graphs can hold every loss."""
-    monkeypatch.setattr(_backends, "KERNELS", "0")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "0")
     monkeypatch.setattr(_backends, "_is_traced", lambda *tensors: not compact)
     for name in ("sigmoid", "normal_cdf", "hardtanh"):
         _constants.cache_clear()  # of another mode

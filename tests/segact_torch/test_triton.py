@@ -424,7 +424,7 @@ def test_the_same_bits_twice_and_no_input_written():
 
 @pytest.fixture
 def compiled_calls_the_kernels(monkeypatch):
-    monkeypatch.setattr(_backends, "KERNELS", "triton")
+    monkeypatch.setattr(_backends.availability, "KERNELS", "triton")
     monkeypatch.setattr(_backends, "LARGE", 1)
     torch._dynamo.reset()
 

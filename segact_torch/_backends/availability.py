@@ -1,0 +1,89 @@
+"""Which backends there are: compiled loops on a CPU, Triton's kernels on a GPU.
+
+`SEGACT_KERNELS` in the environment, before the import, forbids both (0), or takes Triton for CPU
+tensors, too (triton), which its interpreter runs.
+"""
+
+import functools
+import importlib.util
+import os
+import warnings
+from typing import Any
+
+import torch
+
+from segact_torch._backends import cpu
+from segact_torch._batch import level_of_caller
+
+KERNELS = os.environ.get("SEGACT_KERNELS", "")
+
+
+def has_loops(device: str) -> bool:
+    return device == "cpu" and KERNELS not in ("0", "triton")
+
+
+def has_kernels(device: str) -> bool:
+    return (device == "cuda" and KERNELS != "0") or (device == "cpu" and KERNELS == "triton")
+
+
+def backends() -> dict[str, str]:
+    """Which backends serve the losses here: for each "yes", or "no: " and why not.
+
+    "cpu" are the compiled loops, "triton" the kernels of a GPU, which are run once to know. What
+    neither serves is computed by PyTorch's own operations: within the same bounds, slower.
+    `python -m segact_torch` prints this.
+
+    >>> list(backends())
+    ['cpu', 'triton']
+    """
+    reasons = {"cpu": _why_no_loops(), "triton": _why_no_triton()}
+    return {name: f"no: {why}" if why else "yes" for name, why in reasons.items()}
+
+
+def _why_no_loops() -> str:
+    if KERNELS in ("0", "triton"):
+        return f"SEGACT_KERNELS={KERNELS} is in the environment"
+    return cpu.WHY_NOT
+
+
+def _why_no_triton() -> str:
+    if KERNELS == "0":
+        return "SEGACT_KERNELS=0 is in the environment"
+    if KERNELS != "triton" and not torch.cuda.is_available():
+        return "torch sees no GPU"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    return found_triton()[1]
+
+
+@functools.cache
+def triton() -> Any:
+    """The backend of a GPU, if its kernels run here."""
+    module, why_not = found_triton()
+    if module is None:
+        warnings.warn(
+            f"the losses run without Triton's kernels, slower: {why_not}; "
+            "SEGACT_KERNELS=0 in the environment says that this is wanted",
+            RuntimeWarning,
+            stacklevel=level_of_caller(),
+        )
+    return module
+
+
+@functools.cache
+def found_triton() -> tuple[Any, str]:
+    """The module, or None and why."""
+    try:
+        module = importlib.import_module("segact_torch._backends.triton")
+        module.probe()
+    except Exception as error:
+        return None, repr(error)
+    return module, ""
+
+
+def has_triton() -> bool:
+    """Whether there is that backend: the compiler takes it as known."""
+    return triton() is not None
+
+
+has_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
