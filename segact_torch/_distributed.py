@@ -5,9 +5,8 @@ over the parts goes through `all_reduce` before anything is made of it. Its grad
 what all ranks ask for, by the same exchange. DDP and FSDP take the mean of the ranks' gradients:
 it is that of the mean of the ranks' losses, whatever each rank multiplies its own by.
 
-Numbers travel in float64, where the device has it: a sum is 8 bytes in the forward pass and 8 in
-the backward pass, a count or an extreme 8. Without a group these functions return what they are
-given.
+Sums travel in float64, where the device has it: one is 8 bytes in the forward pass and 8 in the
+backward pass, and a count 8. Without a group these functions return what they are given.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -32,6 +32,8 @@ in any dtype, and are differentiable where they are floating. What they share:
     validate: whether to look at the values of target, weight, and probabilities. None does so where
         that does not make a device wait: on a CPU, outside of compiled code; True always, and
         raises in compiled code, False never.
+    process_group: the ranks that have the other parts of the batch, as a `torch.distributed` group
+        that this one is in, or "world", the default group; None for this process alone.
 
 Targets within 1e-6 of [0, 1], as interpolation makes them, are taken for 0 or 1. Where values are
 not looked at, and validate=False does not say that they are right, targets are clamped to [0, 1],
@@ -56,13 +58,32 @@ Without any target, a group has TP = FN = 0: then `dice` is FP / (FP + smooth), 
 when smooth = 0, without a gradient, and 0 where the denominator is 0 (or below the smallest normal
 number). `lovasz` is the largest error.
 
+With a `process_group` every rank has the loss of the whole batch. The areas of an overlap loss, or
+the sum and count of a mean, are added up over the ranks, and so is what their gradients ask for:
+then the mean of the ranks' gradients, which DDP and FSDP take, is the gradient of that loss, or of
+the mean of the ranks' where each multiplies it by a number of its own.
+
+    All ranks run forward and backward pass, with the same options; the sizes of their parts and
+    what is left out may differ. A part that is empty or left out as a whole adds zero.
+    With `per_sample=True` a sample belongs to one rank, and their sum and count alone are added up.
+    reduction="sum" and "none", of elements or samples, need no exchange: they are of this rank's
+    part, and DDP takes the mean of the ranks' sums. Channels over the batch are those of all ranks.
+    "linear" has the minimum and maximum of all ranks, unless its `axis` leaves out the first
+    dimension.
+    `lovasz` and `lovasz_hinge` sort all errors of a group, and take a group with per_sample=True.
+    Each rank checks its own input: where one raises, the others wait until the group's timeout.
+    A DTensor goes without: its sums are over all its parts as it is.
+
+One rank alone has the loss without a group. docs/scaling.md has an example, and what is moved.
+
 All compile into one graph, also with `dynamic=True`.
 
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
-empty input, for an unknown activation, convention or reduction, for an activation together with
-`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
-or negative weights, where they are looked at (`validate`). TypeError where True or False, a number
-or a tensor is wanted and something else came.
+empty input without a `process_group`, for "world" where there is no default group, for an unknown
+activation, convention or reduction, for an activation together with `from_logits=False`, for a
+number out of its range, and for targets or probabilities outside [0, 1] or negative weights, where
+they are looked at (`validate`). TypeError where True or False, a number, a tensor or a process
+group is wanted and something else came.
 """
 
 from torch import Tensor

@@ -12,6 +12,10 @@ With `smooth=0`, the default, a group without any target, such as an empty mask 
 `per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
 the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
 
+On several devices `process_group="world"` gives the loss of the whole batch, and is found when the
+loss is called: such a loss can be made, pickled and saved before there is a group. One that was
+given a group itself can be copied within the process, and raises where it is pickled.
+
 The functions can be imported from here, too.
 """
 

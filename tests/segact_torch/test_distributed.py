@@ -8,6 +8,8 @@ import copy
 import json
 import os
 import pickle
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +37,9 @@ MODERN = torch.torch_version.TorchVersion(torch.__version__) >= "2.6"  # compile
 WIDE, NARROW = (1e-12, 1e-12), (1e-6, 1e-5)
 
 
-def start(arguments, folder, name):
+def start(arguments, folder, name, more=None):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(more or {})}
     log = (folder / f"{name}.log").open("w")
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -177,7 +179,7 @@ def test_a_class_has_the_group_of_its_function(kind):
 
 @pytest.mark.parametrize("name", [*ranks.ELEMENTWISE, *ranks.OVERLAP])
 def test_the_world_has_to_be_there(name):
-    with pytest.raises(ValueError, match=r"process_group='world' .* init_process_group first"):
+    with pytest.raises(ValueError, match=r"process_group='world' .*init_process_group first"):
         getattr(functional, name)(torch.zeros(2), torch.ones(2), process_group="world")
 
 
@@ -196,6 +198,44 @@ def test_without_a_group_nothing_is_exchanged(monkeypatch):
     x = torch.linspace(-3, 4, 24).reshape(2, 3, 4).requires_grad_()
     for name in (*ranks.ELEMENTWISE, *ranks.OVERLAP):
         getattr(functional, name)(x, torch.ones(2, 3, 4), "linear").backward()
+
+
+PAGE = ROOT / "docs" / "scaling.md"
+
+
+def words(line):
+    """Those of a line of the table, less what rounding errors make of an exact gradient."""
+    return [word for word in line.split() if not re.fullmatch(r"\de[-+]\d\d", word)]
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="needs a source checkout")
+def test_the_table_of_the_page(found):
+    printed = re.search(r"local_and_global.py\n\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+    table = found(2)[0]["the table of docs/scaling.md"]
+    assert [words(line) for line in printed.splitlines()] == [words(line) for line in table]
+    for line in table[1:]:
+        assert float(re.search(r"(\de[-+]\d\d) off", line)[1]) < 1e-14
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="needs a source checkout")
+def test_the_program_of_the_page(tmp_path):
+    code, printed = re.search(
+        r"```py\n(# train.py\n.*?)```.*?```text\n(.*?)```", PAGE.read_text(), re.DOTALL
+    ).groups()
+    program = tmp_path / "train.py"
+    program.write_text(code)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    by_torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        start([program], tmp_path, rank, {**by_torchrun, "RANK": str(rank)}) for rank in (0, 1)
+    ]
+    wait(processes, tmp_path)
+    found = (tmp_path / "0.log").read_text().splitlines()[-3:]
+    for line, wanted in zip(found, printed.splitlines(), strict=True):
+        assert line[:7] == wanted[:7]
+        assert abs(float(line[7:]) - float(wanted[7:])) < 1e-3
 
 
 @pytest.mark.needs("lightning")
