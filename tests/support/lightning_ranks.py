@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import segact_torch
 
@@ -43,6 +43,11 @@ def train(devices: int, process_group: str | None) -> dict[str, torch.Tensor]:
                 "arctan", ignore_index=VOID, process_group=process_group
             )
 
+        def train_dataloader(self) -> DataLoader:
+            # dealt out in turn, so that a batch of two processes is that of one
+            dealt = DistributedSampler(data(), devices, self.global_rank, shuffle=False)
+            return DataLoader(data(), batch_size=BATCH // devices, sampler=dealt)
+
         def training_step(self, batch: list[torch.Tensor], number: int) -> torch.Tensor:
             image, mask = batch
             result: torch.Tensor = self.loss(self.network(image), mask)
@@ -62,9 +67,9 @@ def train(devices: int, process_group: str | None) -> dict[str, torch.Tensor]:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        use_distributed_sampler=False,
     )
-    # the sampler of two processes deals the samples out in turn, so a batch is the same in all
-    trainer.fit(task, DataLoader(data(), batch_size=BATCH // devices, shuffle=False))
+    trainer.fit(task)
     return {name: value.detach().cpu().clone() for name, value in task.state_dict().items()}
 
 
