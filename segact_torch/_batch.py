@@ -42,8 +42,8 @@ class Batch:
     `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
     looked at are taken `in_range`, unless validate=False says that they are right.
 
-    `group` are the ranks that have the other parts of the batch, if there are any; an empty part is
-    one element of each kept dimension, left out, in the place of what is `missing`.
+    `group` are the ranks that have the other parts of the batch, if there are any. An empty part is
+    given a size of 1 for each of 0, and left out as a whole; `missing` is its own shape.
     """
 
     def __init__(
