@@ -52,7 +52,7 @@ def start(arguments, folder, name, more=None):
 
 def wait(processes, folder):
     try:
-        codes = [each.wait(timeout=400) for each in processes]
+        codes = [each.wait(timeout=600) for each in processes]
     finally:
         for each in processes:
             each.kill()

@@ -525,7 +525,7 @@ def main() -> None:
         init_method=f"file://{folder / 'store'}",
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(minutes=5),
     )
     (folder / f"{rank}.json").write_text(json.dumps(run(rank, world)))
     dist.destroy_process_group()
