@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from segact_torch import _special
-from segact_torch.activations import Activation, HardTanh, Linear
+from segact_torch._distributed import ProcessGroup, all_reduce, check_group, group_of
+from segact_torch.activations import Activation, HardTanh, Linear, _LinearOverRanks
 from segact_torch.conventions import Convention, check_flag
 
 Axis = tuple[int, ...]
@@ -40,6 +41,9 @@ class Batch:
     x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
     `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
     looked at are taken `in_range`, unless validate=False says that they are right.
+
+    `group` are the ranks that have the other parts of the batch, if there are any. An empty part is
+    given a size of 1 for each of 0, and left out as a whole; `missing` is its own shape.
     """
 
     def __init__(
@@ -51,9 +55,12 @@ class Batch:
         f: Activation | Convention,
         validate: bool | None = None,
         hard: bool = False,
+        group: ProcessGroup | None = None,
     ) -> None:
         self.input, self.target, self.weight, self.valid = input, target, weight, valid
         self.f, self.validate, self.hard = f, validate, hard
+        self.group, self.per_sample = group, False
+        self.missing: torch.Size | None = None
         self.weighted = weight is not None and weight.dtype != torch.bool
         self.checked = False
         self.dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
@@ -80,6 +87,11 @@ class Batch:
         return self._w
 
     @property
+    def across(self) -> ProcessGroup | None:
+        """The ranks that one sum goes over; None where each has the whole of its own."""
+        return None if self.per_sample else self.group
+
+    @property
     def guarded(self) -> bool:
         """Whether targets that nobody looks at are to be `in_range`."""
         return self.validate is not False
@@ -94,6 +106,7 @@ class Batch:
         ignore_index: int | None,
         mask: Tensor | None,
         validate: bool | None,
+        process_group: ProcessGroup | str | None = None,
         hard: bool = False,
     ) -> "Batch":
         """The arguments of a loss as a batch, or an error that says what is wrong with them."""
@@ -110,7 +123,8 @@ class Batch:
                 "input and target must have the same shape, "
                 f"got input {tuple(input.shape)} and target {tuple(target.shape)}"
             )
-        if input.numel() == 0:
+        group = group_of(process_group)
+        if input.numel() == 0 and group is None:
             raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")
         check_validate(validate)
         if validate and torch.compiler.is_compiling():
@@ -125,12 +139,35 @@ class Batch:
             w = valid if w is None else torch.where(valid, w, 0)
         if not torch.compiler.is_compiling() and f.name not in _LOOKED:
             warn_of_probabilities(input, f)
-        return cls(input, target, w, valid, f, validate, hard)
+        if group is None:
+            return cls(input, target, w, valid, f, validate, hard)
+        return cls(input, target, w, valid, f, validate, hard)._of_group(group)
+
+    def _of_group(self, group: ProcessGroup) -> "Batch":
+        """The part of this rank, as one that adds nothing where it is empty."""
+        x, y, w, valid, f = self.input, self.target, self.weight, self.valid, self.f
+        if _is_distributed(x) or _is_distributed(y):
+            raise ValueError(
+                "process_group must be None for a DTensor, whose sums are over all of its parts"
+            )
+        missing = None
+        if x.numel() == 0:
+            missing, shape = x.shape, [max(size, 1) for size in x.shape]
+            x, y = (t.sum() + t.new_zeros(shape) for t in (x, y))  # 0, and a part of the graph
+            w = valid = x.new_zeros(shape, dtype=torch.bool)
+        if group.size() > 1 and isinstance(f, Linear):
+            f = _LinearOverRanks(f, group) if f.axis is None or 0 in f._axis(x) else f
+            # Every rank is to fill in what is left out, though here there may be nothing.
+            w = x.new_ones([1] * x.ndim, dtype=torch.bool).expand(x.shape) if w is None else w
+        others = group if group.size() > 1 else None
+        batch = Batch(x, y, w, valid, f, self.validate, self.hard, others)
+        batch.missing = missing
+        return batch
 
     def of_outputs(self, x: Tensor) -> "Batch":
         """The same batch of other raw outputs."""
         constants = (self.target, self.weight, self.valid)
-        return Batch(x, *constants, self.f, self.validate, self.hard)
+        return Batch(x, *constants, self.f, self.validate, self.hard, self.group)
 
     def masked(self) -> tuple[Tensor, Tensor]:
         """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum.
@@ -157,6 +194,7 @@ class Batch:
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
         """The dimensions that an overlap loss sums over: all but those of samples and channels."""
         check_groups(per_sample, channel_axis)
+        self.per_sample = per_sample
         shape = tuple(self.input.shape)
         rank = len(shape)
         kept = {0} if per_sample else set()
@@ -188,10 +226,29 @@ class Batch:
         return weights
 
     def present(self, axis: Axis) -> Tensor | None:
-        """Which groups have a valid element; None where all do."""
+        """Which groups have a valid element, on any rank; None where all do."""
+        if self.across is not None:
+            (count,) = all_reduce(self.across, self.count(axis))
+            return count > 0
         if self.valid is None:
             return None
         return self.valid.sum(axis) > 0 if axis else self.valid
+
+    def count(self, axis: Axis) -> Tensor:
+        """How many elements over `axis` are valid on this rank, for each group."""
+        if self.valid is not None:
+            return _special.double(self.valid.sum(axis) if axis else self.valid)
+        shape = self.input.shape
+        kept = [size for a, size in enumerate(shape) if a not in axis]
+        number = math.prod([shape[a] for a in axis])
+        return _special.double(self.input.new_ones(kept, dtype=torch.int64) * number)
+
+    def cut(self, losses: Tensor, axis: Axis) -> Tensor:
+        """The losses that are not summed over `axis`, without those of what is missing."""
+        if self.missing is None:
+            return losses
+        kept = [size for a, size in enumerate(self.missing) if a not in axis]
+        return losses[tuple(slice(size) for size in kept)]
 
     def share(self, axis: Axis) -> float | Tensor:
         """1 / the number of valid elements over `axis`, at least 1, for each group."""
@@ -221,12 +278,12 @@ class Batch:
         return False
 
     def _check_ranges(self) -> None:
-        x, y = self._filled()
+        y = self.y if self.weight is None else torch.where(self.weight != 0, self.y, 0.0)
         low, top = _check_range(y, "target", slack=SLACK)
         if low < 0 or top > 1:
             self._y = y = _special.clip(self.y, 0.0, 1.0)
         if isinstance(self.f, Convention):
-            _check_range(x, "input")
+            _check_range(self._filled()[0], "input")
         if self.w is not None:
             _check_range(self.w, "weight", torch.finfo(self.dtype).max)
         if self.hard and not torch.all((y == 0) | (y == 1)):
@@ -326,6 +383,11 @@ def _plain(values: Any) -> Any:
         return values.as_subclass(Tensor)
 
 
+def _is_distributed(values: Any) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(values, "device_mesh")
+
+
 def _check_tensor(values: Any, name: str) -> None:
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
@@ -362,6 +424,16 @@ def check_groups(per_sample: bool, channel_axis: int | None) -> None:
     integer = isinstance(channel_axis, numbers.Integral) and not isinstance(channel_axis, bool)
     if channel_axis is not None and not integer:
         raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
+
+
+def check_sorted(per_sample: bool, process_group: ProcessGroup | str | None) -> None:
+    """No ranks share a group of a Lovasz loss."""
+    check_group(process_group)
+    if process_group is not None and not per_sample:
+        raise ValueError(
+            "process_group must be None without per_sample=True: a Lovasz loss sorts all errors of "
+            f"a group, and no sums of the ranks' parts replace that; got {process_group!r}"
+        )
 
 
 def check_validate(validate: bool | None) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from segact_torch import _special
 from segact_torch._batch import Axis, Batch, check_reduction
 from segact_torch._derivatives import _apply, _differentiate, _save, _weigh
+from segact_torch._distributed import all_mean
 from segact_torch.activations import Activation
 from segact_torch.conventions import Convention
 
@@ -155,10 +156,17 @@ def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Ten
     """The losses of groups: each, their sum or the mean of those with a valid element."""
     check_reduction(reduction)
     loss = loss.to(batch.dtype)
-    if reduction == "none":
-        return loss
+    if reduction == "none" or not loss.ndim:  # the loss of one group is 0 where nothing is valid
+        return batch.cut(loss, axis)
     all = tuple(range(loss.ndim))
-    return _mean(loss, batch.present(axis), all) if reduction == "mean" else total(loss, all)
+    if reduction == "sum":
+        return total(loss, all)
+    present = batch.present(axis)
+    mean = _mean(loss, present, all)
+    if batch.group is None or not batch.per_sample:
+        return mean
+    present = torch.ones_like(loss, dtype=torch.bool) if present is None else present
+    return all_mean(batch.group, mean, _special.double(present.sum()))
 
 
 def smooth_labels(y: Tensor, label_smoothing: float) -> Tensor:

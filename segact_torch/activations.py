@@ -34,6 +34,7 @@ from torch import Tensor, fx, nn
 from segact_torch import _special
 from segact_torch._definitions import same
 from segact_torch._derivatives import Function, _apply, _differentiate, _save
+from segact_torch._distributed import ProcessGroup, all_extremes, all_reduce
 from segact_torch._names import unknown
 
 __all__ = [
@@ -528,48 +529,48 @@ class HardTanh(Activation):
 
 
 class _Stretch(torch.autograd.Function):
-    """(x - min) / (max - min) over a set of axes; 1/2 for a constant input."""
+    """(x - min) / (max - min) over a set of axes and a group of ranks; 1/2 for a constant."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, axis: frozenset[int]) -> Tensor:
-        x, low, high, span = _extremes(x, tuple(axis))
+    def forward(x: Tensor, axis: frozenset[int], group: ProcessGroup | None) -> Tensor:
+        x, low, high, span = _extremes_of_all(x, tuple(axis), group)
         return torch.where(low == high, 0.5, (x - low) / span)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, ctx.axis = inputs
+        x, ctx.axis, ctx.group = inputs
         _save(ctx, x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,), axis = ctx.saved_tensors, tuple(ctx.axis)
-        unit = _apply(_Stretch, x, ctx.axis)
-        x, low, high, span = _extremes(x, axis)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,), axis, group = ctx.saved_tensors, tuple(ctx.axis), ctx.group
+        unit = _apply(_Stretch, x, ctx.axis, group)
+        x, low, high, span = _extremes_of_all(x, axis, group)
         grad = torch.where(low == high, 0.0, grads[0])
         # An extreme's own slope and its share of all slopes cancel: subtract the two first.
         at_low, at_high = x == low, x == high
-        through_low = torch.where(at_low, 0.0, grad * (1 - unit)).sum(axis, keepdim=True)
-        through_high = torch.where(at_high, 0.0, grad * unit).sum(axis, keepdim=True)
+        through_low = torch.where(at_low, 0.0, grad * (1 - unit))
+        through_high = torch.where(at_high, 0.0, grad * unit)
         for at, through in ((at_low, through_low), (at_high, through_high)):
-            ties = at.to(x.dtype).sum(axis, keepdim=True)
-            own = torch.where(at, grad, 0.0).sum(axis, keepdim=True)
+            sums = (at.to(x.dtype), torch.where(at, grad, 0.0), through)
+            ties, own, through = _totals(axis, group, *sums)
             grad = torch.where(at, grad - own / ties - through / ties, grad)
-        return grad / 8 / span, None
+        return grad / 8 / span, None, None
 
     @staticmethod
     def push(ctx: Any, saved: Sequence[Tensor], *tangents: Any) -> Tensor:
-        (x,), axis = saved, tuple(ctx.axis)
-        unit = _apply(_Stretch, x, ctx.axis)
-        x, low, high, span = _extremes(x, axis)
+        (x,), axis, group = saved, tuple(ctx.axis), ctx.group
+        unit = _apply(_Stretch, x, ctx.axis, group)
+        x, low, high, span = _extremes_of_all(x, axis, group)
         tangent = torch.where(low == high, 0.0, tangents[0])
         at_low, at_high = x == low, x == high
-        of_low, of_high = (
-            torch.where(at, tangent, 0.0).sum(axis, keepdim=True)
-            / at.to(x.dtype).sum(axis, keepdim=True)
-            for at in (at_low, at_high)
-        )
+        of_extremes = []
+        for at in (at_low, at_high):
+            own, ties = _totals(axis, group, torch.where(at, tangent, 0.0), at.to(x.dtype))
+            of_extremes.append(own / ties)
+        of_low, of_high = of_extremes
         moved = torch.where(at_low, 0.0, (1 - unit) * of_low)
         moved = moved + torch.where(at_high, 0.0, unit * of_high)
         own = torch.where(at_low, of_low, torch.where(at_high, of_high, 0.0))
@@ -581,6 +582,35 @@ def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x = x / 8
     low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
     return x, low, high, torch.where(low == high, 1.0, high - low)
+
+
+def _extremes_of_all(
+    x: Tensor, axis: Axis, group: ProcessGroup | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same with the min and max of all ranks."""
+    x, low, high, span = _extremes(x, axis)
+    if group is None:
+        return x, low, high, span
+    low, high = (_tied(x, t, axis, group) for t in all_extremes(group, low, high))
+    return x, low, high, torch.where(low == high, 1.0, high - low)
+
+
+def _tied(x: Tensor, extreme: Tensor, axis: Axis, group: ProcessGroup) -> Tensor:
+    """An extreme of all ranks, with a gradient that the elements at it share, where one is asked.
+
+    As `amin` and `amax` do it for those of one rank.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return extreme
+    at = x == extreme
+    zeros = torch.where(at, x - extreme, 0.0)
+    moved, ties = _totals(axis, group, zeros, at.to(x.dtype))
+    return extreme + moved / ties
+
+
+def _totals(axis: Axis, group: ProcessGroup | None, *values: Tensor) -> tuple[Tensor, ...]:
+    """The sum of each over `axis`, which is kept, and over the ranks."""
+    return all_reduce(group, *(each.sum(axis, keepdim=True) for each in values))
 
 
 class Linear(Activation):
@@ -642,7 +672,26 @@ class Linear(Activation):
         return tuple(a % x.ndim for a in wanted)
 
     def _squeezed(self, x: Tensor) -> Tensor:
-        return self._squeeze(_apply(_Stretch, x, frozenset(self._axis(x))))
+        return self._squeeze(_apply(_Stretch, x, frozenset(self._axis(x)), None))
+
+
+class _LinearOverRanks(Linear):
+    """`Linear` on one part of a batch, with the extremes of all parts."""
+
+    def __init__(self, f: Linear, group: ProcessGroup) -> None:
+        super().__init__(f.epsilon, f.axis)
+        self._group = group
+
+    def _fill_invalid(self, x: Tensor, valid: Tensor) -> Tensor:
+        axis = self._axis(x)
+        low = torch.where(valid, x, math.inf).amin(axis, keepdim=True)
+        high = torch.where(valid, x, -math.inf).amax(axis, keepdim=True)
+        low, high = all_extremes(self._group, low, high)
+        middle = torch.where(low <= high, low / 2 + high / 2, 0.0)
+        return torch.where(valid, x, middle.detach())
+
+    def _squeezed(self, x: Tensor) -> Tensor:
+        return self._squeeze(_apply(_Stretch, x, frozenset(self._axis(x)), self._group))
 
 
 class _Custom(Activation):

@@ -32,6 +32,8 @@ in any dtype, and are differentiable where they are floating. What they share:
     validate: whether to look at the values of target, weight, and probabilities. None does so where
         that does not make a device wait: on a CPU, outside of compiled code; True always, and
         raises in compiled code, False never.
+    process_group: the ranks that have the other parts of the batch, as a `torch.distributed` group
+        that this one is in, or "world", the default group; None for this process alone.
 
 Targets within 1e-6 of [0, 1], as interpolation makes them, are taken for 0 or 1. Where values are
 not looked at, and validate=False does not say that they are right, targets are clamped to [0, 1],
@@ -56,13 +58,32 @@ Without any target, a group has TP = FN = 0: then `dice` is FP / (FP + smooth), 
 when smooth = 0, without a gradient, and 0 where the denominator is 0 (or below the smallest normal
 number). `lovasz` is the largest error.
 
+With a `process_group` every rank has the loss of the whole batch. The areas of an overlap loss, or
+the sum and count of a mean, are added up over the ranks, and so is what their gradients ask for:
+then the mean of the ranks' gradients, which DDP and FSDP take, is the gradient of that loss, or of
+the mean of the ranks' where each multiplies it by a number of its own.
+
+    All ranks run forward and backward pass, with the same options; the sizes of their parts and
+    what is left out may differ. A part that is empty or left out as a whole adds zero.
+    With `per_sample=True` a sample belongs to one rank, and their sum and count alone are added up.
+    reduction="sum" and "none", of elements or samples, need no exchange: they are of this rank's
+    part, and DDP takes the mean of the ranks' sums. Channels over the batch are those of all ranks.
+    "linear" has the minimum and maximum of all ranks, unless its `axis` leaves out the first
+    dimension.
+    `lovasz` and `lovasz_hinge` sort all errors of a group, and take a group with per_sample=True.
+    Each rank checks its own input: where one raises, the others wait until the group's timeout.
+    A DTensor goes without: its sums are over all its parts as it is.
+
+One rank alone has the loss without a group. docs/scaling.md has an example, and what is moved.
+
 All compile into one graph, also with `dynamic=True`.
 
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
-empty input, for an unknown activation, convention or reduction, for an activation together with
-`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
-or negative weights, where they are looked at (`validate`). TypeError where True or False, a number
-or a tensor is wanted and something else came.
+empty input without a `process_group`, for "world" where there is no default group, for an unknown
+activation, convention or reduction, for an activation together with `from_logits=False`, for a
+number out of its range, and for targets or probabilities outside [0, 1] or negative weights, where
+they are looked at (`validate`). TypeError where True or False, a number, a tensor or a process
+group is wanted and something else came.
 """
 
 from torch import Tensor
@@ -73,7 +94,8 @@ from segact_torch._backends import (
     overlap_ratio,
     squared_error,
 )
-from segact_torch._batch import Batch, check_number
+from segact_torch._batch import Batch, check_number, check_sorted
+from segact_torch._distributed import ProcessGroup
 from segact_torch._sums import lovasz_extension, power, reduce_groups, times
 from segact_torch.activations import Activation, _Symmetric
 from segact_torch.conventions import distribution
@@ -106,6 +128,7 @@ def binary_cross_entropy(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """-(y log F(x) + (1 - y) log(1 - F(x))), from the logarithms of the tails: nothing is clipped.
 
@@ -118,15 +141,15 @@ def binary_cross_entropy(
         pos_weight: a factor of the term of y, as in `nn.BCEWithLogitsLoss`: a number, or a tensor
             that broadcasts to the shape of `input`, such as (C, 1, 1) for NCHW.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
-        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
-            see `segact_torch.functional`.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate,
+            process_group: see `segact_torch.functional`.
 
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
     perfect match?" (2019), for what the clipped form loses.
     """
     check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     factor = batch.broadcast_pos_weight(pos_weight)
     axis, mean = batch.elements(reduction)
     return cross_entropy(batch, axis, mean, factor, label_smoothing)
@@ -147,6 +170,7 @@ def binary_focal_cross_entropy(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """The focal loss: cross entropy times the error to the power gamma.
 
@@ -158,8 +182,8 @@ def binary_focal_cross_entropy(
         gamma: >= 0; 0 is cross entropy.
         alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
-        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
-            see `segact_torch.functional`.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate,
+            process_group: see `segact_torch.functional`.
 
     Source: Lin et al., "Focal loss for dense object detection" (arXiv:1708.02002).
     """
@@ -168,7 +192,7 @@ def binary_focal_cross_entropy(
         check_number("alpha", alpha, high=1.0)
     check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis, mean = batch.elements(reduction)
     return focal_cross_entropy(batch, axis, mean, gamma, alpha, label_smoothing)
 
@@ -184,17 +208,18 @@ def mean_squared_error(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """(F(x) - y)^2, the squared error of the probability, as ((1 - y) F(x) - y (1 - F(x)))^2.
 
     Args:
-        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate:
-            see `segact_torch.functional`.
+        input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate,
+            process_group: see `segact_torch.functional`.
 
     Source: arXiv:2109.00903.
     """
     f = distribution(activation, from_logits)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis, mean = batch.elements(reduction)
     return squared_error(batch, axis, mean)
 
@@ -213,6 +238,7 @@ def dice(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """1 - (2 sum(F(x) y) + smooth) / (sum(F(x) + y) + smooth), without its cancellation.
 
@@ -222,13 +248,13 @@ def dice(
         smooth: >= 0, added to numerator and denominator of the overlap. 0 gives a group without
             any target a loss of 1 and no gradient.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see `segact_torch.functional`.
+            mask, reduction, validate, process_group: see `segact_torch.functional`.
 
     Source: arXiv:2109.00903. (V-Net, arXiv:1606.04797, squares the terms of the denominator.)
     """
     check_number("smooth", smooth)
     f = distribution(activation, from_logits)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis = batch.groups(per_sample, channel_axis)
     ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
     return reduce_groups(ratio, batch, axis, reduction)
@@ -248,6 +274,7 @@ def jaccard(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """1 - (TP + smooth) / (TP + FP + FN + smooth): one minus intersection over union.
 
@@ -257,14 +284,14 @@ def jaccard(
         smooth: >= 0, added to intersection and union. 0 gives a group without
             any target a loss of 1 and no gradient.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see `segact_torch.functional`.
+            mask, reduction, validate, process_group: see `segact_torch.functional`.
 
     Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
     segmentation" (2016).
     """
     check_number("smooth", smooth)
     f = distribution(activation, from_logits)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis = batch.groups(per_sample, channel_axis)
     ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=1, fn=1)
     return reduce_groups(ratio, batch, axis, reduction)
@@ -286,6 +313,7 @@ def tversky(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth).
 
@@ -300,7 +328,7 @@ def tversky(
         smooth: >= 0, added to numerator and denominator of the index. 0 gives a group without
             any target a loss of 1 and no gradient.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see `segact_torch.functional`.
+            mask, reduction, validate, process_group: see `segact_torch.functional`.
 
     Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
     convolutional deep networks" (arXiv:1706.05721).
@@ -308,7 +336,7 @@ def tversky(
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         check_number(name, value)
     f = distribution(activation, from_logits)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis = batch.groups(per_sample, channel_axis)
     ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=alpha, fn=beta)
     return reduce_groups(ratio, batch, axis, reduction)
@@ -331,6 +359,7 @@ def focal_tversky(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """The loss of `tversky` to the power 1 / gamma, with the paper's defaults.
 
@@ -344,7 +373,7 @@ def focal_tversky(
         smooth: >= 0, added to numerator and denominator of the index. 0 gives a group without
             any target a loss of 1 and no gradient.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see `segact_torch.functional`.
+            mask, reduction, validate, process_group: see `segact_torch.functional`.
 
     Source: Abraham and Khan, "A novel focal Tversky loss function with improved attention U-Net for
     lesion segmentation" (arXiv:1810.07842).
@@ -353,7 +382,7 @@ def focal_tversky(
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         check_number(name, value)
     f = distribution(activation, from_logits)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis = batch.groups(per_sample, channel_axis)
     ratio = overlap_ratio(batch, axis, smooth, tp=1, fp=alpha, fn=beta)
     return reduce_groups(power(ratio, 1 / gamma), batch, axis, reduction)
@@ -378,6 +407,7 @@ def dice_cross_entropy(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """lambda_dice times `dice` plus lambda_ce times the mean of `binary_cross_entropy`.
 
@@ -388,7 +418,7 @@ def dice_cross_entropy(
         smooth: of Dice. 0 gives a group without any target a Dice of 1 and no gradient of it.
         convention, pos_weight, label_smoothing: of the cross entropy.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see `segact_torch.functional`.
+            mask, reduction, validate, process_group: see `segact_torch.functional`.
 
     Source: Isensee et al., "nnU-Net" (arXiv:1809.10486).
     """
@@ -397,7 +427,7 @@ def dice_cross_entropy(
         check_number(name, value)
     check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate)
+    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis = batch.groups(per_sample, channel_axis)
     ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
     loss = times(lambda_dice, ratio)
@@ -419,6 +449,7 @@ def lovasz(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """The Lovasz extension of the Jaccard loss at the errors abs(y - F(x)); y is 0 or 1.
 
@@ -429,13 +460,16 @@ def lovasz(
 
     Args:
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
-            mask, reduction, validate: see `segact_torch.functional`.
+            mask, reduction, validate, process_group: see `segact_torch.functional`.
 
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
     """
+    check_sorted(per_sample, process_group)
     f = distribution(activation, from_logits)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, hard=True)
+    batch = Batch.of(
+        input, target, f, weight, ignore_index, mask, validate, process_group, hard=True
+    )
 
     def error(x: Tensor, y: Tensor) -> Tensor:
         if isinstance(f, _Symmetric):
@@ -457,20 +491,24 @@ def lovasz_hinge(
     mask: Tensor | None = None,
     reduction: str = "mean",
     validate: bool | None = None,
+    process_group: ProcessGroup | str | None = None,
 ) -> Tensor:
     """The Lovasz extension of the Jaccard loss at the hinge max(0, 1 - x (2 y - 1)); y is 0 or 1.
 
     It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
 
     Args:
-        input, target, per_sample, channel_axis, weight, ignore_index, mask, reduction, validate:
-            see `segact_torch.functional`.
+        input, target, per_sample, channel_axis, weight, ignore_index, mask, reduction, validate,
+            process_group: see `segact_torch.functional`.
 
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
     """
+    check_sorted(per_sample, process_group)
     f = distribution(None, from_logits=True)
-    batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, hard=True)
+    batch = Batch.of(
+        input, target, f, weight, ignore_index, mask, validate, process_group, hard=True
+    )
 
     def error(x: Tensor, y: Tensor) -> Tensor:
         return 1 - x * (2 * y - 1)

@@ -12,9 +12,14 @@ With `smooth=0`, the default, a group without any target, such as an empty mask 
 `per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
 the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
 
+On several devices `process_group="world"` gives the loss of the whole batch, and is found when the
+loss is called: such a loss can be made, pickled and saved before there is a group. One that was
+given a group itself can be copied within the process, and raises where it is pickled.
+
 The functions can be imported from here, too.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -30,9 +35,11 @@ from segact_torch._batch import (
     check_number,
     check_pos_weight,
     check_reduction,
+    check_sorted,
     check_validate,
     warn_of_probabilities,
 )
+from segact_torch._distributed import ProcessGroup, check_group
 from segact_torch.activations import Activation, sigmoid
 from segact_torch.conventions import distribution
 from segact_torch.functional import (
@@ -90,6 +97,7 @@ class _Loss(nn.Module):
         check_reduction(options["reduction"])
         check_ignore_index(options["ignore_index"])
         check_validate(options["validate"])
+        check_group(options["process_group"])
         if "per_sample" in options:
             check_groups(options["per_sample"], options["channel_axis"])
         if "activation" in options:
@@ -112,6 +120,23 @@ class _Loss(nn.Module):
         parameters = inspect.signature(self.function).parameters
         defaults = {name: p.default for name, p in parameters.items() if name not in given}
         self.options = {**defaults, **self.options}
+
+    def __getstate__(self) -> dict[str, Any]:
+        group = self.options["process_group"]
+        if isinstance(group, ProcessGroup):
+            raise TypeError(
+                "process_group belongs to this process and is not pickled, got a loss with "
+                f"{group!r}; process_group='world' is, and so is None"
+            )
+        return self.__dict__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Loss":
+        """A copy, in this process and so with the same process group."""
+        group = self.options["process_group"]
+        memo[id(group)] = group
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def forward(
         self,
@@ -156,6 +181,7 @@ class BinaryCrossEntropyLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         super().__init__(
             activation=activation,
@@ -166,6 +192,7 @@ class BinaryCrossEntropyLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -192,6 +219,7 @@ class BinaryFocalCrossEntropyLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         if alpha is not None:
             check_number("alpha", alpha, high=1.0)
@@ -205,6 +233,7 @@ class BinaryFocalCrossEntropyLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -227,6 +256,7 @@ class MeanSquaredErrorLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         super().__init__(
             activation=activation,
@@ -234,6 +264,7 @@ class MeanSquaredErrorLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -262,6 +293,7 @@ class DiceLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         super().__init__(
             activation=activation,
@@ -272,6 +304,7 @@ class DiceLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -300,6 +333,7 @@ class JaccardLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         super().__init__(
             activation=activation,
@@ -310,6 +344,7 @@ class JaccardLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -341,6 +376,7 @@ class TverskyLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         super().__init__(
             activation=activation,
@@ -353,6 +389,7 @@ class TverskyLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -384,6 +421,7 @@ class FocalTverskyLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         check_number("gamma", gamma, open=True)
         super().__init__(
@@ -398,6 +436,7 @@ class FocalTverskyLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -431,6 +470,7 @@ class DiceCrossEntropyLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
         super().__init__(
             activation=activation,
@@ -446,6 +486,7 @@ class DiceCrossEntropyLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -470,7 +511,9 @@ class LovaszLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
+        check_sorted(per_sample, process_group)
         super().__init__(
             activation=activation,
             from_logits=from_logits,
@@ -479,6 +522,7 @@ class LovaszLoss(_Loss):
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )
 
 
@@ -501,11 +545,14 @@ class LovaszHingeLoss(_Loss):
         ignore_index: int | None = None,
         reduction: str = "mean",
         validate: bool | None = None,
+        process_group: ProcessGroup | str | None = None,
     ) -> None:
+        check_sorted(per_sample, process_group)
         super().__init__(
             per_sample=per_sample,
             channel_axis=channel_axis,
             ignore_index=ignore_index,
             reduction=reduction,
             validate=validate,
+            process_group=process_group,
         )

@@ -27,6 +27,7 @@ from segact_torch._backends.availability import (
 )
 from segact_torch._batch import Axis, Batch
 from segact_torch._derivatives import _eager_before_2_6, _is_recorded
+from segact_torch._distributed import all_mean, all_reduce
 
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
@@ -87,7 +88,11 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
 ) -> Tensor:
-    """`_sums.overlap_ratio`."""
+    """`_sums.overlap_ratio`, of the sums of all ranks."""
+    if batch.across is not None:
+        sums = overlap(batch, axis, tp=tp, fp=fp, fn=fn)
+        error, whole = all_reduce(batch.across, *sums)
+        return _sums.ratio(error, whole, smooth)
 
     def formula(batch: Batch) -> Tensor:
         return _sums.overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)
@@ -102,7 +107,15 @@ def overlap_ratio(
 
 
 def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
-    """A sum or mean over the losses of elements."""
+    """A sum over the losses of elements, or their mean, which is that of all ranks."""
+    result = _of_this_rank(name, batch, axis, mean, *options)
+    if mean and batch.across is not None:
+        return all_mean(batch.across, result, batch.count(axis))
+    return result if mean or axis else batch.cut(result, axis)
+
+
+def _of_this_rank(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
+    """The same of the elements that are here."""
 
     def formula(batch: Batch) -> Tensor:
         result: Tensor = getattr(_sums, name)(batch, axis, mean, *options)

@@ -31,6 +31,7 @@ and nothing else:
 | `frozenset(axis)` | `axis` | Keras's; such a function takes axes as a set |
 | `*, from_logits=True` | `from_logits=True, axis=-1, *` | options by keyword |
 | `reduction` in a function | `axis`, the class reduces | nothing (`REDUCTION`) |
+| `process_group` | `tf.distribute` knows its replicas | nothing (`RANKS`) |
 | `batch.elements(reduction)` | `batch.elements(axis)` | PyTorch's |
 | `DiceLoss` | `Dice` | Keras's name (`CLASSES`) |
 | nothing | `@keras.saving.register_keras_serializable` | nothing |
@@ -86,6 +87,9 @@ EXACT = {
 
 # Reducing what a function gives is the function's own work in PyTorch, the class's in Keras.
 REDUCTION = {"_check_reduction", "check_reduction", "reduce_groups", "scale_groups"}
+
+# Which ranks share a batch a loss is told in PyTorch, and asks in Keras.
+RANKS, CHECKS_RANKS = "process_group", {"check_group", "check_sorted"}
 
 # What a layer and a loss are in each framework.
 BASES = {"nn.Module": "Layer", "keras.layers.Layer": "Layer", "keras.losses.Loss": "Layer"}
@@ -195,7 +199,7 @@ class Dialect(ast.NodeTransformer):
             *zip(rest, [*defaults, *arguments.defaults], strict=True),
             *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
         ]
-        kept = [(a, d) for a, d in options if a.arg not in ("reduction", "axis")]
+        kept = [(a, d) for a, d in options if a.arg not in ("reduction", "axis", RANKS)]
         arguments.args, arguments.defaults = first, []
         arguments.kwonlyargs, arguments.kw_defaults = [a for a, _ in kept], [d for _, d in kept]
 
@@ -257,7 +261,7 @@ class Dialect(ast.NodeTransformer):
         return OPERATIONS.get(name, name)
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        if isinstance(node.value, ast.Call) and self._name(node.value) in REDUCTION:
+        if isinstance(node.value, ast.Call) and self._name(node.value) in REDUCTION | CHECKS_RANKS:
             return None
         self.generic_visit(node)
         return node
@@ -272,6 +276,7 @@ class Dialect(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
+        node.args = [a for a in node.args if getattr(a, "id", "") != RANKS]
         if self._name(node) in REDUCTION and node.args:
             return node.args[0]
         if is_call(node, "ops", {"convert_to_tensor"}):

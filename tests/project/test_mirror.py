@@ -22,6 +22,7 @@ ONE_SIDED_MODULES = {
     "_pairwise.py": "XLA may add one element after the other; PyTorch adds blocks",
     "_compact.py": "the compact terms, which are one of the backends of PyTorch",
     "_engine.py": "what the backend under keras.ops has to be asked itself",
+    "_distributed.py": "the ranks of a process group; Keras's strategies know their replicas",
 }
 
 SAVING = "Keras saves by config, PyTorch by pickle and state_dict"
@@ -31,6 +32,7 @@ LAYER = "what keras.layers.Layer and keras.losses.Loss ask for"
 MODES = "reverse and forward mode: of a torch.autograd.Function, or by _engine.differentiable"
 RECORDS = "what torch.fx and TorchScript ask for"
 BACKENDS = "what the backends of PyTorch need besides"
+RANKS = "the ranks of a process group, which Keras does not have"
 REDUCTION = "PyTorch's functions reduce, and Keras's classes do"
 TENSORS = "Keras takes what becomes a tensor, and does not know every size"
 
@@ -39,6 +41,8 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "_batch.py": {
         **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
+        **dict.fromkeys(["Batch.across", "Batch._of_group", "Batch.count", "Batch.cut"], RANKS),
+        **dict.fromkeys(["_is_distributed", "check_sorted"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
         **dict.fromkeys(["_check_tensor", "_shapes_differ", "_plain"], TENSORS),
         "check_reduction": REDUCTION,
@@ -68,6 +72,10 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "OutputActivation.__prepare_scriptable__": RECORDS,
         "OutputActivation.__getstate__": RECORDS,
         "Activation.__init_subclass__": LAYER,
+        **dict.fromkeys(["_extremes_of_all", "_tied", "_totals"], RANKS),
+        **dict.fromkeys(["_LinearOverRanks", "_LinearOverRanks.__init__"], RANKS),
+        "_LinearOverRanks._fill_invalid": RANKS,
+        "_LinearOverRanks._squeezed": RANKS,
     },
     "conventions.py": {
         "_added": "XLA would add the numbers first",
@@ -75,7 +83,8 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "losses.py": {
         "_Loss.get_config": SAVING,
         "_Loss.from_config": SAVING,
-        "_Loss.__setstate__": SAVING,
+        **dict.fromkeys(["_Loss.__setstate__", "_Loss.__getstate__"], SAVING),
+        "_Loss.__deepcopy__": SAVING,
         "_Loss.forward": MODULE,
         "_Loss.extra_repr": MODULE,
         "_Loss.call": LAYER,
@@ -93,8 +102,9 @@ ONE_SIDED: dict[str, dict[str, str]] = {
 # that PyTorch alone has (Keras's own is `keras.backend.backend()`).
 ONE_SIDED_NAMES = {"activations", "conventions", "losses", "backends"}
 
-# Options of a loss that one dialect alone has: PyTorch's functions reduce, and Keras's classes do.
-OPTIONS = {"reduction", "axis"}
+# Options of a loss that one dialect alone has: PyTorch's functions reduce, and Keras's classes do;
+# and Keras's strategies know their replicas.
+OPTIONS = {"reduction", "axis", mirror.RANKS}
 LOSSES = ("functional.py", "losses.py", "_batch.py")
 
 

@@ -19,9 +19,15 @@ segact_torch.BinaryCrossEntropyLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
 segact_torch.BinaryCrossEntropyLoss(
-    activation=None, convention=None, pos_weight=None, ignore_index=None, validate=None
+    activation=None,
+    convention=None,
+    pos_weight=None,
+    ignore_index=None,
+    validate=None,
+    process_group=None,
 )
 segact_torch.BinaryCrossEntropyLoss(pos_weight=torch.tensor([0.5, 2.0]))
 
@@ -38,18 +44,31 @@ segact_torch.BinaryFocalCrossEntropyLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
 segact_torch.BinaryFocalCrossEntropyLoss(
-    activation=None, convention=None, alpha=None, ignore_index=None, validate=None
+    activation=None,
+    convention=None,
+    alpha=None,
+    ignore_index=None,
+    validate=None,
+    process_group=None,
 )
 
 segact_torch.MeanSquaredErrorLoss()
 segact_torch.MeanSquaredErrorLoss("arctan")
 segact_torch.MeanSquaredErrorLoss(segact_torch.arctan)
 segact_torch.MeanSquaredErrorLoss(
-    activation="arctan", from_logits=True, ignore_index=255, reduction="sum", validate=True
+    activation="arctan",
+    from_logits=True,
+    ignore_index=255,
+    reduction="sum",
+    validate=True,
+    process_group="world",
 )
-segact_torch.MeanSquaredErrorLoss(activation=None, ignore_index=None, validate=None)
+segact_torch.MeanSquaredErrorLoss(
+    activation=None, ignore_index=None, validate=None, process_group=None
+)
 
 segact_torch.DiceLoss()
 segact_torch.DiceLoss("arctan")
@@ -63,8 +82,11 @@ segact_torch.DiceLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
-segact_torch.DiceLoss(activation=None, channel_axis=None, ignore_index=None, validate=None)
+segact_torch.DiceLoss(
+    activation=None, channel_axis=None, ignore_index=None, validate=None, process_group=None
+)
 
 segact_torch.JaccardLoss()
 segact_torch.JaccardLoss("arctan")
@@ -78,8 +100,11 @@ segact_torch.JaccardLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
-segact_torch.JaccardLoss(activation=None, channel_axis=None, ignore_index=None, validate=None)
+segact_torch.JaccardLoss(
+    activation=None, channel_axis=None, ignore_index=None, validate=None, process_group=None
+)
 
 segact_torch.TverskyLoss()
 segact_torch.TverskyLoss("arctan")
@@ -95,8 +120,11 @@ segact_torch.TverskyLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
-segact_torch.TverskyLoss(activation=None, channel_axis=None, ignore_index=None, validate=None)
+segact_torch.TverskyLoss(
+    activation=None, channel_axis=None, ignore_index=None, validate=None, process_group=None
+)
 
 segact_torch.FocalTverskyLoss()
 segact_torch.FocalTverskyLoss("arctan")
@@ -113,8 +141,11 @@ segact_torch.FocalTverskyLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
-segact_torch.FocalTverskyLoss(activation=None, channel_axis=None, ignore_index=None, validate=None)
+segact_torch.FocalTverskyLoss(
+    activation=None, channel_axis=None, ignore_index=None, validate=None, process_group=None
+)
 
 segact_torch.DiceCrossEntropyLoss()
 segact_torch.DiceCrossEntropyLoss("arctan")
@@ -133,6 +164,7 @@ segact_torch.DiceCrossEntropyLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
 segact_torch.DiceCrossEntropyLoss(
     activation=None,
@@ -141,6 +173,7 @@ segact_torch.DiceCrossEntropyLoss(
     pos_weight=None,
     ignore_index=None,
     validate=None,
+    process_group=None,
 )
 segact_torch.DiceCrossEntropyLoss(pos_weight=torch.tensor([0.5, 2.0]))
 
@@ -155,14 +188,24 @@ segact_torch.LovaszLoss(
     ignore_index=255,
     reduction="sum",
     validate=True,
+    process_group="world",
 )
-segact_torch.LovaszLoss(activation=None, channel_axis=None, ignore_index=None, validate=None)
+segact_torch.LovaszLoss(
+    activation=None, channel_axis=None, ignore_index=None, validate=None, process_group=None
+)
 
 segact_torch.LovaszHingeLoss()
 segact_torch.LovaszHingeLoss(
-    per_sample=True, channel_axis=1, ignore_index=255, reduction="sum", validate=True
+    per_sample=True,
+    channel_axis=1,
+    ignore_index=255,
+    reduction="sum",
+    validate=True,
+    process_group="world",
 )
-segact_torch.LovaszHingeLoss(channel_axis=None, ignore_index=None, validate=None)
+segact_torch.LovaszHingeLoss(
+    channel_axis=None, ignore_index=None, validate=None, process_group=None
+)
 
 # segact_tf
 

@@ -20,6 +20,7 @@ segact_torch.BinaryCrossEntropyLoss(label_smoothing="much")  # error
 segact_torch.BinaryCrossEntropyLoss(ignore_index="void")  # error
 segact_torch.BinaryCrossEntropyLoss(reduction=1)  # error
 segact_torch.BinaryCrossEntropyLoss(validate="yes")  # error
+segact_torch.BinaryCrossEntropyLoss(process_group=2)  # error
 
 segact_torch.BinaryFocalCrossEntropyLoss("arctan", smoth=1.0)  # error
 segact_torch.BinaryFocalCrossEntropyLoss("arctan", 1.0)  # error
@@ -32,6 +33,7 @@ segact_torch.BinaryFocalCrossEntropyLoss(label_smoothing="much")  # error
 segact_torch.BinaryFocalCrossEntropyLoss(ignore_index="void")  # error
 segact_torch.BinaryFocalCrossEntropyLoss(reduction=1)  # error
 segact_torch.BinaryFocalCrossEntropyLoss(validate="yes")  # error
+segact_torch.BinaryFocalCrossEntropyLoss(process_group=2)  # error
 
 segact_torch.MeanSquaredErrorLoss("arctan", smoth=1.0)  # error
 segact_torch.MeanSquaredErrorLoss("arctan", 1.0)  # error
@@ -40,6 +42,7 @@ segact_torch.MeanSquaredErrorLoss(from_logits="no")  # error
 segact_torch.MeanSquaredErrorLoss(ignore_index="void")  # error
 segact_torch.MeanSquaredErrorLoss(reduction=1)  # error
 segact_torch.MeanSquaredErrorLoss(validate="yes")  # error
+segact_torch.MeanSquaredErrorLoss(process_group=2)  # error
 
 segact_torch.DiceLoss("arctan", smoth=1.0)  # error
 segact_torch.DiceLoss("arctan", 1.0)  # error
@@ -52,6 +55,7 @@ segact_torch.DiceLoss(channel_axis="last")  # error
 segact_torch.DiceLoss(ignore_index="void")  # error
 segact_torch.DiceLoss(reduction=1)  # error
 segact_torch.DiceLoss(validate="yes")  # error
+segact_torch.DiceLoss(process_group=2)  # error
 
 segact_torch.JaccardLoss("arctan", smoth=1.0)  # error
 segact_torch.JaccardLoss("arctan", 1.0)  # error
@@ -63,6 +67,7 @@ segact_torch.JaccardLoss(channel_axis="last")  # error
 segact_torch.JaccardLoss(ignore_index="void")  # error
 segact_torch.JaccardLoss(reduction=1)  # error
 segact_torch.JaccardLoss(validate="yes")  # error
+segact_torch.JaccardLoss(process_group=2)  # error
 
 segact_torch.TverskyLoss("arctan", smoth=1.0)  # error
 segact_torch.TverskyLoss("arctan", 1.0)  # error
@@ -76,6 +81,7 @@ segact_torch.TverskyLoss(channel_axis="last")  # error
 segact_torch.TverskyLoss(ignore_index="void")  # error
 segact_torch.TverskyLoss(reduction=1)  # error
 segact_torch.TverskyLoss(validate="yes")  # error
+segact_torch.TverskyLoss(process_group=2)  # error
 
 segact_torch.FocalTverskyLoss("arctan", smoth=1.0)  # error
 segact_torch.FocalTverskyLoss("arctan", 1.0)  # error
@@ -90,6 +96,7 @@ segact_torch.FocalTverskyLoss(channel_axis="last")  # error
 segact_torch.FocalTverskyLoss(ignore_index="void")  # error
 segact_torch.FocalTverskyLoss(reduction=1)  # error
 segact_torch.FocalTverskyLoss(validate="yes")  # error
+segact_torch.FocalTverskyLoss(process_group=2)  # error
 
 segact_torch.DiceCrossEntropyLoss("arctan", smoth=1.0)  # error
 segact_torch.DiceCrossEntropyLoss("arctan", 1.0)  # error
@@ -106,6 +113,7 @@ segact_torch.DiceCrossEntropyLoss(label_smoothing="much")  # error
 segact_torch.DiceCrossEntropyLoss(ignore_index="void")  # error
 segact_torch.DiceCrossEntropyLoss(reduction=1)  # error
 segact_torch.DiceCrossEntropyLoss(validate="yes")  # error
+segact_torch.DiceCrossEntropyLoss(process_group=2)  # error
 
 segact_torch.LovaszLoss("arctan", smoth=1.0)  # error
 segact_torch.LovaszLoss("arctan", 1.0)  # error
@@ -116,6 +124,7 @@ segact_torch.LovaszLoss(channel_axis="last")  # error
 segact_torch.LovaszLoss(ignore_index="void")  # error
 segact_torch.LovaszLoss(reduction=1)  # error
 segact_torch.LovaszLoss(validate="yes")  # error
+segact_torch.LovaszLoss(process_group=2)  # error
 
 segact_torch.LovaszHingeLoss(smoth=1.0)  # error
 segact_torch.LovaszHingeLoss("arctan")  # error
@@ -124,6 +133,7 @@ segact_torch.LovaszHingeLoss(channel_axis="last")  # error
 segact_torch.LovaszHingeLoss(ignore_index="void")  # error
 segact_torch.LovaszHingeLoss(reduction=1)  # error
 segact_torch.LovaszHingeLoss(validate="yes")  # error
+segact_torch.LovaszHingeLoss(process_group=2)  # error
 
 # segact_tf
 
