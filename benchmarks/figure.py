@@ -17,9 +17,9 @@ _THEIRS: Look = {"color": GREY, "marker": "d", "linestyle": "-"}
 _RC: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def _ratios(axes: Any, rows: list[Row], title: str) -> None:
+def _ratios(axes: Any, rows: list[Row], order: list[str], title: str) -> None:
     """A point for every row, on the line of its loss."""
-    losses = list(dict.fromkeys(row.loss for row in rows))
+    losses = [loss for loss in order if any(row.loss == loss for row in rows)]
     for row in rows:
         look = _SLOWER if row.is_slower else _FASTER
         axes.plot(row.ratio[1], losses.index(row.loss), linestyle="none", markersize=5, alpha=0.7,
@@ -76,13 +76,14 @@ def figure(results: Results) -> Any:
     large = [row for row in results.rows if row.elements >= MIDDLE] or results.rows
     groups = {f: [row for row in large if row.framework == f] for f in FRAMEWORKS}
     groups = {name: rows for name, rows in groups.items() if rows}
+    order = list(dict.fromkeys(row.loss for row in large))
     lines = (len(groups) + 1) // 2
     swept = bool(report.by_size(results))
     with rc_context(_RC):
         drawn = Figure(figsize=(11, 2.6 * lines + 2.6 * swept), layout="constrained")
         grid = drawn.add_gridspec(lines + swept, 2)
         for i, (name, rows) in enumerate(groups.items()):
-            _ratios(drawn.add_subplot(grid[i // 2, i % 2]), rows, FRAMEWORKS[name])
+            _ratios(drawn.add_subplot(grid[i // 2, i % 2]), rows, order, FRAMEWORKS[name])
         _name_marks(drawn)
         if swept:
             _sizes(drawn.add_subplot(grid[lines, :]), results)

@@ -168,10 +168,10 @@ class Sheet:
 
 def _slower(results: Results) -> Sheet:
     """From 100,000 elements on, the slowest first, each with its cause."""
-    heads = ["", "counterpart", "elements", "ratio", "ms", "by", "cause"]
+    heads = ["", "counterpart", "elements", "ratio", "ms", "by"]
     lines = [
         [f"{FRAMEWORKS[row.framework]}: {row.name}", _counterpart(row), power(row.elements),
-         ratio_of(row), _milliseconds(row), row.served, causes.words(row)]
+         ratio_of(row), _milliseconds(row), row.served]
         for row in results.slower if row.elements >= MIDDLE
     ]  # fmt: skip
     return Sheet("Slower than its counterpart, from 1e5 elements on", heads, lines)
@@ -250,7 +250,8 @@ def _sentences(results: Results) -> list[str]:
         f"{len(small)} of them below 1e5 elements."
     ]
     used = dict.fromkeys(map(causes.letter, slower))
-    found += [f"{c}: {causes.WORDS[c]}." for c in sorted(used) if c in causes.WORDS]
+    named = [f"- {c}: {causes.WORDS[c]}" for c in sorted(used) if c in causes.WORDS]
+    found += ["\n".join(named)] if named else []
     why: dict[str, list[str]] = {}
     for name, reason in results.skipped.items():
         why.setdefault(reason, []).append(name)

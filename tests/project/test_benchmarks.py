@@ -238,9 +238,12 @@ CAUSES = {
     "b": {"elements": MIDDLE},
     "c": {"name": "lovasz"},
     "d": {"options": "linear"},
-    "e": {"framework": "keras-torch", "operations": (9, 5)},
-    "f": {"framework": "xla", "same": False},
-    "?": {"framework": "xla"},
+    "e": {"framework": "jax", "name": "binary_focal_cross_entropy"},
+    "f": {"served": "cpu", "options": "float16"},
+    "g": {"framework": "compile"},
+    "h": {"framework": "keras-torch", "operations": (9, 5)},
+    "i": {"framework": "xla"},
+    "?": {"framework": "torch"},
 }
 
 

@@ -614,7 +614,9 @@ def test_what_is_active_of_triton(monkeypatch, gpu, installed, fails, told):
 
     monkeypatch.setattr(_backends.availability, "KERNELS", "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(_backends.availability.importlib.util, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr(
+        _backends.availability.importlib.util, "find_spec", lambda name: installed or None
+    )
     monkeypatch.setattr(_backends.availability.importlib, "import_module", load)
     _backends.availability.found_triton.cache_clear()
     try:
