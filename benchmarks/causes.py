@@ -30,10 +30,6 @@ def _needs_the_range(row: "Row") -> bool:
     return "linear" in row.options
 
 
-def _is_wide(row: "Row") -> bool:
-    return row.framework == "jax" and row.loss == "binary_focal_cross_entropy"
-
-
 def _leaves_half(row: "Row") -> bool:
     return row.served == "cpu" and row.options in ("float16", "bfloat16")
 
@@ -62,14 +58,12 @@ CAUSES: dict[str, tuple[str, Callable[["Row"], bool]]] = {
           _is_short),
     "c": ("the sort, which the counterpart has, too, and exact sums beside it", _sorts),
     "d": ("a minimum and a maximum of the batch come first, a pass of their own", _needs_the_range),
-    "e": ("in float64 on JAX, since each term of the slope may be flushed where their sum is not",
-          _is_wide),
-    "f": ("float32 inside, where the counterpart stays in half precision", _leaves_half),
-    "g": ("slopes are kept beside the gradient: no operator writes into what the compiler gives it",
+    "e": ("float32 inside, where the counterpart stays in half precision", _leaves_half),
+    "f": ("slopes are kept beside the gradient: no operator writes into what the compiler gives it",
           _keeps_the_slopes),
-    "h": ("more operations than the rounded formula's, each a pass over memory",
+    "g": ("more operations than the rounded formula's, each a pass over memory",
           _has_more_operations),
-    "i": ("more arithmetic: the tails of both sides where the counterpart has one rounded value, "
+    "h": ("more arithmetic: the tails of both sides where the counterpart has one rounded value, "
           "the sigmoid, or an erf that loses the tail", _has_more_arithmetic),
 }  # fmt: skip
 

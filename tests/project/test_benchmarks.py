@@ -237,11 +237,10 @@ CAUSES = {
     "b": {"elements": MIDDLE},
     "c": {"name": "lovasz"},
     "d": {"options": "linear"},
-    "e": {"framework": "jax", "name": "binary_focal_cross_entropy"},
-    "f": {"served": "cpu", "options": "float16"},
-    "g": {"framework": "compile"},
-    "h": {"framework": "keras-torch", "operations": (9, 5)},
-    "i": {"framework": "xla"},
+    "e": {"served": "cpu", "options": "float16"},
+    "f": {"framework": "compile"},
+    "g": {"framework": "keras-torch", "operations": (9, 5)},
+    "h": {"framework": "xla"},
     "?": {"framework": "torch"},
 }
 
