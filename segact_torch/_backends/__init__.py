@@ -23,7 +23,7 @@ from segact_torch._backends.availability import (
     has_kernels,
     has_loops,
     has_triton,
-    triton,
+    loaded_triton,
 )
 from segact_torch._batch import Axis, Batch
 from segact_torch._derivatives import _eager_before_2_6, _is_recorded
@@ -148,7 +148,7 @@ def chosen(batch: Batch) -> Iterator[Any]:
             if compact.serves(batch):
                 yield compact
     elif not _is_traced(batch.input, batch.target, batch.weight):
-        found = cpu if has_loops(device) else triton() if has_kernels(device) else None
+        found = cpu if has_loops(device) else loaded_triton() if has_kernels(device) else None
         if found is not None and found.serves(batch):
             yield found
         if compact.serves(batch):

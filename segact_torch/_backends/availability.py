@@ -57,7 +57,7 @@ def _why_no_triton() -> str:
 
 
 @functools.cache
-def triton() -> Any:
+def loaded_triton() -> Any:
     """The backend of a GPU, if its kernels run here."""
     module, why_not = found_triton()
     if module is None:
@@ -83,7 +83,7 @@ def found_triton() -> tuple[Any, str]:
 
 def has_triton() -> bool:
     """Whether there is that backend: the compiler takes it as known."""
-    return triton() is not None
+    return loaded_triton() is not None
 
 
 has_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
