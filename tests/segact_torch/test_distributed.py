@@ -24,11 +24,13 @@ import ranks  # noqa: E402
 import segact_torch  # noqa: E402
 from segact_torch import _backends, _distributed, functional, losses  # noqa: E402
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available() or sys.platform == "win32", reason="needs gloo"
-)
-
 ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.skipif(
+        not torch.distributed.is_available() or sys.platform == "win32", reason="needs gloo"
+    ),
+    pytest.mark.skipif(not (ROOT / "scripts").exists(), reason="needs a source checkout"),
+]
 SUPPORT = ROOT / "tests" / "support"
 CLASSES = [f"{name}Loss" for name in namespaces.TorchNamespace.classes.values()]
 MODERN = torch.torch_version.TorchVersion(torch.__version__) >= "2.6"  # compiles the losses
