@@ -1,4 +1,4 @@
-"""The pages of docs/: their Python runs, from top to bottom, and prints what they say it does.
+"""The README and the pages of docs/: their Python runs and prints what they say it does.
 
 And what any page or docstring says of which activation is better, it says with what was found.
 """
@@ -15,7 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text()]
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+    if page.is_file() and "```python" in page.read_text()
+]
 _DIGITS = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?")
 
 
@@ -89,3 +93,26 @@ def test_what_is_a_claim() -> None:
         bare_claims("README.md", "Sigmoid activation is not optimal with binary\nsegmentation")
         == []
     )
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a source checkout")
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    links = [(page, to) for page in pages for to in LINK.findall(page.read_text())]
+    missing = [
+        (str(page.relative_to(ROOT)), to)
+        for page, to in links
+        if "://" not in to and not (page.parent / to).exists()
+    ]
+    assert len(links) > 20
+    assert missing == []
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a source checkout")
+def test_the_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    pages = [str(page.relative_to(ROOT)) for page in sorted(DOCS.rglob("*.md"))]
+    assert [page for page in pages if page not in text] == []

@@ -4,7 +4,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 import tomllib
@@ -27,25 +26,11 @@ def test_one_version():
         assert f'__version__ = "{version}"' in text, package
 
 
-def readme_snippets():
-    if not (ROOT / "README.md").is_file():
-        return []
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-@pytest.mark.parametrize("number", range(len(readme_snippets())))
-def test_readme_snippets_run(number):
-    snippet = readme_snippets()[number]
-    if not all(installed(m) for m in ("torch", "keras") if f"import {m}" in snippet):
-        pytest.skip("its framework is not installed")
-    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_readme_says_what_the_default_is_and_where_options_are():
-    if not (ROOT / "README.md").is_file():
+def test_the_page_of_losses_says_what_the_default_is_and_where_options_are():
+    page = ROOT / "docs" / "losses.md"
+    if not page.is_file():
         pytest.skip("needs a source checkout")
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join(page.read_text().split())
     assert "any activation, the sigmoid where none is named" in text
     for package in ("segact_torch", "segact_tf"):
         assert f"`help({package}.functional)`" in text
