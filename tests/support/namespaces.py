@@ -36,6 +36,10 @@ class TorchNamespace:
     def exp(self, x: Any) -> Any:
         return self.torch.exp(x)
 
+    def compiled(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """f, compiled where that is how the framework is used and calls are slow else: on JAX."""
+        return f
+
     def gradients(self, f: Callable[..., Any], *arrays: Any) -> tuple[np.ndarray, list[np.ndarray]]:
         """f(*arrays) and the gradients of its sum."""
         tensors = [self.array(a).clone().requires_grad_() for a in arrays]
@@ -94,6 +98,10 @@ class KerasNamespace:
 
     def exp(self, x: Any) -> Any:
         return self.keras.ops.exp(x)
+
+    def compiled(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """f, compiled where that is how the framework is used and calls are slow else: on JAX."""
+        return importlib.import_module("jax").jit(f) if self.backend == "jax" else f
 
     def gradients(self, f: Callable[..., Any], *arrays: Any) -> tuple[np.ndarray, list[np.ndarray]]:
         """f(*arrays) and the gradients of its sum."""
