@@ -796,7 +796,8 @@ def second_derivatives(f, x):
     if BACKEND == "jax":
         import jax
 
-        return jax.vmap(jax.grad(jax.grad(lambda a: f(a[None])[0])))(x)
+        slopes = jax.grad(lambda x: f(x).sum())
+        return jax.grad(lambda x: slopes(x).sum())(x)
     if BACKEND == "torch":
         import torch
 
@@ -814,24 +815,23 @@ def second_derivatives(f, x):
     return outer.gradient(slope, x)
 
 
-@pytest.mark.parametrize("y", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize(
     "loss", ["binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"]
 )
-def test_second_derivatives_of_few_operations(loss, smooth, y):
+def test_second_derivatives_of_few_operations(loss, smooth):
     """float32 has its slopes from `_compact`, float64 from the formula."""
-    x = np.linspace(-3, 3, 13)
+    x, y = np.tile(np.linspace(-3, 3, 13), 3), np.repeat([0.0, 0.25, 1.0], 13)
     function = getattr(segact_tf, loss)
 
     def f(x):
-        return function(keras.ops.full_like(x, y), x, smooth, axis=())
+        return function(keras.ops.convert_to_tensor(y), x, smooth, axis=())
 
     found, expected = (
         keras.ops.convert_to_numpy(second_derivatives(f, keras.ops.convert_to_tensor(x, dtype)))
         for dtype in ("float32", "float64")
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert np.abs(expected).max() > 0.01
+    assert np.abs(expected).reshape(3, 13).max(axis=1).min() > 0.01
 
 
 def loops_that_read(code):
