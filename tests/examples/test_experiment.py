@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -198,10 +197,8 @@ def without_seconds(run: Run) -> list[dict[str, float]]:
 
 
 @pytest.mark.needs("torch", "lightning", "tensorboard", "PIL", "distributed")
-def test_a_killed_experiment_goes_on_and_repeats_nothing(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "environ", os.environ.copy())  # Dask sets some for its workers
+@pytest.mark.usefixtures("own_environment")
+def test_a_killed_experiment_goes_on_and_repeats_nothing(pictures: Path, tmp_path: Path) -> None:
     base = Options(data=str(pictures), size=46, epochs=2, patience=2, device="cpu")
     plan, out = Plan(base, (4,), (5,)), tmp_path / "out"
     clipped, unclipped = plan.trainings()
