@@ -238,10 +238,10 @@ def _check(client: Client, gpus: int, shared: Path, tell: Console) -> None:
     except ImportError as error:
         raise RunError(f"the scheduler: {error}; {_HOW}") from error
     for address, found in client.run(resolve_name, name, on_error="return").items():
-        if isinstance(found, Exception):
+        if isinstance(found, ImportError):
             raise RunError(f"the worker at {address}: {found}; {_HOW}")
-    for address, found in client.run(os.path.isfile, str(shared)).items():
-        if not found:
+    for address, found in client.run(os.path.isfile, str(shared), on_error="return").items():
+        if found is False:
             raise RunError(
                 f"the worker at {address}: has no {shared}; wanted a folder that all share"
             )
