@@ -279,9 +279,7 @@ def _trained(
 
 
 def _reason(error: Any) -> str:
-    """Why a training has not ended well; raises `RunError` where no other could."""
-    if isinstance(error, ImportError):
-        raise RunError(f"a worker: {error}; {_HOW}") from error
+    """Why a training has not ended well."""
     if isinstance(error, KilledWorker):
         return "the workers that trained it died, one after the other"
     if isinstance(error, RunError):

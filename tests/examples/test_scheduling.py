@@ -17,9 +17,11 @@ pytest.importorskip("distributed", reason="the extra sweep is not installed")
 import psutil
 import stub_training
 from dask import config
+from distributed import KilledWorker
 from typer.testing import CliRunner
 
 from examples.cats_vs_dogs import cli as cats_vs_dogs
+from examples.common import scheduling
 from examples.common.runs import Run, RunError
 from examples.segmentation import cli as segmentation
 
@@ -60,12 +62,15 @@ class ByHand:
     def start_scheduler(self, **how: bool) -> psutil.Popen:
         self.file.unlink(missing_ok=True)
         started = self.start("scheduler", "--host", "127.0.0.1", "--port", 0, **how)
-        until(self.file.is_file)
+        until(lambda: self.address)
         return started
 
     @property
     def address(self) -> str:
-        return json.loads(self.file.read_text())["address"]
+        """Empty until the scheduler has written its file to the end."""
+        with suppress(OSError, ValueError):
+            return json.loads(self.file.read_text())["address"]
+        return ""
 
     def stop(self) -> None:
         every = [one for each in self.processes if each.is_running() for one in family(each)]
@@ -234,6 +239,13 @@ def test_a_training_on_a_gpu_is_one_of_a_worker_that_has_it(
         for line in path.read_text().splitlines()
     }
     assert parents <= {one.pid for one in family(with_gpu)}
+
+
+def test_what_a_task_ended_with_is_one_line() -> None:
+    died = KilledWorker("train-1", None, allowed_failures=3)
+    assert scheduling._reason(died) == "the workers that trained it died, one after the other"
+    assert scheduling._reason(RunError("a line")) == "a line"
+    assert scheduling._reason(OSError(28, "No space left")) == "OSError: [Errno 28] No space left"
 
 
 @pytest.mark.parametrize("app", ["cats_vs_dogs", "segmentation"])

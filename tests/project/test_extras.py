@@ -42,6 +42,7 @@ RUNS = [
     ("gpu", "dev", "typer", ["-m", "scripts.gpu"]),
     ("draw_activations", "dev", "matplotlib", [f"{ROOT}/scripts/draw_activations.py"]),
     ("fit_special", "dev", "mpmath", [f"{ROOT}/scripts/fit_special.py"]),
+    ("tasks_a_second", "sweep", "distributed", [f"{ROOT}/scripts/tasks_a_second.py"]),
     ("triton_resources", "dev", "triton", [f"{ROOT}/scripts/triton_resources.py"]),
 ]
 
