@@ -98,8 +98,8 @@ def by_hand(tmp_path: Path) -> Iterator[ByHand]:
 def trained(out: Path) -> dict[str, list[str]]:
     """By run, the epochs that were trained."""
     return {
-        path.parent.name: [line.split()[0] for line in path.read_text().splitlines()]
-        for path in out.glob("runs/*/trained")
+        path.stem: [line.split()[0] for line in path.read_text().splitlines()]
+        for path in out.glob("*.trained")
     }
 
 
@@ -235,7 +235,7 @@ def test_a_training_on_a_gpu_is_one_of_a_worker_that_has_it(
     check_all(out, 3)
     parents = {
         int(line.split()[1])
-        for path in out.glob("runs/*/trained")
+        for path in out.glob("*.trained")
         for line in path.read_text().splitlines()
     }
     assert parents <= {one.pid for one in family(with_gpu)}

@@ -3,8 +3,8 @@
     train --out RUN [--resume] --epochs N --seed S ...
     sweep OUT RUNS [ADDRESS]
 
-Every epoch that it trains is a line of RUN/trained. With seed 13 it fails. After its second epoch
-it waits until there is OUT/go, so that a test can kill something in mid-run.
+Every epoch that it trains is a line of OUT/NAME.trained. With seed 13 it fails. After its second
+epoch it waits until there is OUT/go, so that a test can kill something in mid-run.
 """
 
 import os
@@ -22,6 +22,8 @@ EPOCHS, GATE = 4, 2
 def train(words: list[str]) -> None:
     asked = dict(pairwise(words))
     folder, seed = Path(asked["--out"]), int(asked["--seed"])
+    out = folder.parents[1]
+    trained = out / f"{folder.name}.trained"
     if seed == 13:
         sys.exit("stub: seed 13 brings no luck")
     if "--resume" in words:
@@ -31,11 +33,11 @@ def train(words: list[str]) -> None:
     with held_alone(folder / LOCK, "taken"):
         rows = run.history()
         while len(rows) < EPOCHS:
-            with run.path("trained").open("a") as file:
+            with trained.open("a") as file:
                 file.write(f"{len(rows) + 1} {os.getppid()}\n")
             rows.append({"epoch": len(rows) + 1, "seconds": 1.0})
             run.write_history(rows, [])
-            while len(rows) == GATE and not (folder.parents[1] / "go").exists():
+            while len(rows) == GATE and not (out / "go").exists():
                 time.sleep(0.01)
         run.config["finished"] = True
         run.write_config()
