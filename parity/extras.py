@@ -12,6 +12,7 @@ PACKAGES = frozenset(
         *("jinja2", "junitparser", "matplotlib", "mpmath", "rich", "safetensors", "scipy", "typer"),
         *("torch", "keras", "tensorflow", "jax", "triton"),
         *("monai", "segmentation_models_pytorch", "lightning", "PIL", "tensorboard"),
+        "distributed",
     ]
 )
 """The modules that the extras bring; a test holds it to pyproject.toml."""

@@ -6,19 +6,18 @@ keras clips them. A folder holds
 
     experiment.json     what was asked for
     runs/               the run folders: seed_0_batch_20_clipped, ...
+    logs/               what each has printed
     epochs.csv          of every batch size, quantity and epoch: the mean of either loss over the
                         seeds and of their paired differences, with intervals
     runs.csv            one row a run: its last epoch, and its loss by one measure for all
     results.md, epochs.png, epochs.svg
 
-The last four are written anew after each run, from those that are finished.
+The last four are written anew after each run, from those that are finished. Dask's workers train
+(`examples.common.scheduling`).
 """
 
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,16 +29,18 @@ from rich.table import Table
 
 from examples.cats_vs_dogs.clipping import FULL, from_raw_outputs
 from examples.cats_vs_dogs.options import Options
-from examples.cats_vs_dogs.task import CatsVsDogs, Splits, load
+from examples.cats_vs_dogs.task import CatsVsDogs
 from examples.common import options as asked
-from examples.common import training
 from examples.common.cli import who
+from examples.common.files import held_alone, holds_something
 from examples.common.runs import Row, Run, RunError, counted, csv_bytes, duration, read_json
 from examples.common.statistics import LEVEL, Interval, interval
+from parity.extras import needs
 from parity.palette import BLACK, BLUE, VERMILLION
 from parity.records import json_text, write_atomically
 from parity.report import console, print_table
 
+PLAN = "experiment.json"
 BATCH_SIZES, SEEDS, SIZE, EPOCHS = (1, 4, 20), (0, 1, 2), 64, 20
 LOSSES: dict[str, str | None] = {"clipped": "keras", "unclipped": None}
 """By name: the convention."""
@@ -115,56 +116,71 @@ class Training:
         }
         return Options(**(self.plan.base.as_dict() | own))
 
-    def folder(self, out: Path) -> Path:
-        """Where it is."""
-        return out / "runs" / f"seed_{self.seed}_batch_{self.batch_size}_{self.loss}"
+    @property
+    def name(self) -> str:
+        """That of its folder."""
+        return f"seed_{self.seed}_batch_{self.batch_size}_{self.loss}"
 
     def found(self, out: Path) -> Run | None:
         """Its run, if it has been started."""
-        folder = self.folder(out)
+        folder = out / "runs" / self.name
         return Run.open(folder) if (folder / "config.json").is_file() else None
 
-    def __str__(self) -> str:
-        return f"seed {self.seed}, batch size {self.batch_size}, {self.loss}"
 
-
-def run(plan: Plan, out: Path, cache: Path | None = None, tell: Console | None = None) -> list[Run]:
-    """Train all that is not trained yet, one after the other; returns the runs, in order.
+def run(
+    plan: Plan,
+    out: Path,
+    cache: Path | None = None,
+    tell: Console | None = None,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    dashboard: bool = False,
+) -> list[str]:
+    """Train all that is not trained yet; returns a line for each that failed.
 
     A finished run stays as it is and an unfinished one goes on; after each, the results are
     written. Raises `RunError` where `out` holds an experiment that was asked otherwise or
-    something else, and what training raises.
+    something else.
     """
-    splits = load(plan.base, cache)
-    _prepare(plan, out, CatsVsDogs(plan.base, splits=splits).described())
+    with needs("cats_vs_dogs", "sweep"):
+        from examples.common import scheduling
+
+    workers = scheduling.Workers(jobs, scheduler, dashboard)
     tell = tell or console(stderr=True)
-    every = list(plan.trainings())
-    for number, one in enumerate(every, 1):
-        found = one.found(out)
-        if found is not None and found.finished:
-            _check_options(one, found)
-        else:
-            _say(tell, f"{number} of {len(every)}: {one}; {left(plan, out)}")
-            since = time.monotonic()
-            last = _train(one, out, splits).history()[-1]
-            minutes = (time.monotonic() - since) / 60
-            _say(
-                tell,
-                f"  loss {last['loss']:.4g}, validation loss {last['val_loss']:.4g}, accuracy "
-                f"{last['val_accuracy']:.1%}, {last['clipped']} clipped; {minutes:.1f} min",
-            )
+    _check(plan, out, CatsVsDogs(plan.base, cache).described())
+    out.mkdir(parents=True, exist_ok=True)
+    with held_alone(out / ".lock", f"{out}: another experiment is at work there"):
+        write_atomically(out / PLAN, json_text(plan.as_dict()).encode())
+        every = [(one, one.found(out)) for one in plan.trainings()]
+        missing = [
+            scheduling.Job("examples.cats_vs_dogs", one.options, one.name, out, cache)
+            for one, found in every
+            if not (found and found.finished)
+        ]
+        ended = len(every) - len(missing)
+        scheduling.say(tell, f"{out}: {len(every)} runs, {ended} of them ended before")
+
+        def how(rows: Sequence[Row], side_by_side: int) -> str:
             write_results(plan, out)
-    write_results(plan, out)
-    return [Run.open(one.folder(out), Options) for one in every]
+            return f"{_last(rows)}; {left(plan, out, side_by_side)}"
+
+        failed = scheduling.train_all(missing, workers, out / PLAN, tell, how, ended)
+        write_results(plan, out)
+    return failed
 
 
-def _say(out: Console, line: str) -> None:
-    out.print(line, markup=False, soft_wrap=True)
+def _last(rows: Sequence[Row]) -> str:
+    """A run that has ended, in words."""
+    last, took = rows[-1], duration(sum(row["seconds"] for row in rows))
+    return (
+        f"loss {last['loss']:.4g}, validation loss {last['val_loss']:.4g}, accuracy "
+        f"{last['val_accuracy']:.1%}, {last['clipped']} clipped, {took}"
+    )
 
 
-def _prepare(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
-    """Write what is asked for, or see that no other was asked for before, of the same images."""
-    path, asked = out / "experiment.json", plan.as_dict()
+def _check(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
+    """See that no other was asked for before, of the same images; raises `RunError`."""
+    path, asked = out / PLAN, plan.as_dict()
     if path.is_file():
         held = read_json(path)
         for name, value in asked["base"].items():
@@ -177,13 +193,14 @@ def _prepare(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
                 option = f"--{name.replace('_', '-').removesuffix('s')}"
                 has = ", ".join(map(str, held[name]))
                 raise RunError(f"{out}: this experiment has {option} {has}; ask for these, too")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif holds_something(out):
         raise RunError(f"{out}: holds something else; choose another folder")
-    for found in filter(None, (one.found(out) for one in plan.trainings())):
-        if found.config["data"] != images:
+    for one in plan.trainings():
+        found = one.found(out)
+        if found and found.config["data"] != images:
             raise RunError(f"{found.folder}: other images than those given now")
-    (out / "runs").mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json_text(asked).encode())
+        if found and found.finished:
+            _check_options(one, found)
 
 
 def _check_options(one: Training, found: Run) -> None:
@@ -194,21 +211,7 @@ def _check_options(one: Training, found: Run) -> None:
             raise RunError(f"{found.folder}: this run has {option} {was}, not {value}")
 
 
-def _train(one: Training, out: Path, splits: Splits) -> Run:
-    """From the beginning or from where it stopped, in this process."""
-    folder, found = one.folder(out), one.found(out)
-    make = partial(CatsVsDogs, splits=splits)
-    if "keras" in sys.modules:
-        sys.modules["keras"].utils.clear_session()  # else every model before stays in memory
-    if found is not None:
-        given = {name: getattr(one.options, name) for name in found.options}
-        return training.resume(make, Options, folder, given)
-    if folder.is_dir():
-        Run(folder).clear_leftovers()  # of a kill before the configuration was written
-    return training.start(make, one.options, folder)
-
-
-def left(plan: Plan, out: Path) -> str:
+def left(plan: Plan, out: Path, side_by_side: int = 1) -> str:
     """How long the rest may take, by the seconds of epochs so far; "at least" where some batch size
     has none yet."""
     seconds: dict[int, list[float]] = {size: [] for size in plan.batch_sizes}
@@ -224,7 +227,7 @@ def left(plan: Plan, out: Path) -> str:
         return "time left not known yet"
     total = sum(missing[size] * known.get(size, max(known.values())) for size in missing)
     least = "" if all(size in known for size in missing if missing[size]) else "at least "
-    return f"{least}{duration(total)} left"
+    return f"{least}{duration(total / side_by_side)} left"
 
 
 @dataclass(frozen=True)
@@ -420,7 +423,7 @@ _CLIPPED_TITLE = "training samples in the clipped region, by batch size and loss
 
 def print_results(out: Console, found: Sequence[Pair], rows: Sequence[Compared]) -> None:
     """Both tables, for the terminal."""
-    _say(out, _said(found))
+    out.print(_said(found), markup=False, soft_wrap=True)
     final, lines = _final_cells(rows), _epoch_cells(rows)
     for title, heads, cells in (
         ("after the last epoch", _FINAL_HEADS, final),
@@ -537,6 +540,9 @@ def command(
         float, typer.Option(help="The learning rate of RMSprop.")
     ] = Options.learning_rate,
     device: asked.Device = Options.device,
+    jobs: asked.Jobs = None,
+    scheduler: asked.Scheduler = None,
+    dashboard: asked.Dashboard = False,
 ) -> None:
     """Train with the clipped and the unclipped loss, and say what differs."""
     try:
@@ -553,6 +559,10 @@ def command(
     except ValueError as error:
         raise RunError(str(error)) from error
     plan = Plan(base, tuple(batch_size), tuple(seed))
-    run(plan, out, cache)
+    failed = run(plan, out, cache, None, jobs, scheduler, dashboard)
     found = pairs(plan, out)
-    print_results(console(), found, compared(found))
+    if found:
+        print_results(console(), found, compared(found))
+    for line in failed:
+        console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if failed else 0)

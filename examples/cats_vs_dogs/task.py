@@ -69,11 +69,9 @@ class CatsVsDogs(Task):
     }
     shown = ("loss", "accuracy", "val_loss", "val_accuracy")
 
-    def __init__(
-        self, options: Options, cache: Path | None = None, splits: Splits | None = None
-    ) -> None:
+    def __init__(self, options: Options, cache: Path | None = None) -> None:
         super().__init__(options)
-        self.splits = splits or load(options, cache)
+        self.splits = load(options, cache)
         self.frozen = () if options.model == "convnet" else ("base",)
 
     @property

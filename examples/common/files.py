@@ -41,3 +41,10 @@ def held_alone(path: Path, otherwise: str) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(otherwise) from None
         yield
+
+
+def holds_something(path: Path) -> bool:
+    """Whether a path is taken; hidden names in a folder are locks, and what a kill has left."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not inside.name.startswith(".") for inside in path.iterdir())

@@ -123,3 +123,13 @@ LearningRate = Annotated[float, typer.Option(help="The learning rate at the star
 Device = Annotated[str, typer.Option(help=f"Where to train: {one_of(DEVICES)}")]
 Devices = Annotated[int, typer.Option(help="How many devices share each batch; in PyTorch alone.")]
 Precision = Annotated[str, typer.Option(help=f"The bits of a number: {one_of(PRECISIONS)}")]
+Jobs = Annotated[
+    int | None, typer.Option(help="So many runs side by side on this machine, in place of one.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="The address of a Dask scheduler, whose workers train: tcp://HOST:8786."),
+]
+Dashboard = Annotated[
+    bool, typer.Option("--dashboard", help="Show what the workers of --jobs do on a local page.")
+]

@@ -12,10 +12,10 @@ from rich.progress import (
 )
 
 
-def progress_display(*, of_bytes: bool = False) -> Progress:
+def progress_display(*, of_bytes: bool = False, console: Console | None = None) -> Progress:
     """A bar with what is done and the time left; `of_bytes` counts bytes and shows the speed."""
     counts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
-    console = Console(stderr=True, highlight=False, emoji=False)
+    console = console or Console(stderr=True, highlight=False, emoji=False)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(30),

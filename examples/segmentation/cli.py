@@ -5,7 +5,6 @@ usage, or something that cannot be had, read or written; one line says what.
 """
 
 import os
-import threading
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +26,7 @@ from parity.report import console
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-_APART = ("out", "resume", "cache", "with_parent", "jobs")
+_APART = ("out", "resume", "cache", "jobs", "scheduler", "dashboard")
 """Options that are not a run's own."""
 _errors = partial(plain_errors, "segmentation")
 Data = Annotated[
@@ -94,11 +93,8 @@ def train(
     device: asked.Device = Options.device,
     devices: asked.Devices = Options.devices,
     precision: asked.Precision = Options.precision,
-    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
 ) -> None:
     """Train a U-Net in one framework on one fold."""
-    if with_parent:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
     typed = typed_options(context, _APART)
     with _errors():
         folder = out or Path("runs") / framework
@@ -109,13 +105,6 @@ def train(
             run = training.start(Segmentation, _options(typed), folder, cache)
     if not training.is_child():
         _tell(run)
-
-
-def _end_with_parent() -> None:
-    """A training of a sweep has a pipe for its standard input, which ends with the sweep."""
-    while os.read(0, 1):  # sys.stdin would be locked when Python ends
-        pass
-    os._exit(1)
 
 
 def _options(typed: dict[str, Any]) -> Options:
@@ -156,7 +145,9 @@ def sweep(
     seeds: Annotated[
         str, typer.Option(help="Between commas: of initial weights, order and augmentation.")
     ] = "0",
-    jobs: Annotated[int, typer.Option(help="So many runs side by side.")] = 1,
+    jobs: asked.Jobs = None,
+    scheduler: asked.Scheduler = None,
+    dashboard: asked.Dashboard = False,
     data: Data = None,
     cache: asked.Cache = None,
     folds: Folds = Options.folds,
@@ -180,8 +171,6 @@ def sweep(
     with _errors():
         own = ("framework", "activations", "losses", "seeds")
         base = _options(typed_options(context, (*_APART, *own)))
-        if jobs < 1:
-            raise RunError(f"--jobs is {jobs}; wanted a whole number >= 1")
         plan = sweeps.Plan(
             base,
             implementations(framework),
@@ -189,11 +178,11 @@ def sweep(
             tuple(LOSSES.get(name, name) for name in sweeps.names(losses, "losses", [*LOSSES])),
             sweeps.numbers(seeds, "seeds"),
         )
-        failed = sweeps.run(plan, out, jobs, cache, console(stderr=True))
-        if failed:
-            for line in failed:
-                console(stderr=True).print(line, markup=False, soft_wrap=True)
-            raise typer.Exit(1)
+        tell = console(stderr=True)
+        failed = sweeps.run(plan, out, cache, tell, jobs, scheduler, dashboard)
+        for line in failed:
+            tell.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1 if failed else 0)
 
 
 @app.command()

@@ -4,17 +4,12 @@
     runs/NAME/      the runs, NAME as torch_arctan_dice_fold0_seed0
     logs/NAME.txt   what each has printed
 
-Each runs in a process of its own. A run has ended when it has its result.json, which is written
-last and whole; so a sweep that was killed goes on with the runs that have none, and these go on
-from their own last epoch.
+Dask's workers train them (`examples.common.scheduling`). A run has ended when it has its
+result.json, which is written last and whole; so a sweep that was killed goes on with the runs that
+have none, and these go on from their own last epoch.
 """
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,11 +17,11 @@ from typing import Any
 
 from rich.console import Console
 
-from examples.common.files import held_alone
-from examples.common.progress import progress_display
-from examples.common.runs import RunError, counted, read_json
+from examples.common.files import held_alone, holds_something
+from examples.common.runs import Row, RunError, counted, duration, read_json
 from examples.segmentation.options import Options, between_commas
 from examples.segmentation.results import FORMAT, RESULT, shown_data
+from parity.extras import needs
 from parity.records import json_text, write_atomically
 
 PLAN = "sweep.json"
@@ -90,41 +85,46 @@ def name_of(options: Options) -> str:
     return f"{'_'.join(parts)}_fold{options.fold}_seed{options.seed}"
 
 
-def run(plan: Plan, out: Path, jobs: int, cache: Path | None, tell: Console) -> list[str]:
-    """Train all that has not ended yet, `jobs` at a time; returns a line for each that failed.
+def run(
+    plan: Plan,
+    out: Path,
+    cache: Path | None,
+    tell: Console,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    dashboard: bool = False,
+) -> list[str]:
+    """Train all that has not ended yet; returns a line for each that failed.
 
     Raises `RunError` where `out` holds a sweep with other options or something else, and where
     another process is at work on it.
     """
+    with needs("segmentation", "sweep"):
+        from examples.common import scheduling
+
+    workers = scheduling.Workers(jobs, scheduler, dashboard)
     every = list(plan.runs())  # with options that make no sense, nothing is written
     if len({name_of(one) for one in every}) < len(every):
         raise RunError("--framework, --losses or --seeds: the same twice")
     asked = _asked(plan, out)
-    for name in ("runs", "logs"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     with held_alone(out / ".lock", f"{out}: another sweep is at work there"):
         write_atomically(out / PLAN, json_text(asked).encode())
-        missing = [one for one in every if not (out / "runs" / name_of(one) / RESULT).is_file()]
-        _say(tell, f"{out}: {len(every)} runs, {len(every) - len(missing)} of them ended before")
-        failed = []
-        pool, workers = ThreadPoolExecutor(jobs), _Workers(out, cache, jobs)
-        with progress_display() as progress:
-            task = progress.add_task("runs", total=len(every), completed=len(every) - len(missing))
-            try:
-                waiting = {pool.submit(workers.train, one): one for one in missing}
-                for number, future in enumerate(as_completed(waiting), 1):
-                    line, error = future.result()
-                    failed += [line] if error else []
-                    progress.advance(task)
-                    _say(progress.console, f"{number} of {len(missing)}: {line}")
-            finally:
-                workers.stop()
-                pool.shutdown(cancel_futures=True)
-    return failed
+        missing = [
+            scheduling.Job("examples.segmentation", one, name_of(one), out, cache)
+            for one in every
+            if not (out / "runs" / name_of(one) / RESULT).is_file()
+        ]
+        ended = len(every) - len(missing)
+        scheduling.say(tell, f"{out}: {len(every)} runs, {ended} of them ended before")
+        return scheduling.train_all(missing, workers, out / PLAN, tell, _how, ended)
 
 
-def _say(out: Console, line: str) -> None:
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
+def _how(rows: Sequence[Row], _: int) -> str:
+    """A run that has ended, in words."""
+    dice = max(row["val_mean_dice"] for row in rows)
+    took = duration(sum(row["seconds"] for row in rows))
+    return f"mean Dice {dice:.4f}, {counted(len(rows), 'epoch')}, {took}"
 
 
 def _asked(plan: Plan, out: Path) -> dict[str, Any]:
@@ -143,79 +143,9 @@ def _asked(plan: Plan, out: Path) -> dict[str, Any]:
                 raise RunError(f"{out}: this sweep has {option} {base.get(name)}, not {value}")
         for name in ("implementations", "activations", "losses", "seeds"):
             asked[name] = list(dict.fromkeys([*held.get(name, []), *asked[name]]))
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif holds_something(out):
         raise RunError(f"{out}: holds something else; choose another folder")
     return asked
-
-
-class _Workers:
-    """The processes that train; they end with this one, however it ends."""
-
-    def __init__(self, out: Path, cache: Path | None, jobs: int) -> None:
-        self.out, self.cache = out, cache
-        threads = str(max(1, (os.cpu_count() or 1) // jobs))
-        names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-        self.environment = {name: threads for name in names if jobs > 1} | os.environ
-        self.running: set[subprocess.Popen[bytes]] = set()
-        self.stopped = False
-
-    def train(self, options: Options) -> tuple[str, bool]:
-        """One run to its end; a line that says how it went, and whether it failed."""
-        try:
-            return self._train(options)
-        except (RunError, OSError) as error:
-            return f"{name_of(options)}: FAILED: {error}", True
-
-    def _train(self, options: Options) -> tuple[str, bool]:
-        name, since = name_of(options), time.monotonic()
-        folder, log = self.out / "runs" / name, self.out / "logs" / f"{name}.txt"
-        words = command_line(options, folder, self.cache)
-        with log.open("ab") as file:
-            # it reads its standard input, and ends when this process is there no more
-            process = subprocess.Popen(
-                [*words, "--with-parent"],
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=file,
-                env=self.environment,
-            )
-            self.running.add(process)
-            if self.stopped:
-                process.kill()
-            code = process.wait()
-            self.running.discard(process)
-        if code:
-            return f"{name}: FAILED: {_last_line(log)}; see {log}", True
-        found = read_json(folder / RESULT)
-        minutes = (time.monotonic() - since) / 60
-        dice, epochs = found["validation"]["mean_dice"], counted(found["epochs"], "epoch")
-        return f"{name}: mean Dice {dice:.4f}, {epochs}, {minutes:.1f} min", False
-
-    def stop(self) -> None:
-        """End all that still run."""
-        self.stopped = True
-        for process in list(self.running):
-            process.kill()
-
-
-def command_line(options: Options, folder: Path, cache: Path | None) -> list[str]:
-    """What trains a run, or goes on with it."""
-    words = [sys.executable, "-m", "examples.segmentation", "train", "--out", str(folder)]
-    words += ["--cache", str(cache)] if cache else []
-    if (folder / "config.json").is_file():
-        words.append("--resume")
-    usual = Options().as_dict()
-    for name, value in options.as_dict().items():
-        if value != usual[name] or name in _OWN:
-            option = name.replace("_", "-")
-            switch = f"--{option}" if value else f"--no-{option}"
-            words += [switch] if isinstance(value, bool) else [f"--{option}", str(value)]
-    return words
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_bytes()[-4000:].decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def names(text: str, option: str, all_of: Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The examples are not installed: they are found in the clone."""
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,12 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return run.folder
 
     return made
+
+
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """Changes of the environment end with the test; Dask sets some variables for its workers."""
+    before = os.environ.copy()
+    yield
+    os.environ.clear()
+    os.environ.update(before)

@@ -48,7 +48,7 @@ def made(folder: Path, plan: Plan, start: float = 0.0, epochs: int = 2) -> None:
             "data": {"synthetic": True, "train": 4, "validation": 4},
             "device": "cpu",
         }
-        run = Run.create(one.folder(folder), config)
+        run = Run.create(folder / "runs" / one.name, config)
         more = (1 + one.seed) * (one.loss == "clipped")
         rows = [
             {"epoch": e + 1, **dict.fromkeys(QUANTITIES, 10 * e + one.batch_size + more)}
@@ -132,6 +132,7 @@ def test_the_time_left_is_by_batch_size(plan: Plan, tmp_path: Path) -> None:
     assert experiment.left(plan, tmp_path) == "at least 20.0 min left"  # 10 runs of 2 minutes
     made(tmp_path, Plan(plan.base, (4,), (0,)))
     assert experiment.left(plan, tmp_path) == "16.0 min left"
+    assert experiment.left(plan, tmp_path, side_by_side=4) == "4.0 min left"
 
 
 @pytest.mark.parametrize(
@@ -147,22 +148,33 @@ def test_plans_that_make_no_sense(plan: Plan, changed: dict, words: str) -> None
         dataclasses.replace(plan, **changed)
 
 
+def prepared(asked: Plan, out: Path) -> None:
+    """An experiment of which nothing is trained."""
+    experiment._check(asked, out, IMAGES)
+    out.mkdir(exist_ok=True)
+    (out / experiment.PLAN).write_text(json.dumps(asked.as_dict()))
+
+
 def test_a_folder_of_another_experiment_is_refused(plan: Plan, tmp_path: Path) -> None:
     held = tmp_path / "held"
-    experiment._prepare(plan, held, IMAGES)
+    prepared(plan, held)
     more = dataclasses.replace(plan, seeds=(0, 1, 2, 3))
-    experiment._prepare(more, held, IMAGES)
-    assert json.loads((held / "experiment.json").read_text())["seeds"] == [0, 1, 2, 3]
+    prepared(more, held)
     with pytest.raises(RunError, match="has --seed 0, 1, 2, 3; ask for these, too"):
-        experiment._prepare(plan, held, IMAGES)
+        prepared(plan, held)
     with pytest.raises(RunError, match="this experiment has --size 48, not 64"):
-        experiment._prepare(Plan(Options(size=64, epochs=2, patience=2)), held, IMAGES)
-    Run.create(next(more.trainings()).folder(held), {"options": {}, "data": {"synthetic": True}})
+        prepared(Plan(Options(size=64, epochs=2, patience=2)), held)
+    first = held / "runs" / next(more.trainings()).name
+    run = Run.create(first, {"options": {}, "data": {"synthetic": True}})
     with pytest.raises(RunError, match="other images than those given now"):
-        experiment._prepare(more, held, IMAGES)
+        prepared(more, held)
+    run.config |= {"options": more.base.as_dict() | {"epochs": 3}, "data": IMAGES, "finished": True}
+    run.write_config()
+    with pytest.raises(RunError, match="this run has --epochs 3, not 2"):
+        prepared(more, held)
     (tmp_path / "note").write_text("mine")
     with pytest.raises(RunError, match="holds something else"):
-        experiment._prepare(plan, tmp_path, IMAGES)
+        prepared(plan, tmp_path)
 
 
 @pytest.fixture
@@ -184,25 +196,28 @@ def without_seconds(run: Run) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in run.history()]
 
 
-@pytest.mark.needs("torch", "lightning", "tensorboard", "PIL")
+@pytest.mark.needs("torch", "lightning", "tensorboard", "PIL", "distributed")
+@pytest.mark.usefixtures("own_environment")
 def test_a_killed_experiment_goes_on_and_repeats_nothing(pictures: Path, tmp_path: Path) -> None:
     base = Options(data=str(pictures), size=46, epochs=2, patience=2, device="cpu")
     plan, out = Plan(base, (4,), (5,)), tmp_path / "out"
     clipped, unclipped = plan.trainings()
     # as a kill leaves it: one epoch is behind the first run, the second is not there yet
-    images = CatsVsDogs(plan.base).described()
-    experiment._prepare(plan, out, images)
+    prepared(plan, out)
     cut = training.start(
-        CatsVsDogs, dataclasses.replace(clipped.options, epochs=1), clipped.folder(out)
+        CatsVsDogs, dataclasses.replace(clipped.options, epochs=1), out / "runs" / clipped.name
     )
     cut.config |= {"finished": False, "stopped": "", "options": clipped.options.as_dict()}
     cut.write_config()
-    unclipped.folder(out).mkdir()
-    (unclipped.folder(out) / ".config.json.cut").write_text("{")
+    first_row = cut.history()[0]
+    (out / "runs" / unclipped.name).mkdir()
+    (out / "runs" / unclipped.name / ".config.json.cut").write_text("{")
 
-    first, second = experiment.run(plan, out, tell=quiet())
+    assert experiment.run(plan, out, tell=quiet(), jobs=2) == []
+    first, second = (one.found(out) for one in plan.trainings())
     assert [first.options["convention"], second.options["convention"]] == list(LOSSES.values())
     assert len(first.history()) == len(second.history()) == 2
+    assert first.history()[0] == first_row
     whole = training.start(CatsVsDogs, clipped.options, tmp_path / "whole")
     assert without_seconds(first) == without_seconds(whole)
     (pair,) = experiment.pairs(plan, out)

@@ -35,9 +35,14 @@ RUNS = [
         for name in ("cats_vs_dogs", "segmentation")
         for package in ("typer", "mpmath")
     ),
+    *(
+        (name, "sweep", "distributed", ["-m", f"examples.{name}", command, "--out", "out"])
+        for name, command in (("cats_vs_dogs", "experiment"), ("segmentation", "sweep"))
+    ),
     ("gpu", "dev", "typer", ["-m", "scripts.gpu"]),
     ("draw_activations", "dev", "matplotlib", [f"{ROOT}/scripts/draw_activations.py"]),
     ("fit_special", "dev", "mpmath", [f"{ROOT}/scripts/fit_special.py"]),
+    ("tasks_a_second", "sweep", "distributed", [f"{ROOT}/scripts/tasks_a_second.py"]),
     ("triton_resources", "dev", "triton", [f"{ROOT}/scripts/triton_resources.py"]),
 ]
 

@@ -99,5 +99,6 @@ def test_python_versions_and_extras_are_declared():
         "parity",
         "benchmarks",
         "examples",
+        "sweep",
         "dev",
     }

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,11 @@ def test_every_combination_is_one_run() -> None:
 
 
 def test_a_command_line_asks_for_its_run(tmp_path: Path) -> None:
+    scheduling = pytest.importorskip("examples.common.scheduling")
     options = next(plan(base=Options(folds=2, augment=False, size=32, data="drive:d")).runs())
-    words = sweeps.command_line(options, tmp_path / "run", None)
-    asked = json.loads(_options_of(words[3:]))
-    assert asked == options.as_dict()
+    job = scheduling.Job("examples.segmentation", options, "run", tmp_path)
+    assert job.words[:4] == ["examples.segmentation", "train", "--out", str(tmp_path / "runs/run")]
+    assert json.loads(_options_of(job.words[1:])) == options.as_dict()
 
 
 def _options_of(words: list[str]) -> str:
@@ -71,40 +73,53 @@ def _options_of(words: list[str]) -> str:
     return json.dumps(found)
 
 
-@pytest.mark.needs("torch", "lightning", "tensorboard")
-def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
-    out, asked = tmp_path / "out", (*SMALL, "--activations", "arctan", "--losses", "dice,bce")
-    words = command("sweep", "--out", out, *asked, "--jobs", 2)
+def rows_of(run: Path) -> list[str]:
+    history = run / "history.csv"
+    return history.read_text().splitlines()[1:] if history.is_file() else []
+
+
+@pytest.mark.needs("torch", "lightning", "tensorboard", "distributed")
+def test_a_killed_worker_and_a_killed_sweep_go_on_where_they_were(tmp_path: Path) -> None:
+    import psutil
+
+    def trainings() -> dict[Path, psutil.Process]:
+        """By the folder of the run."""
+        found = {}
+        for each in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if "--out" in (words := each.cmdline()):
+                    found[Path(words[words.index("--out") + 1])] = each
+        return found
+
+    out, asked = tmp_path / "out", (*SMALL, "--activations", "arctan", "--losses", "dice")
+    words = command("sweep", "--out", out, *asked, "--epochs", 10, "--jobs", 2)
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 150
-    while not (done := sorted(out.glob("runs/*/result.json"))):
+    until, before = time.monotonic() + 150, None
+    while before is None or len(rows_of(before[0])) <= len(before[1]):
         assert process.poll() is None
         assert time.monotonic() < until
-        time.sleep(0.05)
+        for run, training in trainings().items():
+            if before is None and len(rows := rows_of(run)) > 1:
+                training.parent().kill()
+                before = run, rows
+        time.sleep(0.02)
+    left = trainings()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    times = {path: path.stat().st_mtime_ns for path in done}
-    # the trainings that it had begun do not outlive it, and their folders are free
-    for lock in (path for path in out.glob("runs/*/.lock")):
-        while True:
-            try:
-                with held_alone(lock, "taken"):
-                    break
-            except RunError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
+    psutil.wait_procs(left.values(), timeout=60)  # they end with the sweep
+    assert not any(map(psutil.Process.is_running, left.values()))
+    held = {run: rows_of(run) for run in left} | dict([before])
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
     found = sorted(out.glob("runs/*/result.json"))
-    assert len(found) == 4
-    assert {path: path.stat().st_mtime_ns for path in done} == times
-    ended = [line for line in result.stderr.splitlines() if "mean Dice" in line]
-    assert len(ended) == 4 - int(result.stderr.split(" runs, ")[1].split()[0])
-    held = json.loads((out / "sweep.json").read_text())
-    assert held["losses"] == ["dice", "binary_cross_entropy"]
+    assert len(found) == 2
+    # with their seconds, rows are the same where they were not made again, which the last may be
+    for run, rows in held.items():
+        assert rows_of(run)[: len(rows) - 1] == rows[:-1]
+    assert json.loads((out / "sweep.json").read_text())["losses"] == ["dice"]
 
 
-@pytest.mark.needs("torch", "lightning", "tensorboard")
+@pytest.mark.needs("torch", "lightning", "tensorboard", "distributed")
 def test_one_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = (*SMALL, "--activations", "nosuch:thing,sigmoid", "--losses", "mse", "--out", out)
@@ -122,10 +137,11 @@ def test_one_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     assert len(list(out.glob("runs/torch_sigmoid_*/result.json"))) == 2
 
 
+@pytest.mark.needs("distributed")
 def test_names_that_mean_the_same_are_refused(tmp_path: Path) -> None:
     twice = plan(losses=("dice", "dice"))
     with pytest.raises(RunError, match="the same twice"):
-        sweeps.run(twice, tmp_path / "out", 1, None, console(stderr=True))
+        sweeps.run(twice, tmp_path / "out", None, console(stderr=True))
     assert not (tmp_path / "out").exists()
 
 
@@ -141,6 +157,7 @@ def test_a_folder_that_was_moved_is_the_same_and_another_is_not(tmp_path: Path) 
         prepared(plan(base=Options(folds=2)), tmp_path / "out")
 
 
+@pytest.mark.needs("distributed")
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     prepared(plan(), out)
@@ -151,12 +168,13 @@ def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="this sweep has --width 2, not 8"):
         prepared(plan(base=Options(folds=2, depth=2, size=16, epochs=2)), out)
     with held_alone(out / ".lock", ""), pytest.raises(RunError, match="at work there"):
-        sweeps.run(plan(), out, 1, None, console(stderr=True))
+        sweeps.run(plan(), out, None, console(stderr=True))
     (tmp_path / "note").write_text("mine")
     with pytest.raises(RunError, match="holds something else"):
         prepared(plan(), tmp_path)
 
 
+@pytest.mark.needs("distributed")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -167,6 +185,8 @@ def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
         (["--activations", "arktan"], "arktan"),
         (["--seeds", "a"], "--seeds: 'a'; wanted whole numbers"),
         (["--jobs", "0"], "--jobs is 0; wanted a whole number >= 1"),
+        (["--jobs", "2", "--scheduler", "tcp://h:1"], "--jobs: not with --scheduler"),
+        (["--dashboard", "--scheduler", "tcp://h:1"], "--dashboard: not with --scheduler"),
         (["--width", "0"], "--width is 0; wanted a whole number >= 1"),
     ],
 )
