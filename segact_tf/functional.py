@@ -73,7 +73,7 @@ from typing import Any
 import keras
 
 from segact_tf import _engine
-from segact_tf._batch import Batch, check_number
+from segact_tf._batch import Batch, check_number, check_sorted
 from segact_tf._compact import cross_entropy, focal_cross_entropy, overlap_ratio, squared_error
 from segact_tf._sums import lovasz_extension, power, scale_groups, times
 from segact_tf.activations import Activation, _Symmetric
@@ -449,13 +449,14 @@ def lovasz(
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
     """
+    check_sorted(per_sample)
     f = distribution(activation, from_logits)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
 
     def error(x: Any, y: Any) -> Any:
-        if isinstance(f, _Symmetric):
-            return f.cdf(x * (1 - 2 * y))
-        return y * f.sf(x) + (1 - y) * f.cdf(x)
+        if isinstance(batch.f, _Symmetric):
+            return batch.f.cdf(x * (1 - 2 * y))
+        return y * batch.f.sf(x) + (1 - y) * batch.f.cdf(x)
 
     axis = batch.groups(per_sample, channel_axis)
     return scale_groups(lovasz_extension(batch, axis, error), batch, axis)
@@ -485,6 +486,7 @@ def lovasz_hinge(
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
     """
+    check_sorted(per_sample)
     f = distribution(None, from_logits=True)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
 
