@@ -21,18 +21,28 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fitting import (
+    BATCH,
+    ELEMENTWISE,
+    FITTED,
+    LOVASZ,
+    OVERLAP,
+    SHAPE,
+    VOID,
+    data,
+    fit,
+    network,
+    off,
+)
 
 import segact_tf
 from segact_tf import _compact, _distributed, _sums, activations, functional, losses
 
-SHAPE = (6, 3, 4, 2)
-VOID = 255
 # How many samples each replica has.
 SPLITS = {"uneven": (1, 5), "empty": (6, 0), "ignored": (1, 5)}
 
-ELEMENTWISE = ("BinaryCrossentropy", "BinaryFocalCrossentropy", "MeanSquaredError")
-OVERLAP = ("Dice", "Jaccard", "Tversky", "FocalTversky", "DiceCrossentropy")
-LOVASZ = ("Lovasz", "LovaszHinge")
+COMPILED = ("Dice", "BinaryCrossentropy", "Dice, per_sample")
+"""In a graph, which takes seconds for each."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +152,6 @@ class Whole:
         return value, tape.gradient(total, x)
 
 
-def off(found: Any, expected: Any) -> float:
-    """Relative to the largest."""
-    found, expected = (np.asarray(t, "float64") for t in (found, expected))
-    if found.shape != expected.shape:
-        return float("inf")
-    if not expected.size:
-        return 0.0
-    error = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-300)
-    return float(error if np.isfinite(error) else "inf")
-
-
 def errors(
     strategy: Any, name: str, split: str, dtype: str, compiled: bool = False
 ) -> tuple[float, float]:
@@ -223,64 +222,6 @@ def planted(error: str) -> Any:
         else:
             replace(lambda group, *both: both, "all_extremes", activations)
         yield
-
-
-# What `fit` trains with at once, each loss with weights of its own: the classes, and some options.
-FITTED: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in (*ELEMENTWISE, *OVERLAP)},
-    **{name: (name, {"per_sample": True}) for name in LOVASZ},
-    "Dice, per_sample": ("Dice", {"per_sample": True, "smooth": 1.0}),
-    "Dice, sum of channels": ("Dice", {"channel_axis": -1, "reduction": "sum"}),
-    "BinaryCrossentropy, linear": ("BinaryCrossentropy", {"activation": "linear"}),
-    "MeanSquaredError, sum": ("MeanSquaredError", {"reduction": "sum"}),
-}
-COMPILED = ("Dice", "BinaryCrossentropy", "Dice, per_sample")
-"""In a graph, which takes seconds for each."""
-BATCH = 4
-
-
-def data() -> tuple[Any, Any]:
-    """Batches of 4, 4 and 1 samples, so that one replica has none of the last."""
-    rng = np.random.default_rng(5)
-    x = rng.normal(size=(9, *SHAPE[1:]))
-    y = np.round(rng.uniform(size=x.shape))
-    rising = np.linspace(0, 0.9, len(x)).reshape(-1, 1, 1, 1)
-    return x, np.where(rng.uniform(size=x.shape) < rising, VOID, y)
-
-
-def network(names: Any) -> Any:
-    """A convolution for each loss, with the same weights each time."""
-    x = keras.Input(SHAPE[1:])
-    layers = [keras.layers.Conv2D(2, 3, padding="same", name=f"out{i}") for i in range(len(names))]
-    model = keras.Model(x, [layer(x) for layer in layers])
-    for layer in layers:
-        layer.kernel.assign(np.linspace(-0.4, 0.5, 36).reshape(3, 3, 2, 2))
-    return model
-
-
-def trained(scope: Any, names: Any, **options: Any) -> dict[str, list[Any]]:
-    """By loss: kernel, bias and the loss that an epoch of `fit` reports."""
-    x, y = data()
-    with scope:
-        model = network(names)
-        made = [getattr(losses, FITTED[n][0])(ignore_index=VOID, **FITTED[n][1]) for n in names]
-        model.compile(keras.optimizers.SGD(0.1), made, **options)
-    fitted = model.fit(x, [y] * len(names), BATCH, shuffle=False, verbose=0)
-    weights = [np.array(w) for w in model.get_weights()]
-    found = {}
-    for i, name in enumerate(names):
-        reported = fitted.history[f"out{i}_loss" if len(names) > 1 else "loss"]
-        found[name] = weights[2 * i : 2 * i + 2]
-        # Of a sum of its own, Keras reports the mean of the parts' times the replicas.
-        found[name] += [np.array(reported[-1])] if name != "MeanSquaredError, sum" else []
-    return found
-
-
-def fit(strategy: Any, names: Any, **options: Any) -> dict[str, float]:
-    """How far a training on the replicas is from that on one device, by loss."""
-    one = trained(contextlib.nullcontext(), names, **options)
-    two = trained(strategy.scope(), names, **options)
-    return {n: max(off(b, a) for a, b in zip(one[n], two[n], strict=True)) for n in names}
 
 
 class Checks:
@@ -386,8 +327,8 @@ def run(strategy: Any) -> dict[str, Any]:
         for split, dtype in (("empty", "float64"), ("ignored", "float64"), ("uneven", "float32")):
             found[f"{name}; {split}; {dtype}"] = errors(strategy, name, split, dtype)
     keras.config.set_floatx("float64")
-    found["fit"] = fit(strategy, COMPILED)
-    found["eager fit"] = fit(strategy, FITTED, run_eagerly=True)
+    found["fit"] = fit(strategy.scope(), COMPILED)
+    found["eager fit"] = fit(strategy.scope(), FITTED, run_eagerly=True)
     checks = Checks(strategy)
     for name in CHECKS:
         found[name] = getattr(checks, name)()
@@ -397,7 +338,7 @@ def run(strategy: Any) -> dict[str, Any]:
                 case = errors(strategy, name, "uneven", "float64")
                 found[f"planted: {error}; {name}"] = case
     with planted("times the replicas"):
-        found["planted in fit"] = fit(strategy, ("Dice",), run_eagerly=True)
+        found["planted in fit"] = fit(strategy.scope(), ("Dice",), run_eagerly=True)
     return found
 
 
