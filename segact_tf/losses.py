@@ -18,6 +18,9 @@ With `smooth=0`, the default, a group without any target, such as an empty mask 
 `per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
 the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
 
+Under `tf.distribute` each replica returns its share of the whole batch's loss: their sum is the
+loss, and the sum of their gradients its gradient, whatever the reduction (`functional` says more).
+
 The functions can be imported from here, too.
 """
 

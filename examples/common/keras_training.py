@@ -207,9 +207,11 @@ def _dataset(task: Task) -> Any:
     return Batches()
 
 
-def raw_outputs(network: Any, batches: Iterable[Array], replicated: bool = False) -> Array:
+def raw_outputs(network: Any, batches: Iterable[Array]) -> Array:
     """The raw outputs of a network in inference mode, float32."""
-    if replicated:  # Keras would have every replica predict the same batch
+    strategy = getattr(network, "distribute_strategy", None)  # of TensorFlow
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        # Keras would have every replica predict the same batch
         found = [np.asarray(network(batch, training=False)) for batch in batches]
         return np.concatenate(found).astype(np.float32)
     return np.concatenate([network.predict_on_batch(batch) for batch in batches]).astype(np.float32)
@@ -367,7 +369,7 @@ class KerasTrainer:
         """The raw outputs of a split."""
         parts = in_batches(np.arange(self.task.counts[split]), self.options.batch_size)
         inputs = (self.task.batch(split, at, None)[0] for at in parts)
-        return raw_outputs(self.network, inputs, replicated=self.strategy is not None)
+        return raw_outputs(self.network, inputs)
 
     def seed_dropout(self, epoch: int) -> None:
         """As Keras's `SeedGenerator` starts from a seed."""

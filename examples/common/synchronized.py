@@ -29,9 +29,10 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+        for running, now in ((self.running_mean, mean), (self.running_var, variance)):
+            assert running is not None
+            assert self.momentum is not None
+            running.lerp_(now.to(running), self.momentum)
 
 
 def synchronize(network: nn.Module) -> nn.Module:

@@ -337,6 +337,11 @@ def run(strategy: Any) -> dict[str, Any]:
             for name in names:
                 case = errors(strategy, name, "uneven", "float64")
                 found[f"planted: {error}; {name}"] = case
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    if (Path(__file__).parents[2] / "scripts").exists():
+        from scripts import local_and_global_keras
+
+        found["table"] = local_and_global_keras.table(strategy)
     with planted("times the replicas"):
         found["planted in fit"] = fit(strategy.scope(), ("Dice",), run_eagerly=True)
     return found
