@@ -79,10 +79,10 @@ In `compile(loss=...)`, take the classes: what a function returns Keras weighs i
 sums.
 
 What raises, in every loss: TypeError for integer `y_pred`; ValueError for shapes that differ, for
-an empty input that is no replica's part, for an unknown activation or convention, for an activation together with
-`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
-or negative weights, where they are looked at (`validate`). TypeError where True or False, a number
-or a tensor is wanted and something else came.
+an empty input that is no replica's part, for an unknown activation or convention, for an activation
+together with `from_logits=False`, for a number out of its range, and for targets or probabilities
+outside [0, 1] or negative weights, where they are looked at (`validate`). TypeError where True or
+False, a number or a tensor is wanted and something else came.
 """
 
 from typing import Any
