@@ -1,5 +1,6 @@
 """`train --devices 2` gives the numbers of one device, and what it refuses."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -48,8 +49,14 @@ def train(example: str, framework: str, devices: int, folder: Path) -> Run:
     return Run.open(folder)
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize(
+    ("example", "framework"),
+    [
+        pytest.param(example, param.values[0], marks=param.marks, id=f"{example}-{param.values[0]}")
+        for example, param in itertools.product(EXAMPLES, FRAMEWORKS)
+        if (example, param.values[0]) != ("cats_vs_dogs", "keras")  # a minute, and little more
+    ],
+)
 def test_two_devices_train_to_the_numbers_of_one(
     example: str, framework: str, tmp_path: Path
 ) -> None:
