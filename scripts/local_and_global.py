@@ -2,11 +2,14 @@
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 scripts/local_and_global.py
 
-Prints the tables of docs/scaling.md. Every rank has four images, and as a batch has it, not as many
-pixels to ignore, and not as much foreground. The gradient is the mean of the ranks', as DDP takes
-it, against that of one process with all images, relative to its norm.
+Prints the table of docs/scaling.md. With `--device cuda` each rank has a GPU, and NCCL exchanges.
+Every rank has four images, and as a batch has it, not as many pixels to ignore, and not as much
+foreground. The gradient is the mean of the ranks', as DDP takes it, against that of one process
+with all images, relative to its norm.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,6 +22,7 @@ import segact_torch
 
 VOID = 255
 PER_RANK, SIZE = 4, 32
+DEVICE = "cuda" if sys.argv[1:] == ["--device", "cuda"] else "cpu"
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "Dice": segact_torch.dice,
@@ -39,7 +43,8 @@ def batch(ranks: int) -> tuple[Tensor, Tensor]:
     rising = torch.linspace(0, 1, len(x)).reshape(-1, 1, 1, 1)
     y = (x + 2 * noise > 1 + rising).double()
     ignored = torch.rand(shape, generator=generator) < 0.9 * rising
-    return 2 * x + rising, torch.where(ignored, VOID, y)
+    x, y = 2 * x + rising, torch.where(ignored, VOID, y)
+    return x.to(DEVICE), y.to(DEVICE)
 
 
 def gradient(loss: Callable[..., Tensor], x: Tensor, y: Tensor, group: Any, own: slice) -> Tensor:
@@ -91,7 +96,9 @@ def table() -> list[str]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    if DEVICE == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if DEVICE == "cuda" else "gloo")
     lines = table()
     if dist.get_rank() == 0:
         print("\n".join(lines))

@@ -14,7 +14,15 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
-from segact_tf.activations import Activation, HardTanh, Linear, _check_axis, _wide
+from segact_tf._distributed import all_reduce, group_of
+from segact_tf.activations import (
+    Activation,
+    HardTanh,
+    Linear,
+    _check_axis,
+    _LinearOverRanks,
+    _wide,
+)
 from segact_tf.conventions import Convention, check_flag
 
 Axis = tuple[int, ...]
@@ -39,6 +47,8 @@ class Batch:
     x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
     `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
     looked at are taken `in_range`, unless validate=False says that they are right.
+
+    `group` is the replica that this is, where others have the other parts of the batch.
     """
 
     def __init__(
@@ -51,11 +61,20 @@ class Batch:
         validate: bool | None = None,
         hard: bool = False,
         weighted: bool = True,
+        group: Any = None,
     ) -> None:
         self.x, self.y, self.w, self.valid = x, y, w, valid
         self.f, self.validate, self.hard = f, validate, hard
+        self.group = group
         self.weighted = w is not None and weighted
         self.checked = False
+
+    def across(self, axis: Axis) -> Any:
+        """The replicas that a sum over `axis` goes over; None where each has the whole of its own.
+
+        A sample belongs to one replica.
+        """
+        return self.group if 0 in axis else None
 
     @property
     def guarded(self) -> bool:
@@ -81,7 +100,12 @@ class Batch:
                 "y_true and y_pred must have the same shape, "
                 f"got y_true {tuple(y.shape)} and y_pred {tuple(x.shape)}"
             )
-        if 0 in _engine.sizes(x):
+        group = group_of()
+        if group is not None and not len(x.shape):
+            raise ValueError(
+                "y_pred has no dimension of samples to share out over replicas, got ()"
+            )
+        if group is None and 0 in _engine.sizes(x):
             raise ValueError(f"y_pred is empty: its shape is {tuple(x.shape)}")
         check_validate(validate)
         if None in _engine.sizes(x) + _engine.sizes(y):
@@ -92,7 +116,10 @@ class Batch:
         if valid is not None:
             w = ops.cast(valid, x.dtype) if w is None else ops.where(valid, w, 0.0)
         weighted = sample_weight is not None
-        batch = cls(x, ops.cast(y, x.dtype), w, valid, f, validate, hard, weighted)
+        own = f
+        if group is not None and isinstance(f, Linear) and 0 in f._axis(x):
+            own = _LinearOverRanks(f, group)
+        batch = cls(x, ops.cast(y, x.dtype), w, valid, own, validate, hard, weighted, group)
         if f.name not in _LOOKED:
             warn_of_probabilities(y_pred, f)
         if validate and batch._is_traced():
@@ -160,10 +187,18 @@ class Batch:
         return ops.broadcast_to(weights, ops.shape(self.x))
 
     def present(self, axis: Axis) -> Any:
-        """Which groups have a valid element; None where all do."""
+        """Which groups have a valid element, on any replica; None where all do."""
         if self.valid is None:
             return None
+        if self.across(axis) is not None:
+            (count,) = all_reduce(self.group, self.count(axis))
+            return count > 0
         return ops.any(self.valid, axis=axis) if axis else self.valid
+
+    def count(self, axis: Axis) -> Any:
+        """How many elements over `axis` are valid on this replica, for each group."""
+        valid = ops.ones_like(self.x, dtype="bool") if self.valid is None else self.valid
+        return _special.double(ops.sum(ops.cast(valid, "int32"), axis=axis))
 
     def check_values(self) -> None:
         """Raise for values out of their range, once, where `validate` allows to look."""
@@ -300,6 +335,8 @@ def _check_range(
     values: Any, name: str, high: float = 1.0, slack: float = 0.0
 ) -> tuple[float, float]:
     """The least and the largest, if they lie in [0, high]."""
+    if 0 in _engine.sizes(values):  # a replica's part may be empty
+        return 0.0, 0.0
     values = ops.stop_gradient(values)
     low, top = float(ops.min(values)), float(ops.max(values))
     if not (low >= -slack and top <= high + slack):  # so that NaN is refused
@@ -327,6 +364,17 @@ def check_groups(per_sample: bool, channel_axis: int | None) -> None:
     integer = isinstance(channel_axis, numbers.Integral) and not isinstance(channel_axis, bool)
     if channel_axis is not None and not integer:
         raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
+
+
+def check_sorted(per_sample: bool) -> None:
+    """No replicas share a group of a Lovasz loss."""
+    group = group_of()
+    if group is not None and not per_sample:
+        raise ValueError(
+            "per_sample must be True under tf.distribute: a Lovasz loss sorts all errors of a "
+            "group, and no sums of the replicas' parts replace that; "
+            f"got {per_sample!r} on {group.num_replicas_in_sync} replicas"
+        )
 
 
 def check_validate(validate: bool | None) -> None:

@@ -22,6 +22,7 @@ from keras import ops
 
 from segact_tf import _derivatives, _special, _sums
 from segact_tf._batch import Axis, Batch
+from segact_tf._distributed import all_mean, all_reduce
 from segact_tf.activations import (
     FAR,
     Activation,
@@ -58,7 +59,8 @@ def cross_entropy(
 ) -> Any:
     """`_sums.cross_entropy`."""
     if not serves(batch):
-        return _sums.cross_entropy(batch, axis, mean, pos_weight, label_smoothing)
+        loss = _sums.cross_entropy(batch, axis, mean, pos_weight, label_smoothing)
+        return _of_all(loss, batch, axis, mean)
     kind = TAILS[type(batch.f)]
     rest = [] if isinstance(pos_weight, float) else [pos_weight]
 
@@ -93,7 +95,7 @@ def focal_cross_entropy(
         smooth_on_jax = keras.backend.backend() == "jax" and type(batch.f) in TAILS
         wide = _wide(batch) if smooth_on_jax else batch
         loss = _sums.focal_cross_entropy(wide, axis, mean, gamma, alpha, label_smoothing)
-        return ops.cast(loss, batch.x.dtype)
+        return _of_all(ops.cast(loss, batch.x.dtype), batch, axis, mean)
     kind = TAILS[type(batch.f)]
 
     def both(x: Any, y: Any, w: Any) -> Both:
@@ -122,7 +124,7 @@ def focal_cross_entropy(
 def squared_error(batch: Batch, axis: Axis, mean: bool) -> Any:
     """`_sums.squared_error`: (q - a)^2."""
     if not serves(batch):
-        return _sums.squared_error(batch, axis, mean)
+        return _of_all(_sums.squared_error(batch, axis, mean), batch, axis, mean)
     kind = TAILS[type(batch.f)]
 
     def both(x: Any, y: Any, w: Any) -> Both:
@@ -169,8 +171,10 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
 ) -> Any:
-    """`_sums.overlap_ratio`."""
-    return _sums.ratio(*overlap(batch, axis, tp=tp, fp=fp, fn=fn), smooth)
+    """`_sums.overlap_ratio`, of the sums of all replicas."""
+    sums = overlap(batch, axis, tp=tp, fp=fp, fn=fn)
+    error, whole = all_reduce(batch.across(axis), *sums)
+    return _sums.ratio(error, whole, smooth)
 
 
 def _in_a_row(
@@ -214,7 +218,15 @@ def _wide(batch: Batch) -> Batch:
 
 
 def _reduced(loss: Any, batch: Batch, axis: Axis, mean: bool) -> Any:
-    return _sums._mean(loss, batch.valid, axis) if mean else _sums.total(loss, axis)
+    loss = _sums._mean(loss, batch.valid, axis) if mean else _sums.total(loss, axis)
+    return _of_all(loss, batch, axis, mean)
+
+
+def _of_all(loss: Any, batch: Batch, axis: Axis, mean: bool) -> Any:
+    """A sum over the losses of elements, or their mean, which is that of all replicas."""
+    if not mean or batch.across(axis) is None:
+        return loss
+    return all_mean(batch.group, loss, batch.count(axis))
 
 
 class Tail:

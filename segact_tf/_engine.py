@@ -24,9 +24,35 @@ def is_on_cpu(x: Any) -> bool:
     return "cpu" in str(x.device).lower()
 
 
+def replica() -> Any:
+    """The context of a replica of `tf.distribute`, where there are others; else None.
+
+    Outside of `strategy.run`, as in the scope of a strategy, a loss sees the whole batch.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    distribute = sys.modules["tensorflow"].distribute
+    context = distribute.get_replica_context() if distribute.has_strategy() else None
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
 def sizes(x: Any) -> tuple[int | None, ...]:
     """The sizes of x: None for one that is not known yet, or stands for any, as JAX has them."""
     return tuple(size if isinstance(size, int) else None for size in x.shape)
+
+
+def least(x: Any, axis: tuple[int, ...]) -> Any:
+    """The min over axes that are kept; of nothing, as a replica may have, infinity."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.min(x, axis=axis, keepdims=True)
+    return sys.modules["tensorflow"].reduce_min(x, axis=axis, keepdims=True)
+
+
+def most(x: Any, axis: tuple[int, ...]) -> Any:
+    """The max likewise."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.max(x, axis=axis, keepdims=True)
+    return sys.modules["tensorflow"].reduce_max(x, axis=axis, keepdims=True)
 
 
 def of_one_shape(y: Any, x: Any) -> Any:

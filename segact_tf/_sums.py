@@ -13,6 +13,7 @@ from keras import ops
 from segact_tf import _pairwise, _special
 from segact_tf._batch import Axis, Batch
 from segact_tf._derivatives import _differentiate, _weigh
+from segact_tf._distributed import all_reduce
 from segact_tf.activations import Activation
 from segact_tf.conventions import Convention
 
@@ -154,6 +155,10 @@ def scale_groups(loss: Any, batch: Batch, axis: Axis) -> Any:
     if present is None or not len(loss.shape):
         return loss
     all = tuple(range(len(loss.shape)))
+    if batch.across(axis) is None and batch.group is not None:
+        size, count = (ops.ones_like(loss), ops.cast(present, loss.dtype))
+        size, count = all_reduce(batch.group, total(size, all), total(count, all))
+        return loss * (size / _special.at_least(count, 1.0))
     count = _count(loss, present, all)  # of one element
     return loss * (ops.cast(ops.size(loss), loss.dtype) / count)
 
@@ -210,4 +215,5 @@ def _flat(x: Any, axis: Axis) -> Any:
     """The axes `axis` as one, the last."""
     kept = tuple(a for a in range(len(x.shape)) if a not in axis)
     sizes = [ops.shape(x)[a] for a in kept]
-    return ops.reshape(ops.transpose(x, (*kept, *axis)), (*sizes, -1))
+    length = math.prod([ops.shape(x)[a] for a in axis])  # -1 cannot stand beside a size of 0
+    return ops.reshape(ops.transpose(x, (*kept, *axis)), (*sizes, length))

@@ -35,6 +35,7 @@ from keras import ops
 from segact_tf import _engine, _pairwise, _special
 from segact_tf._definitions import same
 from segact_tf._derivatives import Function, _differentiate
+from segact_tf._distributed import all_extremes, all_reduce
 from segact_tf._names import unknown
 
 __all__ = [
@@ -531,24 +532,24 @@ class HardTanh(Activation):
         return ops.where((p >= 0) & (p <= 1), x, math.nan)
 
 
-def _stretch(x: Any, axis: Axis) -> Any:
-    """(x - min) / (max - min) over an axis; 1/2 for a constant input."""
+def _stretch(x: Any, axis: Axis, group: Any) -> Any:
+    """(x - min) / (max - min) over axes and replicas; 1/2 for a constant input."""
 
     def forward(x: Any) -> Any:
-        x, low, high, span = _extremes(x, axis)
+        x, low, high, span = _extremes_of_all(x, axis, group)
         return ops.where(low == high, 0.5, (x - low) / span)
 
     def push(arguments: Any, tangents: Any) -> Any:
         return _stretch_tangent(arguments[0], axis, tangents[0])
 
     def pull(arguments: Any, upstream: Any) -> Any:
-        return _stretch_gradient(arguments[0], axis, upstream)
+        return _stretch_gradient(arguments[0], axis, group, upstream)
 
     return _engine.differentiable(forward, push, pull)(x)
 
 
 def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
-    unit = _stretch(x, axis)
+    unit = _stretch(x, axis, None)  # TensorFlow, which has replicas, has no forward mode
     x, low, high, span = _extremes(x, axis)
     tangent = ops.where(low == high, 0.0, tangent) / span / 8
     at_low, at_high = x == low, x == high
@@ -566,17 +567,20 @@ def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
     return tangent - moved
 
 
-def _stretch_gradient(x: Any, axis: Axis, upstream: Any) -> Any:
-    unit = _stretch(x, axis)
-    x, low, high, span = _extremes(x, axis)
+def _stretch_gradient(x: Any, axis: Axis, group: Any, upstream: Any) -> Any:
+    unit = _stretch(x, axis, group)
+    x, low, high, span = _extremes_of_all(x, axis, group)
+    if group is not None:
+        low, high = (_tied(x, t, axis, group) for t in (low, high))
+        span = ops.where(low == high, 1.0, high - low)
     grad = ops.where(low == high, 0.0, upstream)
     # An extreme's own slope and its share of all slopes cancel: subtract the two first.
     at_low, at_high = x == low, x == high
-    through_low = _pairwise.sum(ops.where(at_low, 0.0, grad * (1 - unit)), axis, keepdims=True)
-    through_high = _pairwise.sum(ops.where(at_high, 0.0, grad * unit), axis, keepdims=True)
+    through_low = ops.where(at_low, 0.0, grad * (1 - unit))
+    through_high = ops.where(at_high, 0.0, grad * unit)
     for at, through in ((at_low, through_low), (at_high, through_high)):
-        ties = _pairwise.sum(ops.cast(at, x.dtype), axis, keepdims=True)
-        own = _pairwise.sum(ops.where(at, grad, 0.0), axis, keepdims=True)
+        sums = (ops.cast(at, x.dtype), ops.where(at, grad, 0.0), through)
+        ties, own, through = _totals(axis, group, *sums)
         grad = ops.where(at, grad - own / ties - through / ties, grad)
     return grad / 8 / span
 
@@ -584,8 +588,33 @@ def _stretch_gradient(x: Any, axis: Axis, upstream: Any) -> Any:
 def _extremes(x: Any, axis: Axis) -> tuple[Any, Any, Any, Any]:
     """x / 8, its min and max, and their distance: it cannot overflow, its inverse not underflow."""
     x = x / 8
-    low, high = ops.min(x, axis, keepdims=True), ops.max(x, axis, keepdims=True)
+    low, high = _engine.least(x, axis), _engine.most(x, axis)
     return x, low, high, ops.where(low == high, 1.0, high - low)
+
+
+def _extremes_of_all(x: Any, axis: Axis, group: Any) -> tuple[Any, Any, Any, Any]:
+    """The same with the min and max of all replicas."""
+    x, low, high, span = _extremes(x, axis)
+    if group is None:
+        return x, low, high, span
+    low, high = all_extremes(group, low, high)
+    return x, low, high, ops.where(low == high, 1.0, high - low)
+
+
+def _tied(x: Any, extreme: Any, axis: Axis, group: Any) -> Any:
+    """An extreme of all replicas, with a gradient that the elements at it share.
+
+    As `amin` and `amax` do it for those of one replica.
+    """
+    at = x == extreme
+    zeros = ops.where(at, x - extreme, 0.0)
+    moved, ties = _totals(axis, group, zeros, ops.cast(at, x.dtype))
+    return extreme + moved / ties
+
+
+def _totals(axis: Axis, group: Any, *values: Any) -> tuple[Any, ...]:
+    """The sum of each over `axis`, which is kept, and over the replicas."""
+    return all_reduce(group, *(_pairwise.sum(each, axis, keepdims=True) for each in values))
 
 
 @keras.saving.register_keras_serializable(package="segact")
@@ -634,8 +663,8 @@ class Linear(Activation):
 
     def _fill_invalid(self, x: Any, valid: Any) -> Any:
         axis = self._axis(x)
-        low = ops.min(ops.where(valid, x, math.inf), axis=axis, keepdims=True)
-        high = ops.max(ops.where(valid, x, -math.inf), axis=axis, keepdims=True)
+        low = _engine.least(ops.where(valid, x, math.inf), axis)
+        high = _engine.most(ops.where(valid, x, -math.inf), axis)
         middle = ops.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
         return ops.where(valid, x, ops.stop_gradient(middle))
 
@@ -643,7 +672,26 @@ class Linear(Activation):
         return _pairwise.axes(x, self.axis)
 
     def _squeezed(self, x: Any) -> Any:
-        return self._squeeze(_stretch(x, self._axis(x)))
+        return self._squeeze(_stretch(x, self._axis(x), None))
+
+
+class _LinearOverRanks(Linear):
+    """`Linear` on one part of a batch, with the extremes of all parts."""
+
+    def __init__(self, f: Linear, group: Any) -> None:
+        super().__init__(f.epsilon, f.axis)
+        self._group = group
+
+    def _fill_invalid(self, x: Any, valid: Any) -> Any:
+        axis = self._axis(x)
+        low = _engine.least(ops.where(valid, x, math.inf), axis)
+        high = _engine.most(ops.where(valid, x, -math.inf), axis)
+        low, high = all_extremes(self._group, low, high)
+        middle = ops.where(low <= high, low / 2 + high / 2, 0.0)
+        return ops.where(valid, x, ops.stop_gradient(middle))
+
+    def _squeezed(self, x: Any) -> Any:
+        return self._squeeze(_stretch(x, self._axis(x), self._group))
 
 
 @keras.saving.register_keras_serializable(package="segact")

@@ -58,14 +58,31 @@ Without any target, a group has TP = FN = 0: then `dice` is FP / (FP + smooth), 
 when smooth = 0, without a gradient, and 0 where the denominator is 0 (or below the smallest normal
 number). `lovasz` is the largest error.
 
+On several devices a loss is that of the whole batch, and so is the gradient:
+
+    Under `tf.distribute`, in `strategy.run` and in `fit`, the areas of an overlap loss, or the sum
+    and count of a mean, are added up over the replicas, and so is what their gradients ask for. A
+    function returns the whole batch's value on each replica; a class its share of it, so that the
+    sum over the replicas, which Keras and TensorFlow take, is the loss and its gradient.
+    With `per_sample=True` a sample belongs to one replica, and their sum and count alone are added
+    up. Sums, and what is not reduced, of elements or samples need no exchange.
+    "linear" has the minimum and maximum of all replicas, unless its `axis` leaves out the first.
+    `lovasz` and `lovasz_hinge` sort all errors of a group, and raise without per_sample=True.
+    Under `keras.distribution.DataParallel` on JAX, compiled code has the whole batch as it is; in
+    `jax.pmap` and `jax.shard_map` a loss is of the part.
+    On torch, Keras has no such distribution: in processes of `torch.distributed` a loss is that of
+    the process's own part, where `segact_torch` takes a `process_group`.
+
+One replica alone has the loss without a strategy. docs/scaling.md has an example.
+
 In `compile(loss=...)`, take the classes: what a function returns Keras weighs itself, after the
 sums.
 
 What raises, in every loss: TypeError for integer `y_pred`; ValueError for shapes that differ, for
-an empty input, for an unknown activation or convention, for an activation together with
-`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
-or negative weights, where they are looked at (`validate`). TypeError where True or False, a number
-or a tensor is wanted and something else came.
+an empty input that is no replica's part, for an unknown activation or convention, for an activation
+together with `from_logits=False`, for a number out of its range, and for targets or probabilities
+outside [0, 1] or negative weights, where they are looked at (`validate`). TypeError where True or
+False, a number or a tensor is wanted and something else came.
 """
 
 from typing import Any
@@ -73,7 +90,7 @@ from typing import Any
 import keras
 
 from segact_tf import _engine
-from segact_tf._batch import Batch, check_number
+from segact_tf._batch import Batch, check_number, check_sorted
 from segact_tf._compact import cross_entropy, focal_cross_entropy, overlap_ratio, squared_error
 from segact_tf._sums import lovasz_extension, power, scale_groups, times
 from segact_tf.activations import Activation, _Symmetric
@@ -449,13 +466,14 @@ def lovasz(
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
     """
+    check_sorted(per_sample)
     f = distribution(activation, from_logits)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
 
     def error(x: Any, y: Any) -> Any:
-        if isinstance(f, _Symmetric):
-            return f.cdf(x * (1 - 2 * y))
-        return y * f.sf(x) + (1 - y) * f.cdf(x)
+        if isinstance(batch.f, _Symmetric):
+            return batch.f.cdf(x * (1 - 2 * y))
+        return y * batch.f.sf(x) + (1 - y) * batch.f.cdf(x)
 
     axis = batch.groups(per_sample, channel_axis)
     return scale_groups(lovasz_extension(batch, axis, error), batch, axis)
@@ -485,6 +503,7 @@ def lovasz_hinge(
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
     """
+    check_sorted(per_sample)
     f = distribution(None, from_logits=True)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
 

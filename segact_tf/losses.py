@@ -18,6 +18,9 @@ With `smooth=0`, the default, a group without any target, such as an empty mask 
 `per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
 the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
 
+Under `tf.distribute` each replica returns its share of the whole batch's loss: their sum is the
+loss, and the sum of their gradients its gradient, whatever the reduction (`functional` says more).
+
 The functions can be imported from here, too.
 """
 
@@ -42,6 +45,7 @@ from segact_tf._batch import (
     warn_of_probabilities,
 )
 from segact_tf._derivatives import _weigh
+from segact_tf._distributed import all_mean, group_of
 from segact_tf._sums import _mean, ratio, total
 from segact_tf.activations import Activation, _check_axis, sigmoid
 from segact_tf.conventions import distribution
@@ -166,19 +170,23 @@ class _Loss(keras.losses.Loss):
         if of_groups is not None:
             of_groups = _for_groups(of_groups, losses, self.options["validate"])
             losses = _weigh(of_groups, losses)
+        # Whether each replica has the losses of its own samples, or all have those of the batch.
+        group = group_of() if options.get("per_sample") else None
+        share = self._replica_share(_are_shared(y_pred, options))
         if self.reduction in (None, "none"):
-            return losses
-        loss = _mean_of_all(losses) if averaged else _sum_of_all(losses)
+            return losses * ops.cast(share, losses.dtype) if share is not None else losses
+        loss = _mean_of_all(losses, None, group) if averaged else _sum_of_all(losses)
         if self.reduction == "mean_with_sample_weight" and of_groups is not None:
             present = _present(y_true, y_pred, options)
             counted = of_groups if present is None else ops.where(present, of_groups, 0.0)
-            loss = ratio(loss, _mean_of_all(counted, present), 0.0)
+            loss = ratio(loss, _mean_of_all(counted, present, group), 0.0)
         elif self.reduction == "mean_with_sample_weight" and w is not None and elementwise:
             loss = ratio(loss, _mean_weight(w, y_true, y_pred, options), 0.0)
         elif self.reduction == "sum" and not elementwise:  # the losses are scaled for a mean
             present = _present(y_true, y_pred, options)
-            loss = loss if present is None else loss * ops.mean(ops.cast(present, loss.dtype))
-        return loss * ops.cast(self._replica_share(), loss.dtype)
+            if present is not None:
+                loss = loss * _mean_of_all(ops.cast(present, loss.dtype), None, group)
+        return loss if share is None else loss * ops.cast(share, loss.dtype)
 
     def _mask(self, y_pred: Any) -> Any:
         """The mask that a masked layer left on `y_pred`, or None.
@@ -188,12 +196,15 @@ class _Loss(keras.losses.Loss):
         mask = _Apply(lambda y, x: ops.ones(()), "none", self.dtype)(0.0, y_pred)
         return mask if len(mask.shape) else None
 
-    def _replica_share(self) -> Any:
-        """1 / replicas under tf.distribute, else 1.
+    def _replica_share(self, shared: bool) -> Any:
+        """1 / replicas under tf.distribute, of what is to be added up over them; else 1 or None.
 
-        Keras has no public function for it: a loss of 1, sent through it, comes back as the share.
+        Keras divides means alone. Losses that all replicas have are divided whatever the reduction.
         """
-        return _Apply(lambda y, x: x, self.reduction)(0.0, ops.ones((1,)))
+        if self.reduction not in ("sum", "none", None) or (shared and group_of() is not None):
+            # Keras has no public function for it: a loss of 1, sent through it, comes back so.
+            return _Apply(lambda y, x: x, "sum_over_batch_size")(0.0, ops.ones((1,)))
+        return None
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return type(self).function(*_with_last_axis(y_true, y_pred), **self.options)
@@ -259,7 +270,7 @@ def _are_of_groups(given: Any, w: Any, per_sample: bool) -> bool:
 def _present(y: Any, x: Any, options: dict[str, Any]) -> Any:
     """Which groups of an overlap loss have a valid element; None where all do."""
     valid = _valid(x, y, options["ignore_index"], options.get("mask"))
-    batch = Batch(x, y, None, valid, sigmoid)
+    batch = Batch(x, y, None, valid, sigmoid, group=group_of())
     return batch.present(batch.groups(options["per_sample"], options["channel_axis"]))
 
 
@@ -272,15 +283,28 @@ def _for_groups(w: Any, losses: Any, validate: bool | None) -> Any:
     return ops.broadcast_to(w, ops.shape(losses))
 
 
+def _are_shared(x: Any, options: dict[str, Any]) -> bool:
+    """Whether each loss is of samples of all replicas, and not of one."""
+    if "axis" in options:
+        return 0 in _pairwise.axes(x, options["axis"])
+    return not options["per_sample"]
+
+
 def _mean_weight(w: Any, y: Any, x: Any, options: dict[str, Any]) -> Any:
     """The mean weight of the elements that are not left out."""
     w = ops.broadcast_to(w, ops.shape(x))
     valid = _valid(x, y, options["ignore_index"], options.get("mask"))
-    return _mean_of_all(w if valid is None else ops.where(valid, w, 0.0), valid)
+    return _mean_of_all(w if valid is None else ops.where(valid, w, 0.0), valid, group_of())
 
 
-def _mean_of_all(x: Any, valid: Any = None) -> Any:
-    return _mean(x, valid, _pairwise.axes(x, None))
+def _mean_of_all(x: Any, valid: Any = None, group: Any = None) -> Any:
+    """The mean of the valid, also of those of other replicas."""
+    axis = _pairwise.axes(x, None)
+    mean = _mean(x, valid, axis)
+    if group is None:
+        return mean
+    counted = ops.ones_like(x, dtype="bool") if valid is None else valid
+    return all_mean(group, mean, _special.double(ops.sum(ops.cast(counted, "int32"))))
 
 
 def _sum_of_all(x: Any) -> Any:

@@ -249,4 +249,5 @@ def _flat(x: Tensor, axis: Axis) -> Tensor:
     """The dimensions `axis` as one, the last."""
     kept = tuple(a for a in range(x.ndim) if a not in axis)
     sizes = [x.shape[a] for a in kept]
-    return x.permute((*kept, *axis)).reshape(*sizes, -1)
+    length = math.prod([x.shape[a] for a in axis])  # -1 cannot stand beside a size of 0
+    return x.permute((*kept, *axis)).reshape(*sizes, length)

@@ -472,9 +472,9 @@ def lovasz(
     )
 
     def error(x: Tensor, y: Tensor) -> Tensor:
-        if isinstance(f, _Symmetric):
-            return f.cdf(x * (1 - 2 * y))
-        return y * f.sf(x) + (1 - y) * f.cdf(x)
+        if isinstance(batch.f, _Symmetric):
+            return batch.f.cdf(x * (1 - 2 * y))
+        return y * batch.f.sf(x) + (1 - y) * batch.f.cdf(x)
 
     axis = batch.groups(per_sample, channel_axis)
     return reduce_groups(lovasz_extension(batch, axis, error), batch, axis, reduction)

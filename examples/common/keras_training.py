@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -106,19 +106,63 @@ def _settle_torch(device: str) -> None:
 
 
 def _distribute(options: TrainingOptions) -> None:
-    """Each batch over several devices; of the backends, JAX does that with `keras.distribution`."""
+    """Each batch over several devices: TensorFlow by a strategy, JAX by `keras.distribution`."""
     import keras
 
-    if options.backend != "jax":
+    if options.backend == "torch":
         raise RunError(
-            f"--devices {options.devices}: keras.distribution runs on JAX, not on "
-            f"{options.backend}; wanted --backend jax, or --framework torch"
+            f"--devices {options.devices}: Keras trains on one device on --backend torch; wanted "
+            "--backend tensorflow or jax, or --framework torch"
         )
+    if options.backend == "tensorflow":
+        _several_of_tensorflow(options.devices)
+        return
+    import jax
+
+    with suppress(RuntimeError):  # where JAX runs already
+        jax.config.update("jax_num_cpu_devices", options.devices)
     found = keras.distribution.list_devices()
     if len(found) < options.devices:
-        raise RunError(f"--devices {options.devices}: found {len(found)}")
+        raise RunError(f"--devices {options.devices}: JAX finds {len(found)}")
     devices = found[: options.devices]
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+
+
+def _several_of_tensorflow(count: int) -> list[str]:
+    """The names of so many GPUs; where there are none, of parts of the CPU."""
+    import tensorflow as tf
+
+    kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+    if kind == "CPU":
+        with suppress(RuntimeError):  # where TensorFlow runs already
+            parts = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices(kind)[0], parts
+            )
+    found = [device.name for device in tf.config.list_logical_devices(kind)]
+    if len(found) < count:
+        raise RunError(f"--devices {count}: TensorFlow finds {len(found)} of kind {kind}")
+    return found[:count]
+
+
+def _strategy(options: TrainingOptions) -> Any:
+    """What TensorFlow trains on several devices by; None elsewhere."""
+    if options.devices == 1 or options.backend != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(_several_of_tensorflow(options.devices))
+
+
+def _of_all_replicas(value: Any, how: str) -> Any:
+    """The least or the largest of what the replicas of TensorFlow have, or their sum."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None:  # the whole batch is here
+        return value
+    join = {"min": tf.reduce_min, "max": tf.reduce_max, "last": tf.reduce_sum}[how]
+    return join(context.all_gather(value[None], axis=0))
 
 
 def _device() -> str:
@@ -165,10 +209,15 @@ def _dataset(task: Task) -> Any:
 
 def raw_outputs(network: Any, batches: Iterable[Array]) -> Array:
     """The raw outputs of a network in inference mode, float32."""
+    strategy = getattr(network, "distribute_strategy", None)  # of TensorFlow
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        # Keras would have every replica predict the same batch
+        found = [np.asarray(network(batch, training=False)) for batch in batches]
+        return np.concatenate(found).astype(np.float32)
     return np.concatenate([network.predict_on_batch(batch) for batch in batches]).astype(np.float32)
 
 
-def _metrics(task: Task, head: KerasHead) -> list[Any]:
+def _metrics(task: Task, head: KerasHead, strategy: Any) -> list[Any]:
     """What the task measures, and the loss of the last batch."""
     import keras
     from keras import ops
@@ -185,11 +234,15 @@ def _metrics(task: Task, head: KerasHead) -> list[Any]:
         def __init__(self, name: str, how: str, measure: Any) -> None:
             super().__init__(name=name)
             self.how, self.measure = how, measure
-            self.state = self.add_variable((), "zeros", name="state")
+            # replicas have sums of their own, and all the rest in common
+            aggregation = "sum" if how == "sum" else "mean"
+            self.state = self.add_variable((), "zeros", aggregation=aggregation, name="state")
             self.reset_state()
 
         def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
             now = ops.cast(self.measure(head, y_pred, y_true), self.dtype)
+            if strategy is not None and self.how != "sum":
+                now = _of_all_replicas(now, self.how)
             self.state.assign(join[self.how](self.state.value, now))
 
         def reset_state(self) -> None:
@@ -303,16 +356,20 @@ class KerasTrainer:
         self.head = KerasHead(
             options.activation, options.loss, options.convention, **task.loss_options
         )
-        self.network = task.network()
-        self.network.compile(
-            _optimizer(options), self.head.keras_loss(), metrics=_metrics(task, self.head)
-        )
-        self.network.optimizer.build(self.network.trainable_variables)
+        self.strategy = _strategy(options)
+        if options.devices > 1:
+            task.check_devices(even=True)
+        with self.strategy.scope() if self.strategy else nullcontext():
+            self.network = task.network()
+            metrics = _metrics(task, self.head, self.strategy)
+            self.network.compile(_optimizer(options), self.head.keras_loss(), metrics=metrics)
+            self.network.optimizer.build(self.network.trainable_variables)
 
     def predict(self, split: str) -> Array:
         """The raw outputs of a split."""
         parts = in_batches(np.arange(self.task.counts[split]), self.options.batch_size)
-        return raw_outputs(self.network, (self.task.batch(split, at, None)[0] for at in parts))
+        inputs = (self.task.batch(split, at, None)[0] for at in parts)
+        return raw_outputs(self.network, inputs)
 
     def seed_dropout(self, epoch: int) -> None:
         """As Keras's `SeedGenerator` starts from a seed."""

@@ -121,7 +121,7 @@ Convention = Annotated[
 Optimizer = Annotated[str, typer.Option(help=one_of(OPTIMIZERS))]
 LearningRate = Annotated[float, typer.Option(help="The learning rate at the start.")]
 Device = Annotated[str, typer.Option(help=f"Where to train: {one_of(DEVICES)}")]
-Devices = Annotated[int, typer.Option(help="How many devices share each batch; in PyTorch alone.")]
+Devices = Annotated[int, typer.Option(help="How many devices share each batch.")]
 Precision = Annotated[str, typer.Option(help=f"The bits of a number: {one_of(PRECISIONS)}")]
 Jobs = Annotated[
     int | None, typer.Option(help="So many runs side by side on this machine, in place of one.")

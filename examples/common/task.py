@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from examples.common.batches import in_batches
-from examples.common.runs import Recorder, Row
+from examples.common.runs import Recorder, Row, RunError
 from parity.inputs import Array
 
 Measure = Callable[[Any, Any, Any], Any]
@@ -63,6 +63,20 @@ class Task(ABC):
     @abstractmethod
     def described(self) -> dict[str, Any]:
         """What a run's configuration says of the data."""
+
+    def check_devices(self, even: bool = False) -> None:
+        """Each device needs a sample of every batch; `even`: as many as every other.
+
+        Raises `RunError`.
+        """
+        options, count = self.options, self.counts[TRAIN]
+        for size in (options.batch_size, count % options.batch_size):
+            if 0 < size < options.devices or (even and size % options.devices):
+                wanted = f"a multiple of {options.devices}" if even else f">= {options.devices}"
+                raise RunError(
+                    f"--batch-size {options.batch_size}: of {count} samples a batch has {size}, "
+                    f"for --devices {options.devices}; wanted {wanted}"
+                )
 
     def learning_rate(self, rows: list[Row]) -> float:
         """That of the next epoch, after these."""

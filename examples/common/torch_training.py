@@ -24,6 +24,7 @@ from examples.common.batches import batches, dropout_seed, in_batches
 from examples.common.heads import TorchHead
 from examples.common.optimizers import RMSprop
 from examples.common.runs import Recorder, Run, RunError
+from examples.common.synchronized import synchronize
 from examples.common.task import TRAIN, VALIDATION, Task
 from parity import weights
 from parity.inputs import Array
@@ -78,9 +79,7 @@ class Batches(Sampler[Any]):
     def __iter__(self) -> Iterator[tuple[Array, int]]:
         options = self.options
         for batch in batches(self.count, options.batch_size, options.seed, self.epoch):
-            part = batch[self.rank :: options.devices]
-            # each device needs a sample to take part
-            yield part if len(part) else batch[:1], self.epoch
+            yield batch[self.rank :: options.devices], self.epoch
 
 
 @torch.inference_mode()
@@ -104,6 +103,8 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.task, self.head, self.options = task, head, task.options
         self.network = task.network()
+        if self.options.devices > 1:
+            synchronize(self.network)
         self.recorder: Recorder | None = None
 
     def on_train_epoch_start(self) -> None:
@@ -121,7 +122,7 @@ class Learner(pl.LightningModule):
         raw = raw.float() if raw.dtype.itemsize < 4 else raw  # of mixed precision
         loss: torch.Tensor = self.head.loss(raw, targets)
         self._log_all(loss, raw, targets)
-        if self.recorder and self.recorder.wants_steps and self.options.devices == 1:
+        if self.recorder and self.recorder.wants_steps:
             self.recorder.steps.append(loss.item())
         return loss
 
@@ -237,12 +238,22 @@ class TorchTrainer:
         self.task, self.options = task, task.options
         self.device = _accelerator(self.options.device)
         if self.device == "cuda" and self.options.devices > torch.cuda.device_count():
-            raise RunError(f"--devices {self.options.devices}: found {torch.cuda.device_count()}")
+            raise RunError(
+                f"--devices {self.options.devices}: PyTorch finds {torch.cuda.device_count()}"
+            )
         options = self.options
         self.head = TorchHead(
             options.activation, options.loss, options.convention, **task.loss_options
         )
-        self.learner = Learner(task, self.head)
+        in_training = self.head
+        if options.devices > 1:  # its loss is that of the whole batch
+            task.check_devices()
+            in_training = TorchHead(
+                *(options.activation, options.loss, options.convention),
+                **task.loss_options,
+                process_group="world",
+            )
+        self.learner = Learner(task, in_training)
 
     def predict(self, split: str) -> Array:
         """The raw outputs of a split, channels last."""

@@ -24,13 +24,20 @@ EPSILON, MOMENTUM = 1e-5, 0.1
 
 def build(options: Any, channels: int) -> Any:
     """The network of a run, in its framework, with its initial weights."""
-    make = keras_unet if options.framework == "keras" else torch_unet
-    network = make(channels, options.classes, options.width, options.depth)
+    sizes = (channels, options.classes, options.width, options.depth)
+    if options.framework == "keras":
+        # a strategy of TensorFlow has to be told that batches are those of all devices
+        together = options.devices > 1 and options.backend == "tensorflow"
+        network = keras_unet(*sizes, synchronized=together)
+    else:
+        network = torch_unet(*sizes)
     initialise(network, options.seed)
     return network
 
 
-def keras_unet(channels: int, classes: int, width: int, depth: int) -> Any:
+def keras_unet(
+    channels: int, classes: int, width: int, depth: int, synchronized: bool = False
+) -> Any:
     """Images (N, H, W, channels) to raw outputs (N, H, W, classes); H and W by 2^depth."""
     import keras
     from keras import layers
@@ -41,7 +48,10 @@ def keras_unet(channels: int, classes: int, width: int, depth: int) -> Any:
                 filters, 3, padding="same", use_bias=False, name=f"{name}_conv_{number}"
             )(x)
             x = layers.BatchNormalization(
-                epsilon=EPSILON, momentum=1 - MOMENTUM, name=f"{name}_norm_{number}"
+                epsilon=EPSILON,
+                momentum=1 - MOMENTUM,
+                synchronized=synchronized,
+                name=f"{name}_norm_{number}",
             )(x)
             x = layers.ReLU(name=f"{name}_relu_{number}")(x)
         return x

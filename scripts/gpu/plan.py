@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import sys
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +68,23 @@ class Plan:
             self._benchmarks(work),
             *self._judges(work),
             *(self._example(work, e, f) for f in FRAMEWORKS for e in IMAGES),
-            Step("two-devices", "training on two devices", skipped=self._without_two()),
+            self._two_devices(),
         ]
 
-    def _without_two(self) -> str:
-        """The test on several devices waits for the losses that know of process groups."""
-        return "there is no test on two devices in the repository yet"
+    def _two_devices(self) -> Step:
+        """The losses over a process group of NCCL, against those of one process."""
+        two = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+        words = self.module(*two, "scripts/local_and_global.py", "--device", "cuda")
+        one = self.device != "cuda" or devices() < 2
+        return Step(
+            "two-devices",
+            "losses over two devices",
+            (Command(words),),
+            limit=90,
+            needs=("torch",),
+            read=over_ranks,
+            skipped="one device" if one else "",
+        )
 
     def _machine(self, work: Path) -> Step:
         name = "machine"
@@ -175,6 +188,25 @@ class Plan:
         if folder is None or not folder.is_dir():
             return ()
         return ("--data", f"dsb2018:{folder}" if example == "segmentation" else str(folder))
+
+
+def devices() -> int:
+    """How many GPUs PyTorch sees."""
+    if find_spec("torch") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def over_ranks(folder: Path) -> dict[str, Any]:
+    """By loss, how far its gradient over ranks is off; raises `ValueError` for one beyond 1e-12."""
+    lines = (folder / "output.log").read_text(errors="replace").splitlines()
+    rows = [re.match(r"(.+?) +[\d.]+% off +(\S+) off", line) for line in lines]
+    found = {row[1]: float(row[2]) for row in rows if row}
+    if not found or not all(error <= 1e-12 for error in found.values()):
+        raise ValueError(f"gradients off by {found}; wanted 1e-12")
+    return {"off": found}
 
 
 def read(path: Path) -> dict[str, Any]:

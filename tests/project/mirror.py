@@ -18,6 +18,7 @@ and nothing else:
 | `torch.f(x)`, `x.f()` | `ops.f(x)` | `ops.f(x)`, by Keras's name of f (`OPERATIONS`) |
 | `torch.f(x)` | `_special.f(x)`, the same function, exact | `ops.f(x)` (`EXACT`) |
 | `x.sum(axis)` | `_pairwise.sum(x, axis)`, the same, exact | `ops.sum(x, axis)` |
+| `x.amin(axis, keepdim=True)` | `_engine.least(x, axis)`, also of nothing | PyTorch's |
 | `x.masked_fill(c, a)` | `ops.where(c, a, x)` | Keras's |
 | `a / b` | `_special.divide(a, b)`, with an exact gradient | PyTorch's |
 | `x.argsort(descending=True, stable=True)` | `ops.argsort(-x)` | Keras's |
@@ -32,6 +33,8 @@ and nothing else:
 | `*, from_logits=True` | `from_logits=True, axis=-1, *` | options by keyword |
 | `reduction` in a function | `axis`, the class reduces | nothing (`REDUCTION`) |
 | `process_group` | `tf.distribute` knows its replicas | nothing (`RANKS`) |
+| `group: ProcessGroup` | `group: Any` | `Any` |
+| `batch.across` | `batch.across(axis)` | PyTorch's |
 | `batch.elements(reduction)` | `batch.elements(axis)` | PyTorch's |
 | `DiceLoss` | `Dice` | Keras's name (`CLASSES`) |
 | nothing | `@keras.saving.register_keras_serializable` | nothing |
@@ -168,7 +171,7 @@ class Annotations(ast.NodeTransformer):
         return node
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Name("Any", ast.Load()) if node.id == "Tensor" else node
+        return ast.Name("Any", ast.Load()) if node.id in ("Tensor", "ProcessGroup") else node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
@@ -290,6 +293,11 @@ class Dialect(ast.NodeTransformer):
             return ast.BinOp(node.args[0], ast.Div(), node.args[1])
         if is_call(node, "ops", {"argsort"}):
             return self._sorted(node)
+        if is_call(node, "_engine", {"least", "most"}):
+            kept = [ast.keyword("axis", node.args[1]), ast.keyword("keepdims", ast.Constant(True))]
+            return ops({"least": "min", "most": "max"}[node.func.attr], node.args[0], keywords=kept)
+        if is_call(node, "batch", {"across"}):
+            return node.func
         if is_call(node, "batch", {"elements"}):
             return ast.Call(node.func, [ast.Name("reduction", ast.Load())], [])
         if is_call(node, "ops", {"power"}):

@@ -100,6 +100,23 @@ def test_on_a_gpu_every_training_has_its_twin_on_the_cpu(tmp_path):
     assert formulas.environment == {"SEGACT_KERNELS": "0"}
 
 
+def test_two_devices_or_a_word_that_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "devices", lambda: 1)
+    (alone,) = (s for s in plan.Plan().steps(tmp_path) if s.name == "two-devices")
+    assert alone.skipped == "one device"
+    monkeypatch.setattr(plan, "devices", lambda: 2)
+    (both,) = (s for s in plan.Plan().steps(tmp_path) if s.name == "two-devices")
+    assert not both.skipped
+    assert both.commands[0].words[-2:] == ("--device", "cuda")
+    line = "Dice, channel_axis           48.9% off      {} off          3     40\n"
+    (tmp_path / "output.log").write_text("a warning\n" + line.format("2e-16"))
+    assert both.read(tmp_path) == {"off": {"Dice, channel_axis": 2e-16}}
+    for wrong in (line.format("2e-03"), "nothing\n"):
+        (tmp_path / "output.log").write_text(wrong)
+        with pytest.raises(ValueError, match="wanted 1e-12"):
+            both.read(tmp_path)
+
+
 def test_losses_apart():
     figures = {"cuda": {"steps": [1.0, 2.0, 3.3]}, "cpu": {"steps": [1.0, 2.02, 3.0]}}
     assert curves.apart(figures, "cuda") == pytest.approx(0.1)

@@ -22,7 +22,6 @@ ONE_SIDED_MODULES = {
     "_pairwise.py": "XLA may add one element after the other; PyTorch adds blocks",
     "_compact.py": "the compact terms, which are one of the backends of PyTorch",
     "_engine.py": "what the backend under keras.ops has to be asked itself",
-    "_distributed.py": "the ranks of a process group; Keras's strategies know their replicas",
 }
 
 SAVING = "Keras saves by config, PyTorch by pickle and state_dict"
@@ -32,7 +31,7 @@ LAYER = "what keras.layers.Layer and keras.losses.Loss ask for"
 MODES = "reverse and forward mode: of a torch.autograd.Function, or by _engine.differentiable"
 RECORDS = "what torch.fx and TorchScript ask for"
 BACKENDS = "what the backends of PyTorch need besides"
-RANKS = "the ranks of a process group, which Keras does not have"
+RANKS = "PyTorch is told its process group, and a strategy of TensorFlow knows its replicas"
 REDUCTION = "PyTorch's functions reduce, and Keras's classes do"
 TENSORS = "Keras takes what becomes a tensor, and does not know every size"
 
@@ -41,8 +40,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "_batch.py": {
         **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
-        **dict.fromkeys(["Batch.across", "Batch._of_group", "Batch.count", "Batch.cut"], RANKS),
-        **dict.fromkeys(["_is_distributed", "check_sorted"], RANKS),
+        **dict.fromkeys(["Batch._of_group", "Batch.cut", "_is_distributed"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
         **dict.fromkeys(["_check_tensor", "_shapes_differ", "_plain"], TENSORS),
         "check_reduction": REDUCTION,
@@ -72,10 +70,10 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "OutputActivation.__prepare_scriptable__": RECORDS,
         "OutputActivation.__getstate__": RECORDS,
         "Activation.__init_subclass__": LAYER,
-        **dict.fromkeys(["_extremes_of_all", "_tied", "_totals"], RANKS),
-        **dict.fromkeys(["_LinearOverRanks", "_LinearOverRanks.__init__"], RANKS),
-        "_LinearOverRanks._fill_invalid": RANKS,
-        "_LinearOverRanks._squeezed": RANKS,
+    },
+    "_distributed.py": {
+        "check_group": RANKS,
+        **dict.fromkeys(["_all_reduce", "_least"], "TensorFlow differentiates its own exchange"),
     },
     "conventions.py": {
         "_added": "XLA would add the numbers first",
@@ -91,6 +89,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "_Loss.__call__": LAYER,
         **dict.fromkeys(["_Loss._mask", "_Loss._replica_share"], LAYER),
         **dict.fromkeys(["_Apply", "_Apply.__init__", "_Apply.call"], LAYER),
+        "_are_shared": RANKS,
         "_with_last_axis": "`fit` hands a loss (N,) and (N, 1)",
         **dict.fromkeys(["_from_left", "_are_of_groups"], "the sample_weight of `fit`"),
         **dict.fromkeys(["_for_groups", "_mean_weight"], "the sample_weight of `fit`"),
@@ -105,7 +104,7 @@ ONE_SIDED_NAMES = {"activations", "conventions", "losses", "backends"}
 # Options of a loss that one dialect alone has: PyTorch's functions reduce, and Keras's classes do;
 # and Keras's strategies know their replicas.
 OPTIONS = {"reduction", "axis", mirror.RANKS}
-LOSSES = ("functional.py", "losses.py", "_batch.py")
+LOSSES = ("functional.py", "losses.py", "_batch.py", "_distributed.py")
 
 
 def test_the_same_modules():

@@ -71,6 +71,8 @@ def cases() -> dict[str, Case]:
         )
     for loss in LOVASZ:
         found[f"{loss}, per_sample"] = Case(loss, {"per_sample": True}, ("mask", "hard"))
+    linear = {"per_sample": True, "activation": "linear"}
+    found["lovasz, linear, per_sample"] = Case("lovasz", linear, ("mask", "hard"))
     for loss in ("binary_cross_entropy", "dice"):
         for activation in ACTIVATIONS:
             found[f"{loss}, {activation}"] = Case(loss, {"activation": activation}, ("void",))
