@@ -1,4 +1,4 @@
-"""Large files, whole or not at all (`parity.records.write_atomically` serves small ones); locks."""
+"""Large files, whole or not at all (`parity.common.files` serves small ones); locks."""
 
 import os
 import tempfile

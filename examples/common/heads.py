@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.cases import ACTIVATIONS, CONVENTIONS, REDUCED
-from parity.inputs import Array
-from parity.naming import unknown
+from parity.common.arrays import Array
+from parity.common.naming import unknown
+from parity.suite.case import ACTIVATIONS, CONVENTIONS, REDUCED
 
 CLIP = 1e-7
 """Keras clips probabilities this far from 0 and 1; of a sigmoid, raw outputs of +-16.118."""

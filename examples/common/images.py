@@ -17,7 +17,7 @@ import numpy as np
 
 from examples.common.files import written_beside
 from examples.common.progress import progress_display
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 _NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # what file managers leave; names with a dot likewise
 Job = TypeVar("Job")

@@ -27,7 +27,7 @@ from examples.common.progress import progress_display
 from examples.common.runs import RunError, counted, read_json
 from examples.segmentation.options import Options, between_commas
 from examples.segmentation.results import FORMAT, RESULT, shown_data
-from parity.records import json_text, write_atomically
+from parity.common.files import json_text, write_atomically
 
 PLAN = "sweep.json"
 _OWN = ("framework", "backend", "activation", "loss", "fold", "seed")

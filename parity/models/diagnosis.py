@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from parity.difference import Difference, difference, lowest_precision
-from parity.inputs import Array
+from parity.common.arrays import Array
+from parity.common.tolerance import Difference, difference, lowest_precision
 from parity.models.capture import Call
-from parity.weights import FILLS, reordered
 from parity.weights.flatten import image_order, permutation
-from parity.weights.layers import ARRAYS, Layer
+from parity.weights.layer import ARRAYS, Layer
 from parity.weights.settings import setting_differences
+from parity.weights.transfer import FILLS, reordered
 
 TOLERANCE = {
     "bfloat16": 16 * 2.0**-7,

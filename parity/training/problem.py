@@ -19,8 +19,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from parity.inputs import SEED, Array
-from parity.records import write_atomically
+from parity.common.arrays import Array
+from parity.common.files import write_atomically
+from parity.suite.inputs import SEED
 
 SIZE = 16
 """The height and width of an image, in pixels."""

@@ -5,17 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from parity import oracle
-from parity.cases import (
-    ACTIVATIONS,
-    REDUCED,
-    Case,
-    default_epsilon,
-    file_cases,
-    judged_cases,
-    shown_cases,
-)
-from parity.inputs import DTYPES, grid, input_sets
+from parity.reference import float64 as oracle
+from parity.suite.case import ACTIVATIONS, REDUCED, Case, default_epsilon
+from parity.suite.cases import file_cases, judged_cases, shown_cases
+from parity.suite.inputs import DTYPES, grid, input_sets
 
 
 def test_names_are_unique_and_readable() -> None:

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import bounds, compare, oracle
-from parity.bounds import Exceedance
-from parity.cases import Case, judged_cases
-from parity.compare import Measurement
-from parity.records import REFERENCE_PATH, Record
+from parity.accuracy import bounds
+from parity.accuracy import measurement as compare
+from parity.accuracy.bounds import Exceedance
+from parity.accuracy.error import elementwise_error, ulp
+from parity.accuracy.measurement import Measurement
+from parity.reference import REFERENCE_PATH
+from parity.reference import float64 as oracle
+from parity.suite.case import Case
+from parity.suite.cases import judged_cases
+from parity.suite.records import Record
 
 CDF = Case("grid", "float32", "arctan", "cdf")
 TINY = float(np.finfo(np.float32).tiny)
@@ -23,14 +28,14 @@ def error_of(got: float, expected: float, dtype: str = "float32") -> float:
     """The elementwise error of one number."""
     value = np.array([got], dtype)
     exact = np.array([expected], np.float64)
-    return float(compare.elementwise_error(value, exact, np.abs(exact), dtype)[0])
+    return float(elementwise_error(value, exact, np.abs(exact), dtype)[0])
 
 
 def test_ulp_is_the_spacing_of_the_dtype() -> None:
     values = np.array([1.0, 1.999, 2.0, -3.0, 0.0, 1e-45, TINY])
     expected = [2**-23, 2**-23, 2**-22, 2**-22, 2**-149, 2**-149, 2**-149]
-    assert compare.ulp(values, "float32").tolist() == expected
-    assert compare.ulp(np.array([1.0]), "float64").tolist() == [2**-52]
+    assert ulp(values, "float32").tolist() == expected
+    assert ulp(np.array([1.0]), "float64").tolist() == [2**-52]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_weights_that_were_saved_are_read() -> None:
 
 
 def test_the_shipped_reference_is_the_one_that_was() -> None:
-    from parity.records import REFERENCE_PATH
+    from parity.reference import REFERENCE_PATH
 
     digest = hashlib.sha256(REFERENCE_PATH.read_bytes()).hexdigest()
     assert digest == "303b7131ad9786055e8718f0352c8cc44a8a6b47357862f30091a6ddfe0ac460"

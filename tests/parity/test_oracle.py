@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from parity import bounds, dense, oracle, reference
-from parity.cases import SMOOTH, Case, default_epsilon, judged_cases
-from parity.compare import elementwise_error, reduced_error
-from parity.inputs import Array, input_sets
+from parity.accuracy import bounds
+from parity.accuracy import sweep as dense
+from parity.accuracy.error import elementwise_error, reduced_error
+from parity.common.arrays import Array
+from parity.reference import float64 as oracle
+from parity.reference import multiprecision as reference
+from parity.suite.case import SMOOTH, Case, default_epsilon
+from parity.suite.cases import judged_cases
+from parity.suite.inputs import input_sets
 
 LARGEST = float(np.finfo(np.float32).max)
 

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parity import reference
-from parity.cases import ACTIVATIONS, REDUCED, SMOOTH, Case, standard_cases
-from parity.inputs import Array, input_sets
-from parity.records import REFERENCE_PATH, Record
+from parity.common.arrays import Array
+from parity.reference import REFERENCE_PATH
+from parity.reference import multiprecision as reference
+from parity.suite.case import ACTIVATIONS, REDUCED, SMOOTH, Case
+from parity.suite.cases import standard_cases
+from parity.suite.inputs import input_sets
+from parity.suite.records import Record
 
 # scipy's name for each distribution; inverse square root is Student's t with two degrees of
 # freedom, scaled by 1/sqrt 2

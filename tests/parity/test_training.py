@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from parity import training
-from parity.processes import progress_display
-from parity.records import RecordError
-from parity.report import console
-from parity.training import Options, Remains, Training, Trainings, trainer
+from parity.common.processes import progress_display
+from parity.report.console import console
+from parity.report.training_tables import print_trainings
+from parity.suite.records import RecordError
+from parity.training import run as training
+from parity.training import worker as trainer
 from parity.training.problem import BATCH, LAYERS, OPTIMIZERS, REMAINS, Problem, Setting
-from parity.training.tables import print_trainings
+from parity.training.run import Options, Remains, Training, Trainings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

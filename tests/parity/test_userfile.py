@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from parity import oracle, report
-from parity.cases import file_cases
-from parity.inputs import Inputs
-from parity.judgement import Judgement
-from parity.records import Record, RecordWriter
-from parity.runner import Outcome
-from parity.userfile import (
+from parity.judge.judgement import Judgement
+from parity.judge.run import Outcome
+from parity.judge.user_logits import (
     InputError,
     LossRow,
     beside,
@@ -22,6 +18,11 @@ from parity.userfile import (
     look_like_probabilities,
     sample,
 )
+from parity.reference import float64 as oracle
+from parity.report import accuracy_tables as report
+from parity.suite.cases import file_cases
+from parity.suite.inputs import Inputs
+from parity.suite.records import Record, RecordWriter
 
 X = np.linspace(-5, 5, 12, dtype=np.float32).reshape(3, 4)
 Y = (X > 1).astype(np.uint8)

@@ -100,9 +100,12 @@ def inputs(name):
 
 
 def assert_elements_keep_the_bounds(name, loss, option, arrays):
-    pytest.importorskip("parity.oracle", reason="the judge's own needs are not installed")
-    from parity import compare, oracle
-    from parity.cases import Case, default_epsilon
+    pytest.importorskip(
+        "parity.reference.float64", reason="the judge's own needs are not installed"
+    )
+    from parity.accuracy import measurement as compare
+    from parity.reference import float64 as oracle
+    from parity.suite.case import Case, default_epsilon
 
     case = Case("triton", "float32", name, loss, option, default_epsilon(name))
     expected, scales = oracle.evaluate(case, arrays), oracle.scales(case, arrays)

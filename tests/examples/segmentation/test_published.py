@@ -13,9 +13,9 @@ import segact_torch  # noqa: E402
 from examples.common.runs import RunError  # noqa: E402
 from examples.segmentation import published  # noqa: E402
 from examples.segmentation.published import Row  # noqa: E402
-from parity import reference  # noqa: E402
-from parity.cases import ACTIVATIONS, Case  # noqa: E402
-from parity.inputs import Inputs, grid  # noqa: E402
+from parity.reference import multiprecision as reference  # noqa: E402
+from parity.suite.case import ACTIVATIONS, Case  # noqa: E402
+from parity.suite.inputs import Inputs, grid  # noqa: E402
 
 DATA = os.environ.get("SEGACT_DATA")
 EPSILON = 1e-7

@@ -1,0 +1,224 @@
+"""The worst errors of results and records, and whether they are within bounds."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from parity.accuracy import bounds
+from parity.accuracy.error import errors
+from parity.common.arrays import Array
+from parity.reference import float64
+from parity.suite.case import Case
+from parity.suite.cases import judged_cases, standard_cases
+from parity.suite.inputs import Inputs
+from parity.suite.records import Record
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The worst error of one part of one case between two implementations (or the reference)."""
+
+    left: str
+    right: str
+    case: str
+    dtype: str
+    activation: str
+    quantity: str
+    part: str
+    unit: str
+    error: float
+    bound: float
+    x: float | None
+    y: float | None
+    got: float
+    expected: float
+    over: int
+    count: int
+
+    @property
+    def judged_alone(self) -> bool:
+        """Against the reference or the oracle, not against another implementation."""
+        return self.right in bounds.TRUTHS
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the bound."""
+        return self.error <= self.bound
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What is aggregated over input sets: dtype, activation, quantity and part."""
+        return self.dtype, self.activation, self.quantity, self.part
+
+    def line(self) -> str:
+        """One plain line that says everything about it."""
+        letter = "p" if self.quantity == "ppf" or "_convention" in self.activation else "x"
+        at = "" if self.x is None else f" at {letter}={self.x:.9g}"
+        at += "" if self.y is None else f", y={self.y:.9g}"
+        part = "value" if self.part == "value" else f"gradient in {self.part[-1]}"
+        return (
+            f"{self.left} against {self.right}: {self.activation}{' ' if self.activation else ''}"
+            f"{self.quantity} {part}{at}: "
+            f"got {self.got:.9g}, expected {self.expected:.9g}, "
+            f"error {self.error:.3g} {self.unit}, bound {self.bound:g} "
+            f"({self.case}; {self.over} of {self.count} over)"
+        )
+
+
+Seen = Callable[[Case, str, Inputs, Array], None]
+"""Is shown a part of a case, its inputs and the error of every entry."""
+
+
+def measure(
+    left: str,
+    right: str,
+    case: Case,
+    part: str,
+    got: Array,
+    expected: Array,
+    inputs: Inputs,
+    scale: Array | None = None,
+    seen: Seen | None = None,
+) -> Measurement:
+    """The worst error of one part of a case, with where it happened.
+
+    Another shape than expected, or another dtype than the inputs', is an infinite error.
+    """
+    pair = right not in bounds.TRUTHS
+    fits = got.shape == expected.shape and all(
+        side in bounds.TRUTHS or array.dtype == case.dtype
+        for side, array in ((left, got), (right, expected))
+    )
+    if fits:
+        error = errors(case, part, got, expected, inputs, scale, pair)
+    else:
+        error = np.full(expected.shape, np.inf)
+    if seen:
+        seen(case, part, inputs, error)
+    bound = bounds.bound(left, right, case, part)
+    worst = int(np.argmax(error))
+    inside = {key: array.flat[worst] for key, array in inputs.items() if array.size == error.size}
+    x = inside.get("x", inside.get("p"))
+    y = float(case.targets(inputs).flat[worst]) if case.is_loss and "x" in inside else None
+    return Measurement(
+        left=left,
+        right=right,
+        case=case.name,
+        dtype=case.dtype,
+        activation=case.activation,
+        quantity=case.label,
+        part=part,
+        unit=bounds.unit(case, part),
+        error=float(error.flat[worst]),
+        bound=bound,
+        x=None if x is None else float(x),
+        y=y,
+        got=float(got.flat[worst]) if fits else float("nan"),
+        expected=float(expected.flat[worst]),
+        over=int(np.count_nonzero(error > bound)),
+        count=error.size,
+    )
+
+
+Results = Mapping[str, Array]
+
+
+def measure_case(
+    left: str,
+    right: str,
+    case: Case,
+    got: Results,
+    expected: Results,
+    inputs: Inputs,
+    seen: Seen | None = None,
+) -> list[Measurement]:
+    """One measurement for every part of the case."""
+    scale = float64.scales(case, inputs)
+
+    def against(truth: Results) -> list[Measurement]:
+        return [
+            measure(left, right, case, part, got[part], truth[part], inputs, scale.get(part), seen)
+            for part in case.parts
+        ]
+
+    found = against(expected)
+    if right == "oracle" and case.reduced and not all(m.passed for m in found):
+        # subnormal outputs may be flushed, and then an overlap of nothing else has a loss of 0
+        flushed = against(float64.evaluate(case, inputs, smallest=float(np.finfo(case.dtype).tiny)))
+        found = flushed if all(m.passed for m in flushed) else found
+    return found
+
+
+def compare(
+    left: Record,
+    right: Record,
+    cases: Iterable[Case] | None = None,
+    seen: Seen | None = None,
+) -> list[Measurement]:
+    """Every measurement between two records, the right one perhaps the reference.
+
+    What the reference does not hold is held against the oracle. Raises `RecordError` if the records
+    hold other cases or other inputs.
+    """
+    if cases is None:
+        cases = standard_cases() if left.implementation == "reference" else judged_cases()
+    chosen = list(cases)
+    left.check_comparable(right, chosen)
+    found = []
+    for case in chosen:
+        inputs, name = left.inputs(case.input_set), right.implementation
+        if name == "reference" and not right.has(case):
+            name, expected = "oracle", float64.evaluate(case, inputs)
+        else:
+            expected = right.result(case)
+        got = left.result(case)
+        found += measure_case(left.implementation, name, case, got, expected, inputs, seen)
+    return found
+
+
+def _badness(m: Measurement) -> tuple[bool, float]:
+    """A failure is worse than anything that passes, and what is not a number worse than that."""
+    return not m.passed, np.inf if np.isnan(m.error) else m.error
+
+
+def worst(measurements: Iterable[Measurement]) -> dict[Any, Measurement]:
+    """The worst measurement of every (left, right, dtype, activation, quantity, part).
+
+    Measurements against the oracle count as against the reference, which the oracle stands for.
+    """
+    found: dict[Any, Measurement] = {}
+    for m in measurements:
+        key = (m.left, "reference" if m.judged_alone else m.right, *m.key)
+        held = found.get(key)
+        if held is None:
+            found[key] = m
+            continue
+        worse = m if _badness(m) > _badness(held) else held
+        found[key] = replace(worse, over=m.over + held.over, count=m.count + held.count)
+    return found
+
+
+def stale_exceptions(measurements: Iterable[Measurement], judged: set[str]) -> list[str]:
+    """One line for every entry of `bounds.EXCEPTIONS` that `judged` do not need."""
+    figures = worst(measurements)
+    lines = []
+    for entry in bounds.EXCEPTIONS:
+        if entry.implementation not in judged:
+            continue
+        key = (entry.implementation, "reference", entry.dtype, entry.activation, entry.quantity)
+        m = figures.get((*key, entry.part))
+        named = (entry.dtype, entry.activation, entry.quantity)
+        cases = (c for c in judged_cases() if (c.dtype, c.activation, c.label) == named)
+        case = next(cases, None)
+        if case is None or entry.part not in case.parts:
+            lines.append(f"exception for no case: {' '.join((*key[:1], *named, entry.part))}")
+            continue
+        limit = bounds.table_bound(entry.implementation, case, entry.part)
+        if m is None or m.error <= limit:
+            lines.append(
+                f"stale exception: {entry.implementation} {entry.dtype} {entry.activation} "
+                f"{entry.quantity} {entry.part} keeps its bound of {limit:g}"
+            )
+    return lines

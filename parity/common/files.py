@@ -1,0 +1,52 @@
+"""Files: written whole or not at all, and JSON of any numbers."""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from parity.common.extras import imports_of
+
+with imports_of("parity", "parity"):
+    pass
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NaN: those become strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def json_text(found: dict[str, Any]) -> str:
+    """What is written as a JSON file; "inf", "-inf" and "nan" stand for what JSON lacks."""
+    return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside, then rename: `path` holds the whole content or what it held before.
+
+    A link stays and the file it points to is replaced; a pipe or a device is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno is not None:  # a full disk does not say where, others name the file beside
+            error.filename = str(path)
+        raise
