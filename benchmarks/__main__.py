@@ -104,9 +104,8 @@ def _results(device: str, threads: int, resumed: Path | None) -> report.Results:
 
 def _environment(task: Task) -> dict[str, str]:
     """Of the process, with the threads asked for, and else as a user has it."""
-    found = environment(IMPLEMENTATIONS[task.framework], task.device, task.threads)
-    for name in ("JAX_ENABLE_X64", "TF_ENABLE_ONEDNN_OPTS"):
-        found.pop(name, None)
+    name = IMPLEMENTATIONS[task.framework]
+    found = environment(name, task.device, task.threads, onednn=True)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, **found, "PYTHONPATH": path}
 

@@ -144,14 +144,6 @@ def _missing(framework: str) -> str:
     return absent_modules(("tensorflow", "tf_keras"))
 
 
-def _environment(framework: str, threads: int) -> dict[str, str]:
-    settings = environment(framework, "cpu", threads)
-    if framework == "tf-keras":  # TensorFlow may import Keras 3 as well
-        settings["KERAS_BACKEND"] = "tensorflow"
-    settings.pop("JAX_ENABLE_X64", None)  # as JAX comes
-    return settings
-
-
 def _follow(rows: list[Row], lines: Iterable[str], report: processes.Report) -> None:
     """Take the rows of a process, in the order in which they come."""
     for done, text in enumerate((line for line in lines if line.startswith("{")), 1):
@@ -165,7 +157,7 @@ def _task(name: str, raw: list[float], rows: list[Row]) -> processes.Task:
     return processes.Task(
         name=name,
         command=processes.python("parity.conventions.worker", name, "--raw", json.dumps(raw)),
-        environment=partial(_environment, name),
+        environment=partial(environment, name, "cpu"),
         follow=partial(_follow, rows),
         finish=lambda: "done",
     )

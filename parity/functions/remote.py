@@ -28,6 +28,7 @@ from parity.common.findings import watched
 from parity.common.naming import unknown
 from parity.common.signatures import KNOWN, Order
 from parity.frameworks.autodiff import Evaluation
+from parity.frameworks.environment import environment
 from parity.functions.function import Function, as_function
 from parity.functions.target import load_target, target_of
 
@@ -42,18 +43,10 @@ class TargetError(ValueError):
     """There is no function of that name, or its framework is not clear."""
 
 
-def _environment(backend: str, device: str, ahead: str) -> dict[str, str]:
-    """What the process is started with: the same modules as here."""
+def _search_path(ahead: str) -> str:
+    """PYTHONPATH for the process, which finds the same modules as this one."""
     folders = [folder or os.getcwd() for folder in sys.path if not folder.endswith(".zip")]
-    folders = [ahead, *folders] if ahead else folders
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
-    found |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    if backend:
-        found["KERAS_BACKEND"] = backend
-    if device == "cpu":
-        found["CUDA_VISIBLE_DEVICES"] = ""
-        found["JAX_PLATFORMS"] = "cpu"
-    return found
+    return os.pathsep.join(dict.fromkeys([ahead, *folders] if ahead else folders))
 
 
 class Server:
@@ -73,6 +66,7 @@ class Server:
         self._stderr = Path(self._folder.name, "stderr")
 
     def _start(self) -> subprocess.Popen[str]:
+        found = environment(f"keras-{self.backend}" if self.backend else "", self.device)
         with self._stderr.open("w") as stderr:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "parity.functions.remote"],
@@ -80,7 +74,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=_environment(self.backend, self.device, self.ahead),
+                env={**os.environ, **found, "PYTHONPATH": _search_path(self.ahead)},
             )
 
     def ask(self, **request: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _task(outcome: Outcome, job: Job, cases: Sequence[Case]) -> processes.Task:
     return processes.Task(
         name=outcome.name,
         command=job.command(outcome.name),
-        environment=partial(environment, outcome.name, job.device),
+        environment=partial(environment, outcome.name, job.device, float64=True),
         follow=partial(_follow, outcome),
         finish=partial(_finish, outcome, job, cases),
     )

@@ -269,7 +269,7 @@ def _task(
         command=processes.python(
             "parity.training.worker", name, "--problem", path, "--output", output
         ),
-        environment=partial(environment, name, "cpu"),
+        environment=partial(environment, name, "cpu", float64=True),
         follow=processes.follow_steps,
         finish=finish,
     )
