@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from parity.common.arrays import Array
+from parity.frameworks.autodiff import differentiate
+
 Tensor = Any
 Function = Callable[[Tensor, Tensor], Tensor]
-Evaluate = Callable[[Array, Array], tuple[Array, Array]]
 
 FRAMEWORKS = ("keras-jax", "keras-tensorflow", "tf-keras", "keras-torch", "torch")
 """Slowest start first."""
@@ -163,72 +163,16 @@ def _lines(framework: str) -> list[Line]:
     return [*_keras_lines(), *map(_segact_tf_line, CONVENTIONS)]
 
 
-def _tensorflow_modes() -> dict[str, Callable[[Function], Evaluate]]:
-    tf = import_module("tensorflow")
-
-    def evaluate(function: Function, compiled: bool) -> Evaluate:
-        def both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                value = function(x, y)
-            return value, tape.gradient(value, x)
-
-        call = tf.function(both) if compiled else both
-
-        def arrays(x: Array, y: Array) -> tuple[Array, Array]:
-            value, gradient = call(tf.constant(x), tf.constant(y))
-            return value.numpy(), gradient.numpy()
-
-        return arrays
-
-    return {
-        "eager": lambda function: evaluate(function, False),
-        "tf.function": lambda function: evaluate(function, True),
-    }
+def _modes(framework: str) -> dict[str, bool]:
+    """How a framework runs a line, and whether that is compiled: where it takes no C++ compiler."""
+    if framework.endswith("torch"):
+        return {"eager": False}
+    return {"eager": False, "jax.jit" if framework == "keras-jax" else "tf.function": True}
 
 
-def _jax_modes() -> dict[str, Callable[[Function], Evaluate]]:
-    jax = import_module("jax")
-
-    def evaluate(function: Function, compiled: bool) -> Evaluate:
-        def both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            value, pull = jax.vjp(lambda raw: function(raw, y), x)
-            return value, pull(jax.numpy.ones_like(value))[0]
-
-        call = jax.jit(both) if compiled else both
-
-        def arrays(x: Array, y: Array) -> tuple[Array, Array]:
-            value, gradient = call(jax.numpy.array(x), jax.numpy.array(y))
-            return np.asarray(value), np.asarray(gradient)
-
-        return arrays
-
-    return {
-        "eager": lambda function: evaluate(function, False),
-        "jax.jit": lambda function: evaluate(function, True),
-    }
-
-
-def _torch_modes() -> dict[str, Callable[[Function], Evaluate]]:
-    import torch
-
-    def evaluate(function: Function) -> Evaluate:
-        def both(x: Array, y: Array) -> tuple[Array, Array]:
-            raw = torch.tensor(x, requires_grad=True)
-            value = function(raw, torch.tensor(y))
-            (gradient,) = torch.autograd.grad(value.sum(), raw)
-            return value.detach().numpy(), gradient.numpy()
-
-        return both
-
-    return {"eager": evaluate}
-
-
-def _modes(framework: str) -> dict[str, Callable[[Function], Evaluate]]:
-    """How a framework runs a line: eager, and compiled where that takes no C++ compiler."""
-    if framework == "keras-jax":
-        return _jax_modes()
-    return _torch_modes() if framework.endswith("torch") else _tensorflow_modes()
+def _computing(framework: str) -> str:
+    """What computes: `keras-jax` is JAX."""
+    return "tensorflow" if framework == "tf-keras" else framework.removeprefix("keras-")
 
 
 def scan() -> Array:
@@ -301,11 +245,17 @@ def rows(framework: str, raw: Array) -> Iterator[dict[str, Any]]:
     modes = _modes(framework)
     lines = _lines(framework)
     for line in lines:
-        for mode, evaluator in modes.items():
+        for mode, compiled in modes.items():
             row: dict[str, Any] = {"framework": framework, "line": line.kind}
             row |= {"variant": line.variant, "mode": mode, "code": line.code, "error": ""}
             try:
-                labels = _results(raw, x, *evaluator(line.function)(x, y))
+                evaluate = differentiate(
+                    _computing(framework), line.function, [0], compiled=compiled
+                )
+                value, (gradient,) = evaluate([x, y])
+                if gradient is None:
+                    raise TypeError("the loss has no gradient in x")
+                labels = _results(raw, x, value, gradient)
             except Exception as error:  # one line that fails leaves the others
                 row["error"] = _words(error)
                 labels = {}

@@ -1,11 +1,6 @@
 """The value of a function and its gradients in each framework, from NumPy arrays to NumPy arrays.
 
-An engine is called as `engine(function, arrays, wanted, direction, device)`: `function` of tensors
-of the framework, `wanted` the positions of the arrays whose gradients are wanted, `direction` what
-the function's value is multiplied by, element by element, before it is summed and differentiated
-(a function of the value's shape and precision). A gradient is None where the value does not depend
-on the array as far as the framework can tell; NumPy has none at all. `device` places the tensors of
-PyTorch; the others compute where their process may. bfloat16 comes back as float32.
+`differentiate` is the one way to a gradient for the judge, a user's functions and the conventions.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +13,7 @@ from parity.common.arrays import Array
 
 Direction = Callable[[tuple[int, ...], str], Array]
 Evaluation = tuple[Array, list[Array | None]]
-Engine = Callable[..., Evaluation]
+Evaluate = Callable[[Sequence[Array]], Evaluation]
 
 
 class NoDevice(RuntimeError):
@@ -85,46 +80,58 @@ def _without_bfloat16(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def on_torch(
+def _torch(
     function: Callable[..., Any],
-    arrays: Sequence[Array],
-    wanted: Sequence[int] = (),
-    direction: Direction = total,
-    device: str = "cpu",
-) -> Evaluation:
-    """PyTorch, by autograd."""
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """By autograd."""
     import torch
 
-    tensors = [torch.tensor(array, device=device) for array in arrays]
-    inside = [tensors[i].requires_grad_() for i in wanted]
-    value = _one(function(*tensors), torch.Tensor, "PyTorch", torch.tensor)
-    found: Sequence[Any] = [None] * len(inside)
-    if inside and value.requires_grad:
-        along = torch.as_tensor(direction(tuple(value.shape), _dtype(value)), device=value.device)
-        found = torch.autograd.grad(value, inside, along.to(value.dtype), allow_unused=True)
-    gradients = [None if g is None else _as_numpy(g) for g in found]
-    return _as_numpy(value), gradients
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        tensors = [torch.tensor(array, device=device) for array in arrays]
+        inside = [tensors[i].requires_grad_() for i in wanted]
+        value = _one(function(*tensors), torch.Tensor, "PyTorch", torch.tensor)
+        found: Sequence[Any] = [None] * len(inside)
+        if inside and value.requires_grad:
+            ones = direction(tuple(value.shape), _dtype(value))
+            along = torch.as_tensor(ones, device=value.device).to(value.dtype)
+            found = torch.autograd.grad(value, inside, along, allow_unused=True)
+        return _as_numpy(value), [None if g is None else _as_numpy(g) for g in found]
+
+    return evaluate
 
 
-def on_tensorflow(
+def _tensorflow(
     function: Callable[..., Any],
-    arrays: Sequence[Array],
-    wanted: Sequence[int] = (),
-    direction: Direction = total,
-    device: str = "cpu",
-) -> Evaluation:
-    """TensorFlow, by an eager tape."""
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """By a tape, eager or in a `tf.function`."""
     import tensorflow as tf
 
-    tensors = [tf.constant(array) for array in arrays]
-    inside = [tensors[i] for i in wanted]
-    with tf.GradientTape() as tape:
-        tape.watch(inside)
-        value = _one(function(*tensors), (tf.Tensor, tf.Variable), "TensorFlow", tf.constant)
-    along = tf.cast(direction(tuple(value.shape), _dtype(value)), value.dtype)
-    found = tape.gradient(value, inside, output_gradients=along) if inside else []
-    gradients = [None if g is None else tf.convert_to_tensor(g).numpy() for g in found]
-    return _without_bfloat16(value.numpy()), gradients
+    def both(*tensors: Any) -> tuple[Any, list[Any]]:
+        inside = [tensors[i] for i in wanted]
+        with tf.GradientTape() as tape:
+            tape.watch(inside)
+            value = _one(function(*tensors), (tf.Tensor, tf.Variable), "TensorFlow", tf.constant)
+        if not inside:
+            return value, []
+        along = tf.cast(direction(tuple(value.shape), _dtype(value)), value.dtype)
+        return value, tape.gradient(value, inside, output_gradients=along)
+
+    call = tf.function(both) if compiled else both
+
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        value, found = call(*(tf.constant(array) for array in arrays))
+        gradients = [None if g is None else tf.convert_to_tensor(g).numpy() for g in found]
+        return _without_bfloat16(value.numpy()), gradients
+
+    return evaluate
 
 
 def _wide(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
@@ -140,49 +147,90 @@ def _wide(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
     return enable_x64()
 
 
-def on_jax(
+def _jax(
     function: Callable[..., Any],
-    arrays: Sequence[Array],
-    wanted: Sequence[int] = (),
-    direction: Direction = total,
-    device: str = "cpu",
-) -> Evaluation:
-    """JAX, by `jax.vjp`; what does not depend on an array has a gradient of zeros there."""
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """By `jax.vjp`; what does not depend on an array has a gradient of zeros there."""
     import jax
 
-    with _wide(arrays):
-        tensors = [jax.numpy.asarray(array) for array in arrays]
-
+    def both(*tensors: Any) -> tuple[Any, Sequence[Any]]:
         def of_wanted(*inside: Any) -> Any:
             given = list(tensors)
             for i, tensor in zip(wanted, inside, strict=True):
                 given[i] = tensor
             return _one(function(*given), jax.Array, "JAX", jax.numpy.asarray)
 
+        if not wanted:
+            return of_wanted(), ()
         value, pull = jax.vjp(of_wanted, *(tensors[i] for i in wanted))
         along = jax.numpy.asarray(direction(tuple(value.shape), _dtype(value)), value.dtype)
-        found = pull(along) if wanted else ()
-        value = _without_bfloat16(np.asarray(value))
-        return value, [np.asarray(gradient) for gradient in found]
+        return value, pull(along)
+
+    call = jax.jit(both) if compiled else both
+
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        with _wide(arrays):
+            value, found = call(*(jax.numpy.asarray(array) for array in arrays))
+            value = _without_bfloat16(np.asarray(value))
+            return value, [np.asarray(gradient) for gradient in found]
+
+    return evaluate
 
 
-def on_numpy(
+def _numpy(
     function: Callable[..., Any],
-    arrays: Sequence[Array],
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """Which has no gradients."""
+
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        copies = [array.copy() for array in arrays]  # which the function may change
+        value = _one(function(*copies), (np.ndarray, np.generic), "NumPy", np.asarray)
+        return _without_bfloat16(np.asarray(value)), [None] * len(wanted)
+
+    return evaluate
+
+
+_BY_FRAMEWORK: dict[str, Callable[..., Evaluate]] = {
+    "torch": _torch,
+    "tensorflow": _tensorflow,
+    "jax": _jax,
+    "numpy": _numpy,
+}
+FRAMEWORKS = tuple(_BY_FRAMEWORK)
+"""What computes; Keras is on the one of its backend."""
+
+
+def differentiate(
+    framework: str,
+    function: Callable[..., Any],
     wanted: Sequence[int] = (),
+    *,
     direction: Direction = total,
     device: str = "cpu",
-) -> Evaluation:
-    """NumPy, which has no gradients."""
-    copies = [array.copy() for array in arrays]  # which it may change
-    value = _one(function(*copies), (np.ndarray, np.generic), "NumPy", np.asarray)
-    return _without_bfloat16(np.asarray(value)), [None] * len(wanted)
+    compiled: bool = False,
+) -> Evaluate:
+    """A function of tensors of the framework, as one of arrays that gives its gradients too.
 
+    Args:
+        framework: one of `FRAMEWORKS`.
+        function: gives one tensor.
+        wanted: the positions of the arrays whose gradients are wanted. A gradient is None where
+            the value does not depend on the array as far as the framework can tell; NumPy has none
+            at all.
+        direction: what the value is multiplied by, element by element, before it is summed and
+            differentiated: a function of its shape and precision.
+        device: where PyTorch's tensors are; the others compute where their process may.
+        compiled: by `jax.jit` or `tf.function`, once for the shapes and precisions of arrays; of
+            what is returned, so keep it. The others are not compiled.
 
-ENGINES: dict[str, Engine] = {
-    "torch": on_torch,
-    "tensorflow": on_tensorflow,
-    "jax": on_jax,
-    "numpy": on_numpy,
-}
-"""By framework; Keras is on the one of its backend."""
+    bfloat16 comes back as float32.
+    """
+    return _BY_FRAMEWORK[framework](function, wanted, direction, device, compiled)

@@ -13,7 +13,8 @@ import numpy as np
 from parity.common.arrays import Array
 from parity.common.naming import unknown
 from parity.common.signatures import Order, order
-from parity.frameworks.autodiff import ENGINES, Evaluation, check_device
+from parity.frameworks import autodiff
+from parity.frameworks.autodiff import Evaluation, check_device, differentiate
 from parity.functions.detect import FRAMEWORKS, framework_of
 from parity.suite.inputs import SEED
 
@@ -58,8 +59,9 @@ class Function:
         import keras
 
         backend = str(keras.backend.backend())
-        if backend not in ENGINES:
-            raise ValueError(f"{self.name}: Keras runs on {backend}; wanted one of {list(ENGINES)}")
+        if backend not in autodiff.FRAMEWORKS:
+            wanted = list(autodiff.FRAMEWORKS)
+            raise ValueError(f"{self.name}: Keras runs on {backend}; wanted one of {wanted}")
         return backend
 
     @property
@@ -88,7 +90,8 @@ class Function:
 
         try:
             check_device(self._engine, device)
-            return ENGINES[self._engine](call, arrays, wanted, direction, device)
+            options: dict[str, Any] = {"direction": direction, "device": device}
+            return differentiate(self._engine, call, wanted, **options)(arrays)
         except Exception as error:
             shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in given(arrays))
             error.add_note(f"in {self.name} ({self.framework}), given {shapes}")

@@ -1,7 +1,9 @@
-"""What the process of a framework is started with."""
+"""What the process of a framework is started with, and its gradients."""
 
+import numpy as np
 import pytest
 
+from parity.frameworks.autodiff import FRAMEWORKS, differentiate
 from parity.frameworks.environment import environment
 from parity.frameworks.installed import IMPLEMENTATIONS
 
@@ -30,3 +32,26 @@ def test_threads_and_precision(name: str) -> None:
     )
     assert few["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert "TF_ENABLE_ONEDNN_OPTS" not in environment(name, onednn=True)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_one_way_to_value_and_gradients(framework: str, compiled: bool) -> None:
+    """Also of what is compiled, called again on arrays of other shapes."""
+    pytest.importorskip(framework)
+    evaluate = differentiate(
+        framework,
+        lambda x, y, z: x * x * y,
+        [1, 0],
+        direction=lambda shape, dtype: np.full(shape, 2, dtype),
+        compiled=compiled,
+    )
+    for shape in ((3,), (2, 2)):
+        x, y, z = np.full((3, *shape), 3.0, np.float32)
+        value, gradients = evaluate([x, y, z])
+        assert value.tolist() == (x * x * y).tolist()
+        if framework != "numpy":
+            in_y, in_x = gradients
+            assert (in_y.tolist(), in_x.tolist()) == ((2 * x * x).tolist(), (4 * x * y).tolist())
+        else:
+            assert gradients == [None, None]

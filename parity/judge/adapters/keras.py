@@ -1,7 +1,4 @@
-"""The adapter of `segact_tf` on any Keras backend, with that backend's own way to gradients.
-
-TensorFlow: an eager `GradientTape`. JAX: `jax.vjp`, most of it under `jax.jit`. torch: autograd.
-"""
+"""The adapter of `segact_tf` on any Keras backend: eager, but for most of JAX."""
 
 import math
 from collections.abc import Callable
@@ -10,13 +7,11 @@ from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 
-from parity.common.arrays import Array
 from parity.frameworks import autodiff
-from parity.judge.adapters import Evaluate, evaluate_on
+from parity.frameworks.autodiff import check_device, differentiate
+from parity.judge.adapters import Evaluate, parts_of, wanted
 from parity.suite.case import NO_ACTIVATION, Case
-from parity.suite.inputs import Inputs
 from segact_tf import activations, losses
 
 _UNCOMPILED = ("volume", "linear", "all-off")
@@ -75,39 +70,20 @@ def _function(case: Case) -> Function:
     return method
 
 
-def _jax() -> Evaluate:
-    import jax
-
-    compiled: dict[Case, Callable[..., Any]] = {}
-
-    def value_and_gradients(case: Case, *tensors: Tensor) -> tuple[Tensor, ...]:
-        if "grad_x" not in case.parts:
-            return (_function(case)(*tensors),)
-        wanted, weights = tensors[:2], tensors[2:]
-        value, pull = jax.vjp(lambda *wanted: _function(case)(*wanted, *weights), *wanted)
-        return (value, *pull(jax.numpy.ones_like(value)))
-
-    def evaluate(case: Case, inputs: Inputs) -> dict[str, Array]:
-        tensors = map(jax.numpy.asarray, case.arguments(inputs))
-        if case.inputs.startswith(_UNCOMPILED):
-            results = value_and_gradients(case, *tensors)
-        else:
-            # targets are an argument: one compilation serves every kind of target on every set
-            option = "" if case.option.startswith("y=") else case.option
-            key = replace(case, inputs="", option=option)
-            if key not in compiled:
-                compiled[key] = jax.jit(partial(value_and_gradients, case))
-            results = compiled[key](*tensors)
-        return {part: np.asarray(r) for part, r in zip(case.parts, results, strict=False)}
-
-    return evaluate
-
-
 def load(device: str) -> Evaluate:
     """The function that evaluates a case with `segact_tf` on the backend Keras runs on."""
     backend = keras.backend.backend()
-    autodiff.check_device(backend, device)
-    if backend == "jax":
-        return _jax()
-    engine = autodiff.ENGINES[backend]
-    return lambda case, inputs: evaluate_on(engine, _function(case), device, case, inputs)
+    check_device(backend, device)
+    kept: dict[Case, autodiff.Evaluate] = {}
+
+    def differentiated(case: Case) -> autodiff.Evaluate:
+        if backend != "jax" or case.inputs.startswith(_UNCOMPILED):
+            return differentiate(backend, _function(case), wanted(case), device=device)
+        # targets are an argument: one compilation serves every kind of target on every set
+        key = replace(case, inputs="", option="" if case.option.startswith("y=") else case.option)
+        if key not in kept:
+            both = (0, 1) if case.is_loss and len(case.parts) > 1 else wanted(case)
+            kept[key] = differentiate(backend, _function(case), both, compiled=True)
+        return kept[key]
+
+    return lambda case, inputs: parts_of(case, inputs, differentiated(case))

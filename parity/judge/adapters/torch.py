@@ -12,8 +12,9 @@ from torch.nn import functional as F
 import segact_torch
 from parity.accuracy.bounds import FAR
 from parity.common.arrays import Array
-from parity.frameworks.autodiff import Evaluation, check_device, on_torch
-from parity.judge.adapters import Evaluate, evaluate_on
+from parity.frameworks import autodiff
+from parity.frameworks.autodiff import Evaluation, check_device, differentiate
+from parity.judge.adapters import Evaluate, parts_of, wanted
 from parity.suite.case import NO_ACTIVATION, Case
 from parity.suite.inputs import Inputs
 
@@ -61,18 +62,16 @@ def _function(case: Case) -> Function:
     return method
 
 
-def _apart(
-    function: Function, arrays: Sequence[Array], wanted: Sequence[int], device: str
-) -> Evaluation:
+def _apart(evaluate: autodiff.Evaluate, arrays: Sequence[Array]) -> Evaluation:
     """Each element's own: ordinary inputs by themselves, those beyond FAR, and no numbers, after.
 
     What is fast refuses a tensor for one of these, and would be judged nowhere.
     """
     near = np.abs(arrays[0]) <= FAR
     parts = [m for m in (near, ~near) if m.any()]
-    found = [on_torch(function, [a[m] for a in arrays], wanted, device=device) for m in parts]
+    found = [evaluate([a[m] for a in arrays]) for m in parts]
     value = np.empty(near.shape, found[0][0].dtype)
-    gradients = [np.zeros_like(arrays[i]) for i in wanted]
+    gradients = [np.zeros_like(array) for array, _ in zip(arrays, found[0][1], strict=False)]
     for m, (values, slopes) in zip(parts, found, strict=True):
         value[m] = values
         for gradient, slope in zip(gradients, slopes, strict=True):
@@ -86,7 +85,8 @@ def load(device: str) -> Evaluate:
 
     def evaluate(case: Case, inputs: Inputs) -> dict[str, Array]:
         alone = case.is_loss and not case.reduced and case.activation != "linear"
-        engine = _apart if alone and not case.convention else on_torch
-        return evaluate_on(engine, _function(case), device, case, inputs)
+        found = differentiate("torch", _function(case), wanted(case), device=device)
+        apart = alone and not case.convention
+        return parts_of(case, inputs, partial(_apart, found) if apart else found)
 
     return evaluate
