@@ -60,7 +60,7 @@ def probabilities(raw: Array, activation: str) -> Array:
     from parity.reference import float64 as oracle
 
     case = Case("", "float32", activation, "cdf")
-    found: Array = oracle.curve(case, raw.astype(np.float64)).c.astype(np.float32)
+    found: Array = oracle.distribution(case, raw.astype(np.float64)).cdf.astype(np.float32)
     return found
 
 
@@ -70,8 +70,8 @@ def from_probabilities(probability: Array, labels: Array, convention: str) -> Ar
 
     case = Case("", "float32", f"{convention}_convention", "binary_cross_entropy")
     with np.errstate(divide="ignore"):
-        found = oracle.curve(case, probability.astype(np.float64))
-    return np.where(labels > 0, -found.logc, -found.logs)
+        found = oracle.distribution(case, probability.astype(np.float64))
+    return np.where(labels > 0, -found.logcdf, -found.logsf)
 
 
 def from_raw_outputs(raw: Array, labels: Array, activation: str = "sigmoid") -> Array:
@@ -79,8 +79,8 @@ def from_raw_outputs(raw: Array, labels: Array, activation: str = "sigmoid") -> 
     from parity.reference import float64 as oracle
 
     case = Case("", "float64", activation, "binary_cross_entropy")
-    found = oracle.curve(case, raw.astype(np.float64))
-    return np.where(labels > 0, -found.logc, -found.logs)
+    found = oracle.distribution(case, raw.astype(np.float64))
+    return np.where(labels > 0, -found.logcdf, -found.logsf)
 
 
 def raw_limit(activation: str) -> float:

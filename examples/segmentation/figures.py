@@ -141,7 +141,7 @@ def argument() -> Drawn:
     for name in names:
         case = Case("", "float64", name, "cdf")
         x = oracle.quantile(case, np.exp(-error))
-        slopes[name] = oracle.curve(case, x).p
+        slopes[name] = oracle.distribution(case, x).pdf
         rows += [
             {"activation": name, "x": float(a), "cross_entropy": float(b), "slope": float(c)}
             for a, b, c in zip(x, error, slopes[name], strict=True)

@@ -67,8 +67,8 @@ class Measurement:
         )
 
 
-Seen = Callable[[Case, str, Inputs, Array], None]
-"""Is shown a part of a case, its inputs and the error of every entry."""
+Observer = Callable[[Case, str, Inputs, Array], None]
+"""Called with a part of a case, its inputs and the error of every entry."""
 
 
 def measure(
@@ -80,7 +80,7 @@ def measure(
     expected: Array,
     inputs: Inputs,
     scale: Array | None = None,
-    seen: Seen | None = None,
+    observer: Observer | None = None,
 ) -> Measurement:
     """The worst error of one part of a case, with where it happened.
 
@@ -95,8 +95,8 @@ def measure(
         error = errors(case, part, got, expected, inputs, scale, pair)
     else:
         error = np.full(expected.shape, np.inf)
-    if seen:
-        seen(case, part, inputs, error)
+    if observer:
+        observer(case, part, inputs, error)
     bound = bounds.bound(left, right, case, part)
     worst = int(np.argmax(error))
     inside = {key: array.flat[worst] for key, array in inputs.items() if array.size == error.size}
@@ -132,14 +132,16 @@ def measure_case(
     got: Results,
     expected: Results,
     inputs: Inputs,
-    seen: Seen | None = None,
+    observer: Observer | None = None,
 ) -> list[Measurement]:
     """One measurement for every part of the case."""
     scale = float64.scales(case, inputs)
 
     def against(truth: Results) -> list[Measurement]:
         return [
-            measure(left, right, case, part, got[part], truth[part], inputs, scale.get(part), seen)
+            measure(
+                left, right, case, part, got[part], truth[part], inputs, scale.get(part), observer
+            )
             for part in case.parts
         ]
 
@@ -155,7 +157,7 @@ def compare(
     left: Record,
     right: Record,
     cases: Iterable[Case] | None = None,
-    seen: Seen | None = None,
+    observer: Observer | None = None,
 ) -> list[Measurement]:
     """Every measurement between two records, the right one perhaps the reference.
 
@@ -174,7 +176,7 @@ def compare(
         else:
             expected = right.result(case)
         got = left.result(case)
-        found += measure_case(left.implementation, name, case, got, expected, inputs, seen)
+        found += measure_case(left.implementation, name, case, got, expected, inputs, observer)
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from parity.accuracy import bounds
-from parity.accuracy.measurement import Measurement, Seen, measure, worst
+from parity.accuracy.measurement import Measurement, Observer, measure, worst
 from parity.common.arrays import Array
 from parity.reference import float64
 from parity.suite.case import ACTIVATIONS, METHODS, Case, default_epsilon
@@ -76,16 +76,18 @@ def cases_of(activation: str, inputs: str) -> list[Case]:
 
 
 def _measure_chunk(
-    name: str, evaluate: Evaluate, cases: list[Case], x: Array, seen: Seen | None
+    name: str, evaluate: Evaluate, cases: list[Case], x: Array, observer: Observer | None
 ) -> list[Measurement]:
     inputs = {"x": x}
     with np.errstate(all="ignore"):
-        at = float64.curve(cases[0], x.astype(np.float64))
+        at = float64.distribution(cases[0], x.astype(np.float64))
     found = []
     for case in cases:
         got, expected = evaluate(case, inputs), float64.evaluate(case, inputs, at)
         found += [
-            measure(name, "oracle", case, part, got[part], expected[part], inputs, seen=seen)
+            measure(
+                name, "oracle", case, part, got[part], expected[part], inputs, observer=observer
+            )
             for part in case.parts
         ]
     return found
@@ -115,7 +117,7 @@ def wanted() -> set[tuple[str, str, str]]:
 
 
 def sweep(
-    name: str, evaluate: Evaluate, seen: Seen | None = None
+    name: str, evaluate: Evaluate, observer: Observer | None = None
 ) -> Iterator[tuple[str, list[Measurement]]]:
     """Sweep every activation; yields its name and its measurements, the worst over all chunks.
 
@@ -126,9 +128,9 @@ def sweep(
     for activation in ACTIVATIONS:
         found = []
         for chunk in np.split(near, COUNT // CHUNK):
-            found += _measure_chunk(name, evaluate, cases_of(activation, "dense"), chunk, seen)
+            found += _measure_chunk(name, evaluate, cases_of(activation, "dense"), chunk, observer)
         if activation != "linear":
-            found += _measure_chunk(name, evaluate, cases_of(activation, "far"), far, seen)
+            found += _measure_chunk(name, evaluate, cases_of(activation, "far"), far, observer)
             found += [
                 _quantiles(name, evaluate, activation, c) for c in np.split(p, COUNT // CHUNK)
             ]

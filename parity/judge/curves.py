@@ -8,7 +8,7 @@ import numpy as np
 from parity.accuracy import bounds
 from parity.common.arrays import Array
 from parity.suite.case import ACTIVATIONS, SMOOTH, Case
-from parity.suite.cases import shown_cases
+from parity.suite.cases import baseline_cases
 from parity.suite.inputs import Inputs
 from parity.suite.records import Record
 
@@ -105,7 +105,7 @@ def _loss_curve(activation: str, records: list[Record], reference: Record) -> Lo
     inside = np.abs(x) <= bounds.FAR
     found = {"exact": reference.result(case), "ours": records[0].result(case)}
     for record in records:
-        for shown in shown_cases(record.implementation):
+        for shown in baseline_cases(record.implementation):
             if (shown.quantity, shown.activation) == ("published", activation) and record.has(
                 shown
             ):

@@ -1,4 +1,7 @@
-"""A whole run judged: every measurement, what failed, and what is shown beside it."""
+"""A whole run judged: every measurement, what failed, and the baselines.
+
+The names of fields in JSON are those of its format: `shown` has the baselines.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -14,11 +17,11 @@ from parity.judge.curves import ErrorCurves, LossCurve, loss_curves
 from parity.judge.run import Outcome
 from parity.judge.user_logits import LossRow
 from parity.reference import REFERENCE_PATH
-from parity.suite.case import SHOWN, Case
-from parity.suite.cases import shown_cases
+from parity.suite.case import BASELINES, Case
+from parity.suite.cases import baseline_cases
 from parity.suite.records import Record
 
-SHOWN_NAMES = {
+BASELINE_NAMES = {
     "published": "published, epsilon 1e-7",
     "stock_from_logits": "stock, from logits",
     "stock_from_probabilities": "stock, from probabilities",
@@ -26,7 +29,7 @@ SHOWN_NAMES = {
 
 
 @dataclass(frozen=True)
-class ShownRow:
+class BaselineRow:
     """How a formula that is not judged does on `-log F(x)`, |x| <= 1e4.
 
     `error` is the worst relative error for x <= 0, at `x`; `largest` is its loss at -1e4, which it
@@ -55,7 +58,7 @@ class Judgement:
 
     outcomes: list[Outcome]
     measurements: list[Measurement] = field(default_factory=list)
-    shown: list[ShownRow] = field(default_factory=list)
+    baselines: list[BaselineRow] = field(default_factory=list)
     losses: list[LossRow] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     required: frozenset[str] = frozenset()
@@ -120,14 +123,12 @@ class Judgement:
             ],
             "notes": self.notes,
             "measurements": [asdict(m) | {"passed": m.passed} for m in self.measurements],
-            "shown": [asdict(row) for row in self.shown],
-            "losses": [
-                asdict(row) | {"spread": row.spread, "passed": row.passed} for row in self.losses
-            ],
+            "shown": [asdict(row) for row in self.baselines],
+            "losses": [row.as_dict() for row in self.losses],
         }
 
 
-def _shown_row(record: Record, reference: Record, case: Case) -> ShownRow:
+def _baseline_row(record: Record, reference: Record, case: Case) -> BaselineRow:
     exact_case = Case("grid", "float32", case.activation, "binary_cross_entropy", "y=1")
     x = record.inputs("grid-float32")["x"].astype(np.float64)
     inside = np.abs(x) <= bounds.FAR
@@ -136,8 +137,8 @@ def _shown_row(record: Record, reference: Record, case: Case) -> ShownRow:
     exact = reference.result(exact_case)["value"][inside]
     error = np.divide(np.abs(got - exact), exact, out=np.zeros_like(exact), where=x <= 0)
     at = int(np.argmax(error))
-    return ShownRow(
-        formula=SHOWN_NAMES[case.quantity],
+    return BaselineRow(
+        formula=BASELINE_NAMES[case.quantity],
         implementation=record.implementation,
         activation=case.activation,
         error=float(error[at]),
@@ -151,14 +152,14 @@ def _shown_row(record: Record, reference: Record, case: Case) -> ShownRow:
     )
 
 
-def shown_rows(records: Iterable[Record], reference: Record) -> list[ShownRow]:
+def baseline_rows(records: Iterable[Record], reference: Record) -> list[BaselineRow]:
     """The rows that are shown and not judged, for every record that holds them."""
     records = list(records)
     return [
-        _shown_row(record, reference, case)
-        for quantity in SHOWN
+        _baseline_row(record, reference, case)
+        for quantity in BASELINES
         for record in records
-        for case in shown_cases(record.implementation)
+        for case in baseline_cases(record.implementation)
         if case.quantity == quantity and record.has(case)
     ]
 
@@ -172,14 +173,14 @@ def judge(outcomes: list[Outcome], swept: bool) -> Judgement:
     reference = Record.load(REFERENCE_PATH)
     for record in records:
         curves = judgement.error_curves[record.implementation] = ErrorCurves()
-        judgement.measurements += compare(record, reference, seen=curves.add)
+        judgement.measurements += compare(record, reference, observer=curves.add)
     for outcome in outcomes:
         judgement.measurements += outcome.sweep
         if outcome.record:
             judgement.error_curves[outcome.name].merge(outcome.curves)
     for left, right in combinations(records, 2):
         judgement.measurements += compare(left, right)
-    judgement.shown = shown_rows(records, reference)
+    judgement.baselines = baseline_rows(records, reference)
     judgement.loss_curves = loss_curves(records, reference)
     if swept and all(record.device == "cpu" for record in records):
         names = {record.implementation for record in records}

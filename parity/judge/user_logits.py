@@ -1,9 +1,10 @@
 """A user's own raw outputs and targets: reading the file, and judging what was made of it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,8 +113,8 @@ class Formula:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What is shown beside the sigmoid's cross entropy on the user's file, and not judged.
+class Baselines:
+    """The sigmoid's cross entropy on the user's file by other formulas: shown, not judged.
 
     `stuck` is of the first implementation, as in `Formula`.
     """
@@ -129,7 +130,7 @@ class Beside:
         return abs(loss - self.exact) / self.exact if self.exact else abs(loss)
 
 
-def beside(inputs: Inputs, exact: float, gradient: Array) -> Beside:
+def baselines(inputs: Inputs, exact: float, gradient: Array) -> Baselines:
     """Stock and published formulas on the file, in its own dtype; `gradient` is one of ours."""
     x, y = inputs["x"], inputs["y"]
     eps = x.dtype.type(PUBLISHED_EPSILON)
@@ -156,7 +157,7 @@ def beside(inputs: Inputs, exact: float, gradient: Array) -> Beside:
         for name, (loss, moving) in found.items()
     ]
     past, stuck = int(np.sum(np.abs(x) > 16)), int(np.sum(wrong & (gradient == 0)))
-    return Beside(x.size, past, exact, stuck, tuple(formulas))
+    return Baselines(x.size, past, exact, stuck, tuple(formulas))
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class LossRow:
     loss: str
     expected: float
     values: dict[str, float]
-    beside: Beside | None = None
+    baselines: Baselines | None = None
 
     @property
     def spread(self) -> float:
@@ -182,6 +183,12 @@ class LossRow:
     def passed(self) -> bool:
         """Whether all implementations agree to 1e-6."""
         return self.spread <= bounds.FILE_AGREEMENT
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON, whose format calls the baselines `beside`."""
+        found = asdict(self)
+        found["beside"] = found.pop("baselines")
+        return found | {"spread": self.spread, "passed": self.passed}
 
 
 def _measure_on_sample(
@@ -234,6 +241,6 @@ def judge_file(
             others = None
             if (case.activation, case.label) == ("sigmoid", "binary_cross_entropy,mean"):
                 first = results[records[0].implementation]
-                others = beside(inputs, float(exact["value"]), first["grad_x"])
+                others = baselines(inputs, float(exact["value"]), first["grad_x"])
             row = LossRow(case.activation, case.label, float(exact["value"]), values, others)
         yield found, row

@@ -17,7 +17,7 @@ from parity.judge.adapters import Evaluate, load
 from parity.judge.curves import ErrorCurves
 from parity.judge.user_logits import load_file
 from parity.suite.case import ACTIVATIONS, Case
-from parity.suite.cases import file_cases, judged_cases, shown_cases
+from parity.suite.cases import baseline_cases, file_cases, judged_cases
 from parity.suite.inputs import Inputs, input_sets
 from parity.suite.records import RecordWriter
 
@@ -75,7 +75,7 @@ def main() -> None:
         cases = file_cases(inputs)
         sets = {cases[0].input_set: inputs}
     else:
-        cases = [*judged_cases(), *shown_cases(name)]
+        cases = [*judged_cases(), *baseline_cases(name)]
         sets = input_sets()
     _evaluate_all(name, device, evaluate, cases, sets).write(arguments.output)
     if arguments.sweep:

@@ -10,7 +10,7 @@ from parity.common.findings import Finding, settle
 from parity.common.tolerance import Difference, check_tolerance
 from parity.models.capture import Call, run_keras, run_pytorch
 from parity.models.diagnosis import agree, compare
-from parity.models.divergence import Pairs, hidden_parting, indented, where_they_part
+from parity.models.divergence import Pairs, hidden_divergence, indented, where_they_part
 from parity.models.losses import losses_apart
 from parity.weights.keras_layers import input_shape, named_layers
 from parity.weights.layer import WeightsError, is_keras, is_pytorch, without_bfloat16
@@ -145,7 +145,7 @@ class _Compared:
             lines = [*self._where(which), "", f"output{of} of the models"]
             return failed, "\n".join([*lines, *indented(failed.lines(("Keras", "PyTorch")))])
         worst = max(found, key=lambda one: one.absolute / (one.atol or 1))
-        lines = hidden_parting(self.pairs, self.calls, _allowed(found, self.keras))
+        lines = hidden_divergence(self.pairs, self.calls, _allowed(found, self.keras))
         if lines or losses is None:
             return worst, "\n".join(lines)
         turned = self.aligned[0] is not self.pytorch[0]

@@ -1,7 +1,7 @@
 """Where two models part: a walk over the pairs of their layers, in the order of Keras's calls.
 
 Of models whose outputs agree it finds the layer that later ones hide. There it is careful, since a
-sound port may differ in all that does not reach the outputs: see `_is_excused`.
+sound port may differ in all that does not reach the outputs: see `is_benign`.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def where_they_part(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both
     steps, lines = _steps(pairs, calls)
     if not steps:
         return ["the outputs differ; where is not known: no pair of layers was called", *lines]
-    found = _first_parting(steps)
+    found = _first_divergence(steps)
     if found is not None:
         return [*_described(_DIFFER, found, pairs, calls), *lines]
     if agree(*outputs):
@@ -55,13 +55,13 @@ def where_they_part(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both
     return [*text, *_so_far(steps), *_elsewhere(pairs, None), *lines]
 
 
-def hidden_parting(pairs: Pairs, calls: Calls, share: float) -> list[str]:
+def hidden_divergence(pairs: Pairs, calls: Calls, share: float) -> list[str]:
     """The layer at which two models part whose outputs agree; no line if there is none.
 
     `share`: the error that the user allows, as a share of the largest output.
     """
     steps, _ = _steps(pairs, calls)
-    found = _first_parting(steps, share, hidden=True)
+    found = _first_divergence(steps, share, hidden=True)
     if found is not None:
         return _described(_HIDDEN, found, pairs, calls)
     texts = [
@@ -77,7 +77,7 @@ def hidden_parting(pairs: Pairs, calls: Calls, share: float) -> list[str]:
 
 
 @dataclass
-class _Parting:
+class _Divergence:
     """The first step whose inputs, or else outputs, differ, those before it, and by how much."""
 
     before: list[Step]
@@ -86,20 +86,22 @@ class _Parting:
     difference: Difference
 
 
-def _first_parting(steps: list[Step], share: float = 0.0, hidden: bool = False) -> _Parting | None:
+def _first_divergence(
+    steps: list[Step], share: float = 0.0, hidden: bool = False
+) -> _Divergence | None:
     """The first step at which two models part; `hidden`: the outputs agree all the same."""
     for number, step in enumerate(steps):
         for arrays in (step.inputs, step.outputs):
             if agree(*arrays, share):
                 if hidden:
                     share = max(share, _GROWTH * np.nan_to_num(relative_error(*arrays)))
-            elif not hidden or not _is_excused(step, arrays is step.inputs, steps):
+            elif not hidden or not is_benign(step, arrays is step.inputs, steps):
                 found = compare(*arrays, share=share)
-                return _Parting(steps[:number], step, arrays is step.inputs, found)
+                return _Divergence(steps[:number], step, arrays is step.inputs, found)
     return None
 
 
-def _is_excused(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
+def is_benign(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
     """Whether a step that differs proves nothing, as the outputs agree: its arrays are of other
     sizes, hold the same numbers in another order, or are those of another call of PyTorch's (layers
     of one kind that are paired in the wrong order, or called in another)."""
@@ -172,7 +174,7 @@ def _is_kept(call: Call) -> bool:
 # In words
 
 
-def _described(opening: str, found: _Parting, pairs: Pairs, calls: Calls) -> list[str]:
+def _described(opening: str, found: _Divergence, pairs: Pairs, calls: Calls) -> list[str]:
     step, before = found.step, found.before
     if found.at_inputs:
         arrays = (step.inputs, _raw(step))

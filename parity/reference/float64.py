@@ -21,21 +21,21 @@ _SQRT_HALF = np.sqrt(0.5)
 
 
 @dataclass(frozen=True)
-class Curve:
+class Distribution:
     """An activation at an array of x.
 
-    c = cdf, s = sf, their logs, the density p = dc/dx, its derivative dp, and the derivatives of
-    the logs: hc = p / c, hs = p / s, which stay finite where c or s underflows.
+    The hazards pdf / cdf and pdf / sf, which are the slopes of the logarithms, stay finite where
+    cdf or sf underflows.
     """
 
-    c: Array
-    s: Array
-    logc: Array
-    logs: Array
-    p: Array
-    dp: Array
-    hc: Array
-    hs: Array
+    cdf: Array
+    sf: Array
+    logcdf: Array
+    logsf: Array
+    pdf: Array
+    dpdf: Array
+    reverse_hazard: Array
+    hazard: Array
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ _TAILS: dict[str, Callable[[Array], _Tail]] = {
 }
 
 
-def _smooth(case: Case, x: Array) -> Curve:
+def _smooth(case: Case, x: Array) -> Distribution:
     """eps + (1 - 2 eps) F, both halves from the tail at -|x|."""
     eps = case.exact_epsilon
     tail = _TAILS[case.activation](np.abs(x))
@@ -107,34 +107,34 @@ def _smooth(case: Case, x: Array) -> Curve:
     log_small = np.log(small) if eps else tail.logF
     h_small = p / small if eps else tail.h
     large, log_large, h_large = 1 - small, np.log1p(-small), p / (1 - small)
-    return Curve(
-        c=np.where(left, small, large),
-        s=np.where(left, large, small),
-        logc=np.where(left, log_small, log_large),
-        logs=np.where(left, log_large, log_small),
-        p=p,
-        dp=dp,
-        hc=np.where(left, h_small, h_large),
-        hs=np.where(left, h_large, h_small),
+    return Distribution(
+        cdf=np.where(left, small, large),
+        sf=np.where(left, large, small),
+        logcdf=np.where(left, log_small, log_large),
+        logsf=np.where(left, log_large, log_small),
+        pdf=p,
+        dpdf=dp,
+        reverse_hazard=np.where(left, h_small, h_large),
+        hazard=np.where(left, h_large, h_small),
     )
 
 
-def _from_both_sides(c: Array, s: Array, p: Array) -> Curve:
+def _from_both_sides(c: Array, s: Array, p: Array) -> Distribution:
     """A piecewise linear activation: c and s = 1 - c given exactly, and a constant density."""
     logc = np.where(c <= 0.5, np.log(c), np.log1p(-s))
     logs = np.where(s <= 0.5, np.log(s), np.log1p(-c))
     hc = np.divide(p, c, out=np.zeros_like(c), where=c > 0)
     hs = np.divide(p, s, out=np.zeros_like(s), where=s > 0)
-    return Curve(c, s, logc, logs, p, np.zeros_like(c), hc, hs)
+    return Distribution(c, s, logc, logs, p, np.zeros_like(c), hc, hs)
 
 
-def _hardtanh(case: Case, x: Array) -> Curve:
+def _hardtanh(case: Case, x: Array) -> Distribution:
     eps = case.exact_epsilon
     c, s = np.clip(x, eps, 1 - eps), np.clip(1 - x, eps, 1 - eps)
     return _from_both_sides(c, s, ((x > eps) & (x < 1 - eps)).astype(np.float64))
 
 
-def _convention(case: Case, x: Array) -> Curve:
+def _convention(case: Case, x: Array) -> Distribution:
     """What a convention takes for log p and log(1 - p), and their slopes hc and -hs.
 
     Clip limits, 1 - p and what is added to either are rounded to the dtype first.
@@ -149,7 +149,7 @@ def _convention(case: Case, x: Array) -> Curve:
         logit = case.convention == "keras_logit"
         logc, logs = (-np.log1p(s / c), -np.log1p(c / s)) if logit else (np.log(c), np.log(s))
         inside = ((p > low) & (p < high)).astype(np.float64)
-        return Curve(c, s, logc, logs, inside, np.zeros_like(x), inside / c, inside / s)
+        return Distribution(c, s, logc, logs, inside, np.zeros_like(x), inside / c, inside / s)
     tiny, c, s = number(1e-12), x, (one - p).astype(np.float64)
     if case.convention == "torch":
         product = np.maximum((one - p) * p, tiny).astype(np.float64)
@@ -158,7 +158,7 @@ def _convention(case: Case, x: Array) -> Curve:
         a, b = ((v + tiny).astype(np.float64) for v in (p, one - p))
         product, logc, logs = a * b, np.log(a), np.log(b)
     ones = np.ones_like(x)
-    return Curve(c, s, logc, logs, ones, np.zeros_like(x), s / product, c / product)
+    return Distribution(c, s, logc, logs, ones, np.zeros_like(x), s / product, c / product)
 
 
 def _position(x: Array) -> tuple[Array, Array, float]:
@@ -170,7 +170,7 @@ def _position(x: Array) -> tuple[Array, Array, float]:
     return (x / 2 - low) / half, (high - x / 2) / half, half
 
 
-def _linear(case: Case, x: Array) -> Curve:
+def _linear(case: Case, x: Array) -> Distribution:
     """p is 1 here: `_through_ends` turns derivatives in c into derivatives in x."""
     eps = case.exact_epsilon
     u, v, _ = _position(x)
@@ -191,7 +191,7 @@ def _through_ends(case: Case, x: Array, weight: Array) -> Array:
     return (0.5 - case.exact_epsilon) / half * gradient
 
 
-def curve(case: Case, x: Array) -> Curve:
+def distribution(case: Case, x: Array) -> Distribution:
     """The case's activation at float64 x."""
     if case.activation == "linear":
         return _linear(case, x)
@@ -255,33 +255,33 @@ def _weighted(weight: Array, term: Array) -> Array:
     return product
 
 
-def _cross_entropy(a: Curve, y: Array, pos_weight: float = 1.0) -> Loss:
+def _cross_entropy(a: Distribution, y: Array, pos_weight: float = 1.0) -> Loss:
     on = pos_weight * y
-    value = -(_weighted(on, a.logc) + _weighted(1 - y, a.logs))
-    in_x = (_weighted(1 - y, a.hs), -_weighted(on, a.hc))
-    return Loss(value, in_x, (a.logs, -pos_weight * a.logc))
+    value = -(_weighted(on, a.logcdf) + _weighted(1 - y, a.logsf))
+    in_x = (_weighted(1 - y, a.hazard), -_weighted(on, a.reverse_hazard))
+    return Loss(value, in_x, (a.logsf, -pos_weight * a.logcdf))
 
 
-def _focal(a: Curve, y: Array, gamma: float = 2.0, alpha: float | None = None) -> Loss:
+def _focal(a: Distribution, y: Array, gamma: float = 2.0, alpha: float | None = None) -> Loss:
     """A e^gamma times the cross entropy, with e = y s + (1 - y) c, A = alpha y + ..."""
     entropy = _cross_entropy(a, y)
-    e = y * a.s + (1 - y) * a.c
+    e = y * a.sf + (1 - y) * a.cdf
     on, off = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
     A = on * y + off * (1 - y)
     power, steep = A * e**gamma, A * gamma * e ** (gamma - 1)
-    moved = steep * _weighted(a.p, entropy.value)
+    moved = steep * _weighted(a.pdf, entropy.value)
     in_x = ((1 - y) * moved, -y * moved, *(power * term for term in entropy.in_x))
     in_y = (
-        *(steep * entropy.value * slope for slope in (a.s, -a.c)),
+        *(steep * entropy.value * slope for slope in (a.sf, -a.cdf)),
         *(power * term for term in entropy.in_y),
         *(e**gamma * entropy.value * slope for slope in (on, -off) if alpha is not None),
     )
     return Loss(power * entropy.value, in_x, in_y)
 
 
-def _squared_error(a: Curve, y: Array) -> Loss:
-    wrong, missed = (1 - y) * a.c, y * a.s
-    in_x = (2 * a.p * wrong, -2 * a.p * missed)
+def _squared_error(a: Distribution, y: Array) -> Loss:
+    wrong, missed = (1 - y) * a.cdf, y * a.sf
+    in_x = (2 * a.pdf * wrong, -2 * a.pdf * missed)
     return Loss((wrong - missed) ** 2, in_x, (-2 * wrong, 2 * missed), wrong + missed)
 
 
@@ -300,7 +300,7 @@ class Batch:
     An output below `smallest` is 0 in the sums of areas; see `evaluate`.
     """
 
-    a: Curve
+    a: Distribution
     y: Array
     w: Array
     valid: Array
@@ -333,12 +333,12 @@ def _mean(
 def _tversky(b: Batch, alpha: float = 0.5, beta: float = 0.5, smooth: float = 0.0) -> Loss:
     """(alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth), 0 where the denominator is."""
     a, y = b.a, b.y
-    c = np.where(a.c < b.smallest, 0, a.c)
-    wrong = b.sum(alpha * (1 - y) * c + beta * y * a.s)
+    c = np.where(a.cdf < b.smallest, 0, a.cdf)
+    wrong = b.sum(alpha * (1 - y) * c + beta * y * a.sf)
     inverse = _inverse(wrong + b.sum(y * c) + smooth)
     loss = wrong * inverse
-    in_c, in_y = alpha * (1 - y) - beta * y, beta * a.s - alpha * a.c
-    terms = Loss(loss, (a.p * in_c, -a.p * loss * (in_c + y)), (in_y, -loss * (in_y + a.c)))
+    in_c, in_y = alpha * (1 - y) - beta * y, beta * a.sf - alpha * a.cdf
+    terms = Loss(loss, (a.pdf * in_c, -a.pdf * loss * (in_c + y)), (in_y, -loss * (in_y + a.cdf)))
     return terms.times(b.w * inverse)
 
 
@@ -396,15 +396,15 @@ def _lovasz_weights(b: Batch, errors: Array) -> Array:
 
 def _lovasz(b: Batch) -> Loss:
     """The sum of the errors y s + (1 - y) c, each times its Lovasz weight; hard targets."""
-    errors = b.y * b.a.s + (1 - b.y) * b.a.c
+    errors = b.y * b.a.sf + (1 - b.y) * b.a.cdf
     weights = _lovasz_weights(b, errors)
     value = np.sum(errors * weights, b.axes, keepdims=True)
-    return Loss(value, (weights * (1 - 2 * b.y) * b.a.p,))
+    return Loss(value, (weights * (1 - 2 * b.y) * b.a.pdf,))
 
 
 def _lovasz_hinge(b: Batch) -> Loss:
     """The same of the errors 1 - x (2 y - 1), where they are positive; c is x here."""
-    errors = 1 - b.a.c * (2 * b.y - 1)
+    errors = 1 - b.a.cdf * (2 * b.y - 1)
     weights = _lovasz_weights(b, errors) * (errors > 0)
     value = np.sum(errors * weights, b.axes, keepdims=True)
     return Loss(value, (weights * (1 - 2 * b.y),))
@@ -424,23 +424,25 @@ _REDUCED: dict[str, Callable[..., Loss]] = {
 }
 
 
-def _method(case: Case, a: Curve) -> Loss:
+def _method(case: Case, a: Distribution) -> Loss:
     value, slope = {
-        "cdf": (a.c, a.p),
-        "sf": (a.s, -a.p),
-        "logcdf": (a.logc, a.hc),
-        "logsf": (a.logs, -a.hs),
-        "pdf": (a.p, a.dp),
+        "cdf": (a.cdf, a.pdf),
+        "sf": (a.sf, -a.pdf),
+        "logcdf": (a.logcdf, a.reverse_hazard),
+        "logsf": (a.logsf, -a.hazard),
+        "pdf": (a.pdf, a.dpdf),
     }[case.quantity]
     return Loss(value, (slope,))
 
 
-def _loss(case: Case, inputs: Inputs, at: Curve | None, smallest: float) -> tuple[Array, Loss]:
+def _loss(
+    case: Case, inputs: Inputs, at: Distribution | None, smallest: float
+) -> tuple[Array, Loss]:
     """The case's x, in float64 and harmless where it is not used, and its loss there."""
     x, used = inputs["x"].astype(np.float64), case.used(inputs)
     # neither the smallest nor the largest of what is used
     x = x if used.all() else np.where(used, x, (x[used].min() + x[used].max()) / 2)
-    a = curve(case, x) if at is None else at
+    a = distribution(case, x) if at is None else at
     if not case.is_loss:
         return x, _method(case, a)
     y = np.where(used, case.targets(inputs), 0).astype(np.float64)
@@ -454,13 +456,13 @@ def _loss(case: Case, inputs: Inputs, at: Curve | None, smallest: float) -> tupl
 
 
 def evaluate(
-    case: Case, inputs: Inputs, at: Curve | None = None, smallest: float | None = None
+    case: Case, inputs: Inputs, at: Distribution | None = None, smallest: float | None = None
 ) -> dict[str, Array]:
     """`value`, `grad_x` and, for soft targets, `grad_y` of a case in float64.
 
-    `at` is `curve(case, x)` where the caller has it already. An output below `smallest` (if not
-    given, what the dtype of the case rounds to 0) is 0 in the overlap losses: it decides whether a
-    sample without any target is right, a loss of 0, or all wrong, a loss of 1.
+    `at` is `distribution(case, x)` where the caller has it already. An output below `smallest` (if
+    not given, what the dtype of the case rounds to 0) is 0 in the overlap losses: it decides
+    whether a sample without any target is right, a loss of 0, or all wrong, a loss of 1.
     """
     if smallest is None:
         smallest = float(np.finfo(case.dtype).smallest_subnormal) / 2

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from parity.accuracy import bounds
 from parity.accuracy.measurement import Measurement, worst
-from parity.judge.judgement import Judgement, ShownRow
-from parity.judge.user_logits import Beside, LossRow
+from parity.judge.judgement import BaselineRow, Judgement
+from parity.judge.user_logits import Baselines, LossRow
 from parity.report.console import SHORT, new_table, print_table
 from parity.suite.case import ACTIVATIONS, CONVENTIONS, METHODS, NO_ACTIVATION, REDUCED, Case
 from parity.suite.inputs import DTYPES
@@ -321,7 +321,7 @@ def _percent(error: float) -> str:
     return f"{error:.1%}" if error > 5e-4 else f"{error:.0e}"
 
 
-def shown_table(rows: list[ShownRow]) -> Table:
+def baseline_table(rows: list[BaselineRow]) -> Table:
     """What is shown and not judged: where other formulas of -log F(x) lose digits and stick."""
     title = "shown, not judged: -log F(x) by other formulas (float32, |x| up to 1e4)"
     note = '"from": the x from which on it no longer moves'
@@ -356,20 +356,20 @@ def loss_table(names: list[str], rows: list[LossRow]) -> Table:
     return table
 
 
-def beside_table(name: str, ours: float, beside: Beside) -> Table:
-    """A user's file: the sigmoid's cross entropy by other formulas, beside ours."""
+def file_baselines_table(name: str, ours: float, baselines: Baselines) -> Table:
+    """A user's file: the sigmoid's cross entropy by other formulas, and by ours."""
     title = "shown, not judged: the sigmoid's cross entropy on the file by other formulas"
-    share = beside.past_16 / beside.outputs
-    note = (
-        f"{beside.past_16:,} of {beside.outputs:,} raw outputs ({share:.2%}) pass 16 in magnitude"
-    )
+    share = baselines.past_16 / baselines.outputs
+    note = f"{baselines.past_16:,} of {baselines.outputs:,} raw outputs ({share:.2%}) pass 16 in magnitude"
     table = new_table(f"{title}\n{note}", "", "loss", "off by", "wrong, but\nno gradient")
-    table.add_row(f"ours, {name}", f"{ours:.9g}", _percent(beside.off(ours)), f"{beside.stuck:,}")
-    for formula in beside.formulas:
+    table.add_row(
+        f"ours, {name}", f"{ours:.9g}", _percent(baselines.off(ours)), f"{baselines.stuck:,}"
+    )
+    for formula in baselines.formulas:
         table.add_row(
             formula.name,
             f"{formula.loss:.9g}",
-            _percent(beside.off(formula.loss)),
+            _percent(baselines.off(formula.loss)),
             f"{formula.stuck:,}",
         )
     return table
@@ -395,15 +395,15 @@ def tables(judgement: Judgement, verbose: bool = False) -> list[Table]:
         found = [loss_table(names, judgement.losses), activation_table(names, figures, dtype)]
         found.append(reduced_table(names, figures))
         for row in judgement.losses:
-            if row.beside and names:
-                found.append(beside_table(names[0], row.values[names[0]], row.beside))
+            if row.baselines and names:
+                found.append(file_baselines_table(names[0], row.values[names[0]], row.baselines))
         return found
     if not figures:
         return []
     found = [float32_table(names, figures), activation_table(names, figures, "float64")]
     found += [reduced_table(names, figures), convention_table(names, figures)]
     found += [pair_table(names, figures)] if verbose and len(names) > 1 else []
-    return found + ([shown_table(judgement.shown)] if judgement.shown else [])
+    return found + ([baseline_table(judgement.baselines)] if judgement.baselines else [])
 
 
 def print_report(out: Console, judgement: Judgement, verbose: bool = False) -> None:

@@ -15,7 +15,7 @@ from parity.common.versions import VERSION, versions
 from parity.judge.judgement import Judgement
 from parity.report import accuracy_tables, figures, junit
 from parity.report.figures import Drawing, Style
-from parity.report.training_tables import loss_table, remains_table
+from parity.report.training_tables import gap_table, loss_table
 
 if TYPE_CHECKING:
     from parity.training.run import Trainings
@@ -204,7 +204,7 @@ def _training(trainings: "Trainings") -> Section:
         loss_table([run for run in trainings.runs if run.dtype == dtype])
         for dtype in dict.fromkeys(run.dtype for run in trainings.runs)
     ]
-    tables += [remains_table(trainings)] if trainings.remains else []
+    tables += [gap_table(trainings)] if trainings.gaps else []
     sheets = [_sheet(table, folded=True) for table in tables]
     return Section("training", "Training", words, sheets, keys, drawings)
 

@@ -45,9 +45,9 @@ def loss_table(runs: list[Training]) -> Table:
     return table
 
 
-def remains_table(trainings: Trainings) -> Table:
+def gap_table(trainings: Trainings) -> Table:
     """Rows: settings that a user might take for the same; columns: implementations."""
-    rows = trainings.remains
+    rows = trainings.gaps
     names = list(rows[0].differences)
     title = "shown, not judged: what remains with other settings of the optimizers"
     note = (
@@ -72,8 +72,8 @@ def print_trainings(out: Console, trainings: Trainings) -> None:
         out.print(f"{SHORT.get(name, ''):>7}  {name:16}  {escape(text)}", soft_wrap=True)
     for dtype in dict.fromkeys(run.dtype for run in trainings.runs):
         print_table(out, loss_table([run for run in trainings.runs if run.dtype == dtype]))
-    if trainings.remains:
-        print_table(out, remains_table(trainings))
+    if trainings.gaps:
+        print_table(out, gap_table(trainings))
     out.print()
     print_verdict(out, trainings)
 

@@ -66,7 +66,7 @@ ELEMENTWISE = ("binary_cross_entropy", "squared_error", "binary_focal_cross_entr
 LOSSES = tuple(dict.fromkeys((*ELEMENTWISE, *REDUCED)))
 """All of them; the squared error's mean is the mean_squared_error."""
 
-SHOWN = ("published", "stock_from_logits", "stock_from_probabilities")
+BASELINES = ("published", "stock_from_logits", "stock_from_probabilities")
 
 
 def default_epsilon(activation: str) -> float:
@@ -132,7 +132,7 @@ class Case:
         return name if found else ""
 
     @property
-    def by_oracle(self) -> bool:
+    def judged_by_float64(self) -> bool:
         """Whether the oracle judges it; float32 is in the shipped reference on the grids only."""
         return self.dtype == "float32" and self.inputs not in ("grid", "thin")
 
@@ -158,7 +158,7 @@ class Case:
     @property
     def parts(self) -> tuple[str, ...]:
         """What an evaluation gives: `value`, `grad_x` and, for soft targets, `grad_y`."""
-        if self.quantity == "ppf" or self.quantity in SHOWN[1:]:
+        if self.quantity == "ppf" or self.quantity in BASELINES[1:]:
             return ("value",)
         if self.quantity == "lovasz" and self.inputs == "file":
             return ("value",)  # among many errors, rounding decides the order, and so the gradient

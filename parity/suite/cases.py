@@ -17,11 +17,11 @@ import numpy as np
 
 from parity.suite.case import (
     ACTIVATIONS,
+    BASELINES,
     CONVENTIONS,
     METHODS,
     NO_ACTIVATION,
     REDUCED,
-    SHOWN,
     SMOOTH,
     Case,
     default_epsilon,
@@ -135,12 +135,12 @@ def judged_cases() -> tuple[Case, ...]:
 @cache
 def standard_cases() -> tuple[Case, ...]:
     """The judged cases that the shipped reference holds; the oracle judges the others."""
-    return tuple(case for case in judged_cases() if not case.by_oracle)
+    return tuple(case for case in judged_cases() if not case.judged_by_float64)
 
 
-def shown_cases(implementation: str) -> list[Case]:
+def baseline_cases(implementation: str) -> list[Case]:
     """Cases that are shown and never judged: the published formulas and the stock losses."""
-    cases = [Case("grid", "float32", "sigmoid", stock, "y=1") for stock in SHOWN[1:]]
+    cases = [Case("grid", "float32", "sigmoid", stock, "y=1") for stock in BASELINES[1:]]
     if implementation == "torch":
         cases += [
             Case("grid", "float32", activation, "published", "y=1", PUBLISHED_EPSILON)

@@ -164,7 +164,7 @@ class Record:
     def lacks(self, cases: Iterable[Case]) -> list[str]:
         """The names of the cases that are absent; the reference leaves some to the oracle."""
         reference = self.implementation == "reference"
-        return [c.name for c in cases if not (self.has(c) or (reference and c.by_oracle))]
+        return [c.name for c in cases if not (self.has(c) or (reference and c.judged_by_float64))]
 
     def check_comparable(self, other: "Record", cases: Iterable[Case]) -> None:
         """Raises `RecordError` unless both records hold all `cases`, on equal inputs."""

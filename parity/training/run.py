@@ -24,13 +24,13 @@ from parity.suite.case import ACTIVATIONS, REDUCED
 from parity.suite.inputs import DTYPES
 from parity.suite.records import RecordError
 from parity.training.problem import (
+    GAPS,
     OPTIMIZERS,
-    REMAINS,
     Problem,
+    gap_settings,
     images_and_masks,
     initial_weights,
     judged_settings,
-    remaining_settings,
 )
 
 LOSSES = tuple(loss for loss in REDUCED if loss != "lovasz_hinge")
@@ -152,7 +152,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Remains:
+class OptimizerGap:
     """What remains between Keras and PyTorch in float64 with other settings than the judged ones.
 
     `keras` and `torch` say which, `differences` how far the loss before the last step is from
@@ -173,7 +173,7 @@ class Trainings:
     runs: list[Training] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    remains: list[Remains] = field(default_factory=list)
+    gaps: list[OptimizerGap] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
 
@@ -220,7 +220,7 @@ class Trainings:
             "failed": self.failed,
             "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
             "trainings": [run.as_dict() for run in self.runs],
-            "remains": [asdict(row) for row in self.remains],
+            "remains": [asdict(row) for row in self.gaps],
         }
 
 
@@ -228,7 +228,7 @@ def problem_of(name: str, options: Options) -> Problem:
     """What the process of an implementation is given."""
     settings = judged_settings(name, options.optimizers, options.dtypes)
     if "float64" in options.dtypes:
-        settings += remaining_settings(name, options.optimizers)
+        settings += gap_settings(name, options.optimizers)
     images, masks = images_and_masks()
     return Problem(
         options.steps,
@@ -283,16 +283,18 @@ def _training(
     return Training(optimizer, dtype, options.loss, options.activation, bound, curves)
 
 
-def _remains(options: Options, losses: dict[str, dict[str, list[float]]]) -> list[Remains]:
+def _optimizer_gaps(
+    options: Options, losses: dict[str, dict[str, list[float]]]
+) -> list[OptimizerGap]:
     """One row for every pair of settings; none without PyTorch, a Keras, and float64."""
     others = [name for name in losses if name != "torch"]
     if "torch" not in losses or not others or "float64" not in options.dtypes:
         return []
     rows = []
-    for pair in (pair for pair in REMAINS if pair.optimizer in options.optimizers):
+    for pair in (pair for pair in GAPS if pair.optimizer in options.optimizers):
         last = losses["torch"][pair.torch_label][-1]
         found = {name: relative(losses[name][pair.keras_label][-1], last) for name in others}
-        rows.append(Remains(pair.optimizer, pair.keras, pair.torch, options.steps, found))
+        rows.append(OptimizerGap(pair.optimizer, pair.keras, pair.torch, options.steps, found))
     return rows
 
 
@@ -321,5 +323,5 @@ def run(names: Iterable[str], options: Options, progress: Progress) -> Trainings
             for dtype in options.dtypes
             for optimizer in options.optimizers
         ]
-        trainings.remains = _remains(options, losses)
+        trainings.gaps = _optimizer_gaps(options, losses)
     return trainings

@@ -68,7 +68,7 @@ def perfect_record_in() -> Callable[..., Path]:
         for input_set, inputs in input_sets().items():
             writer.add_inputs(input_set, inputs)
         for case in judged_cases():
-            if case.by_oracle:
+            if case.judged_by_float64:
                 exact = oracle.evaluate(case, input_sets()[case.input_set])
             else:
                 exact = reference.result(case)

@@ -401,9 +401,9 @@ def test_loss_curves_part_where_the_published_formula_does(records: dict[str, Re
 @pytest.mark.needs("torch")
 def test_the_published_formula_is_evaluated_with_its_gradient() -> None:
     from parity.judge.adapters import load
-    from parity.suite.cases import shown_cases
+    from parity.suite.cases import baseline_cases
 
-    case = next(c for c in shown_cases("torch") if c.activation == "normal_cdf")
+    case = next(c for c in baseline_cases("torch") if c.activation == "normal_cdf")
     x = np.array([-100.0, -1.0], "f4")
     found = load("torch", "cpu")(case, {"x": x, "y": x})
     assert found["value"][0] == pytest.approx(16.118, abs=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from parity.frameworks.installed import IMPLEMENTATIONS
-from parity.judge.judgement import SHOWN_NAMES, Judgement, ShownRow, judge
+from parity.judge.judgement import BASELINE_NAMES, BaselineRow, Judgement, judge
 from parity.judge.run import Outcome
 from parity.judge.user_logits import LossRow
 from parity.report import accuracy_tables as report
@@ -113,12 +113,12 @@ def test_losses_of_four_fit_80_columns_with_all_their_digits() -> None:
 def test_what_is_shown_fits_80_columns() -> None:
     figures = (1.0, -1e4, 16.1, -4600, 1e4, 5.96e-08, 4600, 2.5e-09)
     found = [
-        ShownRow(formula, "keras-tensorflow", "inverse_square_root", *figures)
-        for formula in SHOWN_NAMES.values()
+        BaselineRow(formula, "keras-tensorflow", "inverse_square_root", *figures)
+        for formula in BASELINE_NAMES.values()
     ]
     out = Console(width=80, no_color=True)
     with out.capture() as text:
-        report.print_table(out, report.shown_table(found))
+        report.print_table(out, report.baseline_table(found))
     assert max(map(len, text.get().splitlines())) <= 80
     assert "16.1 from -4600" in text.get()
 

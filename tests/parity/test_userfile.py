@@ -12,7 +12,7 @@ from parity.judge.run import Outcome
 from parity.judge.user_logits import (
     InputError,
     LossRow,
-    beside,
+    baselines,
     judge_file,
     load_file,
     look_like_probabilities,
@@ -166,7 +166,7 @@ def test_the_report_of_a_file_fits_80_columns(tmp_path: Path) -> None:
 def test_other_formulas_are_shown_beside_the_sigmoid(tmp_path: Path) -> None:
     x = np.array([[-40, -1, 0, 2, 30, 200]], np.float32)
     y = np.array([[1, 0, 1, 1, 0, 0]], np.float32)
-    found = beside({"x": x, "y": y}, 270 / 6, x)
+    found = baselines({"x": x, "y": y}, 270 / 6, x)
     assert (found.outputs, found.past_16) == (6, 3)
     assert found.stuck == 0
     by_name = {formula.name: formula for formula in found.formulas}
@@ -178,7 +178,7 @@ def test_other_formulas_are_shown_beside_the_sigmoid(tmp_path: Path) -> None:
     assert keras.stuck == 3
     assert published.stuck == 2
     judgement = judged(tmp_path)
-    (row,) = [row for row in judgement.losses if row.beside]
+    (row,) = [row for row in judgement.losses if row.baselines]
     assert (row.activation, row.loss) == ("sigmoid", "binary_cross_entropy,mean")
     shown = judgement.as_dict()["losses"][0]["beside"]
     assert len(shown["formulas"]) == 4
