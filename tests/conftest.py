@@ -77,7 +77,7 @@ def dense_error():
 
     def error(evaluate, activation, method):
         case = Case("dense", "float32", activation, method)
-        expected = oracle.evaluate(case, {"x": x})
+        expected = oracle.evaluate(case.bind({"x": x}))
         return [
             float(compare.errors(case, part, got, expected[part], {"x": x}).max())
             for part, got in zip(("value", "grad_x"), evaluate(x), strict=True)

@@ -242,7 +242,7 @@ def reference_loss(name: str, of: str, batch: Inputs, epsilon: float) -> float:
 
     case = Case("published", "float32", name, *LOSSES[of], epsilon)
     evaluate = reference.evaluate if batch["x"].size <= MOST else oracle.evaluate
-    return float(evaluate(case, batch)["value"])
+    return float(evaluate(case.bind(batch))["value"])
 
 
 HEADS = (

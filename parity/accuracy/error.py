@@ -10,8 +10,7 @@ import numpy as np
 
 from parity.accuracy import bounds
 from parity.common.arrays import Array
-from parity.suite.case import Case
-from parity.suite.inputs import Inputs
+from parity.suite.case import Batch
 
 _EDGE = 16
 """Rounding units by which a result may miss the edge of the range and still be on it."""
@@ -101,20 +100,19 @@ def reduced_error(
 
 
 def errors(
-    case: Case,
+    batch: Batch,
     part: str,
     got: Array,
     expected: Array,
-    inputs: Inputs,
     scale: Array | None = None,
     pair: bool = False,
 ) -> Array:
-    """The error of every entry of one part of a case, in `bounds.unit(case, part)`.
+    """The error of every entry of one part of a case, in `bounds.unit(batch.case, part)`.
 
     `scale` is the magnitude to count against, if larger than the expected value. With `pair`,
     neither side is the truth: the larger magnitude of the two counts, and NaN is wrong on both.
     """
-    expected = expected.astype(np.float64)
+    case, expected = batch.case, expected.astype(np.float64)
     broken = np.isnan(expected) & pair
     if pair:
         lost = _flushed(expected, got, case.dtype) | _overflowed(expected, got, case.dtype)
@@ -133,6 +131,6 @@ def errors(
     error = np.where(broken, np.inf, error)
     floor = bounds.far_floor(case, part)
     if floor:
-        negligible = (np.abs(inputs["x"]) > bounds.FAR) & _both_below(got, expected, floor)
+        negligible = (np.abs(batch.x) > bounds.FAR) & _both_below(got, expected, floor)
         error = np.where(negligible, 0.0, error)
     return error

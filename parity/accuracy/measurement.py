@@ -10,7 +10,7 @@ from parity.accuracy import bounds
 from parity.accuracy.error import errors
 from parity.common.arrays import Array
 from parity.reference import float64
-from parity.suite.case import Case
+from parity.suite.case import Batch, Case
 from parity.suite.cases import judged_cases, standard_cases
 from parity.suite.inputs import Inputs
 from parity.suite.records import Record
@@ -74,11 +74,10 @@ Observer = Callable[[Case, str, Inputs, Array], None]
 def measure(
     left: str,
     right: str,
-    case: Case,
+    batch: Batch,
     part: str,
     got: Array,
     expected: Array,
-    inputs: Inputs,
     scale: Array | None = None,
     observer: Observer | None = None,
 ) -> Measurement:
@@ -86,22 +85,23 @@ def measure(
 
     Another shape than expected, or another dtype than the inputs', is an infinite error.
     """
-    pair = right not in bounds.TRUTHS
+    case, pair = batch.case, right not in bounds.TRUTHS
     fits = got.shape == expected.shape and all(
         side in bounds.TRUTHS or array.dtype == case.dtype
         for side, array in ((left, got), (right, expected))
     )
     if fits:
-        error = errors(case, part, got, expected, inputs, scale, pair)
+        error = errors(batch, part, got, expected, scale, pair)
     else:
         error = np.full(expected.shape, np.inf)
     if observer:
-        observer(case, part, inputs, error)
+        observer(case, part, batch.inputs, error)
     bound = bounds.bound(left, right, case, part)
     worst = int(np.argmax(error))
-    inside = {key: array.flat[worst] for key, array in inputs.items() if array.size == error.size}
-    x = inside.get("x", inside.get("p"))
-    y = float(case.targets(inputs).flat[worst]) if case.is_loss and "x" in inside else None
+    x, y = (
+        float(array.flat[worst]) if there and array.size == error.size else None
+        for array, there in ((batch.x, True), (batch.y, case.is_loss))
+    )
     return Measurement(
         left=left,
         right=right,
@@ -113,7 +113,7 @@ def measure(
         unit=bounds.unit(case, part),
         error=float(error.flat[worst]),
         bound=bound,
-        x=None if x is None else float(x),
+        x=x,
         y=y,
         got=float(got.flat[worst]) if fits else float("nan"),
         expected=float(expected.flat[worst]),
@@ -128,27 +128,25 @@ Results = Mapping[str, Array]
 def measure_case(
     left: str,
     right: str,
-    case: Case,
+    batch: Batch,
     got: Results,
     expected: Results,
-    inputs: Inputs,
     observer: Observer | None = None,
 ) -> list[Measurement]:
     """One measurement for every part of the case."""
-    scale = float64.scales(case, inputs)
+    case, scale = batch.case, float64.scales(batch)
 
     def against(truth: Results) -> list[Measurement]:
         return [
-            measure(
-                left, right, case, part, got[part], truth[part], inputs, scale.get(part), observer
-            )
+            measure(left, right, batch, part, got[part], truth[part], scale.get(part), observer)
             for part in case.parts
         ]
 
     found = against(expected)
     if right == "oracle" and case.reduced and not all(m.passed for m in found):
         # subnormal outputs may be flushed, and then an overlap of nothing else has a loss of 0
-        flushed = against(float64.evaluate(case, inputs, smallest=float(np.finfo(case.dtype).tiny)))
+        tiny = float(np.finfo(case.dtype).tiny)
+        flushed = against(float64.evaluate(batch, smallest=tiny))
         found = flushed if all(m.passed for m in flushed) else found
     return found
 
@@ -170,13 +168,13 @@ def compare(
     left.check_comparable(right, chosen)
     found = []
     for case in chosen:
-        inputs, name = left.inputs(case.input_set), right.implementation
+        batch, name = case.bind(left.inputs(case.input_set)), right.implementation
         if name == "reference" and not right.has(case):
-            name, expected = "oracle", float64.evaluate(case, inputs)
+            name, expected = "oracle", float64.evaluate(batch)
         else:
             expected = right.result(case)
         got = left.result(case)
-        found += measure_case(left.implementation, name, case, got, expected, inputs, observer)
+        found += measure_case(left.implementation, name, batch, got, expected, observer)
     return found
 
 

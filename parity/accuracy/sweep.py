@@ -78,26 +78,23 @@ def cases_of(activation: str, inputs: str) -> list[Case]:
 def _measure_chunk(
     name: str, evaluate: Evaluate, cases: list[Case], x: Array, observer: Observer | None
 ) -> list[Measurement]:
-    inputs = {"x": x}
     with np.errstate(all="ignore"):
         at = float64.distribution(cases[0], x.astype(np.float64))
     found = []
-    for case in cases:
-        got, expected = evaluate(case, inputs), float64.evaluate(case, inputs, at)
+    for batch in (case.bind({"x": x}) for case in cases):
+        got, expected = evaluate(batch.case, batch.inputs), float64.evaluate(batch, at)
         found += [
-            measure(
-                name, "oracle", case, part, got[part], expected[part], inputs, observer=observer
-            )
-            for part in case.parts
+            measure(name, "oracle", batch, part, got[part], expected[part], observer=observer)
+            for part in batch.case.parts
         ]
     return found
 
 
 def _quantiles(name: str, evaluate: Evaluate, activation: str, p: Array) -> Measurement:
     case = Case("dense", "float32", activation, "ppf", "", default_epsilon(activation))
-    inputs = {"p": p}
-    got, expected = evaluate(case, inputs), float64.evaluate(case, inputs)
-    return measure(name, "oracle", case, "value", got["value"], expected["value"], inputs)
+    batch = case.bind({"p": p})
+    got, expected = evaluate(case, batch.inputs), float64.evaluate(batch)
+    return measure(name, "oracle", batch, "value", got["value"], expected["value"])
 
 
 def swept(measurements: Iterable[Measurement]) -> set[tuple[str, str, str]]:

@@ -36,7 +36,7 @@ def _write_reference(path: Path) -> None:
     for name, inputs in input_sets().items():
         writer.add_inputs(name, inputs)
     for case in standard_cases():
-        writer.add(case, multiprecision.evaluate(case, input_sets()[case.input_set]))
+        writer.add(case, multiprecision.evaluate(case.bind(input_sets()[case.input_set])))
     with writing(path):
         writer.write(path)
 

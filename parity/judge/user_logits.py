@@ -12,7 +12,7 @@ from parity.accuracy import bounds
 from parity.accuracy.measurement import Measurement, measure, measure_case
 from parity.common.arrays import Array
 from parity.reference import float64, multiprecision
-from parity.suite.case import Case
+from parity.suite.case import Batch
 from parity.suite.cases import file_cases
 from parity.suite.inputs import PUBLISHED_EPSILON, SEED, Inputs
 from parity.suite.records import Record
@@ -192,26 +192,25 @@ class LossRow:
 
 
 def _measure_on_sample(
-    case: Case, inputs: Inputs, exact: dict[str, Array], records: list[Record]
+    batch: Batch, exact: dict[str, Array], records: list[Record]
 ) -> Iterator[Measurement]:
     """The implementations and the oracle against the 50-digit reference, at the sampled elements.
 
     The gradients of `linear` are sums over the whole file: those are left to the oracle. Its
     values need the minimum and the maximum of the file only, and both are in the sample.
     """
-    index = sample(inputs)
-    few = {key: array.ravel()[index] for key, array in inputs.items()}
-    expected = multiprecision.evaluate(case, few)
+    case, index = batch.case, sample(batch.inputs)
+    few = case.bind({key: array.ravel()[index] for key, array in batch.inputs.items()})
+    expected, scales = multiprecision.evaluate(few), float64.scales(few)
     for part in case.parts:
         if case.activation == "linear" and part == "grad_x":
             continue
-        scale = float64.scales(case, few).get(part)
         at_sample = exact[part].ravel()[index]
-        yield measure("oracle", "reference", case, part, at_sample, expected[part], few, scale)
+        yield measure("oracle", "reference", few, part, at_sample, expected[part], scales.get(part))
         for record in records:
             got = record.result(case)[part].ravel()[index]
             yield measure(
-                record.implementation, "reference", case, part, got, expected[part], few, scale
+                record.implementation, "reference", few, part, got, expected[part], scales.get(part)
             )
 
 
@@ -225,16 +224,17 @@ def judge_file(
     oracle.
     """
     for case in file_cases(inputs):
-        exact = float64.evaluate(case, inputs)
+        batch = case.bind(inputs)
+        exact = float64.evaluate(batch)
         results = {record.implementation: record.result(case) for record in records}
         found: list[Measurement] = []
         if not case.reduced:
-            found += _measure_on_sample(case, inputs, exact, records)
+            found += _measure_on_sample(batch, exact, records)
         for name, result in results.items():
             if case.reduced or case.dtype == "float32":
-                found += measure_case(name, "oracle", case, result, exact, inputs)
+                found += measure_case(name, "oracle", batch, result, exact)
         for left, right in combinations(results, 2):
-            found += measure_case(left, right, case, results[left], results[right], inputs)
+            found += measure_case(left, right, batch, results[left], results[right])
         row = None
         if case.reduced:
             values = {name: float(result["value"]) for name, result in results.items()}

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import special
 
 from parity.common.arrays import Array
-from parity.suite.case import NO_ACTIVATION, Case
-from parity.suite.inputs import PUBLISHED_EPSILON, Inputs
+from parity.suite.case import NO_ACTIVATION, Batch, Case
+from parity.suite.inputs import PUBLISHED_EPSILON
 
 _SQRT_HALF = np.sqrt(0.5)
 
@@ -294,7 +294,7 @@ _ELEMENTWISE: dict[str, Callable[..., Loss]] = {
 
 
 @dataclass(frozen=True)
-class Batch:
+class Groups:
     """What a reduced loss is made of: every sum runs over `axes`; what is not `valid` weighs 0.
 
     An output below `smallest` is 0 in the sums of areas; see `evaluate`.
@@ -320,7 +320,7 @@ def _inverse(x: Array) -> Array:
 
 
 def _mean(
-    term: Callable[..., Loss], b: Batch, label_smoothing: float = 0.0, **options: Any
+    term: Callable[..., Loss], b: Groups, label_smoothing: float = 0.0, **options: Any
 ) -> Loss:
     """The mean of an elementwise loss, of targets y (1 - L) + L / 2, L the smoothing."""
     kept = 1 - label_smoothing
@@ -330,7 +330,7 @@ def _mean(
     return Loss(b.sum(loss.value) * inverse, share.in_x, tuple(kept * t for t in share.in_y))
 
 
-def _tversky(b: Batch, alpha: float = 0.5, beta: float = 0.5, smooth: float = 0.0) -> Loss:
+def _tversky(b: Groups, alpha: float = 0.5, beta: float = 0.5, smooth: float = 0.0) -> Loss:
     """(alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth), 0 where the denominator is."""
     a, y = b.a, b.y
     c = np.where(a.cdf < b.smallest, 0, a.cdf)
@@ -342,16 +342,16 @@ def _tversky(b: Batch, alpha: float = 0.5, beta: float = 0.5, smooth: float = 0.
     return terms.times(b.w * inverse)
 
 
-def _dice(b: Batch, smooth: float = 0.0) -> Loss:
+def _dice(b: Groups, smooth: float = 0.0) -> Loss:
     return _tversky(b, 0.5, 0.5, smooth / 2)
 
 
-def _jaccard(b: Batch, smooth: float = 0.0) -> Loss:
+def _jaccard(b: Groups, smooth: float = 0.0) -> Loss:
     return _tversky(b, 1.0, 1.0, smooth)
 
 
 def _focal_tversky(
-    b: Batch, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, smooth: float = 0.0
+    b: Groups, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, smooth: float = 0.0
 ) -> Loss:
     """The Tversky loss to the power 1 / gamma."""
     loss = _tversky(b, alpha, beta, smooth)
@@ -361,7 +361,7 @@ def _focal_tversky(
 
 
 def _dice_cross_entropy(
-    b: Batch,
+    b: Groups,
     lambda_dice: float = 1.0,
     lambda_ce: float = 1.0,
     smooth: float = 0.0,
@@ -374,7 +374,7 @@ def _dice_cross_entropy(
     return Loss(value, overlap.in_x + entropy.in_x, overlap.in_y + entropy.in_y)
 
 
-def _lovasz_weights(b: Batch, errors: Array) -> Array:
+def _lovasz_weights(b: Groups, errors: Array) -> Array:
     """What the Jaccard loss of a group grows by as errors, the largest first, become mistakes."""
     kept = [axis for axis in range(b.y.ndim) if axis not in b.axes]
     front = range(len(kept))
@@ -394,7 +394,7 @@ def _lovasz_weights(b: Batch, errors: Array) -> Array:
     return np.moveaxis(weights.reshape(errors.shape), front, kept)
 
 
-def _lovasz(b: Batch) -> Loss:
+def _lovasz(b: Groups) -> Loss:
     """The sum of the errors y s + (1 - y) c, each times its Lovasz weight; hard targets."""
     errors = b.y * b.a.sf + (1 - b.y) * b.a.cdf
     weights = _lovasz_weights(b, errors)
@@ -402,7 +402,7 @@ def _lovasz(b: Batch) -> Loss:
     return Loss(value, (weights * (1 - 2 * b.y) * b.a.pdf,))
 
 
-def _lovasz_hinge(b: Batch) -> Loss:
+def _lovasz_hinge(b: Groups) -> Loss:
     """The same of the errors 1 - x (2 y - 1), where they are positive; c is x here."""
     errors = 1 - b.a.cdf * (2 * b.y - 1)
     weights = _lovasz_weights(b, errors) * (errors > 0)
@@ -435,28 +435,26 @@ def _method(case: Case, a: Distribution) -> Loss:
     return Loss(value, (slope,))
 
 
-def _loss(
-    case: Case, inputs: Inputs, at: Distribution | None, smallest: float
-) -> tuple[Array, Loss]:
+def _loss(batch: Batch, at: Distribution | None, smallest: float) -> tuple[Array, Loss]:
     """The case's x, in float64 and harmless where it is not used, and its loss there."""
-    x, used = inputs["x"].astype(np.float64), case.used(inputs)
+    case, x, used = batch.case, batch.x.astype(np.float64), batch.used
     # neither the smallest nor the largest of what is used
     x = x if used.all() else np.where(used, x, (x[used].min() + x[used].max()) / 2)
     a = distribution(case, x) if at is None else at
     if not case.is_loss:
         return x, _method(case, a)
-    y = np.where(used, case.targets(inputs), 0).astype(np.float64)
+    y = np.where(used, batch.y, 0).astype(np.float64)
     if not case.reduced:
-        return x, _ELEMENTWISE[case.quantity](a, y, **case.parameters)
-    w = np.where(used, case.weights(inputs), 0).astype(np.float64)
-    batch = Batch(a, y, w, case.valid(inputs), case.summed_axes(x.ndim), smallest)
-    loss = _REDUCED[case.quantity](batch, **case.parameters)
+        return x, _ELEMENTWISE[case.quantity](a, y, **batch.parameters)
+    w = np.where(used, batch.w, 0).astype(np.float64)
+    groups = Groups(a, y, w, batch.valid, batch.axes, smallest)
+    loss = _REDUCED[case.quantity](groups, **batch.parameters)
     mean = loss.times(1 / loss.value.size)
     return x, Loss(np.asarray(np.mean(loss.value)), mean.in_x, mean.in_y)
 
 
 def evaluate(
-    case: Case, inputs: Inputs, at: Distribution | None = None, smallest: float | None = None
+    batch: Batch, at: Distribution | None = None, smallest: float | None = None
 ) -> dict[str, Array]:
     """`value`, `grad_x` and, for soft targets, `grad_y` of a case in float64.
 
@@ -464,12 +462,13 @@ def evaluate(
     not given, what the dtype of the case rounds to 0) is 0 in the overlap losses: it decides
     whether a sample without any target is right, a loss of 0, or all wrong, a loss of 1.
     """
+    case = batch.case
     if smallest is None:
         smallest = float(np.finfo(case.dtype).smallest_subnormal) / 2
     with np.errstate(all="ignore"):
         if case.quantity == "ppf":
-            return {"value": quantile(case, inputs["p"].astype(np.float64))}
-        x, loss = _loss(case, inputs, at, smallest)
+            return {"value": quantile(case, batch.x.astype(np.float64))}
+        x, loss = _loss(batch, at, smallest)
         in_x, *in_y = loss.slopes()
         if case.activation == "linear":
             in_x = _through_ends(case, x, in_x)
@@ -492,7 +491,7 @@ def _scale_through_ends(case: Case, x: Array, weight: Array) -> Array:
     return (0.5 - case.exact_epsilon) / half * scale
 
 
-def scales(case: Case, inputs: Inputs) -> dict[str, Array]:
+def scales(batch: Batch) -> dict[str, Array]:
     """The magnitudes of the terms that may cancel, against which errors are then counted.
 
     For soft targets of elementwise losses: a difference a - b is counted against |a| + |b|. For the
@@ -500,11 +499,12 @@ def scales(case: Case, inputs: Inputs) -> dict[str, Array]:
     rounding unit, where d vanishes. For reduced gradients see `error.reduced_error`. Empty for
     other cases: there an error is counted against the value itself.
     """
+    case = batch.case
     linear = case.activation == "linear"
     if not case.reduced and not case.soft and not linear:
         return {}
     with np.errstate(all="ignore"):
-        x, loss = _loss(case, inputs, None, 0.0)
+        x, loss = _loss(batch, None, 0.0)
         in_x, *in_y = loss.magnitudes()
         in_x = _scale_through_ends(case, x, in_x) if linear else in_x
         found = dict(zip(case.parts[1:], (in_x, *in_y), strict=False))

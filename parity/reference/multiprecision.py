@@ -16,8 +16,8 @@ import mpmath as mp
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.suite.case import NO_ACTIVATION, Case
-from parity.suite.inputs import PUBLISHED_EPSILON, Inputs
+from parity.suite.case import NO_ACTIVATION, Batch, Case
+from parity.suite.inputs import PUBLISHED_EPSILON
 
 Real = Any
 """An mpmath number (mpmath has no type annotations)."""
@@ -422,11 +422,10 @@ def _points(case: Case, xs: list[float]) -> list[Squeezed]:
     return [at(case, x) for x in xs]
 
 
-def _reduced(case: Case, inputs: Inputs, whole: Group) -> Loss:
+def _reduced(batch: Batch, whole: Group) -> Loss:
     """The mean of the losses of all groups, with its derivatives at the elements of `whole`."""
-    valid, used = case.valid(inputs), case.used(inputs)
-    summed = case.summed_axes(valid.ndim)
-    sizes = [1 if axis in summed else size for axis, size in enumerate(valid.shape)]
+    valid, used = batch.valid, batch.used
+    sizes = [1 if axis in batch.axes else size for axis, size in enumerate(valid.shape)]
     groups = int(np.prod(sizes))
     labels = np.broadcast_to(np.arange(groups).reshape(sizes), valid.shape)
     values, in_c, in_y = [], [_ZERO] * len(whole.ys), [_ZERO] * len(whole.ys)
@@ -434,7 +433,7 @@ def _reduced(case: Case, inputs: Inputs, whole: Group) -> Loss:
         chosen = np.flatnonzero(labels[used] == label)
         points, ys, ws = ([part[i] for i in chosen] for part in (whole.points, whole.ys, whole.ws))
         group = Group(points, ys, ws, int(np.count_nonzero(labels[valid] == label)))
-        loss = _REDUCED[case.quantity](group, **case.parameters)
+        loss = _REDUCED[batch.case.quantity](group, **batch.parameters)
         value, *slopes = _times(mp.mpf(1) / groups, loss)
         values.append(value)
         for total, slope in zip((in_c, in_y), slopes, strict=True):
@@ -450,42 +449,40 @@ def _slopes(case: Case, xs: list[float], points: list[Squeezed], in_c: list[Real
     return [w * a.p for w, a in zip(in_c, points, strict=True)]
 
 
-def _terms(case: Case, inputs: Inputs, whole: Group) -> Terms:
+def _terms(batch: Batch, whole: Group) -> Terms:
     """The quantity at the elements that are used; a reduced loss has one value."""
+    case = batch.case
     if case.quantity in _METHODS:
         both = [_METHODS[case.quantity](a) for a in whole.points]
         return [value for value, _ in both], [weight for _, weight in both], []
     if case.reduced:
-        loss, in_c, in_y = _reduced(case, inputs, whole)
+        loss, in_c, in_y = _reduced(batch, whole)
         return [loss], in_c, in_y
-    term = partial(_ELEMENTWISE[case.quantity], **case.parameters)
+    term = partial(_ELEMENTWISE[case.quantity], **batch.parameters)
     terms = [term(a, y) for a, y in zip(whole.points, whole.ys, strict=True)]
     values, in_c, in_y = ([t[i] for t in terms] for i in range(3))
     return values, in_c, in_y
 
 
-def evaluate(case: Case, inputs: Inputs) -> dict[str, Array]:
+def evaluate(batch: Batch) -> dict[str, Array]:
     """`value`, `grad_x` and, for soft targets, `grad_y` of a case as float64 arrays.
 
     The gradient of an elementwise quantity is that of its sum. NaN marks a derivative that does not
     exist (the kink of softsign's density). Working precision is 50 digits and more; the results are
     rounded once, and are infinite beyond the range of float64.
     """
+    case, used, shape = batch.case, batch.used, batch.x.shape
     with mp.workdps(DIGITS + 10):
         if case.quantity == "ppf":
-            p = inputs["p"]
+            p = batch.x
             return {"value": _rounded([_quantile(case, float(v)) for v in p.ravel()], p.shape)}
-        shape, used = inputs["x"].shape, case.used(inputs)
-        xs = [float(x) for x in inputs["x"][used]]
+        xs = [float(x) for x in batch.x[used]]
         points = _points(case, xs)
         if case.quantity == "pdf":
             value, slope = [a.p for a in points], [a.dp for a in points]
             return {"value": _rounded(value, shape), "grad_x": _rounded(slope, shape)}
-        ys, ws = (
-            [mp.mpf(float(v)) for v in array[used]]
-            for array in (case.targets(inputs), case.weights(inputs))
-        )
-        values, in_c, in_y = _terms(case, inputs, Group(points, ys, ws, len(ys)))
+        ys, ws = ([mp.mpf(float(v)) for v in array[used]] for array in (batch.y, batch.w))
+        values, in_c, in_y = _terms(batch, Group(points, ys, ws, len(ys)))
         result = {
             "value": _rounded(values, () if case.reduced else shape),
             "grad_x": _rounded(_slopes(case, xs, points, in_c), shape, used),

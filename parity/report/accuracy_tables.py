@@ -360,7 +360,10 @@ def file_baselines_table(name: str, ours: float, baselines: Baselines) -> Table:
     """A user's file: the sigmoid's cross entropy by other formulas, and by ours."""
     title = "shown, not judged: the sigmoid's cross entropy on the file by other formulas"
     share = baselines.past_16 / baselines.outputs
-    note = f"{baselines.past_16:,} of {baselines.outputs:,} raw outputs ({share:.2%}) pass 16 in magnitude"
+    note = (
+        f"{baselines.past_16:,} of {baselines.outputs:,} raw outputs ({share:.2%}) "
+        "pass 16 in magnitude"
+    )
     table = new_table(f"{title}\n{note}", "", "loss", "off by", "wrong, but\nno gradient")
     table.add_row(
         f"ours, {name}", f"{ours:.9g}", _percent(baselines.off(ours)), f"{baselines.stuck:,}"

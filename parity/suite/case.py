@@ -1,6 +1,7 @@
 """A case: one quantity of one activation on one input set; and the names of them all."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -148,13 +149,6 @@ class Case:
         others = ("per_sample", "channel_axis", "ignore_index")
         return {key: value for key, value in self.keywords.items() if key not in others}
 
-    def summed_axes(self, ndim: int) -> tuple[int, ...]:
-        """The axes that one loss sums over; a case's value is the mean over the others."""
-        kept = {0} if self.keywords.get("per_sample") else set()
-        if "channel_axis" in self.keywords:
-            kept.add(self.keywords["channel_axis"] % ndim)
-        return tuple(axis for axis in range(ndim) if axis not in kept)
-
     @property
     def parts(self) -> tuple[str, ...]:
         """What an evaluation gives: `value`, `grad_x` and, for soft targets, `grad_y`."""
@@ -169,30 +163,64 @@ class Case:
         """Epsilon as the implementation sees it: rounded to the dtype of the inputs."""
         return float(np.dtype(self.dtype).type(self.epsilon))
 
-    def targets(self, inputs: Inputs) -> Array:
-        """The targets of a loss: zeros, ones or the set's own y, like x in shape and dtype."""
-        x = inputs["x"]
-        if self.option == "y=0" or not self.is_loss:
-            return np.zeros_like(x)
-        return np.ones_like(x) if self.option == "y=1" else inputs["y"]
+    def bind(self, inputs: Inputs) -> "Batch":
+        """The case on its inputs."""
+        return Batch(self, inputs)
 
-    def weights(self, inputs: Inputs) -> Array:
+
+@dataclass(frozen=True)
+class Batch:
+    """A case on its inputs: the arrays it is a function of, each worked out once."""
+
+    case: Case
+    inputs: Inputs
+
+    @property
+    def x(self) -> Array:
+        """The raw outputs; of a quantile, the probabilities."""
+        return self.inputs["p" if self.case.quantity == "ppf" else "x"]
+
+    @cached_property
+    def y(self) -> Array:
+        """The targets of a loss: zeros, ones or the set's own, like x in shape and dtype."""
+        if self.case.option == "y=0" or not self.case.is_loss:
+            return np.zeros_like(self.x)
+        return np.ones_like(self.x) if self.case.option == "y=1" else self.inputs["y"]
+
+    @cached_property
+    def w(self) -> Array:
         """The weight of every element."""
-        return inputs["w"] if self.option == "weight" else np.ones_like(inputs["x"])
+        return self.inputs["w"] if self.case.option == "weight" else np.ones_like(self.x)
 
-    def arguments(self, inputs: Inputs) -> list[Array]:
-        """What it is a function of: x or p, the targets of a loss, perhaps its weights."""
-        if not self.is_loss:
-            return [inputs["p" if self.quantity == "ppf" else "x"]]
-        weights = [inputs["w"]] if self.option == "weight" else []
-        return [inputs["x"], self.targets(inputs), *weights]
-
-    def valid(self, inputs: Inputs) -> Array:
+    @cached_property
+    def valid(self) -> Array:
         """Which elements are not ignored: what a mean counts."""
-        if "ignore_index" in self.keywords:
-            return np.asarray(self.targets(inputs) != self.keywords["ignore_index"])
-        return np.ones(inputs["x"].shape, bool)
+        ignored = self.case.keywords.get("ignore_index")
+        if ignored is not None:
+            return np.asarray(self.y != ignored)
+        return np.ones(self.x.shape, bool)
 
-    def used(self, inputs: Inputs) -> Array:
+    @cached_property
+    def used(self) -> Array:
         """Which elements have a part in the value; where one is ignored or weighs 0, x is free."""
-        return np.asarray(self.valid(inputs) & (self.weights(inputs) != 0))
+        return np.asarray(self.valid & (self.w != 0))
+
+    @cached_property
+    def axes(self) -> tuple[int, ...]:
+        """Those that one loss sums over; a case's value is the mean over the others."""
+        keywords = self.case.keywords
+        kept = {0} if keywords.get("per_sample") else set()
+        if "channel_axis" in keywords:
+            kept.add(keywords["channel_axis"] % self.x.ndim)
+        return tuple(axis for axis in range(self.x.ndim) if axis not in kept)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those of the case."""
+        return self.case.parameters
+
+    @property
+    def arguments(self) -> list[Array]:
+        """What the case is a function of: x, the targets of a loss, perhaps its weights."""
+        targets = [self.y] if self.case.is_loss else []
+        return [self.x, *targets, *([self.w] if self.case.option == "weight" else [])]

@@ -69,7 +69,7 @@ def perfect_record_in() -> Callable[..., Path]:
             writer.add_inputs(input_set, inputs)
         for case in judged_cases():
             if case.judged_by_float64:
-                exact = oracle.evaluate(case, input_sets()[case.input_set])
+                exact = oracle.evaluate(case.bind(input_sets()[case.input_set]))
             else:
                 exact = reference.result(case)
             with np.errstate(all="ignore"):

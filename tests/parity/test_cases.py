@@ -101,7 +101,7 @@ def test_every_option_makes_a_difference(quantity: str) -> None:
         special = {"ignore_index": "-ignored", "weight": "-weight"}.get(option, "")
         activation = "none" if quantity == "lovasz_hinge" else "arctan"
         case = Case(f"volume{special}-{targets}", "float64", activation, quantity, option)
-        values.append(float(oracle.evaluate(case, input_sets()[case.input_set])["value"]))
+        values.append(float(oracle.evaluate(case.bind(input_sets()[case.input_set]))["value"]))
     assert len({f"{value:.6g}" for value in values}) == len(values) > 2, values
 
 

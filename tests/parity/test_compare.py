@@ -144,14 +144,14 @@ def test_where_all_entries_cancel_the_largest_term_counts() -> None:
     case = Case("file", "float32", "sigmoid", "dice")
     inputs = {"x": np.linspace(-3, 3, 32).astype(np.float32)}
     inputs["y"] = np.zeros_like(inputs["x"])
-    exact, scale = oracle.evaluate(case, inputs), oracle.scales(case, inputs)
+    exact, scale = oracle.evaluate(case.bind(inputs)), oracle.scales(case.bind(inputs))
     assert np.abs(exact["grad_x"]).max() < 1e-17
     term = scale["grad_x"].max()
     assert 1e-3 < term < 0.1
     for size, right in ((1e-7, True), (1e-6, False)):
         got = exact | {"grad_x": np.full(32, size * term)}
         got = {part: np.float32(array) for part, array in got.items()}
-        found = compare.measure_case("torch", "oracle", case, got, exact, inputs)
+        found = compare.measure_case("torch", "oracle", case.bind(inputs), got, exact)
         assert [m.passed for m in found] == [True, right]
 
 
@@ -159,14 +159,14 @@ def test_an_output_that_underflows_decides_dice_of_a_sample_without_targets() ->
     case = Case("file", "float32", "normal_cdf", "dice", "per_sample")
     inputs = {"x": np.array([[-30.0, -28.0], [1.0, 2.0]], np.float32)}
     inputs["y"] = np.zeros_like(inputs["x"])
-    assert oracle.evaluate(case, inputs)["value"] == pytest.approx(0.5)
+    assert oracle.evaluate(case.bind(inputs))["value"] == pytest.approx(0.5)
     inputs["x"][0] = -13.5  # subnormal: flushed or not, both are right, and nothing else is
-    exact = oracle.evaluate(case, inputs)
+    exact = oracle.evaluate(case.bind(inputs))
     assert exact["value"] == pytest.approx(1)
     slope = np.zeros((2, 2), np.float32)
     for value, right in ((1.0, True), (0.5, True), (0.75, False)):
         got = {"value": np.float32(value).reshape(()), "grad_x": slope}
-        found = compare.measure_case("torch", "oracle", case, got, exact, inputs)
+        found = compare.measure_case("torch", "oracle", case.bind(inputs), got, exact)
         assert all(m.passed for m in found) == right, value
 
 
@@ -188,23 +188,29 @@ def test_pairs_are_symmetric_and_may_flush() -> None:
 def test_another_shape_or_dtype_is_an_infinite_error() -> None:
     zeros = np.zeros(3, np.float32)
     for got in (zeros[:, None], zeros[:1], zeros.astype(np.float64)):
-        m = compare.measure("torch", "reference", CDF, "value", got, zeros, {"x": zeros})
+        m = compare.measure("torch", "reference", CDF.bind({"x": zeros}), "value", got, zeros)
         assert m.error == np.inf
         assert m.over == 3
-    m = compare.measure("torch", "reference", CDF, "value", zeros, zeros, {"x": zeros})
+    m = compare.measure("torch", "reference", CDF.bind({"x": zeros}), "value", zeros, zeros)
     assert m.error == 0
     wide = zeros.astype(np.float64)
     for right, error in (("keras-jax", np.inf), ("reference", 0), ("oracle", 0)):
         assert (
-            compare.measure("torch", right, CDF, "value", zeros, wide, {"x": zeros}).error == error
+            compare.measure("torch", right, CDF.bind({"x": zeros}), "value", zeros, wide).error
+            == error
         )
-    assert compare.measure("oracle", "reference", CDF, "value", wide, wide, {"x": zeros}).error == 0
+    assert (
+        compare.measure("oracle", "reference", CDF.bind({"x": zeros}), "value", wide, wide).error
+        == 0
+    )
 
 
 def measurement(error: float, case: str = "one") -> Measurement:
     """A measurement of a bound of 4 with that error."""
     exact = np.ones(1)
-    m = compare.measure("torch", "reference", CDF, "value", np.float32(exact), exact, {"x": exact})
+    m = compare.measure(
+        "torch", "reference", CDF.bind({"x": exact}), "value", np.float32(exact), exact
+    )
     return replace(m, error=error, case=case, over=int(not error <= 4))
 
 

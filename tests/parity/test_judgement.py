@@ -32,7 +32,7 @@ CDF = Case("grid", "float32", "arctan", "cdf")
 def good() -> Judgement:
     """A judgement that passes."""
     exact = np.ones(1)
-    m = measure("torch", "reference", CDF, "value", np.float32(exact), exact, {"x": exact})
+    m = measure("torch", "reference", CDF.bind({"x": exact}), "value", np.float32(exact), exact)
     return Judgement([Outcome("torch", Record.load(REFERENCE_PATH))], [m])
 
 
@@ -167,7 +167,7 @@ def test_workers_import_nothing_from_the_working_directory(
 def perfect(case: Case, inputs: Inputs) -> dict[str, Any]:
     """The oracle, rounded to float32."""
     with np.errstate(all="ignore"):
-        found = dense.float64.evaluate(case, inputs)
+        found = dense.float64.evaluate(case.bind(inputs))
         return {part: np.nan_to_num(a.astype("f4"), posinf=np.inf) for part, a in found.items()}
 
 

@@ -199,7 +199,7 @@ def record_of(inputs: Inputs, path: Path, name: str, wrong: str = "", factor: fl
     writer = RecordWriter(name, "cpu")
     for case in file_cases(inputs):
         writer.add_inputs(case.input_set, inputs)
-        found = {k: v.astype(np.float32) for k, v in oracle.evaluate(case, inputs).items()}
+        found = {k: v.astype(np.float32) for k, v in oracle.evaluate(case.bind(inputs)).items()}
         if case.name == wrong:
             found["value"] = found["value"] * np.float32(factor)
         writer.add(case, found)

@@ -108,8 +108,8 @@ def assert_elements_keep_the_bounds(name, loss, option, arrays):
     from parity.suite.case import Case, default_epsilon
 
     case = Case("triton", "float32", name, loss, option, default_epsilon(name))
-    expected, scales = oracle.evaluate(case, arrays), oracle.scales(case, arrays)
-    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.targets(arrays))
+    expected, scales = oracle.evaluate(case.bind(arrays)), oracle.scales(case.bind(arrays))
+    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.bind(arrays).y)
     options = FOCAL if "focal" in loss else {}
     got = FUNCTIONS[loss](x, y, None, (), name, **options)
     for part, values, bound in zip(("value", "grad_x"), got, BOUNDS[loss], strict=True):

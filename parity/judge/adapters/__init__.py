@@ -23,7 +23,7 @@ def parts_of(case: Case, inputs: Inputs, evaluate: autodiff.Evaluate) -> dict[st
 
     Gradients that the case has not, which a shared compilation gives, are left out.
     """
-    arrays = case.arguments(inputs)
+    arrays = case.bind(inputs).arguments
     value, gradients = evaluate(arrays)
     found = [
         np.zeros_like(arrays[i]) if gradient is None else gradient
