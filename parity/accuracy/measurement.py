@@ -1,12 +1,13 @@
 """The worst errors of results and records, and whether they are within bounds."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from parity.accuracy import bounds
+from parity.accuracy.comparison import Comparison
 from parity.accuracy.error import errors
 from parity.common.arrays import Array
 from parity.reference import float64
@@ -14,58 +15,6 @@ from parity.suite.case import Batch, Case
 from parity.suite.cases import judged_cases, standard_cases
 from parity.suite.inputs import Inputs
 from parity.suite.records import Record
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The worst error of one part of one case between two implementations (or the reference)."""
-
-    left: str
-    right: str
-    case: str
-    dtype: str
-    activation: str
-    quantity: str
-    part: str
-    unit: str
-    error: float
-    bound: float
-    x: float | None
-    y: float | None
-    got: float
-    expected: float
-    over: int
-    count: int
-
-    @property
-    def judged_alone(self) -> bool:
-        """Against the reference or the oracle, not against another implementation."""
-        return self.right in bounds.TRUTHS
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is within the bound."""
-        return self.error <= self.bound
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What is aggregated over input sets: dtype, activation, quantity and part."""
-        return self.dtype, self.activation, self.quantity, self.part
-
-    def line(self) -> str:
-        """One plain line that says everything about it."""
-        letter = "p" if self.quantity == "ppf" or "_convention" in self.activation else "x"
-        at = "" if self.x is None else f" at {letter}={self.x:.9g}"
-        at += "" if self.y is None else f", y={self.y:.9g}"
-        part = "value" if self.part == "value" else f"gradient in {self.part[-1]}"
-        return (
-            f"{self.left} against {self.right}: {self.activation}{' ' if self.activation else ''}"
-            f"{self.quantity} {part}{at}: "
-            f"got {self.got:.9g}, expected {self.expected:.9g}, "
-            f"error {self.error:.3g} {self.unit}, bound {self.bound:g} "
-            f"({self.case}; {self.over} of {self.count} over)"
-        )
-
 
 Observer = Callable[[Case, str, Inputs, Array], None]
 """Called with a part of a case, its inputs and the error of every entry."""
@@ -80,7 +29,7 @@ def measure(
     expected: Array,
     scale: Array | None = None,
     observer: Observer | None = None,
-) -> Measurement:
+) -> Comparison:
     """The worst error of one part of a case, with where it happened.
 
     Another shape than expected, or another dtype than the inputs', is an infinite error.
@@ -98,11 +47,8 @@ def measure(
         observer(case, part, batch.inputs, error)
     bound = bounds.bound(left, right, case, part)
     worst = int(np.argmax(error))
-    x, y = (
-        float(array.flat[worst]) if there and array.size == error.size else None
-        for array, there in ((batch.x, True), (batch.y, case.is_loss))
-    )
-    return Measurement(
+    inside = {"x": batch.x, "y": batch.y} if case.is_loss else {"x": batch.x}
+    return Comparison(
         left=left,
         right=right,
         case=case.name,
@@ -113,8 +59,7 @@ def measure(
         unit=bounds.unit(case, part),
         error=float(error.flat[worst]),
         bound=bound,
-        x=x,
-        y=y,
+        inside={n: float(a.flat[worst]) for n, a in inside.items() if a.size == error.size},
         got=float(got.flat[worst]) if fits else float("nan"),
         expected=float(expected.flat[worst]),
         over=int(np.count_nonzero(error > bound)),
@@ -132,11 +77,11 @@ def measure_case(
     got: Results,
     expected: Results,
     observer: Observer | None = None,
-) -> list[Measurement]:
+) -> list[Comparison]:
     """One measurement for every part of the case."""
     case, scale = batch.case, float64.scales(batch)
 
-    def against(truth: Results) -> list[Measurement]:
+    def against(truth: Results) -> list[Comparison]:
         return [
             measure(left, right, batch, part, got[part], truth[part], scale.get(part), observer)
             for part in case.parts
@@ -156,7 +101,7 @@ def compare(
     right: Record,
     cases: Iterable[Case] | None = None,
     observer: Observer | None = None,
-) -> list[Measurement]:
+) -> list[Comparison]:
     """Every measurement between two records, the right one perhaps the reference.
 
     What the reference does not hold is held against the oracle. Raises `RecordError` if the records
@@ -178,17 +123,17 @@ def compare(
     return found
 
 
-def _badness(m: Measurement) -> tuple[bool, float]:
+def _badness(m: Comparison) -> tuple[bool, float]:
     """A failure is worse than anything that passes, and what is not a number worse than that."""
     return not m.passed, np.inf if np.isnan(m.error) else m.error
 
 
-def worst(measurements: Iterable[Measurement]) -> dict[Any, Measurement]:
+def worst(measurements: Iterable[Comparison]) -> dict[Any, Comparison]:
     """The worst measurement of every (left, right, dtype, activation, quantity, part).
 
-    Measurements against the oracle count as against the reference, which the oracle stands for.
+    Comparisons against the oracle count as against the reference, which the oracle stands for.
     """
-    found: dict[Any, Measurement] = {}
+    found: dict[Any, Comparison] = {}
     for m in measurements:
         key = (m.left, "reference" if m.judged_alone else m.right, *m.key)
         held = found.get(key)
@@ -200,7 +145,7 @@ def worst(measurements: Iterable[Measurement]) -> dict[Any, Measurement]:
     return found
 
 
-def stale_exceptions(measurements: Iterable[Measurement], judged: set[str]) -> list[str]:
+def stale_exceptions(measurements: Iterable[Comparison], judged: set[str]) -> list[str]:
     """One line for every entry of `bounds.EXCEPTIONS` that `judged` do not need."""
     figures = worst(measurements)
     lines = []

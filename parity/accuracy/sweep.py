@@ -1,6 +1,6 @@
 """The dense sweep: more than a million float32 inputs per quantity, against the float64 oracle.
 
-It runs in the process of the implementation, in chunks, and gives one `Measurement` for every
+It runs in the process of the implementation, in chunks, and gives one `Comparison` for every
 quantity, part and region.
 """
 
@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from parity.accuracy import bounds
-from parity.accuracy.measurement import Measurement, Observer, measure, worst
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.measurement import Observer, measure, worst
 from parity.common.arrays import Array
 from parity.reference import float64
 from parity.suite.case import ACTIVATIONS, METHODS, Case, default_epsilon
@@ -77,7 +78,7 @@ def cases_of(activation: str, inputs: str) -> list[Case]:
 
 def _measure_chunk(
     name: str, evaluate: Evaluate, cases: list[Case], x: Array, observer: Observer | None
-) -> list[Measurement]:
+) -> list[Comparison]:
     with np.errstate(all="ignore"):
         at = float64.distribution(cases[0], x.astype(np.float64))
     found = []
@@ -90,14 +91,14 @@ def _measure_chunk(
     return found
 
 
-def _quantiles(name: str, evaluate: Evaluate, activation: str, p: Array) -> Measurement:
+def _quantiles(name: str, evaluate: Evaluate, activation: str, p: Array) -> Comparison:
     case = Case("dense", "float32", activation, "ppf", "", default_epsilon(activation))
     batch = case.bind({"p": p})
     got, expected = evaluate(case, batch.inputs), float64.evaluate(batch)
     return measure(name, "oracle", batch, "value", got["value"], expected["value"])
 
 
-def swept(measurements: Iterable[Measurement]) -> set[tuple[str, str, str]]:
+def swept(measurements: Iterable[Comparison]) -> set[tuple[str, str, str]]:
     """What measurements cover: activation, quantity and part."""
     return {(m.activation, m.quantity, m.part) for m in measurements}
 
@@ -115,7 +116,7 @@ def wanted() -> set[tuple[str, str, str]]:
 
 def sweep(
     name: str, evaluate: Evaluate, observer: Observer | None = None
-) -> Iterator[tuple[str, list[Measurement]]]:
+) -> Iterator[tuple[str, list[Comparison]]]:
     """Sweep every activation; yields its name and its measurements, the worst over all chunks.
 
     `linear` is swept in batches of one chunk, each with its own minimum and maximum; far out its

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.accuracy.comparison import Comparison
 from parity.common.arrays import Array
 from parity.common.findings import Finding, settle, watched
 from parity.common.signatures import KNOWN, Order, read
@@ -15,7 +16,6 @@ from parity.common.tolerance import (
     check_tolerance,
     difference,
     lowest_precision,
-    round_up,
 )
 from parity.frameworks.autodiff import Evaluation
 from parity.functions.causes import likely_causes
@@ -25,56 +25,12 @@ from parity.suite.inputs import case_inputs
 _NAMES = ("x", "y", "w")
 
 
-@dataclass(frozen=True)
-class Check:
-    """Two functions held against each other in one part ("value", "gradient in x") of one case.
-
-    `inside` holds the inputs at the worst element, where they have the value's shape; `problem`
-    says in words what keeps the two from being compared.
-    """
-
-    case: str
-    part: str
-    names: tuple[str, str]
-    difference: Difference | None
-    inside: dict[str, float] = field(default_factory=dict)
-    problem: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the two agree."""
-        return self.difference is not None and self.difference.passed
-
-    @property
-    def place(self) -> str:
-        """The part and, if it has a name, the case."""
-        return f"{self.part}, {self.case}" if self.case else self.part
-
-    def lines(self) -> list[str]:
-        """The place, and how far the two are apart there."""
-        if self.difference is None:
-            return [f"{self.place}: {self.problem}"]
-        where = ", ".join(f"{name} = {value:.9g}" for name, value in self.inside.items())
-        told = self.difference.lines(self.names, where)
-        return [f"{self.place}:", *(f"  {line}" for line in told)]
-
-    def short(self) -> str:
-        """One line."""
-        d = self.difference
-        if d is None:
-            return f"{self.place}: {self.problem}"
-        if not d.comparable:
-            return f"{self.place}: shapes {d.shapes[0]} and {d.shapes[1]}"
-        needed = round_up(d.needed_rtol)
-        return f"{self.place}: {d.over:,} of {d.count:,} miss, passes from rtol={needed} on"
-
-
 @dataclass
 class Parity:
     """What `assert_parity` found: every pair of functions, in every part of every case."""
 
     what: str = ""
-    checks: list[Check] = field(default_factory=list)
+    checks: list[Comparison] = field(default_factory=list)
     causes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -86,7 +42,8 @@ class Parity:
     @property
     def worst(self) -> Difference | None:
         """The difference that uses most of its tolerance."""
-        found = [check.difference for check in self.checks if check.difference]
+        compared = [check for check in self.checks if not check.without_gradient]
+        found = [check.difference for check in compared if check.difference]
         return max(found, key=lambda d: d.share, default=None)
 
     def message(self) -> str:
@@ -193,24 +150,26 @@ class _Evaluated:
     rtol: float | None
     atol: float | None
 
-    def check(self, part: str, pair: tuple[int, int], one: Array, two: Array) -> Check:
+    def check(self, part: str, pair: tuple[int, int], one: Array, two: Array) -> Comparison:
         """Two functions held against each other in one part."""
         values = [self.evaluations[i][0] for i in pair]
         # a gradient comes in the input's precision, however low that of the value
         precision = lowest_precision(*values, one, two)
         found = difference(one, two, self.rtol, self.atol, precision)
-        alike = {n: a for n, a in self.arrays.items() if found.count and a.shape == found.shapes[0]}
-        inside = {name: float(array[found.index]) for name, array in alike.items()}
-        return Check(self.case, part, (self.labels[pair[0]], self.labels[pair[1]]), found, inside)
+        return Comparison.of_difference(self.names(pair), self.case, part, found, self.arrays)
 
-    def values(self) -> list[Check]:
+    def names(self, pair: tuple[int, int]) -> tuple[str, str]:
+        """The labels of a pair."""
+        return self.labels[pair[0]], self.labels[pair[1]]
+
+    def values(self) -> list[Comparison]:
         """Every pair, in value."""
         pairs = combinations(range(len(self.labels)), 2)
         return [
             self.check("value", pair, *(self.evaluations[i][0] for i in pair)) for pair in pairs
         ]
 
-    def gradients(self, name: str, position: int, able: Iterable[int]) -> list[Check]:
+    def gradients(self, name: str, position: int, able: Iterable[int]) -> list[Comparison]:
         """Every pair that is able to, in the gradient in one input."""
         part, checks = f"gradient in {name}", []
         for pair in combinations(able, 2):
@@ -218,12 +177,10 @@ class _Evaluated:
             if one is not None and two is not None:
                 checks.append(self.check(part, pair, one, two))
             elif any(gradient is not None and gradient.any() for gradient in (one, two)):
-                names = (self.labels[pair[0]], self.labels[pair[1]])
-                problem = (
-                    f"{names[0] if one is None else names[1]} has none: its value does not depend "
-                    f"on {name} as far as its framework can tell (detached, or computed outside)"
-                )
-                checks.append(Check(self.case, part, names, None, problem=problem))
+                names = self.names(pair)
+                without = names[0] if one is None else names[1]
+                where = self.case, part, self.evaluations[pair[0]][0].dtype
+                checks.append(Comparison.of_lost_gradient(names, *where, without))
         return checks
 
 

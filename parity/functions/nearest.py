@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from parity.accuracy.measurement import Measurement
+from parity.accuracy.comparison import Comparison
 from parity.common.arrays import Array
 from parity.common.tolerance import difference, lowest_precision
 from parity.functions.function import direction
@@ -15,8 +15,6 @@ from parity.functions.recorded import (
     Evaluated,
     FunctionError,
     describe,
-    lost_gradient,
-    measurement,
 )
 from parity.reference import float64
 from parity.suite.case import (
@@ -107,7 +105,7 @@ class Nearest:
     typical: float
     scaled: float
     value: float
-    measurements: list[Measurement]
+    measurements: list[Comparison]
 
     def note(self, name: str) -> str:
         """Whether that is the function at all, in words; empty if it is."""
@@ -142,10 +140,15 @@ def _against(
         for part in (p for p in PARTS if p in got):
             precision = lowest_precision(got["value"], got[part])
             apart = difference(got[part], expected[part], rtol, atol, precision)
-            measured = measurement(names, case.input_set, part, apart, inputs, case)
+            measured = Comparison.of_difference(
+                names, case.input_set, part, apart, inputs, case.activation, describe(case)
+            )
             nearest.measurements.append(measured)
         if "grad_x" not in got and function.framework != "numpy":
-            nearest.measurements.append(lost_gradient(names, case.input_set, case, got["value"]))
+            where = case.input_set, "grad_x", got["value"].dtype
+            judged = case.activation, describe(case)
+            lost = Comparison.of_lost_gradient(names, *where, function.name, *judged)
+            nearest.measurements.append(lost)
     return nearest
 
 

@@ -10,10 +10,10 @@ from itertools import combinations
 
 import numpy as np
 
-from parity.accuracy.measurement import Measurement
+from parity.accuracy.comparison import Comparison
 from parity.common.arrays import Array
 from parity.common.signatures import KNOWN, Order
-from parity.common.tolerance import Difference, difference, lowest_precision
+from parity.common.tolerance import difference, lowest_precision
 from parity.functions.remote import RemoteError, Server
 from parity.suite.case import (
     Case,
@@ -21,7 +21,6 @@ from parity.suite.case import (
 from parity.suite.inputs import Inputs, case_inputs
 from parity.suite.records import Record, RecordError, RecordWriter
 
-_LOST = ", whose gradient was lost:"
 PARTS = ("value", "grad_x")
 Results = dict[str, dict[str, Array]]
 """By input set, the `value` and perhaps `grad_x`."""
@@ -120,55 +119,9 @@ def read(record: Record) -> Evaluated:
     return found
 
 
-def measurement(
-    names: tuple[str, str],
-    set_name: str,
-    part: str,
-    found: Difference,
-    inputs: Inputs,
-    case: Case | None = None,
-) -> Measurement:
-    """A difference as the judge's tables and reports have it; its error is the rtol it needs."""
-    same = found.comparable and found.count > 0
-    inside = {
-        key: float(array[found.index])
-        for key, array in inputs.items()
-        if same and array.shape == found.shapes[0]
-    }
-    shapes = "" if found.comparable else f", of shape {found.shapes[0]}, not {found.shapes[1]}"
-    return Measurement(
-        left=names[0],
-        right=names[1],
-        case=set_name,
-        dtype=found.dtype,
-        activation=case.activation if case else "",
-        quantity=(describe(case) if case else "function") + shapes,
-        part=part,
-        unit="relative",
-        error=found.needed_rtol,
-        bound=found.rtol,
-        x=inside.get("x"),
-        y=inside.get("y"),
-        got=found.left,
-        expected=found.right,
-        over=found.over if found.comparable else 1,
-        count=max(1, found.count),
-    )
-
-
-def lost_gradient(
-    names: tuple[str, str], set_name: str, case: Case | None, values: Array
-) -> Measurement:
-    """That one side has a gradient and the other has none."""
-    apart = difference(np.array(np.nan, values.dtype), np.array(np.nan, values.dtype))
-    quantity = (describe(case) if case else "function") + _LOST
-    found = measurement(names, set_name, "grad_x", apart, {}, case)
-    return replace(found, quantity=quantity)
-
-
 def compare_pair(
     left: Evaluated, right: Evaluated, rtol: float | None, atol: float | None
-) -> list[Measurement]:
+) -> list[Comparison]:
     """Two functions on the same input sets, in value and gradient; NumPy has no gradients."""
     names = (left.name, right.name)
     found = []
@@ -178,15 +131,17 @@ def compare_pair(
             if part in one and part in two:
                 precision = lowest_precision(one["value"], two["value"], one[part], two[part])
                 apart = difference(one[part], two[part], rtol, atol, precision)
-                found.append(measurement(names, set_name, part, apart, inputs))
+                found.append(Comparison.of_difference(names, set_name, part, apart, inputs))
             elif (part in one or part in two) and "numpy" not in (left.framework, right.framework):
-                found.append(lost_gradient(names, set_name, None, one["value"]))
+                without = right.name if part in one else left.name
+                where = set_name, "grad_x", one["value"].dtype
+                found.append(Comparison.of_lost_gradient(names, *where, without))
     return found
 
 
-def losses_of_gradient(measurements: list[Measurement]) -> list[str]:
+def losses_of_gradient(measurements: list[Comparison]) -> list[str]:
     """A line for every pair in which one side has lost its gradient."""
-    pairs = dict.fromkeys((m.left, m.right) for m in measurements if _LOST in m.quantity)
+    pairs = dict.fromkeys((m.left, m.right) for m in measurements if m.without_gradient)
     why = "detached, or computed outside of its framework"
     return [
         f"{left} has no gradient in x ({why})"
@@ -198,7 +153,7 @@ def losses_of_gradient(measurements: list[Measurement]) -> list[str]:
 
 def compare_all(
     functions: list[Evaluated], rtol: float | None, atol: float | None
-) -> list[Measurement]:
+) -> list[Comparison]:
     """Every pair."""
     pairs = combinations(functions, 2)
     return [m for left, right in pairs for m in compare_pair(left, right, rtol, atol)]
@@ -221,7 +176,7 @@ def orders_that_agree(
 
 def compare_records(
     left: Record, right: Record, rtol: float | None, atol: float | None
-) -> list[Measurement]:
+) -> list[Comparison]:
     """Two records of functions; raises `RecordError` if their inputs are not the same."""
     left.check_cases(right)
     if set(left.input_sets) != set(right.input_sets):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from parity.accuracy import bounds
-from parity.accuracy.measurement import Measurement, compare, stale_exceptions, worst
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.measurement import compare, stale_exceptions, worst
 from parity.common.versions import VERSION, versions
 from parity.judge.curves import ErrorCurves, LossCurve, loss_curves
 from parity.judge.run import Outcome
@@ -57,7 +58,7 @@ class Judgement:
     """
 
     outcomes: list[Outcome]
-    measurements: list[Measurement] = field(default_factory=list)
+    measurements: list[Comparison] = field(default_factory=list)
     baselines: list[BaselineRow] = field(default_factory=list)
     losses: list[LossRow] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -122,7 +123,7 @@ class Judgement:
                 for o in self.outcomes
             ],
             "notes": self.notes,
-            "measurements": [asdict(m) | {"passed": m.passed} for m in self.measurements],
+            "measurements": [m.as_dict() | {"passed": m.passed} for m in self.measurements],
             "shown": [asdict(row) for row in self.baselines],
             "losses": [row.as_dict() for row in self.losses],
         }

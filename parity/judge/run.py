@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from parity.accuracy import sweep
-from parity.accuracy.measurement import Measurement
+from parity.accuracy.comparison import Comparison
 from parity.common import processes
 from parity.frameworks.environment import environment
 from parity.frameworks.installed import broken, missing
@@ -27,7 +27,7 @@ class Outcome:
 
     name: str
     record: Record | None = None
-    sweep: list[Measurement] = field(default_factory=list)
+    sweep: list[Comparison] = field(default_factory=list)
     curves: Figures = field(default_factory=dict)
     skipped: str = ""
     error: str = ""
@@ -71,12 +71,12 @@ def _read_record(path: Path, cases: Sequence[Case]) -> Record:
     return record
 
 
-def _read_sweep(path: Path) -> tuple[list[Measurement], Figures]:
+def _read_sweep(path: Path) -> tuple[list[Comparison], Figures]:
     """The result of a worker's sweep, which must cover everything, and its error curves."""
     if not path.is_file():
         raise RecordError("the process ended without an error and wrote no sweep")
     content = json.loads(path.read_text())
-    found = [Measurement(**fields) for fields in content["measurements"]]
+    found = [Comparison.from_dict(fields) for fields in content["measurements"]]
     absent = sorted(sweep.wanted() - sweep.swept(found))
     if absent:
         raise RecordError(f"the sweep lacks {len(absent)} parts, first {' '.join(absent[0])}")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from parity.accuracy import bounds
-from parity.accuracy.measurement import Measurement, measure, measure_case
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.measurement import measure, measure_case
 from parity.common.arrays import Array
 from parity.reference import float64, multiprecision
 from parity.suite.case import Batch
@@ -193,7 +194,7 @@ class LossRow:
 
 def _measure_on_sample(
     batch: Batch, exact: dict[str, Array], records: list[Record]
-) -> Iterator[Measurement]:
+) -> Iterator[Comparison]:
     """The implementations and the oracle against the 50-digit reference, at the sampled elements.
 
     The gradients of `linear` are sums over the whole file: those are left to the oracle. Its
@@ -216,7 +217,7 @@ def _measure_on_sample(
 
 def judge_file(
     inputs: Inputs, records: list[Record]
-) -> Iterator[tuple[list[Measurement], LossRow | None]]:
+) -> Iterator[tuple[list[Comparison], LossRow | None]]:
     """Judge every case of a user's file; yields its measurements and, if it is reduced, its row.
 
     Every pair of implementations is compared on all elements. Elementwise quantities are judged at
@@ -227,7 +228,7 @@ def judge_file(
         batch = case.bind(inputs)
         exact = float64.evaluate(batch)
         results = {record.implementation: record.result(case) for record in records}
-        found: list[Measurement] = []
+        found: list[Comparison] = []
         if not case.reduced:
             found += _measure_on_sample(batch, exact, records)
         for name, result in results.items():

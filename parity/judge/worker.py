@@ -8,7 +8,6 @@ one that says that there is no such device.
 import argparse
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from parity.accuracy import sweep
@@ -49,7 +48,7 @@ def _sweep(name: str, evaluate: Evaluate, path: Path) -> None:
     total = len(ACTIVATIONS)
     _say("dense sweep", 0, total)
     for done, (activation, measurements) in enumerate(sweep.sweep(name, evaluate, curves.add), 1):
-        found += [asdict(m) for m in measurements]
+        found += [m.as_dict() for m in measurements]
         _say(f"dense sweep, {activation}", done, total)
     path.write_text(json.dumps({"measurements": found, "curves": curves.as_dict()}))
 

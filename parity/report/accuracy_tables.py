@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from parity.accuracy import bounds
-from parity.accuracy.measurement import Measurement, worst
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.measurement import worst
 from parity.judge.judgement import BaselineRow, Judgement
 from parity.judge.user_logits import Baselines, LossRow
 from parity.report.console import SHORT, new_table, print_table
@@ -31,26 +32,26 @@ _APART = ("squared_error", "binary_focal_cross_entropy", "ppf")
 _STAR = "*: nearest to its bound"
 
 
-def _base(m: Measurement) -> str:
+def _base(m: Comparison) -> str:
     return m.quantity.partition(",")[0]
 
 
-def _number(m: Measurement) -> str:
+def _number(m: Comparison) -> str:
     if m.error == 0:
         return "0"
     return f"{m.error:.1f}" if m.unit == "ulp" and m.error < 1000 else f"{m.error:.0e}"
 
 
-def _nearness(m: Measurement) -> float:
+def _nearness(m: Comparison) -> float:
     return m.error / m.bound if m.bound else m.error
 
 
-def _worst_of(found: Iterable[Measurement]) -> Measurement | None:
+def _worst_of(found: Iterable[Comparison]) -> Comparison | None:
     """The one nearest to its bound, or furthest beyond it."""
     return max(found, key=_nearness, default=None)
 
 
-def _cell(found: list[Measurement], star: Measurement | None = None) -> Text:
+def _cell(found: list[Comparison], star: Comparison | None = None) -> Text:
     """`value/gradient`, red where over the bound, a star at one of them."""
     cell = Text()
     value = _worst_of(m for m in found if m.part == "value")
@@ -62,7 +63,7 @@ def _cell(found: list[Measurement], star: Measurement | None = None) -> Text:
     return cell
 
 
-def _pair(found: list[Measurement]) -> str:
+def _pair(found: list[Comparison]) -> str:
     """The worst pair of implementations and its error."""
     pair = _worst_of(m for m in found if not m.judged_alone)
     if pair is None:
@@ -71,7 +72,7 @@ def _pair(found: list[Measurement]) -> str:
     return f"{sides} {_number(pair)}"
 
 
-def _row(names: list[str], found: list[Measurement]) -> list[Text | str]:
+def _row(names: list[str], found: list[Comparison]) -> list[Text | str]:
     """The verdict, a cell for every implementation, where the starred error is, the worst pair."""
     alone = [m for m in found if m.judged_alone and m.left in names]
     at = _worst_of(alone)
@@ -82,7 +83,7 @@ def _row(names: list[str], found: list[Measurement]) -> list[Text | str]:
     return [_verdict(found), *cells, where, *pairs]
 
 
-def _verdict(found: Iterable[Measurement | LossRow]) -> Text:
+def _verdict(found: Iterable[Comparison | LossRow]) -> Text:
     passed = all(m.passed for m in found)
     return Text("ok", "green") if passed else Text("FAIL", "bold red")
 
@@ -95,30 +96,30 @@ def _pair_head(names: list[str]) -> list[str]:
     return ["worst pair"] if len(names) > 1 else []
 
 
-def _is_reduced(m: Measurement) -> bool:
+def _is_reduced(m: Comparison) -> bool:
     quantity, _, option = m.quantity.partition(",")
     return option in REDUCED.get(quantity, ())
 
 
-def _is_sum(m: Measurement) -> bool:
+def _is_sum(m: Comparison) -> bool:
     """Whether every element had a part in it: a reduced loss, or the gradient of `linear` in x."""
     return _is_reduced(m) or (m.activation == "linear" and m.part == "grad_x")
 
 
-def _elementwise(figures: list[Measurement], dtype: str) -> list[Measurement]:
+def _elementwise(figures: list[Comparison], dtype: str) -> list[Comparison]:
     """Those of activations; `convention_table` has the others."""
     return [
         m for m in figures if m.dtype == dtype and m.activation in ACTIVATIONS and not _is_sum(m)
     ]
 
 
-def _usual(found: Iterable[Measurement]) -> str:
+def _usual(found: Iterable[Comparison]) -> str:
     """The bound that most of them have (an exception has its own)."""
     counted = Counter(m.bound for m in found)
     return f"{counted.most_common(1)[0][0]:g}" if counted else ""
 
 
-def _bound_cells(names: list[str], found: list[Measurement]) -> list[str]:
+def _bound_cells(names: list[str], found: list[Comparison]) -> list[str]:
     cells = []
     for name in names:
         mine = [m for m in found if m.left == name and m.judged_alone]
@@ -128,7 +129,7 @@ def _bound_cells(names: list[str], found: list[Measurement]) -> list[str]:
     return cells
 
 
-def _add_bounds(table: Table, names: list[str], found: list[Measurement]) -> None:
+def _add_bounds(table: Table, names: list[str], found: list[Comparison]) -> None:
     """The last rows: the bounds of what is in the table, those that differ apart."""
     for apart in ("", *_APART):
         mine = [m for m in found if (_base(m) if _base(m) in _APART else "") == apart]
@@ -138,7 +139,7 @@ def _add_bounds(table: Table, names: list[str], found: list[Measurement]) -> Non
             table.add_row(Text(words, "bold"), "", *cells)
 
 
-def float32_table(names: list[str], figures: list[Measurement]) -> Table:
+def float32_table(names: list[str], figures: list[Comparison]) -> Table:
     """Rows: activation and quantity, elementwise, in ulp."""
     title = "float32, element by element: worst error in ulp, of the value/of the gradient"
     heads = [*_heads(names), "* at x", *_pair_head(names)]
@@ -158,7 +159,7 @@ def float32_table(names: list[str], figures: list[Measurement]) -> Table:
     return table
 
 
-def activation_table(names: list[str], figures: list[Measurement], dtype: str) -> Table:
+def activation_table(names: list[str], figures: list[Comparison], dtype: str) -> Table:
     """Rows: activations, the worst over all elementwise quantities."""
     unit = "error in ulp" if dtype == "float32" else "relative error"
     title = f"{dtype}, element by element: worst {unit} of all values/all gradients"
@@ -173,7 +174,7 @@ def activation_table(names: list[str], figures: list[Measurement], dtype: str) -
     return table
 
 
-def _add_sections(table: Table, names: list[str], groups: dict[str, list[Measurement]]) -> None:
+def _add_sections(table: Table, names: list[str], groups: dict[str, list[Comparison]]) -> None:
     """For each dtype a row for every group, its worst, and the bounds."""
     for dtype in DTYPES:
         rows = {
@@ -193,7 +194,7 @@ def _add_sections(table: Table, names: list[str], groups: dict[str, list[Measure
         table.add_row(Text("  bound", "bold"), "", *_bound_cells(names, everything))
 
 
-def reduced_table(names: list[str], figures: list[Measurement]) -> Table:
+def reduced_table(names: list[str], figures: list[Comparison]) -> Table:
     """Rows: reduced losses, the worst over activations and options, and the gradients of linear."""
     title = "sums over all elements: worst relative error, of the loss/of the gradient"
     note = "of all activations and options; gradients: relative to the largest entry"
@@ -207,7 +208,7 @@ def reduced_table(names: list[str], figures: list[Measurement]) -> Table:
     return table
 
 
-def convention_table(names: list[str], figures: list[Measurement]) -> Table:
+def convention_table(names: list[str], figures: list[Comparison]) -> Table:
     """Rows: the conventions of cross entropy from probabilities."""
     title = "cross entropy from probabilities: worst error, of the loss/of the gradient"
     note = "float32 in ulp, float64 relative, each convention as its framework has it"
@@ -225,7 +226,7 @@ def _loss_name(label: str) -> str:
     return name.replace(",", ", ").replace("_", " ")
 
 
-def pair_table(names: list[str], figures: list[Measurement]) -> Table:
+def pair_table(names: list[str], figures: list[Comparison]) -> Table:
     """Every pair of implementations: activation and quantity, float32, value / gradient."""
     pairs = list(combinations(names, 2))
     heads = ["\n".join(_heads(list(pair))) for pair in pairs]
@@ -241,7 +242,7 @@ def pair_table(names: list[str], figures: list[Measurement]) -> Table:
     return table
 
 
-def comparison_table(found: list[Measurement]) -> Table:
+def comparison_table(found: list[Comparison]) -> Table:
     """Two records: the worst of every activation and convention, float32 and float64."""
     title = "worst error of every activation: the one nearest to its bound"
     table = new_table(title, "", "", "error", "bound", "quantity", "at x")
@@ -258,15 +259,14 @@ def comparison_table(found: list[Measurement]) -> Table:
     return table
 
 
-def _function_title(m: Measurement) -> str:
+def _function_title(m: Comparison) -> str:
     if m.right != "oracle":
         return f"{m.left} against {m.right}"
-    loss = m.quantity.partition(", of shape")[0].partition(", whose")[0]
     of = "" if m.activation == NO_ACTIVATION else f" of {m.activation}"
-    return f"{m.left} against {loss}{of}, in double precision"
+    return f"{m.left} against {m.quantity}{of}, in double precision"
 
 
-def function_tables(found: list[Measurement]) -> list[Table]:
+def function_tables(found: list[Comparison]) -> list[Table]:
     """A user's own functions: for every pair the error of every part on every input set."""
     tables = []
     for title in dict.fromkeys(map(_function_title, found)):

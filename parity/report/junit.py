@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parity.accuracy import bounds
-from parity.accuracy.measurement import Measurement, worst
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.measurement import worst
 from parity.judge.judgement import Judgement
 from parity.judge.run import Outcome
 
@@ -44,12 +45,12 @@ def _suite(name: str, cases: Iterable["TestCase"]) -> "TestSuite":
     return suite
 
 
-def _measured(suite: str, found: Iterable[Measurement]) -> list["TestCase"]:
+def _measured(suite: str, found: Iterable[Comparison]) -> list["TestCase"]:
     """One case per precision, activation, quantity and part."""
     return [
         _case(
             f"{suite}.{m.dtype}",
-            f"{m.activation} {m.quantity} {m.part}",
+            f"{m.activation} {m.described} {m.part}",
             "" if m.passed else m.line(),
         )
         for m in found
@@ -57,7 +58,7 @@ def _measured(suite: str, found: Iterable[Measurement]) -> list["TestCase"]:
 
 
 def _outcome_suite(
-    outcome: Outcome, found: Iterable[Measurement], required: frozenset[str]
+    outcome: Outcome, found: Iterable[Comparison], required: frozenset[str]
 ) -> "TestSuite":
     """What one implementation did, against the truth."""
     name, asked = outcome.name, outcome.name in required
@@ -71,8 +72,8 @@ def _outcome_suite(
 
 
 def _judgement_suites(judgement: Judgement) -> list["TestSuite"]:
-    alone: dict[str, list[Measurement]] = {}
-    pairs: dict[str, list[Measurement]] = {}
+    alone: dict[str, list[Comparison]] = {}
+    pairs: dict[str, list[Comparison]] = {}
     for m in worst(judgement.measurements).values():
         if m.judged_alone:
             alone.setdefault(m.left, []).append(m)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from parity.accuracy import sweep as dense
-from parity.accuracy.measurement import Measurement, measure
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.measurement import measure
 from parity.common import processes
 from parity.common.processes import progress_display
 from parity.frameworks import installed as implementations
@@ -173,7 +174,7 @@ def perfect(case: Case, inputs: Inputs) -> dict[str, Any]:
 
 def swept(
     monkeypatch: pytest.MonkeyPatch, evaluate: Callable[[Case, Inputs], dict[str, Any]]
-) -> list[Measurement]:
+) -> list[Comparison]:
     """A small sweep of two activations."""
     monkeypatch.setattr(dense, "COUNT", 1 << 10)
     monkeypatch.setattr(dense, "CHUNK", 1 << 9)
