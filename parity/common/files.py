@@ -4,8 +4,10 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from parity.common.extras import imports_of
 
@@ -27,26 +29,35 @@ def json_text(found: dict[str, Any]) -> str:
     return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, then rename: `path` holds the whole content or what it held before.
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A new file to write to, which becomes `path` if all goes well.
 
-    A link stays and the file it points to is replaced; a pipe or a device is written to.
+    Whatever is raised inside leaves `path` as it was and no other file. A link stays and the file
+    it points to is replaced; a pipe or a device is written to.
     """
     if path.exists() and not path.is_file():
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            yield file
         return
     path = path.resolve()
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                yield file
             os.chmod(name, 0o644)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.errno is not None:  # a full disk does not say where, others name the file beside
+        if error.errno is not None:  # a full disk does not say where, others name the new file
             error.filename = str(path)
         raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write the whole content, or leave what was there: see `written_whole`."""
+    with written_whole(path) as file:
+        file.write(content)

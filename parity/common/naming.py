@@ -1,4 +1,4 @@
-"""Words for a name that is not known."""
+"""Names: the class of a loss, and words for a name that is not known."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -26,3 +26,12 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     near = nearest(name, choices)
     hint = f"did you mean {near}? One" if near else "wanted one"
     return f"unknown {kind} {name}; {hint} of {', '.join(choices)}"
+
+
+def class_name(loss: str) -> str:
+    """What the class of a loss is called, but for the `Loss` behind it in PyTorch.
+
+    >>> class_name("dice_cross_entropy")
+    'DiceCrossEntropy'
+    """
+    return "".join(word.title() for word in loss.split("_"))

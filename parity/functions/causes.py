@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.common.arrays import Array
+from parity.common.arrays import Array, sigmoid
 from parity.common.signatures import Order
 from parity.frameworks.autodiff import Evaluation
 
@@ -52,11 +52,6 @@ def _ratio(names: tuple[str, str], x: Array, one: Values, two: Values) -> str:
     return f"{larger} is {times:.6g} times {smaller}{what}"
 
 
-def _sigmoid(x: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return (1 / (1 + np.exp(-x.astype(float)))).astype(x.dtype)
-
-
 def _changed(
     names: tuple[str, str],
     calls: Sequence[Evaluate],
@@ -71,7 +66,7 @@ def _changed(
     x, y, *others = arrays
     trials = {
         _SWAPPED: [y, x, *others],
-        "gets sigmoid(x): it takes probabilities, the other raw outputs": [_sigmoid(x), y, *others],
+        "gets sigmoid(x): it takes probabilities, the other raw outputs": [sigmoid(x), y, *others],
     }
     found = []
     unsure = [i for i in (0, 1) if not orders[i].certain]

@@ -15,15 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from parity.common.files import write_atomically
+from parity.common.naming import class_name
 from parity.training.problem import KINDS, LAYERS, SIZE, Problem, Setting
 from parity.weights.read import assign, read
 
 Losses = Iterator[float]
-
-
-def _class_name(loss: str) -> str:
-    """`dice_cross_entropy` is `DiceCrossEntropy`."""
-    return "".join(word.title() for word in loss.split("_"))
 
 
 def _put_weights(problem: Problem, model: Any) -> None:
@@ -54,7 +50,7 @@ def train_torch(problem: Problem, setting: Setting) -> Losses:
     import segact_torch
 
     model = _torch_model(problem, setting.dtype)
-    loss_of = getattr(segact_torch, _class_name(problem.loss) + "Loss")(problem.activation)
+    loss_of = getattr(segact_torch, class_name(problem.loss) + "Loss")(problem.activation)
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
     optimizer = kinds[setting.optimizer](model.parameters(), **setting.options)
     for step, arrays in enumerate(problem.batches(setting.dtype), 1):
@@ -96,7 +92,7 @@ def train_keras(problem: Problem, setting: Setting) -> Losses:
 
     keras.config.set_floatx(setting.dtype)
     keras.config.set_dtype_policy(setting.dtype)
-    name = _class_name(problem.loss).replace("CrossEntropy", "Crossentropy")
+    name = class_name(problem.loss).replace("CrossEntropy", "Crossentropy")
     kinds = {"sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop"}
     optimizer = getattr(keras.optimizers, kinds[setting.optimizer])(**setting.options)
     model = _keras_model(problem)
