@@ -1,16 +1,16 @@
 """What a person reads of `segact-parity conventions`: the tables, their lines, the Markdown."""
 
-import re
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from parity.conventions.results import RAW, TOLERANCE, Results, Row, all_versions, exact, off
+from parity.conventions.results import RAW, TOLERANCE, Results, Row, all_versions, exact
 from parity.conventions.worker import LABELS
+from parity.report.convention_groups import Group, cell, ends, groups, number, package, pair
 
 LINES = {
     "sigmoid": "sigmoid(x), then the loss",
@@ -19,116 +19,33 @@ LINES = {
     "segact": "segact, by convention=",
 }
 """The lines of code, in the order of the tables."""
+
 _MARKDOWN_LINES = {
     "sigmoid": "sigmoid, loss: {}",
     "hidden": "sigmoid, reshape, loss: {}",
     "raw": "from raw outputs: {}",
     "segact": 'segact, `convention="{}"`',
 }
+
 _SHOWN = {0: (-200, -17, 16, 17, 50, 200), 1: (200, -16, -17, -50, -200)}
 """The raw outputs of the table of each label, from right to wrong."""
+
 _DROPPED = (50, 16)
 """Those a narrow terminal goes without, the first one first."""
+
 _MARKDOWN = (-200, 17, 200)
 _ENDS = ("largest", "largest_from", "largest_gradient_0_from", "smallest", "smallest_from")
 _MADE_BY = ("python", "keras", "tensorflow", "jax", "torch", "tf-keras")
 _NAME_WIDTH = (18, 28)
 """The least and the most columns of the first column; longer names wrap."""
+
 _EXACT = Row("", "", "", "", "", "", {})
 """Stands for the exact loss in the tables."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows of one line of code that are printed alike."""
-
-    line: str
-    name: str
-    row: Row
-
-
-def number(x: float, digits: int = 5) -> str:
-    """A few digits, or two of a small number; 0 for less than float32's smallest normal one."""
-    if abs(x) < np.finfo(np.float32).tiny:
-        return "0"
-    text = f"{x:.{digits}g}" if abs(x) >= 1e-3 else f"{x:.1e}"
-    return re.sub(r"e([+-])0*", lambda m: "e" + m[1].replace("+", ""), text)
-
-
-def _pair(loss: float, gradient: float) -> str:
-    return f"{number(loss)}/{number(gradient, 3)}"
-
-
-def _cell(results: Results, row: Row, x: float, label: int) -> Text:
-    """`loss/gradient`, red and with a mark where either is off."""
-    index, values = results.raw.index(x), row.labels[str(label)]
-    text = _pair(values["loss"][index], values["gradient"][index])
-    bad = any(off(row, x, index, label))
-    return Text(text + ("!" if bad else " "), "bold red" if bad else "")
-
-
-def _ends(row: Row, key: str) -> str:
-    """One figure of where the loss ends: that of label 0/that of label 1."""
-    found = [row.labels[str(label)][key] for label in LABELS]
-    digits = 5 if key in ("largest", "smallest") else 3
-    texts = ["-" if value is None else number(value, digits) for value in found]
-    return "/".join(texts)
 
 
 def _columns(results: Results, label: int) -> list[float]:
     """The raw outputs of the table of a label: all that were asked for, or a few."""
     return list(_SHOWN[label]) if results.raw == list(RAW) else results.raw
-
-
-def _name(members: list[Row], same_line: list[Row]) -> str:
-    """Who is in a group: a framework, with its mode if others of its modes are not."""
-    names = []
-    for head in dict.fromkeys((row.framework, row.variant) for row in members):
-        inside = [row.mode for row in members if (row.framework, row.variant) == head]
-        everywhere = [row.mode for row in same_line if (row.framework, row.variant) == head]
-        name = " on ".join(filter(None, head))
-        names.append(name if inside == everywhere else f"{name} ({', '.join(inside)})")
-    return ", ".join(names)
-
-
-def groups(results: Results, texts: Callable[[Row], tuple[str, ...]]) -> list[Group]:
-    """The rows, those with the same texts merged.
-
-    The reshaped sigmoid is there only where the reshape makes a difference.
-    """
-    plain = {
-        (r.framework, r.variant, r.mode): texts(r) for r in results.good if r.line == "sigmoid"
-    }
-    found = []
-    for line in ("sigmoid", "hidden", "raw"):
-        rows = [row for row in results.good if row.line == line]
-        if line == "hidden":
-            rows = [r for r in rows if plain.get((r.framework, r.variant, r.mode)) != texts(r)]
-        for key in dict.fromkeys(map(texts, rows)):
-            members = [row for row in rows if texts(row) == key]
-            found.append(Group(line, _name(members, rows), members[0]))
-    return found + _our_groups(results, texts)
-
-
-def _our_groups(results: Results, texts: Callable[[Row], tuple[str, ...]]) -> list[Group]:
-    """The conventions; an implementation has a row of its own only where it differs."""
-    found = []
-    for shown in results.ours:
-        rows = [r for r in results.good if (r.line, r.variant) == ("segact", shown.variant)]
-        for key in dict.fromkeys([texts(shown), *map(texts, rows)]):
-            members = [row for row in rows if texts(row) == key]
-            who = "" if key == texts(shown) else f": {_our_name(members, rows)}"
-            found.append(Group("segact", shown.variant + who, members[0]))
-    return found
-
-
-def _our_name(members: list[Row], same_line: list[Row]) -> str:
-    """As `_name`, with our packages for the frameworks."""
-
-    def packages(rows: list[Row]) -> list[Row]:
-        return [replace(row, framework=_package(row.framework), variant="") for row in rows]
-
-    return _name(packages(members), packages(same_line))
 
 
 def _grid(
@@ -153,8 +70,8 @@ def _grid(
 
 def _line(name: str, width: int, cells: list[Text], widths: list[int]) -> Text:
     line = Text(f"  {name:{width}}")
-    for cell, room in zip(cells, widths, strict=True):
-        line.append(" " * (1 + room - len(cell))).append_text(cell)
+    for text, room in zip(cells, widths, strict=True):
+        line.append(" " * (1 + room - len(text))).append_text(text)
     line.rstrip()
     return line
 
@@ -170,7 +87,7 @@ def _label_table(out: Console, results: Results, label: int) -> None:
     """Loss and gradient at a few raw outputs, the exact ones first, in blocks that fit."""
     columns = _columns(results, label)
     dropped = list(_DROPPED) if results.raw == list(RAW) else []
-    found = groups(results, lambda row: tuple(_cell(results, row, x, label).plain for x in columns))
+    found = groups(results, lambda row: tuple(cell(results, row, x, label).plain for x in columns))
     while dropped and _too_wide(out, _label_lines(out, results, label, columns, found)):
         narrower = dropped.pop(0)
         columns = [x for x in columns if abs(x) != narrower]
@@ -205,8 +122,8 @@ def _label_lines(
 ) -> list[Text]:
     def cells(group: Group) -> list[Text]:
         if group.row is _EXACT:
-            return [Text(_pair(*_rounded(x, label)) + " ") for x in columns]
-        return [_cell(results, group.row, x, label) for x in columns]
+            return [Text(pair(*_rounded(x, label)) + " ") for x in columns]
+        return [cell(results, group.row, x, label) for x in columns]
 
     heads = [f"x = {x:g} " if i == 0 else f"{x:g} " for i, x in enumerate(columns)]
     return _grid(out, heads, [Group("", "exact", _EXACT), *found], cells)
@@ -223,7 +140,7 @@ def _ends_table(out: Console, results: Results) -> None:
     heads = ["largest", "from x", "gradient 0", "smallest", "from x"]
 
     def texts(row: Row) -> tuple[str, ...]:
-        return tuple(_ends(row, key) for key in _ENDS)
+        return tuple(ends(row, key) for key in _ENDS)
 
     ours = {id(row) for row in results.ours}
     one = replace(results, rows=[r for r in results.rows if r.line != "segact" or id(r) in ours])
@@ -259,13 +176,8 @@ def _listed(names: list[str]) -> str:
 def ours_line(results: Results) -> str:
     """Which of our implementations the conventions are from."""
     frameworks = dict.fromkeys(row.framework for row in results.good if row.line == "segact")
-    names = _listed([_package(name) for name in frameworks])
+    names = _listed([package(name) for name in frameworks])
     return f"segact: {names}; one that differs has a row of its own" if frameworks else ""
-
-
-def _package(framework: str) -> str:
-    backend = framework.removeprefix("keras-")
-    return "segact_torch" if framework == "torch" else f"segact_tf on {backend}"
 
 
 def print_results(out: Console, results: Results) -> None:
@@ -297,12 +209,12 @@ def markdown(results: Results) -> str:
     columns = [x for x in _MARKDOWN if x in results.raw] or results.raw[:4]
 
     def cells(row: Row) -> tuple[str, ...]:
-        found = [_cell(results, row, x, 0).plain.replace("/", " / ").strip() for x in columns]
+        found = [cell(results, row, x, 0).plain.replace("/", " / ").strip() for x in columns]
         return tuple(f"**{c[:-1]}**" if c.endswith("!") else c for c in found)
 
     lines = ["| label 0: loss / gradient | " + " | ".join(f"x = {x:g}" for x in columns) + " |"]
     lines.append("| --- |" + " --- |" * len(columns))
-    truth = [_pair(*_rounded(x, 0)).replace("/", " / ") for x in columns]
+    truth = [pair(*_rounded(x, 0)).replace("/", " / ") for x in columns]
     lines.append("| exact | " + " | ".join(truth) + " |")
     for group in groups(results, cells):
         name, _, who = group.name.partition(": ")

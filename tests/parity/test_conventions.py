@@ -17,7 +17,7 @@ import pytest
 
 from parity.conventions import results as conventions
 from parity.conventions import worker as stock
-from parity.report.convention_tables import number
+from parity.report.convention_groups import number
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
