@@ -32,12 +32,10 @@ LATE = {
     "segact_tf._engine": {"jax", "tensorflow", "torch"},
 }
 
-# The adapters of the judge, and what else still imports an implementation.
-ADAPTERS = {
+# Who imports an implementation: the adapters, and what runs in a process of its own.
+OF_AN_IMPLEMENTATION = {
     "parity.judge.adapters.torch": {"segact_torch"},
     "parity.judge.adapters.keras": {"segact_tf"},
-}
-NO_ADAPTERS = {
     "parity.conventions.worker": {"segact_torch", "segact_tf"},
     "parity.training.worker": {"segact_torch", "segact_tf"},
 }
@@ -102,9 +100,9 @@ def test_the_packages_know_neither_each_other_nor_the_judge():
         assert not tops & {other, "parity", "benchmarks", "examples", "scripts", "tests"}, package
 
 
-def test_the_judge_imports_an_implementation_in_its_adapter():
+def test_the_judge_imports_an_implementation_in_a_process_of_its_own():
     found = by_module(i for i in imports.imports("parity") if i.top in PACKAGES)
-    assert found == {**ADAPTERS, **NO_ADAPTERS}
+    assert found == OF_AN_IMPLEMENTATION
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "parity", "benchmarks", "scripts"])
