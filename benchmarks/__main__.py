@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 with needs("benchmarks", "benchmarks"):
     import torch
@@ -22,9 +22,10 @@ with needs("benchmarks", "benchmarks"):
     from benchmarks import figure, measure, report
     from benchmarks.cases import FRAMEWORKS
     from benchmarks.worker import Task
-    from parity.implementations import environment, missing
-    from parity.naming import unknown
-    from parity.records import json_text, write_atomically
+    from parity.common.files import json_text, write_atomically
+    from parity.common.naming import unknown
+    from parity.frameworks.environment import environment
+    from parity.frameworks.installed import missing
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"sizes": (64, 1_000), "rounds": 3, "budget": 0.0, "quick": True}
@@ -103,9 +104,8 @@ def _results(device: str, threads: int, resumed: Path | None) -> report.Results:
 
 def _environment(task: Task) -> dict[str, str]:
     """Of the process, with the threads asked for, and else as a user has it."""
-    found = environment(IMPLEMENTATIONS[task.framework], task.device, task.threads)
-    for name in ("JAX_ENABLE_X64", "TF_ENABLE_ONEDNN_OPTS"):
-        found.pop(name, None)
+    name = IMPLEMENTATIONS[task.framework]
+    found = environment(name, task.device, task.threads, onednn=True)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, **found, "PYTHONPATH": path}
 

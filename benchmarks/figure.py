@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks import report
 from benchmarks.cases import FRAMEWORKS, MIDDLE
 from benchmarks.report import Results, Row
-from parity.palette import ACTIVATIONS, BLUE, GREY, VERMILLION, Look
-from parity.records import write_atomically
+from parity.common.files import write_atomically
+from parity.report.palette import ACTIVATIONS, BLUE, GREY, VERMILLION, Look
 
 # Shapes say the same without colour.
 _FASTER: Look = {"color": BLUE, "marker": "o", "label": "at most the counterpart's time"}

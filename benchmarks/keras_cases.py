@@ -8,8 +8,8 @@ from keras import ops
 
 import segact_tf
 from benchmarks.cases import IGNORED, LARGE, USUAL, Case, Inputs, Loss, as_they_are
-from parity.cases import ACTIVATIONS
-from parity.inputs import PUBLISHED_EPSILON
+from parity.suite.case import ACTIVATIONS
+from parity.suite.inputs import PUBLISHED_EPSILON
 
 FORMULAS: dict[str, Callable[[Any], Any]] = {
     "sigmoid": ops.sigmoid,

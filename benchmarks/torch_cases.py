@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 import segact_torch
 from benchmarks.cases import IGNORED, LARGE, STOCK, SWEEP, USUAL, Case, Inputs, Loss, installed
-from parity.cases import ACTIVATIONS, SMOOTH
-from parity.implementations.torch import PUBLISHED
-from parity.inputs import PUBLISHED_EPSILON
+from parity.judge.adapters.torch import PUBLISHED
+from parity.suite.case import ACTIVATIONS, SMOOTH
+from parity.suite.inputs import PUBLISHED_EPSILON
 
 MONAI, SMP, TORCHVISION = "monai", "segmentation_models_pytorch", "torchvision"
 Peer = tuple[str, str, Callable[[], Loss]]

@@ -1,6 +1,6 @@
 """`python -m parity` is `segact-parity`."""
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from parity.extras import advice
+from parity.common.extras import advice
 
 
 class Parity:
@@ -48,7 +48,7 @@ def parity() -> Parity:
     """
     words = ""
     try:
-        importlib.import_module("parity.assertions")
+        importlib.import_module("parity.functions.assertions")
     except ModuleNotFoundError as error:
         words = advice(error, "parity")
         if not words:
@@ -119,7 +119,7 @@ class Report:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Know which test runs, and listen while it does."""
-        from parity.difference import observers
+        from parity.common.findings import observers
 
         self.test = item.nodeid
         observers.append(self.observe)
@@ -138,7 +138,7 @@ class Report:
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["segact_parity"] = self.findings
             return
-        from parity import page
+        from parity.report import page
 
         page.write(self.folder, checks=self.findings)
 
@@ -168,7 +168,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder.exists() and not folder.is_dir():
         raise pytest.UsageError(f"--parity-report {folder}: wanted a folder, it is a file")
     try:
-        for module in ("parity.page", "jinja2", "junitparser"):
+        for module in ("parity.report.page", "jinja2", "junitparser"):
             importlib.import_module(module)
     except ModuleNotFoundError as error:
         words = advice(error, "parity")

@@ -5,13 +5,13 @@ python scripts/draw_activations.py
 
 from pathlib import Path
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 with needs("draw_activations", "dev"):
     import torch
     from matplotlib.figure import Figure
 
-    from parity.palette import ACTIVATIONS
+    from parity.report.palette import ACTIVATIONS
     from segact_torch import get_activation
 
 # Where each log tail is named.

@@ -22,7 +22,7 @@ with its worst error. With Q the upper tail of the standard normal:
 - `TAN`: (tan(s) / s - 1) / s^2 over s^2 <= (pi / 4)^2.
 """
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 with needs("fit_special", "dev"):
     import mpmath as mp

@@ -12,7 +12,7 @@ import os
 import time
 from uuid import uuid4
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 with needs("tasks_a_second", "sweep"):
     from distributed import Client, LocalCluster, as_completed

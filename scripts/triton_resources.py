@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 with needs("triton_resources", "dev"):
     import triton

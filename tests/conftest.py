@@ -61,9 +61,12 @@ def dense_error():
 
     For a method of a smooth activation, evaluated in whatever mode the test is about.
     """
-    pytest.importorskip("parity.oracle", reason="the judge's own needs are not installed")
-    from parity import compare, oracle
-    from parity.cases import Case
+    pytest.importorskip(
+        "parity.reference.float64", reason="the judge's own needs are not installed"
+    )
+    from parity.accuracy import measurement as compare
+    from parity.reference import float64 as oracle
+    from parity.suite.case import Case
 
     generator = np.random.default_rng(7)
     bits = generator.integers(0x00800000, np.float32(1e4).view(np.int32), 100_000)
@@ -74,7 +77,7 @@ def dense_error():
 
     def error(evaluate, activation, method):
         case = Case("dense", "float32", activation, method)
-        expected = oracle.evaluate(case, {"x": x})
+        expected = oracle.evaluate(case.bind({"x": x}))
         return [
             float(compare.errors(case, part, got, expected[part], {"x": x}).max())
             for part, got in zip(("value", "grad_x"), evaluate(x), strict=True)

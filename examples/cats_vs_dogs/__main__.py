@@ -1,6 +1,6 @@
 """`python -m examples.cats_vs_dogs`."""
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 if __name__ == "__main__":
     with needs("cats_vs_dogs", "examples"):

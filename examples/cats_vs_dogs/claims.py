@@ -25,8 +25,8 @@ from examples.cats_vs_dogs.clipping import (
 )
 from examples.cats_vs_dogs.options import SYNTHETIC_EPOCHS, SYNTHETIC_SIZE, Options
 from examples.common.runs import Run, RunError
-from parity.records import write_atomically
-from parity.report import console
+from parity.common.files import write_atomically
+from parity.report.console import console
 
 SEED_EPOCH = 8
 SEEN = (-3.0, 8.0)

@@ -25,7 +25,7 @@ from examples.common import options as asked
 from examples.common import training
 from examples.common.cli import plain_errors, typed_options, who
 from examples.common.runs import Run, RunError, counted
-from parity.report import console
+from parity.report.console import console
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False

@@ -13,8 +13,8 @@ from examples.cats_vs_dogs.data import CLASSES, SPLITS
 from examples.common.batches import batches
 from examples.common.heads import CLIP
 from examples.common.runs import Run, RunError
-from parity.cases import CONVENTIONS, SMOOTH, Case
-from parity.inputs import Array
+from parity.common.arrays import Array
+from parity.suite.case import CONVENTIONS, SMOOTH, Case
 
 KERAS_LIMITS = (-float(np.log1p(-CLIP)), -float(np.log(CLIP)))
 """Between these Keras's loss would stop, were 1 - 1e-7 a float32: 1.00000005e-7 and 16.118."""
@@ -57,35 +57,35 @@ def relative_difference(clipped: Array, exact: Array) -> Array:
 
 def probabilities(raw: Array, activation: str) -> Array:
     """Those of float32 raw outputs, rounded to float32."""
-    from parity import oracle
+    from parity.reference import float64 as oracle
 
     case = Case("", "float32", activation, "cdf")
-    found: Array = oracle.curve(case, raw.astype(np.float64)).c.astype(np.float32)
+    found: Array = oracle.distribution(case, raw.astype(np.float64)).cdf.astype(np.float32)
     return found
 
 
 def from_probabilities(probability: Array, labels: Array, convention: str) -> Array:
     """The loss of every sample as the convention takes it from a float32 probability."""
-    from parity import oracle
+    from parity.reference import float64 as oracle
 
     case = Case("", "float32", f"{convention}_convention", "binary_cross_entropy")
     with np.errstate(divide="ignore"):
-        found = oracle.curve(case, probability.astype(np.float64))
-    return np.where(labels > 0, -found.logc, -found.logs)
+        found = oracle.distribution(case, probability.astype(np.float64))
+    return np.where(labels > 0, -found.logcdf, -found.logsf)
 
 
 def from_raw_outputs(raw: Array, labels: Array, activation: str = "sigmoid") -> Array:
     """The loss of every sample, unclipped, float64."""
-    from parity import oracle
+    from parity.reference import float64 as oracle
 
     case = Case("", "float64", activation, "binary_cross_entropy")
-    found = oracle.curve(case, raw.astype(np.float64))
-    return np.where(labels > 0, -found.logc, -found.logs)
+    found = oracle.distribution(case, raw.astype(np.float64))
+    return np.where(labels > 0, -found.logcdf, -found.logsf)
 
 
 def raw_limit(activation: str) -> float:
     """The raw output whose probability is 1 - 1e-7; minus it, that with 1e-7. Sigmoid: 16.118."""
-    from parity import oracle
+    from parity.reference import float64 as oracle
 
     case = Case("", "float64", activation, "ppf")
     return -float(oracle.quantile(case, np.array([CLIP]))[0])

@@ -21,7 +21,7 @@ from examples.common.batches import in_batches
 from examples.common.runs import Run, RunError
 from examples.common.training import options_of
 from parity import weights
-from parity.difference import Difference, difference
+from parity.common.tolerance import Difference, difference
 
 TOLERANCE = 1e-4
 """Of raw outputs, absolute."""

@@ -22,7 +22,7 @@ from examples.common.images import (
     read_image,
     wrong_folder,
 )
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 __all__ = ["CLASSES", "SPLITS", "DataError", "Split", "load", "synthetic"]
 

@@ -35,10 +35,10 @@ from examples.common.cli import who
 from examples.common.files import held_alone, holds_something
 from examples.common.runs import Row, Run, RunError, counted, csv_bytes, duration, read_json
 from examples.common.statistics import LEVEL, Interval, interval
-from parity.extras import needs
-from parity.palette import BLACK, BLUE, VERMILLION
-from parity.records import json_text, write_atomically
-from parity.report import console, print_table
+from parity.common.extras import needs
+from parity.common.files import json_text, write_atomically
+from parity.report.console import console, print_table
+from parity.report.palette import BLACK, BLUE, VERMILLION
 
 PLAN = "experiment.json"
 BATCH_SIZES, SEEDS, SIZE, EPOCHS = (1, 4, 20), (0, 1, 2), 64, 20

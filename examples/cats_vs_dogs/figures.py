@@ -32,10 +32,10 @@ from examples.cats_vs_dogs.options import Options
 from examples.common import charts
 from examples.common.cli import who
 from examples.common.runs import Run, RunError
-from parity.cases import CONVENTIONS
-from parity.inputs import Array
-from parity.palette import BLACK, BLUE, VERMILLION
-from parity.report import console
+from parity.common.arrays import Array
+from parity.report.console import console
+from parity.report.palette import BLACK, BLUE, VERMILLION
+from parity.suite.case import CONVENTIONS
 
 BATCH_SIZE = 4
 _STYLES: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ _HATCHES = {"cats": "////", "dogs": "...."}
 def draw(run_folder: Path, convention: str | None = None) -> list[Path]:
     """Draw all that the run has outputs for; returns the paths written.
 
-    `convention` is one of `parity.cases.CONVENTIONS`, by default keras. Every file is written
+    `convention` is one of `suite.case.CONVENTIONS`, by default keras. Every file is written
     whole or not at all. Raises `RunError` for a run that has kept no outputs yet, and what
     `clipping.splits_of` raises.
     """

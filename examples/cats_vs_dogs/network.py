@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 
 from examples.common.runs import RunError
 from parity import weights
-from parity.inputs import Array
-from parity.weights.layers import KERAS, PYTORCH, Layer, assign, read
+from parity.common.arrays import Array
+from parity.weights.layer import KERAS, PYTORCH, Layer
+from parity.weights.read import assign, read
 
 CHANNELS = (32, 64, 128, 128)
 HIDDEN = 512

@@ -19,7 +19,7 @@ from examples.cats_vs_dogs.options import Options
 from examples.common.batches import as_input
 from examples.common.runs import Recorder, Row
 from examples.common.task import Measure, Task
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 Splits = Mapping[str, data.Split]
 

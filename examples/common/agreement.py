@@ -13,8 +13,8 @@ from rich.table import Table
 
 from examples.common.options import implementation
 from examples.common.runs import Row, Run, RunError
-from parity.report import print_table
-from parity.training import BOUNDS, relative
+from parity.report.console import print_table
+from parity.training.run import BOUNDS, relative
 
 _EXACT = ("torch", "keras-tensorflow")
 """What computes float64 in float64 throughout."""

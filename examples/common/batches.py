@@ -5,7 +5,7 @@ Both frameworks take the same batches, and an epoch that is done again after a k
 
 import numpy as np
 
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Array]:

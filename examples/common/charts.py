@@ -9,8 +9,8 @@ from textwrap import fill
 from typing import Any
 
 from examples.common.runs import csv_bytes
-from parity.palette import LOOKS, Look
-from parity.records import write_atomically
+from parity.common.files import write_atomically
+from parity.report.palette import LOOKS, Look
 
 
 def line_styles(names: Sequence[str], known: Mapping[str, Look] | None = None) -> dict[str, Look]:

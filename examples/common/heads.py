@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.cases import ACTIVATIONS, CONVENTIONS, REDUCED
-from parity.inputs import Array
-from parity.naming import unknown
+from parity.common.arrays import Array
+from parity.common.naming import class_name, unknown
+from parity.suite.case import ACTIVATIONS, CONVENTIONS, REDUCED
 
 CLIP = 1e-7
 """Keras clips probabilities this far from 0 and 1; of a sigmoid, raw outputs of +-16.118."""
@@ -96,11 +96,6 @@ class _Head:
             )
         return self.package.register_activation(text, found, replace=True)
 
-    @property
-    def _class_name(self) -> str:
-        """`dice_cross_entropy` is `DiceCrossEntropy`."""
-        return "".join(word.title() for word in self.name.split("_"))
-
     def _loss_options(self) -> dict[str, Any]:
         found = dict(self.loss_options)
         if self.convention:
@@ -145,7 +140,7 @@ class TorchHead(_Head):
         import segact_torch
 
         super().__init__(segact_torch, torch, activation, loss, convention, loss_options)
-        self._loss = getattr(segact_torch, f"{self._class_name}Loss")(**self._loss_options())
+        self._loss = getattr(segact_torch, f"{class_name(self.name)}Loss")(**self._loss_options())
 
     def tensor(self, array: Array) -> Any:
         """An array of NumPy's as a tensor."""
@@ -176,7 +171,7 @@ class KerasHead(_Head):
         import segact_tf
 
         super().__init__(segact_tf, keras.ops, activation, loss, convention, loss_options)
-        name = self._class_name.replace("CrossEntropy", "Crossentropy")
+        name = class_name(self.name).replace("CrossEntropy", "Crossentropy")
         self._loss = getattr(segact_tf, name)(**self._loss_options())
 
     def tensor(self, array: Array) -> Any:

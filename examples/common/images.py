@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from examples.common.files import written_beside
 from examples.common.progress import progress_display
-from parity.inputs import Array
+from parity.common.arrays import Array
+from parity.common.files import written_whole
 
 _NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # what file managers leave; names with a dot likewise
 Job = TypeVar("Job")
@@ -155,7 +155,7 @@ def cached(path: Path, key: str, made: Callable[[], dict[str, Array]]) -> dict[s
 def _write_cache(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_beside(path) as beside, beside.open("wb") as file:
+        with written_whole(path) as file:
             np.savez(file, key=np.array(key), **arrays)  # type: ignore[arg-type]
     except OSError as error:
         reason = error.strerror or error

@@ -19,8 +19,8 @@ from examples.common.options import TrainingOptions
 from examples.common.runs import Recorder, Run, RunError
 from examples.common.task import TRAIN, VALIDATION, Task
 from parity import weights
-from parity.inputs import Array
-from parity.records import write_atomically
+from parity.common.arrays import Array
+from parity.common.files import write_atomically
 
 CHECKPOINT = "last.npz"
 """All variables of the network and of its optimizer, in their order."""

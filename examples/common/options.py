@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from examples.common.heads import check_names
-from parity.cases import ACTIVATIONS, CONVENTIONS, REDUCED
+from parity.suite.case import ACTIVATIONS, CONVENTIONS, REDUCED
 
 FRAMEWORKS = ("torch", "keras")
 BACKENDS = ("tensorflow", "jax", "torch")

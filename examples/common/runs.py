@@ -29,8 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.inputs import Array
-from parity.records import json_text, versions, write_atomically
+from parity.common.arrays import Array
+from parity.common.files import json_text, write_atomically
+from parity.common.versions import versions
 
 FORMAT = 1
 LOCK = ".lock"

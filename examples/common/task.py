@@ -9,7 +9,7 @@ import numpy as np
 
 from examples.common.batches import in_batches
 from examples.common.runs import Recorder, Row, RunError
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 Measure = Callable[[Any, Any, Any], Any]
 """From a head, raw outputs and targets of a batch."""

@@ -27,8 +27,8 @@ from examples.common.runs import Recorder, Run, RunError
 from examples.common.synchronized import synchronize
 from examples.common.task import TRAIN, VALIDATION, Task
 from parity import weights
-from parity.inputs import Array
-from parity.records import write_atomically
+from parity.common.arrays import Array
+from parity.common.files import write_atomically
 
 CHECKPOINT = "last.ckpt"
 RHO, EPSILON = 0.9, 1e-7

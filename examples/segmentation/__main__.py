@@ -1,6 +1,6 @@
 """`python -m examples.segmentation`."""
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 if __name__ == "__main__":
     with needs("segmentation", "examples"):

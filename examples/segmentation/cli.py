@@ -20,8 +20,8 @@ from examples.segmentation import figures, predict, published, sweeps, table
 from examples.segmentation.layouts import LAYOUTS
 from examples.segmentation.options import LOSSES, Options, implementations
 from examples.segmentation.task import Segmentation
-from parity.cases import ACTIVATIONS, REDUCED
-from parity.report import console
+from parity.report.console import console
+from parity.suite.case import ACTIVATIONS, REDUCED
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False

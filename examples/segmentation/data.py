@@ -23,7 +23,7 @@ from examples.common.images import (
 )
 from examples.segmentation import drawing
 from examples.segmentation.layouts import IGNORE, LAYOUTS, Item, Layout, size_of
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 __all__ = [
     "IGNORE",

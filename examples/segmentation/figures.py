@@ -33,10 +33,10 @@ from examples.segmentation.results import (
     differences,
     read,
 )
-from parity.cases import SMOOTH, Case
-from parity.inputs import Array
-from parity.palette import ACTIVATIONS, SKY, VERMILLION
-from parity.report import console
+from parity.common.arrays import Array
+from parity.report.console import console
+from parity.report.palette import ACTIVATIONS, SKY, VERMILLION
+from parity.suite.case import SMOOTH, Case
 
 Drawn = tuple[Any, list[dict[str, Any]]]
 """A figure and the rows of its table."""
@@ -132,7 +132,7 @@ def capitalized(words: str) -> str:
 
 def argument() -> Drawn:
     """-log F(x) against F'(x), parametric in x: once near, once far out with logarithms."""
-    from parity import oracle
+    from parity.reference import float64 as oracle
 
     names = (*SMOOTH, "hardtanh")  # the slope of linear depends on the batch
     styles = charts.line_styles(names, ACTIVATIONS)
@@ -141,7 +141,7 @@ def argument() -> Drawn:
     for name in names:
         case = Case("", "float64", name, "cdf")
         x = oracle.quantile(case, np.exp(-error))
-        slopes[name] = oracle.curve(case, x).p
+        slopes[name] = oracle.distribution(case, x).pdf
         rows += [
             {"activation": name, "x": float(a), "cross_entropy": float(b), "slope": float(c)}
             for a, b, c in zip(x, error, slopes[name], strict=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from examples.common.images import DataError, entries, read_image, wrong_folder
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 IGNORE = 255
 """The mask's value where a pixel counts neither in the loss nor in a metric."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from examples.segmentation.data import IGNORE
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 THRESHOLDS = tuple(i / 20 for i in range(21))
 BINS = 15

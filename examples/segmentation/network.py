@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.inputs import Array
-from parity.weights.layers import Layer, assign, read
+from parity.common.arrays import Array
+from parity.weights.layer import Layer
+from parity.weights.read import assign, read
 
 EPSILON, MOMENTUM = 1e-5, 0.1
 """Of batch normalization, as PyTorch has them; Keras's momentum is 1 minus it."""

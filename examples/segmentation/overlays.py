@@ -18,8 +18,8 @@ from examples.common.runs import Run, RunError
 from examples.segmentation.data import IGNORE, Samples, folds, load
 from examples.segmentation.figures import Drawn, shown, slug, title
 from examples.segmentation.results import Result, Sweep
-from parity.inputs import Array
-from parity.palette import SKY, VERMILLION
+from parity.common.arrays import Array
+from parity.report.palette import SKY, VERMILLION
 
 UNSURE = (0.1, 0.9)
 WINDOW = 128

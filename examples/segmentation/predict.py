@@ -16,9 +16,9 @@ from examples.segmentation.network import build
 from examples.segmentation.options import Options
 from examples.segmentation.task import BEST
 from parity import weights
-from parity.inputs import Array
-from parity.records import write_atomically
-from parity.report import console
+from parity.common.arrays import Array
+from parity.common.files import write_atomically
+from parity.report.console import console
 
 
 class Model:

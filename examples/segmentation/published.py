@@ -19,18 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.common.runs import RunError
-from parity.cases import ACTIVATIONS, Case, default_epsilon
-from parity.inputs import PUBLISHED_EPSILON, SEED, Inputs
-from parity.records import write_atomically
-from parity.report import console, print_table
-from parity.userfile import InputError, load_file
+from parity.common.files import write_atomically
+from parity.judge.user_logits import InputError, load_file
+from parity.report.console import console, print_table
+from parity.suite.case import ACTIVATIONS, Case, default_epsilon
+from parity.suite.inputs import PUBLISHED_EPSILON, SEED, Inputs
 
 LOSSES = {
     "bce": ("binary_cross_entropy", "mean"),
     "dice": ("dice", ""),
     "mse": ("mean_squared_error", "mean"),
 }
-"""Ours for the published ones: quantity and option, as `parity.cases` has them."""
+"""Ours for the published ones: quantity and option, as `parity.suite` has them."""
 TOLERANCE = 1e-6
 """A published loss that is further from the reference is marked; relative to losses above 1."""
 FAR = 200.0
@@ -187,7 +187,7 @@ def default_batch() -> Inputs:
 def read(path: Path) -> Inputs:
     """`logits` and `targets` of an .npz as float32 `x` and `y`.
 
-    Raises `RunError`: what `parity.userfile.load_file` refuses, and logits beyond float32.
+    Raises `RunError`: what `user_logits.load_file` refuses, and logits beyond float32.
     """
     try:
         found = load_file(path)
@@ -237,11 +237,12 @@ def apart(batch: Inputs) -> dict[str, float]:
 
 def reference_loss(name: str, of: str, batch: Inputs, epsilon: float) -> float:
     """The loss as defined: at 50 digits for up to `MOST` raw outputs, else in float64."""
-    from parity import oracle, reference
+    from parity.reference import float64 as oracle
+    from parity.reference import multiprecision as reference
 
     case = Case("published", "float32", name, *LOSSES[of], epsilon)
     evaluate = reference.evaluate if batch["x"].size <= MOST else oracle.evaluate
-    return float(evaluate(case, batch)["value"])
+    return float(evaluate(case.bind(batch))["value"])
 
 
 HEADS = (

@@ -15,7 +15,7 @@ import numpy as np
 
 from examples.common.runs import RunError, read_json
 from examples.common.statistics import Interval, interval
-from parity.cases import ACTIVATIONS
+from parity.suite.case import ACTIVATIONS
 
 FORMAT, RESULT = 1, "result.json"
 QUANTITIES = {

@@ -21,8 +21,8 @@ from examples.common.files import held_alone, holds_something
 from examples.common.runs import Row, RunError, counted, duration, read_json
 from examples.segmentation.options import Options, between_commas
 from examples.segmentation.results import FORMAT, RESULT, shown_data
-from parity.extras import needs
-from parity.records import json_text, write_atomically
+from parity.common.extras import needs
+from parity.common.files import json_text, write_atomically
 
 PLAN = "sweep.json"
 _OWN = ("framework", "backend", "activation", "loss", "fold", "seed")

@@ -35,8 +35,8 @@ from examples.segmentation.results import (
     read,
     within_margin,
 )
-from parity.records import write_atomically
-from parity.report import console, print_table
+from parity.common.files import write_atomically
+from parity.report.console import console, print_table
 
 
 class Cell(NamedTuple):

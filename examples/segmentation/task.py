@@ -16,8 +16,8 @@ from examples.segmentation.metrics import MEANS, Tally
 from examples.segmentation.network import build
 from examples.segmentation.options import Options
 from examples.segmentation.results import FORMAT, RESULT
-from parity.inputs import Array
-from parity.records import json_text, write_atomically
+from parity.common.arrays import Array
+from parity.common.files import json_text, write_atomically
 
 BEST = "best.json"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.inputs import Array
+from parity.common.arrays import Array
 from parity.weights.keras_layers import kind_of_layer, named_layers, sublayers
-from parity.weights.layers import kind_of_module, leaf_modules
+from parity.weights.pytorch_layers import kind_of_module, leaf_modules
 
 
 @dataclass

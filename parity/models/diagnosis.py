@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from parity.difference import Difference, difference, lowest_precision
-from parity.inputs import Array
+from parity.common.arrays import Array, sigmoid
+from parity.common.tolerance import Difference, difference, lowest_precision
 from parity.models.capture import Call
-from parity.weights import FILLS, reordered
 from parity.weights.flatten import image_order, permutation
-from parity.weights.layers import ARRAYS, Layer
+from parity.weights.layer import ARRAYS, Layer
 from parity.weights.settings import setting_differences
+from parity.weights.transfer import FILLS, reordered
 
 TOLERANCE = {
     "bfloat16": 16 * 2.0**-7,
@@ -271,10 +271,6 @@ def _leaky(slope: float) -> Callable[[Array], Array]:
     return lambda x: np.where(x > 0, x, slope * x)
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(np.exp(-np.logaddexp(0, -x)))
-
-
 def _softmax(x: Array) -> Array:
     powers = np.exp(x - x.max(-1, keepdims=True))
     return np.asarray(powers / powers.sum(-1, keepdims=True))
@@ -290,12 +286,12 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "leaky_relu with slope 0.3": _leaky(0.3),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "tanh": np.tanh,
-    "sigmoid": _sigmoid,
+    "sigmoid": sigmoid,
     "hard_sigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
     "softplus": lambda x: np.logaddexp(0, x),
-    "silu": lambda x: x * _sigmoid(x),
+    "silu": lambda x: x * sigmoid(x),
     "gelu": lambda x: x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))) / 2,
-    "gelu (tanh)": lambda x: x * _sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    "gelu (tanh)": lambda x: x * sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
     "softmax": _softmax,
     "log_softmax": lambda x: np.log(_softmax(x)),
 }

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.inputs import Array
+from parity.common.arrays import Array
+from parity.common.signatures import order
 from parity.models.capture import keras_array, torch_array
 from parity.models.diagnosis import compare
-from parity.signatures import order
-from parity.weights.layers import without_bfloat16
+from parity.weights.layer import without_bfloat16
 
 _GROUPS = 16
 

@@ -19,8 +19,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from parity.inputs import SEED, Array
-from parity.records import write_atomically
+from parity.common.arrays import Array
+from parity.common.files import write_atomically
+from parity.suite.inputs import SEED
 
 SIZE = 16
 """The height and width of an image, in pixels."""
@@ -202,7 +203,7 @@ class Pair:
 
 
 # Keras's defaults are an epsilon of 1e-7 in both, PyTorch's one of 1e-8
-REMAINS = (
+GAPS = (
     Pair("adam", "defaults", {}),
     Pair("adam", "eps=1e-7", {"eps": 1e-7}),
     Pair("adam", "eps=1e-7/sqrt(1-beta_2^t)", {"eps": 1e-7}, keras_epsilon=True),
@@ -213,9 +214,9 @@ REMAINS = (
 """What is shown beside the judged trainings, with their learning rates, in float64."""
 
 
-def remaining_settings(name: str, optimizers: Iterable[str]) -> list[Setting]:
-    """The trainings of an implementation that `REMAINS` needs."""
-    pairs = [pair for pair in REMAINS if pair.optimizer in set(optimizers)]
+def gap_settings(name: str, optimizers: Iterable[str]) -> list[Setting]:
+    """The trainings of an implementation that `GAPS` needs."""
+    pairs = [pair for pair in GAPS if pair.optimizer in set(optimizers)]
     found = {}
     for pair in pairs:
         rate = LEARNING_RATE[pair.optimizer]

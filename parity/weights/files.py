@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.extras import imports_of
-from parity.inputs import Array
-from parity.records import write_atomically
-from parity.weights.layers import ARRAYS, KERAS, PYTORCH, SETTINGS, Layer, WeightsError
+from parity.common.arrays import Array
+from parity.common.extras import imports_of
+from parity.common.files import write_atomically
+from parity.weights.layer import ARRAYS, KERAS, PYTORCH, SETTINGS, Layer, WeightsError
 
 with imports_of("parity", "parity"):
     from safetensors import SafetensorError, safe_open

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 Order = list[Any] | None
 _NORMS = ("BatchNormalization", "LayerNormalization")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.inputs import Array
+from parity.common.arrays import Array
 from parity.weights.flatten import Graph
-from parity.weights.layers import (
+from parity.weights.layer import (
     ARRAYS,
     KERAS,
     Layer,
@@ -204,3 +204,10 @@ def _size(layer: Any, rank: int) -> list[int | None]:
     if len(shape) != rank + 2:
         return [None] * rank
     return list(shape[1:-1] if layer.data_format == "channels_last" else shape[2:])
+
+
+def assign_to_keras(layer: Layer, arrays: dict[str, Array]) -> None:
+    """Put arrays of the common form into a Keras layer."""
+    for name, value in arrays.items():
+        variable = getattr(layer.handle, name)
+        variable.assign(value.reshape(variable.shape))  # a depthwise kernel has its own shape

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parity.weights.layers import PYTORCH, Layer
+from parity.weights.layer import PYTORCH, Layer
 from parity.weights.padding import describe, padding_agrees, remedy
 
 CARRIED = ("epsilon", "momentum")

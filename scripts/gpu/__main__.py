@@ -10,14 +10,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from parity.extras import needs
+from parity.common.extras import needs
 
 with needs("gpu", "dev"):
     import typer
     from rich.console import Console
 
-    from parity.naming import unknown
-    from parity.records import json_text, write_atomically
+    from parity.common.files import json_text, write_atomically
+    from parity.common.naming import unknown
     from scripts.gpu import curves, page
     from scripts.gpu.plan import ON_CPU, Plan
     from scripts.gpu.steps import FAILED, ROOT, WAITING, Result, Runner, Step

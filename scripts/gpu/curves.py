@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from parity.palette import BLACK, VERMILLION
-from parity.records import write_atomically
+from parity.common.files import write_atomically
+from parity.report.palette import BLACK, VERMILLION
 from scripts.gpu.steps import Result
 
 # The dashes say the same without colour.

@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from parity.records import versions, write_atomically
+from parity.common.files import write_atomically
+from parity.common.versions import versions
 
 _MORE = ("triton", "jaxlib", "lightning", "monai", "safetensors", "scipy")
 GIBIBYTE = 1 << 30

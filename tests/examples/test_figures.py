@@ -13,7 +13,7 @@ import pytest
 from examples.cats_vs_dogs import clipping, figures
 from examples.common.batches import batches
 from examples.common.runs import Run, RunError
-from parity.cases import CONVENTIONS
+from parity.suite.case import CONVENTIONS
 
 pytestmark = pytest.mark.needs("matplotlib", "scipy")
 

@@ -16,8 +16,8 @@ from examples.cats_vs_dogs.options import Options as CatsOptions
 from examples.segmentation import cli as segmentation
 from examples.segmentation.options import Options as SegmentationOptions
 from parity import cli as parity
-from parity import training
-from parity.cases import ACTIVATIONS, CONVENTIONS
+from parity.suite.case import ACTIVATIONS, CONVENTIONS
+from parity.training import run as training
 
 APPS = {"cats_vs_dogs": cats_vs_dogs.app, "segmentation": segmentation.app, "parity": parity.app}
 

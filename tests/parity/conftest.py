@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import oracle
-from parity.cases import judged_cases
-from parity.inputs import input_sets
-from parity.records import REFERENCE_PATH, Record, RecordWriter
+from parity.reference import REFERENCE_PATH
+from parity.reference import float64 as oracle
+from parity.suite.cases import judged_cases
+from parity.suite.inputs import input_sets
+from parity.suite.records import Record, RecordWriter
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -67,8 +68,8 @@ def perfect_record_in() -> Callable[..., Path]:
         for input_set, inputs in input_sets().items():
             writer.add_inputs(input_set, inputs)
         for case in judged_cases():
-            if case.by_oracle:
-                exact = oracle.evaluate(case, input_sets()[case.input_set])
+            if case.judged_by_float64:
+                exact = oracle.evaluate(case.bind(input_sets()[case.input_set]))
             else:
                 exact = reference.result(case)
             with np.errstate(all="ignore"):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from parity import Function, ParityError, assert_parity, run_in_backend
-from parity.functions import as_function, load_target, target_of
-from parity.inputs import case_inputs
+from parity.functions.function import as_function
+from parity.functions.target import load_target, target_of
+from parity.suite.inputs import case_inputs
 
 X = np.linspace(-30, 30, 24, dtype=np.float32)
 Y = (np.arange(24) % 2).astype(np.float32)

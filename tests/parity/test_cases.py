@@ -5,17 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from parity import oracle
-from parity.cases import (
-    ACTIVATIONS,
-    REDUCED,
-    Case,
-    default_epsilon,
-    file_cases,
-    judged_cases,
-    shown_cases,
-)
-from parity.inputs import DTYPES, grid, input_sets
+from parity.reference import float64 as oracle
+from parity.suite.case import ACTIVATIONS, REDUCED, Case, default_epsilon
+from parity.suite.cases import baseline_cases, file_cases, judged_cases
+from parity.suite.inputs import DTYPES, grid, input_sets
 
 
 def test_names_are_unique_and_readable() -> None:
@@ -80,8 +73,8 @@ def test_file_cases_leave_out_dice_of_single_elements() -> None:
 
 def test_shown_cases_are_not_judged() -> None:
     judged = {case.name for case in judged_cases()}
-    assert shown_cases("torch")
-    assert not judged & {case.name for case in shown_cases("torch")}
+    assert baseline_cases("torch")
+    assert not judged & {case.name for case in baseline_cases("torch")}
 
 
 def test_a_constant_is_judged_with_targets() -> None:
@@ -108,7 +101,7 @@ def test_every_option_makes_a_difference(quantity: str) -> None:
         special = {"ignore_index": "-ignored", "weight": "-weight"}.get(option, "")
         activation = "none" if quantity == "lovasz_hinge" else "arctan"
         case = Case(f"volume{special}-{targets}", "float64", activation, quantity, option)
-        values.append(float(oracle.evaluate(case, input_sets()[case.input_set])["value"]))
+        values.append(float(oracle.evaluate(case.bind(input_sets()[case.input_set]))["value"]))
     assert len({f"{value:.6g}" for value in values}) == len(values) > 2, values
 
 
@@ -137,13 +130,13 @@ def test_no_rounding_decides_the_order_of_errors(inputs: str, dtype: str) -> Non
     x, y = found["x"][keep].astype(float), found["y"][keep].astype(float)
     assert 0.2 < np.mean(y) < 0.5
     for activation in ACTIVATIONS:
-        a = oracle.curve(
+        a = oracle.distribution(
             Case(inputs, dtype, activation, "lovasz", "", default_epsilon(activation)), x
         )
-        error = y * a.s + (1 - y) * a.c
+        error = y * a.sf + (1 - y) * a.cdf
         order = np.argsort(error)
         near = np.diff(error[order]) < 6e-6 * error[order][1:]
-        flat = a.p[order] == 0
+        flat = a.pdf[order] == 0
         assert not np.any(near & ~(flat[1:] & flat[:-1])), activation
     hinge = 1 - x * (2 * y - 1)
     assert np.min(np.diff(np.sort(hinge))) > 1e-3

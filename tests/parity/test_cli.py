@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.cases import judged_cases, standard_cases
-from parity.records import REFERENCE_PATH, Record, json_text
+from parity.common.files import json_text
+from parity.reference import REFERENCE_PATH
+from parity.suite.cases import judged_cases, standard_cases
+from parity.suite.records import Record
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]

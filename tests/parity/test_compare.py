@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import bounds, compare, oracle
-from parity.bounds import Exceedance
-from parity.cases import Case, judged_cases
-from parity.compare import Measurement
-from parity.records import REFERENCE_PATH, Record
+from parity.accuracy import bounds
+from parity.accuracy import measurement as compare
+from parity.accuracy.bounds import Exceedance
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.error import elementwise_error, ulp
+from parity.reference import REFERENCE_PATH
+from parity.reference import float64 as oracle
+from parity.suite.case import Case
+from parity.suite.cases import judged_cases
+from parity.suite.records import Record
 
 CDF = Case("grid", "float32", "arctan", "cdf")
 TINY = float(np.finfo(np.float32).tiny)
@@ -23,14 +28,14 @@ def error_of(got: float, expected: float, dtype: str = "float32") -> float:
     """The elementwise error of one number."""
     value = np.array([got], dtype)
     exact = np.array([expected], np.float64)
-    return float(compare.elementwise_error(value, exact, np.abs(exact), dtype)[0])
+    return float(elementwise_error(value, exact, np.abs(exact), dtype)[0])
 
 
 def test_ulp_is_the_spacing_of_the_dtype() -> None:
     values = np.array([1.0, 1.999, 2.0, -3.0, 0.0, 1e-45, TINY])
     expected = [2**-23, 2**-23, 2**-22, 2**-22, 2**-149, 2**-149, 2**-149]
-    assert compare.ulp(values, "float32").tolist() == expected
-    assert compare.ulp(np.array([1.0]), "float64").tolist() == [2**-52]
+    assert ulp(values, "float32").tolist() == expected
+    assert ulp(np.array([1.0]), "float64").tolist() == [2**-52]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,7 @@ def test_a_flushed_factor_may_cost_its_multiple_of_the_smallest_normal_number() 
         (squeezed, "grad_x", 1.1 * TINY / 1e-7, False),
         (CDF, "grad_x", 1.9 * TINY, False),
     ):
-        error = compare.errors(case, part, zero, np.array([expected]), {"x": x})
+        error = compare.errors(case.bind({"x": x}), part, zero, np.array([expected]))
         assert (error[0] == 0) == right, (case.name, part, expected)
 
 
@@ -84,9 +89,9 @@ def test_the_bounds_hold_at_every_x() -> None:
     got = np.array([5.0, np.nan, np.inf, -np.inf, np.inf, 0.25])
     expected = np.array([1.0, 1.0, 1e30, -1e40, -1e40, 1.0])
     for x in (1.0, 2e4, 1e30, np.inf):
-        errors = compare.errors(CDF, "value", got, expected, {"x": np.full(6, x)})
+        errors = compare.errors(CDF.bind({"x": np.full(6, x)}), "value", got, expected)
         assert errors.tolist() == [2.0**25, np.inf, np.inf, 0, np.inf, 0.75 * 2**23]
-        pairs = compare.errors(CDF, "value", got, expected, {"x": np.full(6, x)}, pair=True)
+        pairs = compare.errors(CDF.bind({"x": np.full(6, x)}), "value", got, expected, pair=True)
         assert np.all((pairs > 12) == (errors > 0)), x
 
 
@@ -95,29 +100,34 @@ def test_far_out_the_slope_of_a_density_may_be_zero_where_it_is_next_to_nothing(
     got, expected = np.array([-6e-49, 0.0, 0.0, 1e-30]), np.array([-1e-57, -1e-60, 1e-39, 0.0])
     far, near = {"x": np.full(4, 1e20)}, {"x": np.full(4, 1e4)}
     for pair in (False, True):
-        wrong = compare.errors(pdf, "grad_x", got, expected, far, pair=pair) > 0
+        wrong = compare.errors(pdf.bind(far), "grad_x", got, expected, pair=pair) > 0
         assert wrong.tolist() == [False, False, True, True]
-        assert np.all(compare.errors(pdf, "grad_x", got, expected, near, pair=pair) > 0)
-        assert np.all(compare.errors(pdf, "value", got, expected, far, pair=pair) > 0)
+        assert np.all(compare.errors(pdf.bind(near), "grad_x", got, expected, pair=pair) > 0)
+        assert np.all(compare.errors(pdf.bind(far), "value", got, expected, pair=pair) > 0)
     narrow = Case("grid", "float32", "arctan", "pdf")
     assert bounds.FAR_FLOOR < TINY / 50
-    assert compare.errors(narrow, "grad_x", -2 * np.full(1, TINY), np.full(1, TINY), far)[0] > 8
+    assert (
+        compare.errors(narrow.bind(far), "grad_x", -2 * np.full(1, TINY), np.full(1, TINY))[0] > 8
+    )
 
 
 def test_reduced_gradients_count_against_the_largest_entry() -> None:
     case = Case("segmentation-hard", "float32", "arctan", "dice")
     got, expected = np.array([1.0, 1e-3 + 1e-6]), np.array([1.0, 1e-3])
-    errors = compare.errors(case, "grad_x", got, expected, {"x": got})
+    errors = compare.errors(case.bind({"x": got}), "grad_x", got, expected)
     np.testing.assert_allclose(errors, [0, 1e-6], rtol=1e-9)
     zeros = np.zeros(2)
-    assert compare.errors(case, "grad_x", zeros, zeros, {"x": zeros}).tolist() == [0, 0]
-    assert np.all(compare.errors(case, "grad_x", got, zeros, {"x": got}) > 1)
+    assert compare.errors(case.bind({"x": zeros}), "grad_x", zeros, zeros).tolist() == [0, 0]
+    assert np.all(compare.errors(case.bind({"x": got}), "grad_x", got, zeros) > 1)
     small = np.array([1e-40, 5e-39])
-    assert compare.errors(case, "grad_x", zeros, small, {"x": got}).tolist() == [0, 0]
-    assert compare.errors(case, "grad_x", -small, small, {"x": got})[1] > 0.5
+    assert compare.errors(case.bind({"x": got}), "grad_x", zeros, small).tolist() == [0, 0]
+    assert compare.errors(case.bind({"x": got}), "grad_x", -small, small)[1] > 0.5
     for wrong in (np.nan, np.inf):
         bad = np.array([wrong, 1e-3])
-        assert compare.errors(case, "grad_x", bad, expected, {"x": bad}).tolist() == [np.inf, 0]
+        assert compare.errors(case.bind({"x": bad}), "grad_x", bad, expected).tolist() == [
+            np.inf,
+            0,
+        ]
 
 
 def test_a_reduced_loss_may_be_the_true_infinity_and_no_other_number() -> None:
@@ -130,7 +140,7 @@ def test_a_reduced_loss_may_be_the_true_infinity_and_no_other_number() -> None:
         (1.0, np.inf, False),
         (np.nan, np.inf, False),
     ):
-        error = compare.errors(case, "value", np.array(got), np.array(expected), {})
+        error = compare.errors(case.bind({}), "value", np.array(got), np.array(expected))
         assert error == (0 if right else np.inf), (got, expected)
 
 
@@ -139,14 +149,14 @@ def test_where_all_entries_cancel_the_largest_term_counts() -> None:
     case = Case("file", "float32", "sigmoid", "dice")
     inputs = {"x": np.linspace(-3, 3, 32).astype(np.float32)}
     inputs["y"] = np.zeros_like(inputs["x"])
-    exact, scale = oracle.evaluate(case, inputs), oracle.scales(case, inputs)
+    exact, scale = oracle.evaluate(case.bind(inputs)), oracle.scales(case.bind(inputs))
     assert np.abs(exact["grad_x"]).max() < 1e-17
     term = scale["grad_x"].max()
     assert 1e-3 < term < 0.1
     for size, right in ((1e-7, True), (1e-6, False)):
         got = exact | {"grad_x": np.full(32, size * term)}
         got = {part: np.float32(array) for part, array in got.items()}
-        found = compare.measure_case("torch", "oracle", case, got, exact, inputs)
+        found = compare.measure_case("torch", "oracle", case.bind(inputs), got, exact)
         assert [m.passed for m in found] == [True, right]
 
 
@@ -154,52 +164,58 @@ def test_an_output_that_underflows_decides_dice_of_a_sample_without_targets() ->
     case = Case("file", "float32", "normal_cdf", "dice", "per_sample")
     inputs = {"x": np.array([[-30.0, -28.0], [1.0, 2.0]], np.float32)}
     inputs["y"] = np.zeros_like(inputs["x"])
-    assert oracle.evaluate(case, inputs)["value"] == pytest.approx(0.5)
+    assert oracle.evaluate(case.bind(inputs))["value"] == pytest.approx(0.5)
     inputs["x"][0] = -13.5  # subnormal: flushed or not, both are right, and nothing else is
-    exact = oracle.evaluate(case, inputs)
+    exact = oracle.evaluate(case.bind(inputs))
     assert exact["value"] == pytest.approx(1)
     slope = np.zeros((2, 2), np.float32)
     for value, right in ((1.0, True), (0.5, True), (0.75, False)):
         got = {"value": np.float32(value).reshape(()), "grad_x": slope}
-        found = compare.measure_case("torch", "oracle", case, got, exact, inputs)
+        found = compare.measure_case("torch", "oracle", case.bind(inputs), got, exact)
         assert all(m.passed for m in found) == right, value
 
 
 def test_a_scale_counts_where_terms_cancel() -> None:
     got, expected = np.array([2.0**-23]), np.array([0.0])
     x = {"x": np.array([1.0])}
-    assert compare.errors(CDF, "value", got, expected, x)[0] == 2.0**126
-    assert compare.errors(CDF, "value", got, expected, x, np.array([1.0]))[0] == 1
+    assert compare.errors(CDF.bind(x), "value", got, expected)[0] == 2.0**126
+    assert compare.errors(CDF.bind(x), "value", got, expected, np.array([1.0]))[0] == 1
 
 
 def test_pairs_are_symmetric_and_may_flush() -> None:
     a, b = np.array([1.0, 0.0, 3.0]), np.array([1 + 2**-23, TINY / 4, np.nan])
     x = {"x": np.array([1.0, 1.0, 1e5])}
-    one = compare.errors(CDF, "value", a, b, x, pair=True)
-    two = compare.errors(CDF, "value", b, a, x, pair=True)
+    one = compare.errors(CDF.bind(x), "value", a, b, pair=True)
+    two = compare.errors(CDF.bind(x), "value", b, a, pair=True)
     assert one.tolist() == two.tolist() == [1, 0, np.inf]
 
 
 def test_another_shape_or_dtype_is_an_infinite_error() -> None:
     zeros = np.zeros(3, np.float32)
     for got in (zeros[:, None], zeros[:1], zeros.astype(np.float64)):
-        m = compare.measure("torch", "reference", CDF, "value", got, zeros, {"x": zeros})
+        m = compare.measure("torch", "reference", CDF.bind({"x": zeros}), "value", got, zeros)
         assert m.error == np.inf
         assert m.over == 3
-    m = compare.measure("torch", "reference", CDF, "value", zeros, zeros, {"x": zeros})
+    m = compare.measure("torch", "reference", CDF.bind({"x": zeros}), "value", zeros, zeros)
     assert m.error == 0
     wide = zeros.astype(np.float64)
     for right, error in (("keras-jax", np.inf), ("reference", 0), ("oracle", 0)):
         assert (
-            compare.measure("torch", right, CDF, "value", zeros, wide, {"x": zeros}).error == error
+            compare.measure("torch", right, CDF.bind({"x": zeros}), "value", zeros, wide).error
+            == error
         )
-    assert compare.measure("oracle", "reference", CDF, "value", wide, wide, {"x": zeros}).error == 0
+    assert (
+        compare.measure("oracle", "reference", CDF.bind({"x": zeros}), "value", wide, wide).error
+        == 0
+    )
 
 
-def measurement(error: float, case: str = "one") -> Measurement:
+def measurement(error: float, case: str = "one") -> Comparison:
     """A measurement of a bound of 4 with that error."""
     exact = np.ones(1)
-    m = compare.measure("torch", "reference", CDF, "value", np.float32(exact), exact, {"x": exact})
+    m = compare.measure(
+        "torch", "reference", CDF.bind({"x": exact}), "value", np.float32(exact), exact
+    )
     return replace(m, error=error, case=case, over=int(not error <= 4))
 
 
@@ -238,9 +254,9 @@ def test_what_the_reference_leaves_out_is_held_against_the_oracle(
 ) -> None:
     reference, record = Record.load(REFERENCE_PATH), Record.load(perfect_record())
     found = compare.compare(record, reference)
-    by_oracle = {case.name for case in judged_cases() if case.by_oracle}
-    assert by_oracle == {m.case for m in found if m.right == "oracle"}
-    assert not any(reference.has(case) for case in judged_cases() if case.by_oracle)
+    judged_by_float64 = {case.name for case in judged_cases() if case.judged_by_float64}
+    assert judged_by_float64 == {m.case for m in found if m.right == "oracle"}
+    assert not any(reference.has(case) for case in judged_cases() if case.judged_by_float64)
     assert all(m.judged_alone for m in found)
     assert {m.case for m in found} == {case.name for case in judged_cases()}
     assert compare.compare(reference, reference)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import conventions, stock
-from parity.convention_tables import number
+from parity.conventions import results as conventions
+from parity.conventions import worker as stock
+from parity.report.convention_groups import number
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from parity.difference import check_tolerance, difference, round_up
+from parity.common.tolerance import check_tolerance, difference, round_up
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 PAIRS = hnp.arrays(np.float32, (2, 7), elements=FLOATS)

@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import dense, implementations, judgement, processes, runner, worker
-from parity.cases import Case, judged_cases
-from parity.compare import Measurement, measure
-from parity.inputs import Inputs
-from parity.judgement import Judgement
-from parity.processes import progress_display
-from parity.records import REFERENCE_PATH, Record
-from parity.report import console
-from parity.runner import Job, Outcome
-from parity.userfile import LossRow
+from parity.accuracy import sweep as dense
+from parity.accuracy.comparison import Comparison
+from parity.accuracy.measurement import measure
+from parity.common import processes
+from parity.common.processes import progress_display
+from parity.frameworks import installed as implementations
+from parity.judge import judgement, worker
+from parity.judge import run as runner
+from parity.judge.judgement import Judgement
+from parity.judge.run import Job, Outcome
+from parity.judge.user_logits import LossRow
+from parity.reference import REFERENCE_PATH
+from parity.report.console import console
+from parity.suite.case import Case
+from parity.suite.cases import judged_cases
+from parity.suite.inputs import Inputs
+from parity.suite.records import Record
 
 CDF = Case("grid", "float32", "arctan", "cdf")
 
@@ -26,7 +33,7 @@ CDF = Case("grid", "float32", "arctan", "cdf")
 def good() -> Judgement:
     """A judgement that passes."""
     exact = np.ones(1)
-    m = measure("torch", "reference", CDF, "value", np.float32(exact), exact, {"x": exact})
+    m = measure("torch", "reference", CDF.bind({"x": exact}), "value", np.float32(exact), exact)
     return Judgement([Outcome("torch", Record.load(REFERENCE_PATH))], [m])
 
 
@@ -149,7 +156,7 @@ def test_workers_import_nothing_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And this very package, after what the user has put in PYTHONPATH."""
-    home = str(Path(processes.__file__).resolve().parents[1])
+    home = str(Path(processes.__file__).resolve().parents[2])
     monkeypatch.setenv("PYTHONPATH", f"/one{processes.os.pathsep}")
     monkeypatch.setattr(processes.sysconfig, "get_path", lambda kind: "/site-packages")
     assert processes.search_path().split(processes.os.pathsep) == ["/one", home]
@@ -161,13 +168,13 @@ def test_workers_import_nothing_from_the_working_directory(
 def perfect(case: Case, inputs: Inputs) -> dict[str, Any]:
     """The oracle, rounded to float32."""
     with np.errstate(all="ignore"):
-        found = dense.oracle.evaluate(case, inputs)
+        found = dense.float64.evaluate(case.bind(inputs))
         return {part: np.nan_to_num(a.astype("f4"), posinf=np.inf) for part, a in found.items()}
 
 
 def swept(
     monkeypatch: pytest.MonkeyPatch, evaluate: Callable[[Case, Inputs], dict[str, Any]]
-) -> list[Measurement]:
+) -> list[Comparison]:
     """A small sweep of two activations."""
     monkeypatch.setattr(dense, "COUNT", 1 << 10)
     monkeypatch.setattr(dense, "CHUNK", 1 << 9)

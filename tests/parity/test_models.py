@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from parity import weights
-from parity.difference import Difference, ParityError
-from parity.models import assert_model_parity
+from parity.common.findings import ParityError
+from parity.common.tolerance import Difference
+from parity.models.assertion import assert_model_parity
 
 pytestmark = pytest.mark.needs("torch", "keras")
 

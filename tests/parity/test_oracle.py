@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from parity import bounds, dense, oracle, reference
-from parity.cases import SMOOTH, Case, default_epsilon, judged_cases
-from parity.compare import elementwise_error, reduced_error
-from parity.inputs import Array, input_sets
+from parity.accuracy import bounds
+from parity.accuracy import sweep as dense
+from parity.accuracy.error import elementwise_error, reduced_error
+from parity.common.arrays import Array
+from parity.reference import float64 as oracle
+from parity.reference import multiprecision as reference
+from parity.suite.case import SMOOTH, Case, default_epsilon
+from parity.suite.cases import judged_cases
+from parity.suite.inputs import input_sets
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -17,8 +22,8 @@ def test_oracle_keeps_its_bound_on_every_case(activation: str) -> None:
         if case.activation != activation:
             continue
         inputs = input_sets()[case.input_set]
-        exact, found = reference.evaluate(case, inputs), oracle.evaluate(case, inputs)
-        scale = oracle.scales(case, inputs)
+        exact, found = reference.evaluate(case.bind(inputs)), oracle.evaluate(case.bind(inputs))
+        scale = oracle.scales(case.bind(inputs))
         for part in case.parts:
             if bounds.kind(case, part).startswith("reduced"):
                 error = reduced_error(found[part], exact[part], case.dtype, both=False)
@@ -43,7 +48,7 @@ def test_oracle_keeps_its_bound_on_the_dense_inputs(activation: str) -> None:
     cases.append(Case("dense", "float32", activation, "ppf", "", default_epsilon(activation)))
     inputs["p"] = dense.probabilities()[chosen]
     for case in cases:
-        exact, found = reference.evaluate(case, inputs), oracle.evaluate(case, inputs)
+        exact, found = reference.evaluate(case.bind(inputs)), oracle.evaluate(case.bind(inputs))
         for part in case.parts:
             error = elementwise_error(found[part], exact[part], np.abs(exact[part]), "float64")
             assert np.max(error) <= bounds.ORACLE, (case.name, part)
@@ -67,21 +72,21 @@ def test_scales_are_the_magnitudes_of_the_cancelling_terms() -> None:
     inputs = {"x": x, "y": y}
     F, f = 1 / (1 + np.exp(-x)), np.exp(-x) / (1 + np.exp(-x)) ** 2
     case = Case("t", "float64", "sigmoid", "binary_cross_entropy", "y=soft")
-    scale = oracle.scales(case, inputs)
+    scale = oracle.scales(case.bind(inputs))
     np.testing.assert_allclose(scale["grad_x"], y * f / F + (1 - y) * f / (1 - F))
     np.testing.assert_allclose(scale["grad_y"], -np.log(F) - np.log(1 - F))
     squared = Case("t", "float64", "sigmoid", "squared_error", "y=soft")
     both, d = (1 - y) * F + y * (1 - F), F - y
-    scale = oracle.scales(squared, inputs)
+    scale = oracle.scales(squared.bind(inputs))
     np.testing.assert_allclose(scale["value"], 2 * np.abs(d) * both, rtol=1e-12)
     np.testing.assert_allclose(scale["grad_x"], 2 * f * both)
     np.testing.assert_allclose(scale["grad_y"], 2 * both)
-    assert oracle.scales(Case("t", "float64", "sigmoid", "squared_error", "y=0"), inputs) == {}
+    assert oracle.scales(Case("t", "float64", "sigmoid", "squared_error", "y=0").bind(inputs)) == {}
 
 
 def terms_of(case: Case, inputs: dict[str, Array], part: str) -> Array:
     """The scale of a part."""
-    return oracle.scales(case, inputs)[part]
+    return oracle.scales(case.bind(inputs))[part]
 
 
 def test_scales_of_reduced_losses_are_the_magnitudes_of_their_terms() -> None:
@@ -98,14 +103,14 @@ def test_scales_of_reduced_losses_are_the_magnitudes_of_their_terms() -> None:
         ("binary_cross_entropy", y * f / F + (1 - y) * f / (1 - F), -np.log(F) - np.log(1 - F)),
         ("mean_squared_error", 2 * f * both, 2 * both),
     ):
-        scale = oracle.scales(case(quantity, "mean"), inputs)
+        scale = oracle.scales(case(quantity, "mean").bind(inputs))
         assert set(scale) == {"grad_x", "grad_y"}
         np.testing.assert_allclose(scale["grad_x"], in_x / 6)
         np.testing.assert_allclose(scale["grad_y"], in_y / 6)
     for option, axis, samples in (("", None, 1), ("per_sample", 1, 2)):
         loss = 1 - 2 * np.sum(F * y, axis, keepdims=True) / np.sum(F + y, axis, keepdims=True)
         share = 1 / np.sum(F + y, axis, keepdims=True) / samples
-        scale = oracle.scales(case("dice", option), inputs)
+        scale = oracle.scales(case("dice", option).bind(inputs))
         np.testing.assert_allclose(scale["grad_x"], f * (np.abs(1 - 2 * y) + loss) * share)
         np.testing.assert_allclose(scale["grad_y"], (np.abs(1 - 2 * F) + loss) * share)
 
@@ -115,7 +120,7 @@ def test_scales_of_the_focal_loss_are_the_magnitudes_of_its_terms() -> None:
     y = np.array([0.25, 0.5, 0.9])
     F, f = 1 / (1 + np.exp(-x)), np.exp(-x) / (1 + np.exp(-x)) ** 2
     case = Case("t", "float64", "sigmoid", "binary_focal_cross_entropy", "y=soft")
-    scale = oracle.scales(case, {"x": x, "y": y})
+    scale = oracle.scales(case.bind({"x": x, "y": y}))
     entropy, e = -y * np.log(F) - (1 - y) * np.log(1 - F), y * (1 - F) + (1 - y) * F
     in_x = 2 * e * f * entropy + e**2 * (y * f / F + (1 - y) * f / (1 - F))
     in_y = 2 * e * entropy + e**2 * (-np.log(F) - np.log(1 - F))
@@ -137,8 +142,8 @@ def test_no_standard_case_is_counted_against_its_terms() -> None:
     """They are for what cancels altogether: the table's bounds are as tight with them."""
     for case in judged_cases():
         inputs = input_sets()[case.input_set]
-        found = oracle.evaluate(case, inputs)
-        for part, scale in oracle.scales(case, inputs).items():
+        found = oracle.evaluate(case.bind(inputs))
+        for part, scale in oracle.scales(case.bind(inputs)).items():
             if bounds.kind(case, part).startswith("reduced"):
                 exact = found[part]
                 plain = reduced_error(exact + 1e-3, exact, case.dtype, both=False)

@@ -18,24 +18,21 @@ import pytest
 from junitparser import Failure, JUnitXml
 from typer.testing import CliRunner
 
-from parity import (
-    bounds,
-    cli,
-    curves,
-    dense,
-    oracle,
-    page,
-    report,
-    runner,
-    worker,
-)
-from parity.cases import ACTIVATIONS, SMOOTH, Case
-from parity.curves import ErrorCurves
-from parity.judgement import Judgement, judge
-from parity.page import figures, junit
-from parity.records import REFERENCE_PATH, Record
-from parity.runner import Outcome
-from parity.training import Options, Training, Trainings
+from parity import cli
+from parity.accuracy import bounds
+from parity.accuracy import sweep as dense
+from parity.judge import curves, worker
+from parity.judge import run as runner
+from parity.judge.curves import ErrorCurves
+from parity.judge.judgement import Judgement, judge
+from parity.judge.run import Outcome
+from parity.reference import REFERENCE_PATH
+from parity.reference import float64 as oracle
+from parity.report import accuracy_tables as report
+from parity.report import figures, junit, page
+from parity.suite.case import ACTIVATIONS, SMOOTH, Case
+from parity.suite.records import Record
+from parity.training.run import Options, Training, Trainings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BROWSER = next(
@@ -371,7 +368,7 @@ def test_the_dense_sweep_gives_its_errors_too(
 
     def evaluate(case: Case, inputs: dict[str, Any]) -> dict[str, Any]:
         with np.errstate(all="ignore"):
-            found = {k: v.astype("f4") for k, v in oracle.evaluate(case, inputs).items()}
+            found = {k: v.astype("f4") for k, v in oracle.evaluate(case.bind(inputs)).items()}
         if (case.activation, case.quantity) == ("arctan", "sf"):
             found["value"] = np.where(inputs["x"] > 5e3, 1.001, 1).astype("f4") * found["value"]
         return found
@@ -403,10 +400,10 @@ def test_loss_curves_part_where_the_published_formula_does(records: dict[str, Re
 
 @pytest.mark.needs("torch")
 def test_the_published_formula_is_evaluated_with_its_gradient() -> None:
-    from parity.cases import shown_cases
-    from parity.implementations import load
+    from parity.judge.adapters import load
+    from parity.suite.cases import baseline_cases
 
-    case = next(c for c in shown_cases("torch") if c.activation == "normal_cdf")
+    case = next(c for c in baseline_cases("torch") if c.activation == "normal_cdf")
     x = np.array([-100.0, -1.0], "f4")
     found = load("torch", "cpu")(case, {"x": x, "y": x})
     assert found["value"][0] == pytest.approx(16.118, abs=1e-3)
@@ -475,7 +472,7 @@ def test_run_trains_and_writes_a_report(tmp_path: Path, monkeypatch: pytest.Monk
         asked.append((names, options))
         return trainings(1.01)
 
-    monkeypatch.setattr(cli.training, "run", train)
+    monkeypatch.setattr(cli.run.training, "run", train)
     command = ["run", "--implementation", "torch", "--no-dense", "--report", str(folder)]
     result = CliRunner().invoke(cli.app, command)
     assert asked == [(["torch"], Options())]

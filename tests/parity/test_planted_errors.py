@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.cases import ACTIVATIONS
-from parity.inputs import DTYPES, grid
+from parity.suite.case import ACTIVATIONS
+from parity.suite.inputs import DTYPES, grid
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from parity import records
-from parity.cases import Case, judged_cases, standard_cases
-from parity.compare import compare
-from parity.records import REFERENCE_PATH, Record, RecordError, RecordWriter
+from parity.accuracy.measurement import compare
+from parity.reference import REFERENCE_PATH
+from parity.suite import records
+from parity.suite.case import Case
+from parity.suite.cases import judged_cases, standard_cases
+from parity.suite.records import Record, RecordError, RecordWriter
 
 CASE = Case("tiny", "float32", "arctan", "cdf")
 

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parity import reference
-from parity.cases import ACTIVATIONS, REDUCED, SMOOTH, Case, standard_cases
-from parity.inputs import Array, input_sets
-from parity.records import REFERENCE_PATH, Record
+from parity.common.arrays import Array
+from parity.reference import REFERENCE_PATH
+from parity.reference import multiprecision as reference
+from parity.suite.case import ACTIVATIONS, REDUCED, SMOOTH, Case
+from parity.suite.cases import standard_cases
+from parity.suite.inputs import input_sets
+from parity.suite.records import Record
 
 # scipy's name for each distribution; inverse square root is Student's t with two degrees of
 # freedom, scaled by 1/sqrt 2
@@ -53,7 +56,7 @@ def at(
     """The reference at x, with targets of 0.3 if they are soft."""
     case = Case("test", "float64", activation, quantity, option, **fields)
     x = np.asarray(x, np.float64)
-    return reference.evaluate(case, {"x": x, "y": np.full_like(x, 0.3), "p": x})
+    return reference.evaluate(case.bind({"x": x, "y": np.full_like(x, 0.3), "p": x}))
 
 
 @pytest.mark.parametrize("method", ["cdf", "sf", "logcdf", "logsf", "pdf"])
@@ -148,7 +151,7 @@ def test_reduced_gradients_are_differences(activation: str, quantity: str, optio
     rng = np.random.default_rng(7)
     x, y = rng.uniform(0.1, 0.9, (2, 3)), rng.uniform(0.1, 0.9, (2, 3))
     case = Case("test-soft", "float64", activation, quantity, option, 1e-3)
-    found = reference.evaluate(case, {"x": x, "y": y})
+    found = reference.evaluate(case.bind({"x": x, "y": y}))
     step = 1e-5
     for key, part in (("x", "grad_x"), ("y", "grad_y")):
         for index in np.ndindex(x.shape):
@@ -156,7 +159,7 @@ def test_reduced_gradients_are_differences(activation: str, quantity: str, optio
             for sign in (1, -1):
                 moved = {"x": x.copy(), "y": y.copy()}
                 moved[key][index] += sign * step
-                losses.append(float(reference.evaluate(case, moved)["value"]))
+                losses.append(float(reference.evaluate(case.bind(moved))["value"]))
             slope = (losses[0] - losses[1]) / (2 * step)
             assert found[part][index] == pytest.approx(slope, rel=1e-5, abs=1e-8), (part, index)
 
@@ -167,13 +170,15 @@ def test_dice_is_the_published_formula() -> None:
     x, y = rng.normal(size=(3, 5)), rng.uniform(size=(3, 5))
     f = stats.logistic.cdf(x)
     per_sample = 1 - 2 * np.sum(f * y, 1) / np.sum(f + y, 1)
-    found = reference.evaluate(Case("t", "float64", "sigmoid", "dice"), {"x": x, "y": y})
+    found = reference.evaluate(Case("t", "float64", "sigmoid", "dice").bind({"x": x, "y": y}))
     assert float(found["value"]) == pytest.approx(1 - 2 * np.sum(f * y) / np.sum(f + y))
     case = Case("t", "float64", "sigmoid", "dice", "per_sample")
-    assert float(reference.evaluate(case, {"x": x, "y": y})["value"]) == pytest.approx(
+    assert float(reference.evaluate(case.bind({"x": x, "y": y}))["value"]) == pytest.approx(
         per_sample.mean()
     )
-    off = reference.evaluate(Case("t", "float32", "hardtanh", "dice"), {"x": -abs(x), "y": 0 * y})
+    off = reference.evaluate(
+        Case("t", "float32", "hardtanh", "dice").bind({"x": -abs(x), "y": 0 * y})
+    )
     assert float(off["value"]) == 0
     assert not off["grad_x"].any()
 
@@ -290,7 +295,7 @@ def test_reduced_losses_are_those_of_textbooks(quantity: str, option: str) -> No
     y = np.round(y) if hard else y
     if option == "ignore_index":
         y[0, 1] = y[1, 2, 0] = 255
-    found = reference.evaluate(case, {"x": x, "y": y, "w": w})
+    found = reference.evaluate(case.bind({"x": x, "y": y, "w": w}))
     with mp.workdps(80):
         at = {"x": [mp.mpf(v) for v in x.flat], "y": [mp.mpf(v) for v in y.flat]}
         assert float(found["value"]) == pytest.approx(float(by_the_book(case, **at, w=w)), 1e-15)
@@ -309,7 +314,7 @@ def test_reduced_losses_are_those_of_textbooks(quantity: str, option: str) -> No
 def test_lovasz_of_an_empty_mask_is_the_largest_error() -> None:
     x = np.array([[0.5, -1.0, 2.0]])
     inputs = {"x": x, "y": np.zeros_like(x)}
-    found = reference.evaluate(Case("t", "float64", "sigmoid", "lovasz"), inputs)
+    found = reference.evaluate(Case("t", "float64", "sigmoid", "lovasz").bind(inputs))
     F = stats.logistic.cdf(2.0)
     assert float(found["value"]) == pytest.approx(F, rel=1e-15)
     np.testing.assert_allclose(found["grad_x"], [[0, 0, F * (1 - F)]], rtol=1e-15)
@@ -335,7 +340,7 @@ CONVENTIONS = {
 def test_conventions_are_those_of_their_frameworks(name: str, p: float, y: float) -> None:
     case = Case("t", "float32", f"{name}_convention", "binary_cross_entropy", "y=soft")
     inputs = {"x": np.array([p], np.float32), "y": np.array([y], np.float32)}
-    found = reference.evaluate(case, inputs)
+    found = reference.evaluate(case.bind(inputs))
     loss, gradient = CONVENTIONS[name, p, y]
     assert found["value"][0] == pytest.approx(loss, rel=1e-6)
     assert found["grad_x"][0] == pytest.approx(gradient, rel=1e-6)
@@ -348,8 +353,8 @@ def test_the_convention_of_torch_is_its_own_loss(option: str) -> None:
 
     case = Case("predictions", "float32", "torch_convention", "binary_cross_entropy", option)
     inputs = input_sets()[case.input_set]
-    exact = reference.evaluate(case, inputs)
-    p, y = (torch.tensor(array) for array in case.arguments(inputs))
+    exact = reference.evaluate(case.bind(inputs))
+    p, y = (torch.tensor(array) for array in case.bind(inputs).arguments)
     value = torch.nn.functional.binary_cross_entropy(p.requires_grad_(), y, reduction="none")
     value.sum().backward()
     assert p.grad is not None
@@ -360,18 +365,18 @@ def test_the_convention_of_torch_is_its_own_loss(option: str) -> None:
 def test_linear_shares_ties_and_survives_a_constant() -> None:
     x = np.array([1.0, 1.0, 2.0, 3.0])
     case = Case("t", "float64", "linear", "cdf")
-    found = reference.evaluate(case, {"x": x})
+    found = reference.evaluate(case.bind({"x": x}))
     assert found["value"].tolist() == [0, 0, 0.5, 1]
     # sum F = 1.5: d/dmin = -(1 + 1 + 1/2)/2 shared by two, beside the direct 1/2 of each
     np.testing.assert_allclose(found["grad_x"], [0.5 - 0.625, 0.5 - 0.625, 0.5, 0.5 - 0.75])
-    constant = reference.evaluate(case, {"x": np.full(3, 7.0)})
+    constant = reference.evaluate(case.bind({"x": np.full(3, 7.0)}))
     assert constant["value"].tolist() == [0.5] * 3
     assert constant["grad_x"].tolist() == [0] * 3
 
 
 def test_epsilon_is_rounded_to_the_dtype_of_the_inputs() -> None:
     x = {"x": np.array([-1.0])}
-    value = reference.evaluate(Case("t", "float32", "hardtanh", "cdf", "", 1e-7), x)["value"]
+    value = reference.evaluate(Case("t", "float32", "hardtanh", "cdf", "", 1e-7).bind(x))["value"]
     assert value[0] == float(np.float32(1e-7)) != 1e-7
 
 
@@ -387,7 +392,7 @@ def test_record_is_what_the_reference_computes() -> None:
     cases = standard_cases()
     assert all(record.has(case) for case in cases)
     for index in np.random.default_rng(9).choice(len(cases), 60, replace=False):
-        again = reference.evaluate(cases[index], input_sets()[cases[index].input_set])
+        again = reference.evaluate(cases[index].bind(input_sets()[cases[index].input_set]))
         for part, array in record.result(cases[index]).items():
             assert array.tobytes() == again[part].tobytes(), (cases[index].name, part)
 

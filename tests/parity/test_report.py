@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from parity import report
-from parity.cases import ACTIVATIONS, METHODS, Case
-from parity.implementations import IMPLEMENTATIONS
-from parity.judgement import SHOWN_NAMES, Judgement, ShownRow, judge
-from parity.records import Record
-from parity.runner import Outcome
-from parity.userfile import LossRow
+from parity.frameworks.installed import IMPLEMENTATIONS
+from parity.judge.judgement import BASELINE_NAMES, BaselineRow, Judgement, judge
+from parity.judge.run import Outcome
+from parity.judge.user_logits import LossRow
+from parity.report import accuracy_tables as report
+from parity.report.console import WIDTH
+from parity.suite.case import ACTIVATIONS, METHODS, Case
+from parity.suite.records import Record
 
 Write = Callable[..., Path]
 
@@ -29,7 +30,7 @@ def judged(write: Write, change: Any = None) -> Judgement:
     return judge(outcomes, swept=False)
 
 
-def printed(judgement: Judgement, verbose: bool = False, width: int = report.WIDTH) -> list[str]:
+def printed(judgement: Judgement, verbose: bool = False, width: int = WIDTH) -> list[str]:
     """The lines of the report."""
     out = Console(width=width, highlight=False, no_color=True)
     with out.capture() as text:
@@ -112,12 +113,12 @@ def test_losses_of_four_fit_80_columns_with_all_their_digits() -> None:
 def test_what_is_shown_fits_80_columns() -> None:
     figures = (1.0, -1e4, 16.1, -4600, 1e4, 5.96e-08, 4600, 2.5e-09)
     found = [
-        ShownRow(formula, "keras-tensorflow", "inverse_square_root", *figures)
-        for formula in SHOWN_NAMES.values()
+        BaselineRow(formula, "keras-tensorflow", "inverse_square_root", *figures)
+        for formula in BASELINE_NAMES.values()
     ]
     out = Console(width=80, no_color=True)
     with out.capture() as text:
-        report.print_table(out, report.shown_table(found))
+        report.print_table(out, report.baseline_table(found))
     assert max(map(len, text.get().splitlines())) <= 80
     assert "16.1 from -4600" in text.get()
 
@@ -173,7 +174,7 @@ def test_skipped_ones_are_counted_in_the_verdict(perfect_record: Write) -> None:
 def test_losses_are_printed_with_nine_digits() -> None:
     values = {"torch": 0.123456789, "keras-jax": 0.123456788}
     table = report.loss_table(list(values), [LossRow("arctan", "dice", 0.1, values)])
-    out = Console(width=report.WIDTH, no_color=True)
+    out = Console(width=WIDTH, no_color=True)
     with out.capture() as text:
         report.print_table(out, table)
     assert text.get().split()[-5:] == ["dice", "ok", "0.123456789", "0.123456788", "8.1e-09"]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from parity import Function, ParityError, assert_parity
-from parity.backends import Server
-from parity.functions import as_function
-from parity.signatures import Order, order, parameters, read
-from parity.userfunction import evaluate, nearest_in_any_order, orders_that_agree
+from parity.common.signatures import Order, order, parameters, read
+from parity.functions.function import as_function
+from parity.functions.nearest import nearest_in_any_order
+from parity.functions.recorded import evaluate, orders_that_agree
+from parity.functions.remote import Server
 
 X = np.linspace(-4, 4, 24, dtype=np.float32)
 Y = (np.arange(24) % 2).astype(np.float32)

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from parity import training
-from parity.processes import progress_display
-from parity.records import RecordError
-from parity.report import console
-from parity.training import Options, Remains, Training, Trainings, trainer
-from parity.training.problem import BATCH, LAYERS, OPTIMIZERS, REMAINS, Problem, Setting
-from parity.training.tables import print_trainings
+from parity.common.processes import progress_display
+from parity.report.console import console
+from parity.report.training_tables import print_trainings
+from parity.suite.records import RecordError
+from parity.training import run as training
+from parity.training import worker as trainer
+from parity.training.problem import BATCH, GAPS, LAYERS, OPTIMIZERS, Problem, Setting
+from parity.training.run import OptimizerGap, Options, Training, Trainings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -54,8 +55,8 @@ def test_keras_takes_the_course_of_torch(trained: Trainings, optimizer: str, dty
 @BOTH
 def test_what_remains_with_other_settings(trained: Trainings) -> None:
     """The mapping of Adam's epsilon is exact up to the betas, which Keras on TensorFlow rounds."""
-    found = {(r.optimizer, r.torch): r.differences["keras-tensorflow"] for r in trained.remains}
-    assert len(found) == len(REMAINS)
+    found = {(r.optimizer, r.torch): r.differences["keras-tensorflow"] for r in trained.gaps}
+    assert len(found) == len(GAPS)
     assert found["adam", "eps=1e-7/sqrt(1-beta_2^t)"] < found["adam", "eps=1e-7"] / 3
     assert found["rmsprop", "defaults"] > 0.01
     for name in ("alpha=0.9, eps=1e-7", "alpha=0.9, eps=sqrt(1e-7)"):
@@ -255,8 +256,8 @@ def shown(trainings: Trainings) -> str:
 
 def test_the_table_says_who_parts_and_where() -> None:
     run = made(**{"torch": [4.0, 2.5, 2.0], "keras-jax": [4.0, 3.0, 1.0]})
-    row = Remains("rmsprop", "defaults", "alpha=0.9", 3, {"keras-jax": 0.0123})
-    text = shown(Trainings([run], remains=[row], seconds={"torch": 1.0, "keras-jax": 2.0}))
+    row = OptimizerGap("rmsprop", "defaults", "alpha=0.9", 3, {"keras-jax": 0.0123})
+    text = shown(Trainings([run], gaps=[row], seconds={"torch": 1.0, "keras-jax": 2.0}))
     rows = [line.split() for line in text.splitlines()]
     assert ["keras-jax", "FAIL", "4", "1", "2", "5.0e-01", "1"] in rows
     assert ["torch", "ok", "4", "2", "2"] in rows

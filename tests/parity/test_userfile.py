@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from parity import oracle, report
-from parity.cases import file_cases
-from parity.inputs import Inputs
-from parity.judgement import Judgement
-from parity.records import Record, RecordWriter
-from parity.runner import Outcome
-from parity.userfile import (
+from parity.judge.judgement import Judgement
+from parity.judge.run import Outcome
+from parity.judge.user_logits import (
     InputError,
     LossRow,
-    beside,
+    baselines,
     judge_file,
     load_file,
     look_like_probabilities,
     sample,
 )
+from parity.reference import float64 as oracle
+from parity.report import accuracy_tables as report
+from parity.suite.cases import file_cases
+from parity.suite.inputs import Inputs
+from parity.suite.records import Record, RecordWriter
 
 X = np.linspace(-5, 5, 12, dtype=np.float32).reshape(3, 4)
 Y = (X > 1).astype(np.uint8)
@@ -165,7 +166,7 @@ def test_the_report_of_a_file_fits_80_columns(tmp_path: Path) -> None:
 def test_other_formulas_are_shown_beside_the_sigmoid(tmp_path: Path) -> None:
     x = np.array([[-40, -1, 0, 2, 30, 200]], np.float32)
     y = np.array([[1, 0, 1, 1, 0, 0]], np.float32)
-    found = beside({"x": x, "y": y}, 270 / 6, x)
+    found = baselines({"x": x, "y": y}, 270 / 6, x)
     assert (found.outputs, found.past_16) == (6, 3)
     assert found.stuck == 0
     by_name = {formula.name: formula for formula in found.formulas}
@@ -177,7 +178,7 @@ def test_other_formulas_are_shown_beside_the_sigmoid(tmp_path: Path) -> None:
     assert keras.stuck == 3
     assert published.stuck == 2
     judgement = judged(tmp_path)
-    (row,) = [row for row in judgement.losses if row.beside]
+    (row,) = [row for row in judgement.losses if row.baselines]
     assert (row.activation, row.loss) == ("sigmoid", "binary_cross_entropy,mean")
     shown = judgement.as_dict()["losses"][0]["beside"]
     assert len(shown["formulas"]) == 4
@@ -198,7 +199,7 @@ def record_of(inputs: Inputs, path: Path, name: str, wrong: str = "", factor: fl
     writer = RecordWriter(name, "cpu")
     for case in file_cases(inputs):
         writer.add_inputs(case.input_set, inputs)
-        found = {k: v.astype(np.float32) for k, v in oracle.evaluate(case, inputs).items()}
+        found = {k: v.astype(np.float32) for k, v in oracle.evaluate(case.bind(inputs)).items()}
         if case.name == wrong:
             found["value"] = found["value"] * np.float32(factor)
         writer.add(case, found)

@@ -8,15 +8,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from parity.backends import RemoteError, Server
-from parity.inputs import case_inputs
-from parity.userfunction import (
-    FunctionError,
-    compare_pair,
-    evaluate,
-    losses_of_gradient,
-    nearest,
-)
+from parity.functions.nearest import nearest
+from parity.functions.recorded import FunctionError, compare_pair, evaluate, losses_of_gradient
+from parity.functions.remote import RemoteError, Server
+from parity.suite.inputs import case_inputs
 from tests.parity.conftest import Run
 
 MODULE = '''

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 import segact_torch  # noqa: E402
 from benchmarks import causes, measure, report, torch_cases, worker  # noqa: E402
 from benchmarks.cases import HUGE, LARGE, MIDDLE, SMALL, SWEEP  # noqa: E402
-from parity.cases import ACTIVATIONS  # noqa: E402
+from parity.suite.case import ACTIVATIONS  # noqa: E402
 
 EAGER = torch_cases.eager()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.extras import PACKAGES, advice
+from parity.common.extras import PACKAGES, advice
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,7 +104,9 @@ def test_the_plugin_says_so_in_one_line(without, tmp_path, package):
 
 
 def test_a_package_of_no_extra_is_an_error_as_ever(without):
-    code = "from parity.extras import needs\nwith needs('p', 'parity'):\n    import mine_alone"
+    code = (
+        "from parity.common.extras import needs\nwith needs('p', 'parity'):\n    import mine_alone"
+    )
     done = without("mine_alone", ["-c", code])
     assert done.returncode == 1
     assert "Traceback" in done.stderr

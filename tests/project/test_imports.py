@@ -32,18 +32,39 @@ LATE = {
     "segact_tf._engine": {"jax", "tensorflow", "torch"},
 }
 
-# The adapters of the judge, and what else still imports an implementation.
-ADAPTERS = {
-    "parity.implementations.torch": {"segact_torch"},
-    "parity.implementations.keras": {"segact_tf"},
-}
-NO_ADAPTERS = {
-    "parity.stock": {"segact_torch", "segact_tf"},
-    "parity.training.trainer": {"segact_torch", "segact_tf"},
+# Who imports an implementation: the adapters, and what runs in a process of its own.
+OF_AN_IMPLEMENTATION = {
+    "parity.judge.adapters.torch": {"segact_torch"},
+    "parity.judge.adapters.keras": {"segact_tf"},
+    "parity.conventions.worker": {"segact_torch", "segact_tf"},
+    "parity.training.worker": {"segact_torch", "segact_tf"},
 }
 
-# In parity; the packages have none.
-CIRCLES = [{"parity.weights.keras_layers", "parity.weights.layers"}]
+# The rooms of the judge, and which others each may import.
+ROOMS = {
+    "common": set(),
+    "suite": {"common"},
+    "frameworks": {"common"},
+    "reference": {"suite", "common"},
+    "accuracy": {"reference", "suite", "common"},
+    "weights": {"common"},
+    "models": {"weights", "common"},
+    "training": {"suite", "weights", "frameworks", "common"},
+    "conventions": {"frameworks", "common"},
+    "functions": {"accuracy", "reference", "suite", "frameworks", "common"},
+    "judge": {"accuracy", "reference", "suite", "frameworks", "common"},
+    "report": {
+        *("judge", "accuracy", "conventions", "training", "suite", "frameworks", "common"),
+    },
+}
+ROOMS["cli"] = {*ROOMS}
+# What lies flat in parity: the faces of the rooms, and what each imports.
+FLAT = {"__init__.py", "__main__.py", "pytest_plugin.py", "py.typed"}
+FACES = {
+    "parity": {"parity.common"},  # the others by name, when they are asked for
+    "parity.__main__": {"parity.cli", "parity.common"},
+    "parity.pytest_plugin": {"parity", "parity.common", "parity.functions", "parity.report"},
+}
 
 LINES_OF_A_FUNCTION = 60
 LINES_OF_A_FILE = 600
@@ -79,9 +100,9 @@ def test_the_packages_know_neither_each_other_nor_the_judge():
         assert not tops & {other, "parity", "benchmarks", "examples", "scripts", "tests"}, package
 
 
-def test_the_judge_imports_an_implementation_in_its_adapter():
+def test_the_judge_imports_an_implementation_in_a_process_of_its_own():
     found = by_module(i for i in imports.imports("parity") if i.top in PACKAGES)
-    assert found == {**ADAPTERS, **NO_ADAPTERS}
+    assert found == OF_AN_IMPLEMENTATION
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "parity", "benchmarks", "scripts"])
@@ -94,12 +115,41 @@ def test_no_circle(package):
     assert imports.circles(package) == []
 
 
-def test_the_circles_of_the_judge():
-    assert imports.circles("parity") == CIRCLES
-    assert imports.circles("parity", late=False) == []
+def room(module):
+    """`parity.suite.cases` is in `parity.suite`."""
+    return ".".join(module.split(".")[:2])
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+def rooms_that_are_imported():
+    table = {}
+    for each in imports.imports("parity"):
+        if each.top == "parity":
+            place = each.module if each.module in FACES else room(each.module)
+            table.setdefault(place, set()).add(room(each.name))
+    return table
+
+
+def test_the_rooms_of_the_judge_import_who_they_may():
+    found = rooms_that_are_imported()
+    allowed = {
+        f"parity.{name}": {f"parity.{other}" for other in {name, *others}}
+        for name, others in ROOMS.items()
+    } | FACES
+    wrong = {name: others - allowed[name] for name, others in found.items()}
+    assert {name: others for name, others in wrong.items() if others} == {}
+
+
+def test_no_circle_in_the_judge():
+    assert imports.circles("parity") == []
+
+
+def test_what_lies_flat_in_the_judge():
+    folder = imports.ROOT / "parity"
+    assert {path.name for path in folder.iterdir() if path.is_file()} == FLAT
+    assert {path.parent.name for path in folder.glob("*/__init__.py")} == {*ROOMS}
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "parity"])
 def test_no_long_function(package):
     long = {
         f"{module}.{name}": length
@@ -117,6 +167,14 @@ def test_no_long_file():
         for module in imports.sources(package)
     }
     assert {m: n for m, n in lengths.items() if n > LINES_OF_A_FILE} == {}
+
+
+def test_no_file_of_the_judge_is_long():
+    lengths = {
+        module: len(imports.path(module).read_text("utf-8").splitlines())
+        for module in imports.sources("parity")
+    }
+    assert {m: n for m, n in lengths.items() if n >= LINES_OF_A_FILE} == {}
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,9 @@ def test_the_wheel_holds_the_packages_alone(tmp_path):
     if sys.platform == "linux":  # the loops know nothing of Python, nor of its version
         assert wheel.name.split("-")[2:4] == ["py3", "none"]
         assert "segact_torch/_backends/_cpu.so" in names
-    assert {"parity/reference.safetensors", "parity/page/templates/report.html"} <= set(names)
+    assert {"parity/reference/record.safetensors", "parity/report/templates/report.html"} <= set(
+        names
+    )
 
 
 def test_python_versions_and_extras_are_declared():

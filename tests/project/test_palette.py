@@ -10,13 +10,18 @@ pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the scripts, benchmarks and examples are not installed
 
-from parity import palette  # noqa: E402
-from parity.cases import ACTIVATIONS  # noqa: E402
+from parity.report import palette  # noqa: E402
+from parity.suite.case import ACTIVATIONS  # noqa: E402
 
 # Colours that are written elsewhere, with the reason.
 OTHERS = {
-    "parity/convention_figure.py": {"#A6D8F7", "#D08000"},  # wide lines below others: tints
-    "parity/page/figures.py": {"#010101", "#020202", "#030303", "#040404"},  # the page's, stand-ins
+    "parity/report/convention_figure.py": {"#A6D8F7", "#D08000"},  # wide lines below others: tints
+    "parity/report/figures.py": {
+        "#010101",
+        "#020202",
+        "#030303",
+        "#040404",
+    },  # the page's, stand-ins
 }
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b|\b(?:tab|xkcd):\w+|[\"']C\d[\"']")
 

@@ -100,13 +100,16 @@ def inputs(name):
 
 
 def assert_elements_keep_the_bounds(name, loss, option, arrays):
-    pytest.importorskip("parity.oracle", reason="the judge's own needs are not installed")
-    from parity import compare, oracle
-    from parity.cases import Case, default_epsilon
+    pytest.importorskip(
+        "parity.reference.float64", reason="the judge's own needs are not installed"
+    )
+    from parity.accuracy import measurement as compare
+    from parity.reference import float64 as oracle
+    from parity.suite.case import Case, default_epsilon
 
     case = Case("triton", "float32", name, loss, option, default_epsilon(name))
-    expected, scales = oracle.evaluate(case, arrays), oracle.scales(case, arrays)
-    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.targets(arrays))
+    expected, scales = oracle.evaluate(case.bind(arrays)), oracle.scales(case.bind(arrays))
+    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.bind(arrays).y)
     options = FOCAL if "focal" in loss else {}
     got = FUNCTIONS[loss](x, y, None, (), name, **options)
     for part, values, bound in zip(("value", "grad_x"), got, BOUNDS[loss], strict=True):

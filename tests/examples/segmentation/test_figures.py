@@ -20,8 +20,8 @@ from examples.common.statistics import Interval
 from examples.segmentation import data, figures, overlays, results
 from examples.segmentation.layouts import LAYOUTS
 from examples.segmentation.metrics import CLIP, Tally
-from parity import palette
-from parity.inputs import Array
+from parity.common.arrays import Array
+from parity.report import palette
 
 pytestmark = pytest.mark.needs("matplotlib", "scipy")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from examples.segmentation.metrics import BINS, MEANS, THRESHOLDS, Tally
-from parity.inputs import Array
+from parity.common.arrays import Array
 
 
 def predictions(shape: tuple[int, ...] = (12, 9, 7, 2), seed: int = 0) -> tuple[Array, Array]:

@@ -13,9 +13,9 @@ import segact_torch  # noqa: E402
 from examples.common.runs import RunError  # noqa: E402
 from examples.segmentation import published  # noqa: E402
 from examples.segmentation.published import Row  # noqa: E402
-from parity import reference  # noqa: E402
-from parity.cases import ACTIVATIONS, Case  # noqa: E402
-from parity.inputs import Inputs, grid  # noqa: E402
+from parity.reference import multiprecision as reference  # noqa: E402
+from parity.suite.case import ACTIVATIONS, Case  # noqa: E402
+from parity.suite.inputs import Inputs, grid  # noqa: E402
 
 DATA = os.environ.get("SEGACT_DATA")
 EPSILON = 1e-7
@@ -133,7 +133,7 @@ def test_the_lost_x_makes_right_and_wrong_positives_cost_the_same(ns, x):
     """Each element against the reference, in both frameworks: the published value knows no sign."""
     raw, ones = np.array([x], np.float32), np.ones(1, np.float32)
     case = Case("", "float32", "inverse_square_root", "binary_cross_entropy", "y=1")
-    exact = reference.evaluate(case, {"x": raw, "y": ones})
+    exact = reference.evaluate(case.bind({"x": raw, "y": ones}))
     f = ns.package.get_activation("inverse_square_root")
     value, (slope, *_) = ns.gradients(
         lambda v: ns.elementwise("binary_cross_entropy", ns.array(ones), v, f), raw

@@ -16,7 +16,7 @@ from examples.common.files import held_alone
 from examples.common.runs import RunError
 from examples.segmentation import cli, sweeps
 from examples.segmentation.options import Options
-from parity.report import console
+from parity.report.console import console
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("--width", "2", "--depth", "2", "--size", "16", "--folds", "2", "--epochs", "2")

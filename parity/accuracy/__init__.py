@@ -1,0 +1,1 @@
+"""How far off: errors, their bounds, measurements, and the dense sweep."""

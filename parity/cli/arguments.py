@@ -1,0 +1,172 @@
+"""What the commands share: their options, refusing what is wrong, writing results."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from parity.common.files import json_text, write_atomically
+from parity.common.naming import unknown
+from parity.common.tolerance import check_tolerance
+from parity.conventions.results import Results
+from parity.frameworks.installed import IMPLEMENTATIONS
+from parity.functions.recorded import FunctionError
+from parity.functions.remote import RemoteError, TargetError
+from parity.judge.judgement import Judgement
+from parity.judge.user_logits import InputError
+from parity.report import page
+from parity.suite.inputs import case_inputs, case_names
+from parity.suite.records import RecordError
+from parity.training import run as training
+
+
+class Device(StrEnum):
+    """Where the implementations compute."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Backend(StrEnum):
+    """What Keras runs on."""
+
+    tensorflow = "tensorflow"
+    jax = "jax"
+    torch = "torch"
+
+
+CASES = "segmentation"
+CASES_HELP = (
+    f"The inputs of your own functions: {', '.join(case_names())}, or one in one precision, "
+    f"such as tails-float32; by default {CASES}."
+)
+
+RTOL_HELP = "The relative tolerance of your own functions; by default 1e-5 in float32."
+ATOL_HELP = (
+    "The absolute tolerance of your own functions; by default 16 rounding units of the largest "
+    "entry."
+)
+
+
+def refuse(message: str) -> NoReturn:
+    """One plain line and exit code 2."""
+    print(f"segact-parity: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def known_name(name: str, more: tuple[str, ...] = (), or_own: bool = True) -> str:
+    """The name of an implementation, or of one of `more`; any other is refused."""
+    known = (*IMPLEMENTATIONS, *more)
+    if name not in known:
+        own = "; or MODULE:NAME, a function of your own" if or_own else ""
+        refuse(unknown("implementation", name, known) + own)
+    return name
+
+
+def require_tolerance(rtol: float | None, atol: float | None) -> None:
+    """Refuse tolerances that are none."""
+    try:
+        check_tolerance(rtol, atol)
+    except ValueError as error:
+        refuse(f"--{error}")
+
+
+def require_cases(cases: str) -> None:
+    """Refuse the name of cases that there are not."""
+    try:
+        case_inputs(cases)
+    except ValueError as error:
+        refuse(f"--cases: {error}")
+
+
+def require_writable(path: Path | None) -> None:
+    """Refuse, before any work is done, what could not be written to afterwards."""
+    if path is None or str(path) == "-":
+        return
+    try:
+        target = path.resolve()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            reason = "" if os.access(path, os.W_OK) else "no permission"
+        elif path.is_dir() or not target.parent.is_dir():
+            reason = "wanted a file in a folder that exists"
+        else:
+            tempfile.TemporaryFile(dir=target.parent).close()
+            reason = ""
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason:
+        refuse(f"{path}: cannot write there; {reason}")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a user can cause into one plain line and an exit code."""
+    try:
+        yield
+    except (InputError, RecordError, TargetError, FunctionError) as error:
+        refuse(str(error))
+    except RemoteError as error:
+        print(f"segact-parity: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("segact-parity: interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Refuse, in plain words, a path that cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        refuse(f"{path}: cannot write there; {error.strerror or error}")
+
+
+def write_json(found: Judgement | Results | training.Trainings, path: Path) -> None:
+    """Write all of it there, or, for `-`, to standard output."""
+    text = json_text(found.as_dict())
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    with writing(path):
+        write_atomically(path, text.encode())
+
+
+def import_early(*modules: str) -> None:
+    """What is needed at the end: without it, no work is done in vain."""
+    for module in modules:
+        import_module(module)
+
+
+def prepare_folder(folder: Path | None) -> None:
+    """Make the folder of a report before any work is done, or refuse."""
+    if folder is None:
+        return
+    import_early("jinja2", "junitparser", "matplotlib")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "wanted a folder" if folder.is_file() else error.strerror or str(error)
+        refuse(f"{folder}: cannot write there; {reason}")
+    for name in page.FILES:
+        require_writable(folder / name)
+
+
+def write_report(
+    out: Console,
+    folder: Path,
+    judgement: Judgement | None,
+    trainings: training.Trainings | None = None,
+) -> None:
+    """Write the page and its files into a folder, and say where it is."""
+    with writing(folder):
+        page.write(folder, judgement, trainings)
+    out.print(f"report: {folder / page.FILES[0]}", markup=False, soft_wrap=True)

@@ -1,0 +1,87 @@
+"""`segact-parity conventions`: what the cross entropy of a sigmoid is in each framework."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from parity.cli.arguments import (
+    import_early,
+    plain_errors,
+    refuse,
+    require_writable,
+    write_json,
+    writing,
+)
+from parity.common.files import write_atomically
+from parity.common.processes import progress_display
+from parity.conventions import results as convention_rows
+from parity.report import convention_figure, convention_tables
+from parity.report.console import console
+
+
+def _raw_outputs(text: str) -> list[float]:
+    """The numbers of `--raw`, as float32 holds them, each once."""
+    try:
+        with np.errstate(over="ignore"):
+            found = [float(np.float32(word)) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        refuse(f"--raw is {text!r}; wanted finite numbers with commas between, such as -20,0,20")
+    return list(dict.fromkeys(found))
+
+
+def _check_figure(path: Path | None) -> None:
+    """Refuse, before any work is done, a figure that could not be written."""
+    require_writable(path)
+    if path:
+        import_early("matplotlib")
+    if path and path.suffix.lower() not in convention_figure.SUFFIXES:
+        refuse(f"{path}: a figure is written as .png or .svg")
+
+
+def _write_figure(found: convention_rows.Results, path: Path) -> None:
+    if not found.ours:
+        print("segact-parity: no figure: no implementation of segact ran", file=sys.stderr)
+        raise typer.Exit(1)
+    with writing(path):
+        write_atomically(path, convention_figure.draw(found.ours, path.suffix.lower()))
+
+
+def conventions(
+    raw: Annotated[
+        str, typer.Option(help="The raw outputs, with commas between: --raw=-20,0,20.")
+    ] = ",".join(map(str, convention_rows.RAW)),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the conventions there, as .png or .svg.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="Print the short table as Markdown.")] = False,
+) -> None:
+    """Show what the cross entropy of a sigmoid is in each framework; nothing is judged.
+
+    Exit code 1: a framework failed, or none is installed.
+    """
+    if markdown and str(json_file) == "-":
+        refuse("--markdown and --json - both write to standard output; choose one")
+    outputs = _raw_outputs(raw)
+    require_writable(json_file)
+    _check_figure(figure)
+    with plain_errors(), progress_display(console(stderr=True)) as progress:
+        found = convention_rows.run(outputs, progress)
+    if json_file:
+        write_json(found, json_file)
+    if markdown:
+        print(convention_tables.markdown(found))
+        convention_tables.print_failures(console(stderr=True), found)
+    else:
+        convention_tables.print_results(console(stderr=str(json_file) == "-"), found)
+    if figure:
+        _write_figure(found, figure)
+    raise typer.Exit(0 if found.good and not found.failures else 1)

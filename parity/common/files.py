@@ -1,0 +1,63 @@
+"""Files: written whole or not at all, and JSON of any numbers."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from parity.common.extras import imports_of
+
+with imports_of("parity", "parity"):
+    pass
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NaN: those become strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def json_text(found: dict[str, Any]) -> str:
+    """What is written as a JSON file; "inf", "-inf" and "nan" stand for what JSON lacks."""
+    return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A new file to write to, which becomes `path` if all goes well.
+
+    Whatever is raised inside leaves `path` as it was and no other file. A link stays and the file
+    it points to is replaced; a pipe or a device is written to.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = path.resolve()
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno is not None:  # a full disk does not say where, others name the new file
+            error.filename = str(path)
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write the whole content, or leave what was there: see `written_whole`."""
+    with written_whole(path) as file:
+        file.write(content)

@@ -1,0 +1,57 @@
+"""What an assertion found: told to whoever observes, and raised where it failed."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from parity.common.tolerance import Difference
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ParityError(AssertionError):
+    """What should agree differs; the message says who, in what, where and by how much."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one assertion found: `what` was compared, the worst difference, the message if any."""
+
+    what: str
+    passed: bool
+    worst: Difference | None
+    message: str = ""
+
+
+observers: list[Callable[[Finding], None]] = []
+"""Called with what every assertion found, before it raises; the pytest plugin's reports use it."""
+
+
+def settle(finding: Finding) -> None:
+    """Tell the observers, and raise `ParityError` unless it passed."""
+    __tracebackhide__ = True
+    for observe in observers:
+        observe(finding)
+    if not finding.passed:
+        raise ParityError(finding.message)
+
+
+def watched(function: Callable[P, R]) -> Callable[P, R]:
+    """Of an assertion: the observers also learn of an error, where nothing could be compared."""
+
+    @functools.wraps(function)
+    def watching(*arguments: P.args, **options: P.kwargs) -> R:
+        __tracebackhide__ = True
+        try:
+            return function(*arguments, **options)
+        except ParityError:
+            raise
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            for observe in observers:
+                observe(Finding(f"error in {function.__name__}", False, None, message))
+            raise
+
+    return watching

@@ -1,0 +1,1 @@
+"""The frameworks: what is installed, its processes' environment, and gradients."""

@@ -1,0 +1,236 @@
+"""The value of a function and its gradients in each framework, from NumPy arrays to NumPy arrays.
+
+`differentiate` is the one way to a gradient for the judge, a user's functions and the conventions.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array
+
+Direction = Callable[[tuple[int, ...], str], Array]
+Evaluation = tuple[Array, list[Array | None]]
+Evaluate = Callable[[Sequence[Array]], Evaluation]
+
+
+class NoDevice(RuntimeError):
+    """The framework sees no device of the kind asked for."""
+
+
+def _sees_cuda(framework: str) -> bool:
+    if framework == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    if framework == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    if framework == "jax":
+        import jax
+
+        try:
+            return bool(jax.devices("gpu"))
+        except (RuntimeError, AssertionError):  # by version: no backend, or none at all
+            return False
+    return False
+
+
+def check_device(framework: str, device: str) -> None:
+    """Raises `NoDevice` if the framework cannot use the device, "cpu" or "cuda"."""
+    if device == "cuda" and not _sees_cuda(framework):
+        raise NoDevice(f"{framework} sees no CUDA device")
+
+
+def total(shape: tuple[int, ...], dtype: str) -> Array:
+    """Ones: the gradient of the sum."""
+    return np.ones(shape, dtype)
+
+
+def _dtype(tensor: Any) -> str:
+    """The name of a tensor's precision in any framework."""
+    found = getattr(tensor.dtype, "name", None) or str(tensor.dtype).removeprefix("torch.")
+    return str(found)
+
+
+def _one(value: Any, kind: Any, framework: str, convert: Callable[[Any], Any]) -> Any:
+    """The value, if it is one tensor (or a number, which is made one) of real numbers."""
+    if isinstance(value, int | float):
+        value = convert(value)
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"the function returned {type(value).__name__}; wanted one {framework} tensor"
+        )
+    if "complex" in _dtype(value):
+        raise TypeError(f"the function returned {_dtype(value)}; wanted real numbers")
+    return value
+
+
+def _as_numpy(tensor: Any) -> Array:
+    """A torch tensor; NumPy has no bfloat16, which becomes float32."""
+    tensor = tensor.detach().cpu()
+    found: Array = (tensor.float() if _dtype(tensor) == "bfloat16" else tensor).numpy()
+    return found
+
+
+def _without_bfloat16(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _torch(
+    function: Callable[..., Any],
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """By autograd."""
+    import torch
+
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        tensors = [torch.tensor(array, device=device) for array in arrays]
+        inside = [tensors[i].requires_grad_() for i in wanted]
+        value = _one(function(*tensors), torch.Tensor, "PyTorch", torch.tensor)
+        found: Sequence[Any] = [None] * len(inside)
+        if inside and value.requires_grad:
+            ones = direction(tuple(value.shape), _dtype(value))
+            along = torch.as_tensor(ones, device=value.device).to(value.dtype)
+            found = torch.autograd.grad(value, inside, along, allow_unused=True)
+        return _as_numpy(value), [None if g is None else _as_numpy(g) for g in found]
+
+    return evaluate
+
+
+def _tensorflow(
+    function: Callable[..., Any],
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """By a tape, eager or in a `tf.function`."""
+    import tensorflow as tf
+
+    def both(*tensors: Any) -> tuple[Any, list[Any]]:
+        inside = [tensors[i] for i in wanted]
+        with tf.GradientTape() as tape:
+            tape.watch(inside)
+            value = _one(function(*tensors), (tf.Tensor, tf.Variable), "TensorFlow", tf.constant)
+        if not inside:
+            return value, []
+        along = tf.cast(direction(tuple(value.shape), _dtype(value)), value.dtype)
+        return value, tape.gradient(value, inside, output_gradients=along)
+
+    call = tf.function(both) if compiled else both
+
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        value, found = call(*(tf.constant(array) for array in arrays))
+        gradients = [None if g is None else tf.convert_to_tensor(g).numpy() for g in found]
+        return _without_bfloat16(value.numpy()), gradients
+
+    return evaluate
+
+
+def _wide(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
+    """Lets JAX keep float64 where an array has it."""
+    import jax
+
+    if jax.config.jax_enable_x64 or not any(array.dtype == np.float64 for array in arrays):
+        return nullcontext()
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # before JAX 0.8
+
+    return enable_x64()
+
+
+def _jax(
+    function: Callable[..., Any],
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """By `jax.vjp`; what does not depend on an array has a gradient of zeros there."""
+    import jax
+
+    def both(*tensors: Any) -> tuple[Any, Sequence[Any]]:
+        def of_wanted(*inside: Any) -> Any:
+            given = list(tensors)
+            for i, tensor in zip(wanted, inside, strict=True):
+                given[i] = tensor
+            return _one(function(*given), jax.Array, "JAX", jax.numpy.asarray)
+
+        if not wanted:
+            return of_wanted(), ()
+        value, pull = jax.vjp(of_wanted, *(tensors[i] for i in wanted))
+        along = jax.numpy.asarray(direction(tuple(value.shape), _dtype(value)), value.dtype)
+        return value, pull(along)
+
+    call = jax.jit(both) if compiled else both
+
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        with _wide(arrays):
+            value, found = call(*(jax.numpy.asarray(array) for array in arrays))
+            value = _without_bfloat16(np.asarray(value))
+            return value, [np.asarray(gradient) for gradient in found]
+
+    return evaluate
+
+
+def _numpy(
+    function: Callable[..., Any],
+    wanted: Sequence[int],
+    direction: Direction,
+    device: str,
+    compiled: bool,
+) -> Evaluate:
+    """Which has no gradients."""
+
+    def evaluate(arrays: Sequence[Array]) -> Evaluation:
+        copies = [array.copy() for array in arrays]  # which the function may change
+        value = _one(function(*copies), (np.ndarray, np.generic), "NumPy", np.asarray)
+        return _without_bfloat16(np.asarray(value)), [None] * len(wanted)
+
+    return evaluate
+
+
+_BY_FRAMEWORK: dict[str, Callable[..., Evaluate]] = {
+    "torch": _torch,
+    "tensorflow": _tensorflow,
+    "jax": _jax,
+    "numpy": _numpy,
+}
+FRAMEWORKS = tuple(_BY_FRAMEWORK)
+"""What computes; Keras is on the one of its backend."""
+
+
+def differentiate(
+    framework: str,
+    function: Callable[..., Any],
+    wanted: Sequence[int] = (),
+    *,
+    direction: Direction = total,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> Evaluate:
+    """A function of tensors of the framework, as one of arrays that gives its gradients too.
+
+    Args:
+        framework: one of `FRAMEWORKS`.
+        function: gives one tensor.
+        wanted: the positions of the arrays whose gradients are wanted. A gradient is None where
+            the value does not depend on the array as far as the framework can tell; NumPy has none
+            at all.
+        direction: what the value is multiplied by, element by element, before it is summed and
+            differentiated: a function of its shape and precision.
+        device: where PyTorch's tensors are; the others compute where their process may.
+        compiled: by `jax.jit` or `tf.function`, once for the shapes and precisions of arrays; of
+            what is returned, so keep it. The others are not compiled.
+
+    bfloat16 comes back as float32.
+    """
+    return _BY_FRAMEWORK[framework](function, wanted, direction, device, compiled)

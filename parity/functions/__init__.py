@@ -1,0 +1,1 @@
+"""A user's own functions: called, compared, recorded, run in another process."""

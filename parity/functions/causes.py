@@ -1,0 +1,120 @@
+"""Why two losses differ: the mistakes that a port makes, tried one after the other.
+
+Each trial changes one thing and looks whether the two then agree, in value or, where a gradient was
+compared, in gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array, sigmoid
+from parity.common.signatures import Order
+from parity.frameworks.autodiff import Evaluation
+
+_NEAR = 1e-3
+"""What agrees to this after a change was the cause; the other differences may be rounding."""
+_CLIP = 15.0
+"""Raw outputs up to this are not clipped where a probability is at 1e-7."""
+Values = tuple[Array, ...]
+Evaluate = Callable[[Sequence[Array]], Evaluation]
+_SWAPPED = "gets its first two inputs the other way round"
+
+
+def _close(one: Array, two: Array) -> bool:
+    """Whether two arrays agree up to `_NEAR` of the largest entry."""
+    if one.shape != two.shape or not one.size:
+        return False
+    with np.errstate(all="ignore"):
+        apart = np.abs(one.astype(float) - two.astype(float))
+        return bool(np.max(apart) <= _NEAR * np.max(np.abs(one)))
+
+
+def _ratio(names: tuple[str, str], x: Array, one: Values, two: Values) -> str:
+    """A constant factor between the two, in the gradient too."""
+    ratios = []
+    for a, b in zip(one, two, strict=True):
+        if a.shape != b.shape or not np.all(np.isfinite(a)) or not np.any(a):
+            return ""
+        ratios.append(float(np.sum(a.astype(float) * b) / np.sum(a.astype(float) ** 2)))
+        if not ratios[-1] or not _close(a * ratios[-1], b):
+            return ""
+    ratio = ratios[0]
+    if abs(ratio - 1) < _NEAR or not np.allclose(ratios, ratio, rtol=_NEAR):
+        return ""
+    counts = [x.size, x.shape[0] if x.ndim else 1]
+    counted = np.isclose(max(ratio, 1 / ratio), counts, rtol=_NEAR).any()
+    if not counted and all(a.size == 1 for a in one):
+        return ""  # any two numbers have a ratio
+    larger, smaller, times = (*names[::-1], ratio) if abs(ratio) > 1 else (*names, 1 / ratio)
+    what = "; the sign" if times < 0 else "; a sum in place of a mean?" if times > 1.5 else ""
+    return f"{larger} is {times:.6g} times {smaller}{what}"
+
+
+def _changed(
+    names: tuple[str, str],
+    calls: Sequence[Evaluate],
+    arrays: Sequence[Array],
+    orders: Sequence[Order],
+) -> list[str]:
+    """What would have to be given to one of them for the two to agree in value.
+
+    Two that agree when one is given its inputs the other way round agree when the other is: then
+    it is the one that is meant whose parameters do not say which comes first.
+    """
+    x, y, *others = arrays
+    trials = {
+        _SWAPPED: [y, x, *others],
+        "gets sigmoid(x): it takes probabilities, the other raw outputs": [sigmoid(x), y, *others],
+    }
+    found = []
+    unsure = [i for i in (0, 1) if not orders[i].certain]
+    for words, changed in trials.items():
+        for i in (unsure or (0, 1)) if words == _SWAPPED else (0, 1):
+            try:
+                with np.errstate(all="ignore"):
+                    (again, _), (other, _) = calls[i](changed), calls[1 - i](arrays)
+            except Exception:  # it need not take what it was not written for
+                continue
+            if _close(other, again):
+                found.append(f"they agree if {names[i]} {words}")
+    return found
+
+
+def _clipped(x: Array, one: Values, two: Values) -> str:
+    """Agreement at moderate raw outputs alone."""
+    inside = np.abs(x) <= _CLIP
+    if inside.all() or not inside.any():
+        return ""
+    pairs = [(a, b) for a, b in zip(one, two, strict=True) if a.shape == b.shape == x.shape]
+    if not pairs or not all(_close(a[inside], b[inside]) for a, b in pairs):
+        return ""
+    return (
+        f"they agree where abs x <= {_CLIP:g}: one of them clips probabilities, the other does not"
+    )
+
+
+def likely_causes(
+    names: tuple[str, str],
+    calls: Sequence[Evaluate],
+    arrays: Sequence[Array],
+    results: tuple[Values, Values],
+    orders: Sequence[Order],
+) -> list[str]:
+    """What may be wrong between two losses of (x, y, ...); empty if no trial succeeds.
+
+    `calls` evaluate them; `results` are their values and perhaps gradients; `orders` say how their
+    parameters were read.
+    """
+    ratio = _ratio(names, arrays[0], *results)
+    if ratio:
+        return [ratio]
+    if len(arrays) < 2 or not all(_is_float(array) for array in arrays[:2]):
+        return []
+    clipped = _clipped(arrays[0], *results)
+    return [clipped] if clipped else _changed(names, calls, arrays, orders)
+
+
+def _is_float(array: Any) -> bool:
+    return bool(array.dtype.kind == "f")

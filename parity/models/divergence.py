@@ -1,0 +1,286 @@
+"""Where two models part: a walk over the pairs of their layers, in the order of Keras's calls.
+
+Of models whose outputs agree it finds the layer that later ones hide. There it is careful, since a
+sound port may differ in all that does not reach the outputs: see `is_benign`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.common.arrays import Array
+from parity.common.tolerance import Difference
+from parity.models.capture import Call
+from parity.models.diagnosis import (
+    Step,
+    agree,
+    between_causes,
+    compare,
+    inference_settings,
+    layer_causes,
+    make_step,
+    pooling_causes,
+    relative_error,
+)
+from parity.weights.layer import Layer
+from parity.weights.settings import setting_differences
+
+Pairs = list[tuple[Layer, Layer]]
+Calls = tuple[list[Call], list[Call]]
+Both = tuple[Array, Array]
+
+_GROWTH = 4
+"""How much more than what was rounded so far is no rounding: in deep models it adds up."""
+
+_DIFFER = "the outputs differ, first"
+_HIDDEN = "the outputs agree on these inputs, but not all layers do: first"
+
+
+def where_they_part(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> list[str]:
+    """The first layer, or the two layers, at which two models part whose outputs differ.
+
+    `outputs`: of the models, in Keras's layout; `raw_outputs`: each in its own.
+    """
+    steps, lines = _steps(pairs, calls)
+    if not steps:
+        return ["the outputs differ; where is not known: no pair of layers was called", *lines]
+    found = _first_divergence(steps)
+    if found is not None:
+        return [*_described(_DIFFER, found, pairs, calls), *lines]
+    if agree(*outputs):
+        text = ["the outputs miss the given tolerances; no layer does more than round otherwise"]
+    else:
+        text = _between(_DIFFER, steps[-1], None, calls, (outputs, raw_outputs))
+    return [*text, *_so_far(steps), *_elsewhere(pairs, None), *lines]
+
+
+def hidden_divergence(pairs: Pairs, calls: Calls, share: float) -> list[str]:
+    """The layer at which two models part whose outputs agree; no line if there is none.
+
+    `share`: the error that the user allows, as a share of the largest output.
+    """
+    steps, _ = _steps(pairs, calls)
+    found = _first_divergence(steps, share, hidden=True)
+    if found is not None:
+        return _described(_HIDDEN, found, pairs, calls)
+    texts = [
+        f"layer {number}: {one.label} and {two.label}: {text}"
+        for number, (one, two) in enumerate(pairs, 1)
+        for key, text in setting_differences(one, two).items()
+        if key == "epsilon"  # twenty layers may hide it to what rounding leaves
+    ]
+    return ["the outputs agree on these inputs, the epsilons do not", *texts] if texts else []
+
+
+# The walk
+
+
+@dataclass
+class _Divergence:
+    """The first step whose inputs, or else outputs, differ, those before it, and by how much."""
+
+    before: list[Step]
+    step: Step
+    at_inputs: bool
+    difference: Difference
+
+
+def _first_divergence(
+    steps: list[Step], share: float = 0.0, hidden: bool = False
+) -> _Divergence | None:
+    """The first step at which two models part; `hidden`: the outputs agree all the same."""
+    for number, step in enumerate(steps):
+        for arrays in (step.inputs, step.outputs):
+            if agree(*arrays, share):
+                if hidden:
+                    share = max(share, _GROWTH * np.nan_to_num(relative_error(*arrays)))
+            elif not hidden or not is_benign(step, arrays is step.inputs, steps):
+                found = compare(*arrays, share=share)
+                return _Divergence(steps[:number], step, arrays is step.inputs, found)
+    return None
+
+
+def is_benign(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
+    """Whether a step that differs proves nothing, as the outputs agree: its arrays are of other
+    sizes, hold the same numbers in another order, or are those of another call of PyTorch's (layers
+    of one kind that are paired in the wrong order, or called in another)."""
+    keras, pytorch = step.inputs if at_inputs else step.outputs
+    if keras.size != pytorch.size or _reordered(keras, pytorch):
+        return True
+    for other in steps:
+        if other is not step and other.pair[1].kind == step.pair[1].kind:
+            pair, calls = (step.pair[0], other.pair[1]), (step.calls[0], other.calls[1])
+            swapped = make_step(step.number, pair, calls, step.place)
+            arrays = swapped.inputs if at_inputs else swapped.outputs
+            if agree(*arrays) or _reordered(*arrays):
+                return True
+    return False
+
+
+def _reordered(left: Array, right: Array) -> bool:
+    """Whether two arrays hold the same numbers in another order. It is none where each differs a
+    little from its counterpart: sorted, small errors vanish among neighbours."""
+    if left.size != right.size:
+        return False
+    a, b = left.astype(np.float64).ravel(), right.astype(np.float64).ravel()
+    apart = left.shape != right.shape or np.mean(np.abs(a - b)) > 0.1 * np.std(a)
+    return bool(apart and agree(np.sort(a).astype(left.dtype), np.sort(b).astype(right.dtype)))
+
+
+def _steps(pairs: Pairs, calls: Calls) -> tuple[list[Step], list[str]]:
+    """The calls of the pairs in the order in which Keras makes them, and what has no partner."""
+    numbers = {id(keras.handle): number for number, (keras, _) in enumerate(pairs)}
+    left: list[list[int]] = [
+        [at for at, call in enumerate(calls[1]) if call.layer is pytorch.handle and _is_kept(call)]
+        for _, pytorch in pairs
+    ]
+    called = [(0, len(places)) for places in left]
+    steps = []
+    for place, call in enumerate(calls[0]):
+        number = numbers.get(id(call.layer))
+        if number is None or not _is_kept(call):
+            continue
+        called[number] = called[number][0] + 1, called[number][1]
+        step = _with_partner(number, pairs, calls, place, left[number])
+        if step is not None:
+            left[number].remove(step.place[1])
+            steps.append(step)
+    lines = []
+    for (keras, pytorch), (times, others) in zip(pairs, called, strict=True):
+        if times != others:
+            lines += ["", f"{keras.label} is called {times} times, {pytorch.label} {others}"]
+    return steps, lines
+
+
+def _with_partner(
+    number: int, pairs: Pairs, calls: Calls, place: int, places: Sequence[int]
+) -> Step | None:
+    """The step of a call of Keras's and the first of PyTorch's whose input agrees, or the first."""
+    first = None
+    for other in places:
+        both = calls[0][place], calls[1][other]
+        step = make_step(number + 1, pairs[number], both, (place, other))
+        if agree(*step.inputs):
+            return step
+        first = first or step
+    return first
+
+
+def _is_kept(call: Call) -> bool:
+    return call.input is not None and call.output is not None
+
+
+# In words
+
+
+def _described(opening: str, found: _Divergence, pairs: Pairs, calls: Calls) -> list[str]:
+    step, before = found.step, found.before
+    if found.at_inputs:
+        arrays = (step.inputs, _raw(step))
+        last = before[-1] if before else None
+        lines = _between(opening, last, step, calls, arrays, found.difference)
+        return [*lines, *_so_far(before), *_elsewhere(pairs, None)]
+    keras, pytorch = step.pair
+    lines = [
+        f"{opening} at layer {step.number}: {keras.label} and {pytorch.label}: their inputs agree, "
+        "their outputs do not",
+        *indented(found.difference.lines(step.names)),
+        "likely cause",
+        *indented(layer_causes(step)),
+    ]
+    return [*lines, *_so_far([*before, step]), *_elsewhere(pairs, step)]
+
+
+def indented(lines: Sequence[str]) -> list[str]:
+    """Two blanks before each line."""
+    return [f"  {line}" for line in lines]
+
+
+def _raw(step: Step) -> Both:
+    """The inputs of both layers, each in its own layout."""
+    keras, pytorch = (call.input for call in step.calls)
+    assert keras is not None  # or there were no step
+    assert pytorch is not None
+    return keras, pytorch
+
+
+def _between(
+    opening: str,
+    last: Step | None,
+    step: Step | None,
+    calls: Calls,
+    arrays: tuple[Both, Both],
+    found: Difference | None = None,
+) -> list[str]:
+    """What is said where one pair's outputs agree and the next one's inputs do not.
+
+    `arrays`: those that do not, in Keras's layout and each in its own.
+    """
+    if last is None:
+        place = "before the first layer with weights"
+    elif step is None:
+        place = f"after the last layer with weights, {' / '.join(last.names)}"
+    else:
+        place = f"between {' / '.join(last.names)} and {' / '.join(step.names)}"
+    names = step.names if step else ("Keras", "PyTorch")
+    what = "inputs of the latter" if step and last else "inputs" if step else "outputs"
+    lines = [f"{opening} {place}: all before agrees, the {what} do not"]
+    lines += indented((found or compare(*arrays[0])).lines(names))
+    before = None
+    if last is not None:
+        keras, pytorch = (call.output for call in last.calls)
+        before = None if keras is None or pytorch is None else (keras, pytorch)
+    lying = _in_between(last, step, calls)
+    causes = pooling_causes(lying) or between_causes(before, *arrays)
+    if causes:
+        lines += ["likely cause", *indented(causes)]
+    fused = [name for name in (_fused(last),) if name]
+    keras_text = ", ".join([*fused, *lying[0]]) or "no layer"
+    pytorch_text = ", ".join(lying[1]) or "no layer"
+    return [
+        *lines,
+        "what lies there",
+        f"  Keras: {keras_text}",
+        f"  PyTorch: {pytorch_text}; functions that forward calls are not seen",
+    ]
+
+
+def _in_between(last: Step | None, step: Step | None, calls: Calls) -> tuple[list[str], list[str]]:
+    """The layers without weights of both sides, by name and class."""
+    labels: list[list[str]] = []
+    for side in (0, 1):
+        start = last.place[side] + 1 if last else 0
+        stop = step.place[side] if step else len(calls[side])
+        labels.append([call.label for call in calls[side][start:stop] if _counts(call)])
+    return labels[0], labels[1]
+
+
+def _counts(call: Call) -> bool:
+    return type(call.layer).__name__ not in ("InputLayer", "Dropout", "Identity")
+
+
+def _fused(last: Step | None) -> str:
+    """The activation of the Keras layer itself."""
+    activation = getattr(last.calls[0].layer, "activation", None) if last else None
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return "" if last is None or activation is None or name == "linear" else f"activation={name}"
+
+
+def _so_far(steps: list[Step]) -> list[str]:
+    """The largest error of every layer's outputs, relative to the largest entry."""
+    if not steps:
+        return []
+    lines = ["", "largest error of each layer's outputs, relative to its largest output"]
+    for step in steps[-12:]:
+        same = step.outputs[0].shape == step.outputs[1].shape
+        error = f"{relative_error(*step.outputs):.1e}" if same else "other shapes"
+        lines.append(f"  {' / '.join(step.names)}: {error}")
+    return lines
+
+
+def _elsewhere(pairs: Pairs, named: Step | None) -> list[str]:
+    """The settings that differ in all other pairs: not all that is wrong shows first."""
+    others = [both for both in pairs if named is None or both is not named.pair]
+    texts = [text for both in others for text in inference_settings(*both)]
+    return ["", "settings that differ elsewhere", *indented(texts)] if texts else []

@@ -1,0 +1,31 @@
+"""What figures are drawn with: the colours of Okabe and Ito's palette, and a look per activation.
+
+Lines are told apart by their dashes and marks as well as by their colours.
+"""
+
+from typing import Any
+
+from parity.suite import case
+
+BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
+"""The palette's yellow is too light for lines on white."""
+GREY = "#777777"
+"""For what others are held against."""
+
+Look = dict[str, Any]
+"""Colour, marker and dashes of a line, as matplotlib takes them."""
+
+LOOKS: tuple[Look, ...] = (
+    {"color": BLACK, "marker": "o", "linestyle": "-"},
+    {"color": BLUE, "marker": "s", "linestyle": "--"},
+    {"color": VERMILLION, "marker": "^", "linestyle": "-."},
+    {"color": GREEN, "marker": "D", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    {"color": PURPLE, "marker": "v", "linestyle": (0, (3, 1))},
+    {"color": ORANGE, "marker": "P", "linestyle": (0, (7, 2))},
+    {"color": SKY, "marker": "X", "linestyle": (0, (1, 1))},
+)
+"""Lines that are not taken for each other."""
+
+ACTIVATIONS = dict(zip(case.ACTIVATIONS, LOOKS, strict=True))
+"""How each activation looks, in every figure."""

@@ -1,0 +1,150 @@
+"""What a layer with weights is, of either framework, in one common form: `parity.weights.read`.
+
+Keras's layout throughout: kernels are (*window, inputs / groups, outputs), of a transposed
+convolution (*window, outputs / groups, inputs); a depthwise convolution is one with as many groups
+as inputs; momentum is the share that the running statistics keep.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array
+
+KERAS, PYTORCH = "Keras", "PyTorch"
+ARRAYS = {
+    "dense": ("kernel", "bias"),
+    "conv": ("kernel", "bias"),
+    "conv_transpose": ("kernel", "bias"),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "layer_normalization": ("gamma", "beta"),
+    "embedding": ("embeddings",),
+}
+"""The arrays of every kind of layer, by their names in Keras."""
+
+_CONV = ("kernel_size", "strides", "dilation", "groups", "padding_mode", "size", "added")
+SETTINGS = {
+    "dense": (),
+    "conv": (*_CONV, "padding"),
+    "conv_transpose": (*_CONV, "crop"),
+    "batch_normalization": ("epsilon", "momentum"),
+    "layer_normalization": ("epsilon",),
+    "embedding": ("max_norm",),
+}
+"""The settings of every kind of layer."""
+
+IN_PYTORCH = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+    "embeddings": "weight",
+}
+
+_SUPPORTED = (
+    "Dense, Conv, DepthwiseConv, ConvTranspose, BatchNormalization, LayerNormalization, Embedding "
+    "and what they are in PyTorch"
+)
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be read or do not fit; the message says which, and what is wanted."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights, in the common form.
+
+    `rows` and `columns` say how Keras and PyTorch order a flattened image among the features that
+    come in and go out (`parity.weights.flatten`); `unsure` is the shape of the image that seems to
+    be flattened right before a layer of a model without a graph. `handle` is the layer itself, None
+    for one that was read from a file.
+    """
+
+    framework: str
+    name: str
+    class_name: str
+    kind: str
+    arrays: dict[str, Array] = field(repr=False)
+    settings: dict[str, Any]
+    rows: list[Any] | None = None
+    columns: list[Any] | None = None
+    unsure: list[int] = field(default_factory=list)
+    handle: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def label(self) -> str:
+        """Framework, name and class: `Keras conv_1 (Conv2D)`."""
+        return f"{self.framework} {self.name} ({self.class_name})"
+
+    @property
+    def first(self) -> str:
+        """The name of the first array that there is."""
+        return next((name for name in ARRAYS[self.kind] if name in self.arrays), "")
+
+    def shape(self, array: str) -> tuple[int, ...]:
+        """The shape of an array as the layer's own framework has it."""
+        shape = self.arrays[array].shape
+        if self.framework == PYTORCH and array == "kernel":
+            return tuple(shape[axis] for axis in _turn(len(shape)))
+        return shape
+
+    def own_name(self, array: str) -> str:
+        """What the layer's own framework calls an array: of PyTorch's Linear, kernel is weight."""
+        return IN_PYTORCH[array] if self.framework == PYTORCH else array
+
+    def described(self, array: str) -> str:
+        """The label with the shape of an array: `Keras fc (Dense, kernel (128, 10))`."""
+        if array not in self.arrays:
+            own = self.own_name(array) if array else "weights"
+            return f"{self.framework} {self.name} ({self.class_name}, no {own})"
+        shown = f"{self.own_name(array)} {self.shape(array)}"
+        return f"{self.framework} {self.name} ({self.class_name}, {shown})"
+
+
+def _turn(rank: int) -> tuple[int, ...]:
+    """The axes that turn a kernel of Keras into one of PyTorch: the last two first, swapped."""
+    return (rank - 1, rank - 2, *range(rank - 2))
+
+
+def is_keras(model: Any) -> bool:
+    """Whether this is a Keras layer or model. On the torch backend it is a module as well."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(model, keras.layers.Layer)
+
+
+def is_pytorch(model: Any) -> bool:
+    """Whether this is a PyTorch module, and not a Keras layer on the torch backend."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module) and not is_keras(model)
+
+
+def other_kind(framework: str, name: str, owner: Any, weights: list[str]) -> WeightsError:
+    """The error for weights that are not of a known kind."""
+    return WeightsError(
+        f"{framework} {name} ({type(owner).__name__}) has weights of a kind that cannot be carried "
+        f"over ({', '.join(weights)}); known are {_SUPPORTED}"
+    )
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as JSON gives them back: lists, numbers and names."""
+    found: dict[str, Any] = json.loads(json.dumps(settings))
+    return found
+
+
+def without_bfloat16(array: Array) -> Array:
+    """As float32 where it is bfloat16, which neither NumPy nor `torch.from_numpy` knows."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def in_own_layout(layer: Layer, array: str, value: Array) -> Array:
+    """An array of the common form as the layer's own framework has it."""
+    if layer.framework == PYTORCH and array == "kernel":
+        return value.transpose(_turn(value.ndim))
+    return value

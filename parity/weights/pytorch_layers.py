@@ -1,0 +1,156 @@
+"""The layers of a PyTorch module in the common form (`parity.weights.layer`)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array
+from parity.weights.layer import (
+    ARRAYS,
+    IN_PYTORCH,
+    PYTORCH,
+    Layer,
+    WeightsError,
+    in_own_layout,
+    other_kind,
+    plain,
+)
+
+
+# PyTorch
+def kind_of_module(module: Any) -> str:
+    """The kind of a PyTorch module, or nothing."""
+    from torch import nn
+
+    kinds: tuple[tuple[str, tuple[Any, ...]], ...] = (
+        ("dense", (nn.Linear,)),
+        ("conv", (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
+        ("conv_transpose", (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
+        ("batch_normalization", (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)),
+        ("layer_normalization", (nn.LayerNorm,)),
+        ("embedding", (nn.Embedding,)),
+    )
+    return next((kind for kind, classes in kinds if isinstance(module, classes)), "")
+
+
+def _known_modules(module: Any) -> list[tuple[str, Any]]:
+    """The modules in order, without what is inside of one of a known kind."""
+    found: list[tuple[str, Any]] = []
+    inside: set[int] = set()
+    for name, one in module.named_modules():
+        if id(one) in inside:
+            continue
+        if kind_of_module(one):
+            inside |= {id(child) for child in one.modules()}
+        found.append((name or "model", one))
+    return found
+
+
+def leaf_modules(module: Any) -> list[tuple[str, Any]]:
+    """The modules of a known kind and those without modules of their own, in order."""
+    modules = _known_modules(module)
+    return [(name, one) for name, one in modules if kind_of_module(one) or not any(one.children())]
+
+
+def read_pytorch(model: Any) -> Iterator[Layer]:
+    """The layers with weights of a PyTorch module; see `parity.weights.read`."""
+    from torch.nn.modules.lazy import LazyModuleMixin
+
+    leaves = [one for _, one in leaf_modules(model)]
+    places = {id(one): place for place, one in enumerate(leaves)}
+    for name, one in _known_modules(model):
+        lazy: Any = one if isinstance(one, LazyModuleMixin) else None
+        if lazy is not None and lazy.has_uninitialized_params():
+            raise WeightsError(
+                f"PyTorch {name} ({type(one).__name__}) has no shapes yet; "
+                "call the model on data once"
+            )
+        kind = kind_of_module(one)
+        own = [key for key, _ in one.named_parameters(recurse=False)]
+        own += [key for key, _ in one.named_buffers(recurse=False) if key.startswith("running_")]
+        if not kind:
+            if own:
+                raise other_kind(PYTORCH, name, one, own)
+            continue
+        known = [IN_PYTORCH[array] for array in ARRAYS[kind]]
+        strange = [key for key in own if key not in known]
+        if strange or "weight" not in (*own, *(["weight"] if one.weight is None else [])):
+            raise other_kind(PYTORCH, name, one, strange or ["a weight that is computed"])
+        place = places[id(one)]
+        around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
+        yield Layer(
+            framework=PYTORCH,
+            name=name,
+            class_name=type(one).__name__,
+            kind=kind,
+            arrays=_arrays_of_module(one, kind),
+            settings=plain(_settings_of_module(one, kind, *around)),
+            handle=one,
+        )
+
+
+def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:
+    arrays = {}
+    for array in ARRAYS[kind]:
+        tensor = getattr(module, IN_PYTORCH[array])
+        if tensor is None:
+            continue
+        tensor = tensor.detach().cpu()
+        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+        value = tensor.numpy()
+        if array == "kernel":  # the turn of `_turn`, back
+            value = value.transpose((*range(2, value.ndim), 1, 0))
+        arrays[array] = value
+    return arrays
+
+
+def _settings_of_module(module: Any, kind: str, before: Any, behind: Any) -> dict[str, Any]:
+    if kind == "batch_normalization":
+        kept = None if module.momentum is None else 1 - module.momentum
+        return {"epsilon": module.eps, "momentum": kept}
+    if kind == "layer_normalization":
+        return {"epsilon": module.eps}
+    if kind == "embedding":
+        return {"max_norm": module.max_norm}
+    if kind not in ("conv", "conv_transpose"):
+        return {}
+    settings = {
+        "kernel_size": module.kernel_size,
+        "strides": module.stride,
+        "dilation": module.dilation,
+        "groups": module.groups,
+        "padding_mode": module.padding_mode,
+        "size": [None] * len(module.kernel_size),
+    }
+    rank = len(module.kernel_size)
+    if kind == "conv":
+        own = module.padding
+        own = {"valid": [(0, 0)] * rank, "same": "same"}[own] if isinstance(own, str) else own
+        padding = own if own == "same" or isinstance(own, list) else [(p, p) for p in own]
+        return {**settings, "padding": padding, "added": _zero_pad(before, rank)}
+    cut = [(-left, -right) for left, right in _zero_pad(behind, rank)]
+    axes = zip(module.padding, module.output_padding, cut, strict=True)
+    crop = [(p + left, p - more + right) for p, more, (left, right) in axes]
+    return {**settings, "crop": crop, "added": cut}
+
+
+def _zero_pad(module: Any, rank: int) -> list[tuple[int, int]]:
+    """What an `nn.ZeroPad` (or a constant one of zeros) adds along every axis."""
+    from torch import nn
+
+    classes = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
+    if isinstance(module, classes) and module.value == 0 and len(module.padding) == 2 * rank:
+        pairs = list(zip(module.padding[::2], module.padding[1::2], strict=True))
+        return pairs[::-1]
+    return [(0, 0)] * rank
+
+
+def assign_to_pytorch(layer: Layer, arrays: dict[str, Array]) -> None:
+    """Put arrays of the common form into a PyTorch module."""
+    import torch
+
+    for name, value in arrays.items():
+        own = np.ascontiguousarray(in_own_layout(layer, name, value))
+        with torch.no_grad():
+            getattr(layer.handle, IN_PYTORCH[name]).copy_(torch.from_numpy(own))

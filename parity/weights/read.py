@@ -1,0 +1,45 @@
+"""The layers with weights of a model of either framework, read and written."""
+
+from collections.abc import Callable
+from typing import Any
+
+from parity.common.arrays import Array
+from parity.weights.keras_layers import assign_to_keras, read_keras
+from parity.weights.layer import IN_PYTORCH, KERAS, Layer, is_keras, is_pytorch
+from parity.weights.pytorch_layers import assign_to_pytorch, read_pytorch
+
+
+def read(model: Any, argument: str = "model") -> list[Layer]:
+    """The layers with weights, in order: of a Keras model that of `model.layers`, through nested
+    models; of a PyTorch module that of `named_modules`. A shared layer counts once.
+
+    Raises `TypeError` for what is neither, `WeightsError` for layers that are not built, and for
+    layers with weights of a kind that is not known here.
+    """
+    if is_keras(model):
+        return read_keras(model)
+    if is_pytorch(model):
+        return list(read_pytorch(model))
+    raise TypeError(
+        f"{argument} is a {type(model).__name__}; wanted a Keras model or a torch.nn.Module"
+    )
+
+
+def storage(layer: Layer, array: str) -> int:
+    """What tells whether two arrays of layers are one: of tied weights it is the same."""
+    if layer.framework == KERAS:
+        return id(getattr(layer.handle, array))
+    return int(getattr(layer.handle, IN_PYTORCH[array]).data_ptr())
+
+
+def assign(layer: Layer, arrays: dict[str, Array], settings: dict[str, Any]) -> None:
+    """Put arrays of the common form, and some settings, into the layer itself."""
+    (assign_to_keras if layer.framework == KERAS else assign_to_pytorch)(layer, arrays)
+    write: Callable[[Any, str, Any], None] = setattr
+    for name, value in settings.items():
+        if layer.framework == KERAS:
+            write(layer.handle, name, value)
+        elif name == "momentum":
+            write(layer.handle, name, None if value is None else round(1 - value, 12))
+        else:
+            write(layer.handle, "eps", value)
