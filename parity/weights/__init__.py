@@ -26,6 +26,7 @@ What the frameworks do differently, and what is done about it:
 
 from parity.weights.layer import WeightsError
 from parity.weights.padding import same_padding
+from parity.weights.pairing import suggest
 from parity.weights.transfer import copy, load, save
 
-__all__ = ["WeightsError", "copy", "load", "same_padding", "save"]
+__all__ = ["WeightsError", "copy", "load", "same_padding", "save", "suggest"]

@@ -137,6 +137,18 @@ def input_shape(layer: Any) -> tuple[int | None, ...]:
     return tuple((layer.get_build_config() or {}).get("input_shape") or ())
 
 
+def moved_ranks(model: Any) -> set[int]:
+    """How many axes the arrays have whose channels PyTorch wants first."""
+    found = [
+        (layer.data_format, len(input_shape(layer)))
+        for _, layer in named_layers(model)
+        if hasattr(layer, "data_format") and type(layer).__name__ != "Flatten"
+    ]
+    if found and found[0][0] == "channels_first":
+        return set()
+    return {4, 5} | {rank for _, rank in found if rank >= 3}
+
+
 def _check_axis(name: str, layer: Any, kind: str, formats: set[str]) -> None:
     """PyTorch normalises trailing axes in LayerNorm, and in BatchNorm the axis of the channels."""
     rank = len(input_shape(layer))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.common.naming import nearest
 from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
 from parity.weights.layer import ARRAYS, KERAS, PYTORCH, Layer, WeightsError, in_own_layout
+from parity.weights.pairing import Traces, misfit, pair, unknown_layer
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, same_setting, setting_differences
 
@@ -34,7 +34,9 @@ def copy(
         target: likewise, of the same framework or the other. Values are cast to its dtypes.
         layers: `{source name: target name}` for all layers with weights. By default they are
             paired in order: Keras's in that of `model.layers`, through nested models
-            (`encoder/conv_1`), PyTorch's in that of `named_modules`.
+            (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that disagrees with
+            their shapes, their calls or their names, nothing is copied, and the error prints the
+            map that fits (`suggest` returns it).
         flatten: what PyTorch's model does where Keras's flattens an image on its way into a Dense,
             or makes one of what a Dense gave. `"channels_first"`: flattens (channels, height,
             width), so the Dense's rows (or columns) are reordered. `"channels_last"`: it permutes
@@ -59,7 +61,7 @@ def copy(
     """
     _check_options(flatten, settings)
     read_both = read(source, "source"), read(target, "target")
-    return _carry(*read_both, layers, flatten, settings)
+    return _carry(*read_both, layers, flatten, settings, Traces(source, target))
 
 
 def save(model: Any, path: str | Path) -> None:
@@ -87,7 +89,9 @@ def load(
     makes no sense.
     """
     _check_options(flatten, settings)
-    return _carry(read_file(Path(path)), read(model), layers, flatten, settings)
+    return _carry(
+        read_file(Path(path)), read(model), layers, flatten, settings, Traces(None, model)
+    )
 
 
 def _check_options(flatten: Flatten, settings: str) -> None:
@@ -106,9 +110,10 @@ def _carry(
     layers: Mapping[str, str] | None,
     flatten: Flatten,
     settings: str,
+    traces: Traces | None = None,
 ) -> list[tuple[str, str]]:
     """Pair, check everything, then write."""
-    paired = pair(sources, targets, layers)
+    paired = pair(sources, targets, layers, traces)
     _check_known(flatten, paired)
     arrays = [fitted(*both, flatten, number) for number, both in enumerate(paired, 1)]
     _check_tied(paired, arrays)
@@ -155,68 +160,6 @@ def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]
                 )
 
 
-def _unknown(name: str, known: Sequence[str], argument: str) -> WeightsError:
-    near = nearest(name, known)
-    hint = f"did you mean {near!r}? They" if near else "they"
-    names = ", ".join(known) or "none"
-    return WeightsError(f"{argument}: no layer with weights is called {name!r}; {hint} are {names}")
-
-
-def pair(
-    sources: list[Layer], targets: list[Layer], layers: Mapping[str, str] | None = None
-) -> list[tuple[Layer, Layer]]:
-    """Who belongs to whom, by order or by the map; raises `WeightsError` where the count or a kind
-    differs, or the map leaves a layer out."""
-    if layers is not None:
-        return _mapped(sources, targets, layers)
-    for number, (source, target) in enumerate(zip(sources, targets, strict=False), 1):
-        if source.kind != target.kind:
-            raise _misfit(number, source, target, source.first)
-    if len(sources) != len(targets):
-        longer, shorter = sorted((sources, targets), key=len, reverse=True)
-        extra = longer[len(shorter)]
-        raise WeightsError(
-            f"{len(sources)} layers with weights in the source, {len(targets)} in the target: "
-            f"{extra.described(extra.first)} has no partner"
-        )
-    return list(zip(sources, targets, strict=True))
-
-
-def _mapped(
-    sources: list[Layer], targets: list[Layer], layers: Mapping[str, str]
-) -> list[tuple[Layer, Layer]]:
-    chosen = list(
-        zip(_named(sources, list(layers)), _named(targets, list(layers.values())), strict=True)
-    )
-    for number, (source, target) in enumerate(chosen, 1):
-        if source.kind != target.kind:
-            raise _misfit(number, source, target, source.first)
-    return chosen
-
-
-def _named(found: list[Layer], names: list[str]) -> list[Layer]:
-    """The layers in the order of the names, which must be all of theirs, each once."""
-    by_name = {layer.name: layer for layer in found}
-    for name in names:
-        if name not in by_name:
-            raise _unknown(name, list(by_name), "layers")
-        if names.count(name) > 1:
-            raise WeightsError(f"layers names {name!r} twice")
-    for layer in found:
-        if layer is not by_name[layer.name]:
-            raise WeightsError(f"two layers are called {layer.name!r}; wanted other names")
-        if layer.name not in names:
-            raise WeightsError(f"layers leaves out {layer.label}; wanted all layers with weights")
-    return [by_name[name] for name in names]
-
-
-def _misfit(number: int, source: Layer, target: Layer, array: str) -> WeightsError:
-    name = array if array in target.arrays or source.kind == target.kind else target.first
-    return WeightsError(
-        f"layer {number}: {source.described(array)} does not fit {target.described(name)}"
-    )
-
-
 def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[str, Array]:
     """The arrays of a layer as its partner takes them, reordered and cast.
 
@@ -234,7 +177,7 @@ def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[
         if held is None and name in FILLS and value is not None and np.all(value == FILLS[name]):
             continue
         if value is None or held is None or value.shape != held.shape:
-            raise _misfit(number, source, target, name)
+            raise misfit(number, source, target, name)
         turned = reordered(value, name, orders, source, target)
         with np.errstate(over="ignore"):
             values[name] = turned.astype(held.dtype)
@@ -295,7 +238,7 @@ def _check_known(flatten: Flatten, paired: list[tuple[Layer, Layer]]) -> None:
     ]
     for name, shape in flatten.items():
         if name not in known:
-            raise _unknown(name, known, "flatten")
+            raise unknown_layer(name, known, "flatten")
         whole = isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)
         if not whole or len(shape) < 2:
             raise WeightsError(
