@@ -19,8 +19,8 @@ What the frameworks do differently, and what is done about it:
 - PyTorch's running variance is that of n/(n - 1), Keras's is not. The numbers that are carried over
   are the same and give the same inference; one training step on n values per channel then moves
   the two apart by that factor in what it adds. `num_batches_tracked` is left alone.
-- Keras flattens an image as (height, width, channels), PyTorch as (channels, height, width): see
-  `flatten` of `copy`.
+- Keras flattens an image as (height, width, channels), PyTorch as (channels, height, width): the
+  rows of a Dense are reordered, by where each element goes in both models; see `flatten` of `copy`.
 - Keras's strided `same` pads more at the end than before: see `same_padding`.
 """
 

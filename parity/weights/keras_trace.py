@@ -107,9 +107,15 @@ class _Reader:
     """Turns the nodes behind symbolic outputs into values."""
 
     def __init__(self, inputs: list[Any], inner: dict[int, Any]) -> None:
+        from keras import config
+
         self.inner = inner
         self.kept = inputs  # an id is that of a tensor that lives
-        self.inputs = [Value(tuple(one.shape), "input") for one in inputs]
+        image = str(config.image_data_format())
+        self.inputs = [
+            Value(tuple(one.shape), "input", layout=image if len(one.shape) > 3 else "")
+            for one in inputs
+        ]
         self.values = {id(one): value for one, value in zip(inputs, self.inputs, strict=True)}
         self.calls: list[Value] = []
 

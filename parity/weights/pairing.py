@@ -43,6 +43,10 @@ class Traces:
                 self._found = _traced(target, source)[::-1]
         return self._found
 
+    def by_framework(self) -> tuple[Trace | None, Trace | None]:
+        """Keras's and PyTorch's."""
+        return self.both() if is_keras(self.models[0]) else self.both()[::-1]
+
 
 def _traced(keras_model: Any, module: Any) -> tuple[Trace | None, Trace | None]:
     pytorch = trace_pytorch(module, input_specs(keras_model), moved_ranks(keras_model))

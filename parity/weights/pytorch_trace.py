@@ -1,6 +1,8 @@
 """What a PyTorch module computes, from a call on fake tensors: `parity.weights.trace`."""
 
+import logging
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -20,28 +22,39 @@ def trace_pytorch(module: Any, specs: Specs, moved: set[int]) -> Trace | None:
     if not specs:
         return None
     first = [(_first(shape) if len(shape) in moved else shape, dtype) for shape, dtype in specs]
-    tried = []
+    original = getattr(module, "_orig_mod", module)
+    tried: list[Any] = []
     for given in (first, list(specs)):
+        layout = "channels_first" if given is first else ""
         for whole in (False, True):
             inputs = [(shape, "int64" if whole or "int" in d else "") for shape, d in given]
-            if inputs in tried:
-                continue
-            tried.append(inputs)
-            for fake in (True, False):
-                try:
-                    return _traced(getattr(module, "_orig_mod", module), inputs, fake)
-                except Exception:
-                    continue
+            if inputs not in tried:
+                tried.append(inputs)
+                found = _attempt(original, inputs, layout)
+                if found is not None:
+                    return found
     return None
+
+
+def _attempt(module: Any, inputs: list[tuple[Shape, str]], layout: str) -> Trace | None:
+    """On fake tensors, or else on real ones: a module may ask for the numbers."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    silent = log.disabled
+    log.disabled = True  # it tells of every shape that does not fit, as inputs of a wrong one do
+    try:
+        for fake in (True, False):
+            with suppress(Exception):  # whatever a module raises, it is not traced
+                return _traced(module, inputs, layout, fake)
+        return None
+    finally:
+        log.disabled = silent
 
 
 def _first(shape: Shape) -> Shape:
     return (shape[0], shape[-1], *shape[1:-1])
 
 
-def _traced(module: Any, specs: Specs, fake: bool) -> Trace:
-    from contextlib import ExitStack
-
+def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -58,7 +71,7 @@ def _traced(module: Any, specs: Specs, fake: bool) -> Trace:
             torch.ones(shape, dtype=torch.int64 if dtype else weight.dtype, device=weight.device)
             for shape, dtype in specs
         ]
-        recorder = _recorder(inputs)
+        recorder = _recorder(inputs, layout)
         for _, one in leaf_modules(module):
             if kind_of_module(one):
                 hook = one.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True)
@@ -83,7 +96,7 @@ def _tensors(nested: Any) -> list[Any]:
     return []
 
 
-def _recorder(inputs: list[Any]) -> Any:
+def _recorder(inputs: list[Any], layout: str) -> Any:
     from torch.overrides import TorchFunctionMode
 
     class Recorder(TorchFunctionMode):
@@ -91,7 +104,10 @@ def _recorder(inputs: list[Any]) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.inputs = [Value(tuple(one.shape), "input") for one in inputs]
+            self.inputs = [
+                Value(tuple(one.shape), "input", layout=layout if one.ndim > 3 else "")
+                for one in inputs
+            ]
             self.kept = list(inputs)  # an id is that of a tensor that lives
             pairs = zip(inputs, self.inputs, strict=True)
             self.values = {id(one): value for one, value in pairs}

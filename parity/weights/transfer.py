@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,26 @@ import numpy as np
 from parity.common.arrays import Array
 from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
-from parity.weights.layer import ARRAYS, KERAS, PYTORCH, Layer, WeightsError, in_own_layout
+from parity.weights.keras_trace import trace_keras
+from parity.weights.layer import (
+    ARRAYS,
+    KERAS,
+    PYTORCH,
+    Layer,
+    WeightsError,
+    in_own_layout,
+    is_keras,
+)
+from parity.weights.match import Pairs
+from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
 from parity.weights.pairing import Traces, misfit, pair, unknown_layer
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, same_setting, setting_differences
 
 FILLS = {"gamma": 1.0, "beta": 0.0}
 Flatten = str | Mapping[str, Sequence[int]]
+Orders = tuple[Any, Any]
+_FLATTENS = ("auto", "channels_first", "channels_last")
 
 
 def copy(
@@ -24,7 +38,7 @@ def copy(
     target: Any,
     *,
     layers: Mapping[str, str] | None = None,
-    flatten: Flatten = "channels_first",
+    flatten: Flatten = "auto",
     settings: str = "check",
 ) -> list[tuple[str, str]]:
     """Copy all weights of one model into another, in place; nothing is written unless all fits.
@@ -37,13 +51,15 @@ def copy(
             (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that disagrees with
             their shapes, their calls or their names, nothing is copied, and the error prints the
             map that fits (`suggest` returns it).
-        flatten: what PyTorch's model does where Keras's flattens an image on its way into a Dense,
-            or makes one of what a Dense gave. `"channels_first"`: flattens (channels, height,
-            width), so the Dense's rows (or columns) are reordered. `"channels_last"`: it permutes
-            to channels last itself, so they stay. Flattening is found in the graph of a functional
-            or sequential Keras model; a subclassed one has none: `{"dense": (height, width,
-            channels)}` names the Keras layers that get a flattened image and its shape (wherever
-            there is a graph, it is still used for the other layers).
+        flatten: how the features of a Dense stand that gets a flattened image, or of which an image
+            is made. `"auto"`: both models are called (on symbols and fake tensors), what lies
+            between the image and the Dense is run on numbered elements, and the Dense's rows (or
+            columns) are put in the order in which PyTorch's come, whatever moved them. Where
+            PyTorch's model cannot be called with what Keras's takes, as `"channels_first"`: it
+            flattens (channels, height, width). `"channels_last"`: it permutes to channels last
+            itself, so rows and columns stay. Where Keras's cannot be called on symbols,
+            `{"dense": (height, width, channels)}` names the Keras layers that get a flattened image
+            and its shape; all others are as in `"auto"`.
         settings: `"check"`: epsilon, momentum, strides, dilation, groups and padding must agree.
             `"copy"`: epsilon and momentum are carried over too, the others must agree. (Do it
             before training: what Keras compiled keeps the old ones until `compile`.) `"ignore"`:
@@ -71,7 +87,7 @@ def save(model: Any, path: str | Path) -> None:
     Raises as `copy` does for a model that cannot be read, `WeightsError` where there is no such
     folder, or `path` is one.
     """
-    write_file(Path(path), read(model))
+    write_file(Path(path), _with_orders(model, read(model)))
 
 
 def load(
@@ -79,7 +95,7 @@ def load(
     model: Any,
     *,
     layers: Mapping[str, str] | None = None,
-    flatten: Flatten = "channels_first",
+    flatten: Flatten = "auto",
     settings: str = "check",
 ) -> list[tuple[str, str]]:
     """Copy the weights of a file that `save` wrote into a model of either framework, in place.
@@ -95,10 +111,11 @@ def load(
 
 
 def _check_options(flatten: Flatten, settings: str) -> None:
-    if not isinstance(flatten, Mapping) and flatten not in ("channels_first", "channels_last"):
+    if not isinstance(flatten, Mapping) and flatten not in _FLATTENS:
+        wanted = ", ".join(map(repr, _FLATTENS))
         raise ValueError(
-            f"flatten is {flatten!r}; wanted 'channels_first', 'channels_last', or a dictionary "
-            "from names of Keras layers to (height, width, channels)"
+            f"flatten is {flatten!r}; wanted {wanted}, or a dictionary from names of Keras layers "
+            "to (height, width, channels)"
         )
     if settings not in ("check", "copy", "ignore"):
         raise ValueError(f"settings is {settings!r}; wanted 'check', 'copy' or 'ignore'")
@@ -115,7 +132,9 @@ def _carry(
     """Pair, check everything, then write."""
     paired = pair(sources, targets, layers, traces)
     _check_known(flatten, paired)
-    arrays = [fitted(*both, flatten, number) for number, both in enumerate(paired, 1)]
+    orders = _orders(paired, flatten, traces)
+    both_and_orders = zip(paired, orders, strict=True)
+    arrays = [fitted(*both, own, n) for n, (both, own) in enumerate(both_and_orders, 1)]
     _check_tied(paired, arrays)
     if settings != "ignore":
         _check_settings(paired, settings == "copy")
@@ -160,14 +179,13 @@ def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]
                 )
 
 
-def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[str, Array]:
+def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[str, Array]:
     """The arrays of a layer as its partner takes them, reordered and cast.
 
     Raises `WeightsError`: shapes that differ, arrays that are absent on one side and no identity,
     values that the partner's dtype cannot hold.
     """
     values = {}
-    orders = orders_of(source, target, flatten)
     for name in ARRAYS[source.kind]:
         value, held = source.arrays.get(name), target.arrays.get(name)
         if value is None and held is not None and name in FILLS:
@@ -189,41 +207,65 @@ def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[
     return values
 
 
-def orders_of(source: Layer, target: Layer, flatten: Flatten) -> tuple[Any, Any]:
-    """The orders of the rows and columns of Keras's layer, where its partner has PyTorch's."""
-    if source.framework == target.framework or flatten == "channels_last":
-        return None, None
-    keras = source if source.framework == KERAS else target
+def _orders(paired: Pairs, flatten: Flatten, traces: Traces | None) -> list[Orders]:
+    """The orders of the rows and columns of each pair."""
+    alike = all(source.framework == target.framework for source, target in paired)
+    if alike or flatten == "channels_last":
+        return [(None, None)] * len(paired)
+    keras, pytorch = traces.by_framework() if traces is not None else (None, None)
+    if flatten == "channels_first":
+        pytorch = None
+    finder = Finder(paired, keras, pytorch) if keras else None
+    return [_orders_of(*both, flatten, finder) for both in paired]
+
+
+def _with_orders(model: Any, layers: list[Layer]) -> list[Layer]:
+    """The layers of a Keras model with the orders of their features, as far as they are found."""
+    trace = trace_keras(model) if is_keras(model) else None
+    if trace is None:
+        return layers
+    finder = Finder([(layer, layer) for layer in layers], trace, None)
+    found = []
+    for layer in layers:
+        orders = finder.of(layer, layer)
+        try:
+            rows, columns = (as_blocks(order) for order in orders)
+        except Unclear as why:
+            raise WeightsError(f"{layer.label} cannot be written: {why}") from why
+        found.append(replace(layer, rows=rows, columns=columns, unsure=[]))
+    return found
+
+
+def _orders_of(source: Layer, target: Layer, flatten: Flatten, finder: Finder | None) -> Orders:
+    keras, pytorch = (source, target) if source.framework == KERAS else (target, source)
+    found = (keras.rows, keras.columns) if finder is None else finder.of(keras, pytorch)
     if isinstance(flatten, Mapping) and keras.name in flatten:
-        return image_order(flatten[keras.name], "channels_last"), keras.columns
-    if keras.unsure:
+        return image_order(flatten[keras.name], "channels_last"), found[1]
+    if keras.unsure and finder is None:
         raise WeightsError(
             f"{keras.label} seems to get a flattened image, but the model has no graph to see it "
             f"in: wanted flatten={{{keras.name!r}: {tuple(keras.unsure)}}} if so, or "
             "flatten='channels_last' where the PyTorch model flattens channels last"
         )
-    return keras.rows, keras.columns
+    return found
 
 
-def reordered(
-    array: Array, name: str, orders: tuple[Any, Any], source: Layer, target: Layer
-) -> Array:
+def reordered(array: Array, name: str, orders: Orders, source: Layer, target: Layer) -> Array:
+    """An array of the source in the target's order of the features."""
     axes = {"kernel": (0, -1), "bias": (None, 0)}.get(name, (0, None))
     for axis, order in zip(axes, orders, strict=True):
         if axis is None or order is None or source.kind not in FLAT_KINDS:
             continue
-        count = sum(math.prod(shape) for shape, _ in order)
+        known = isinstance(order, np.ndarray)
+        count = len(order) if known else sum(math.prod(shape) for shape, _ in order)
         if count != array.shape[axis]:
             keras = source if source.framework == KERAS else target
             raise WeightsError(
                 f"{keras.described(name)} does not fit a flattened image of {count} numbers"
             )
-        places = permutation(order)
+        places = order if known else permutation(order)
         array = np.take(array, places if source.framework == PYTORCH else np.argsort(places), axis)
     return array
-
-
-FLAT_KINDS = ("dense", "batch_normalization", "layer_normalization")
 
 
 def _check_known(flatten: Flatten, paired: list[tuple[Layer, Layer]]) -> None:

@@ -242,7 +242,9 @@ def test_flatten_channels_last() -> None:
     weights.copy(one, other, flatten="channels_last")
     there, here = outputs(one, other, image(8, 8, 3), first=True)
     np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
-    weights.copy(one, other)  # reordered rows, and so another model
+    weights.copy(one, other)  # the permutation is seen
+    np.testing.assert_array_equal(outputs(one, other, image(8, 8, 3), first=True)[1], here)
+    weights.copy(one, other, flatten="channels_first")  # reordered rows, and so another model
     assert np.abs(outputs(one, other, image(8, 8, 3), first=True)[1] - there).max() > 0.01
 
 
@@ -345,18 +347,21 @@ def test_sequences_need_no_reordering() -> None:
     np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
 
 
-def test_a_subclassed_model_must_be_told() -> None:
+def test_a_subclassed_model_that_asks_for_numbers_must_be_told() -> None:
+    """It cannot be called on symbols, so nobody sees what it flattens; without that it is seen."""
     import keras
-    from keras import layers
+    from keras import layers, ops
     from torch import nn
 
     class Model(keras.Model):
-        def __init__(self) -> None:
+        def __init__(self, asks: bool = True) -> None:
             super().__init__()
             self.conv, self.flat = layers.Conv2D(3, 2), layers.Flatten()
-            self.fc = layers.Dense(2, name="fc")
+            self.fc, self.asks = layers.Dense(2, name="fc"), asks
 
         def call(self, x: Any) -> Any:
+            if self.asks and not np.all(np.isfinite(ops.convert_to_numpy(x))):
+                raise ValueError("x is not finite")
             return self.fc(self.flat(self.conv(x)))
 
     one, x = Model(), image(4, 5, 2)
@@ -374,6 +379,8 @@ def test_a_subclassed_model_must_be_told() -> None:
         weights.copy(one, other, flatten={"fx": (3, 4, 3)})
     with pytest.raises(WeightsError, match="does not fit a flattened image of 27 numbers"):
         weights.copy(one, other, flatten={"fc": (3, 3, 3)})
+    one.asks = False
+    assert_same_model(one, other, x)
 
 
 # What is refused

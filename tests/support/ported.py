@@ -28,8 +28,11 @@ def keras_model(size: tuple[int | None, ...], *layers: Any) -> Any:
     return randomised(keras.Sequential([keras.Input(size), *layers]))
 
 
-def outputs(keras_model: Any, torch_model: Any, x: Array, first: bool) -> tuple[Array, Array]:
-    """What both models make of x, both as Keras has it; `first`: PyTorch wants channels first."""
+def outputs(
+    keras_model: Any, torch_model: Any, x: Array, first: bool, vectors: bool = False
+) -> tuple[Array, Array]:
+    """What both models make of x, both as Keras has it; `first`: PyTorch wants channels first,
+    `vectors`: its outputs are vectors, if of many steps."""
     import keras
     import torch
 
@@ -43,24 +46,24 @@ def outputs(keras_model: Any, torch_model: Any, x: Array, first: bool) -> tuple[
     with torch.no_grad():
         given = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1) if first else x))
         here = torch_model.eval()(given).numpy()
-    return there, np.moveaxis(here, 1, -1) if first and here.ndim > 2 else here
+    return there, np.moveaxis(here, 1, -1) if first and here.ndim > 2 and not vectors else here
 
 
-def assert_same_model(keras_model: Any, torch_model: Any, x: Array, first: bool = True) -> None:
-    """Copies to PyTorch and compares the outputs; then back into a model of zeros."""
-    import keras
-
+def assert_same_model(
+    keras_model: Any, torch_model: Any, x: Array, first: bool = True, vectors: bool = False
+) -> None:
+    """Copies to PyTorch and compares the outputs; then back, in place of zeros."""
     weights.copy(keras_model, torch_model)
-    there, here = outputs(keras_model, torch_model, x, first)
+    there, here = outputs(keras_model, torch_model, x, first, vectors)
     assert there.shape == here.shape
     assert np.abs(there).max() > 0.1
     np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5 * np.abs(there).max())
-    again = keras.models.clone_model(keras_model)
-    for variable in again.weights:
+    before = [np.array(value) for value in keras_model.get_weights()]
+    for variable in keras_model.weights:
         variable.assign(np.zeros(variable.shape))
-    weights.copy(torch_model, again)
-    for one, other in zip(keras_model.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    weights.copy(torch_model, keras_model)
+    for value, other in zip(keras_model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 def image(*shape: int) -> Array:
