@@ -108,7 +108,7 @@ def _wrong_field(described: Any) -> str:
             return key
     settings = described["settings"]
     rank = len(settings["size"]) if isinstance(settings.get("size"), list) else 0
-    for key in SETTINGS[described["kind"]]:
+    for key in SETTINGS.get(described["kind"], ()):
         if key not in settings or not _is_setting(key, settings[key], rank):
             return f"settings[{key!r}]"
     return ""

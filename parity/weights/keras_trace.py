@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from parity.weights.keras_layers import input_shape, kind_of_layer, named_layers, sublayers
+from parity.weights.compound import suffixes
+from parity.weights.keras_layers import (
+    input_shape,
+    is_stock,
+    known_layer,
+    named_layers,
+    own_weights,
+    sublayers,
+)
+from parity.weights.parts import handle
 from parity.weights.trace import Shape, Trace, Value, filled
 
 
@@ -50,7 +59,7 @@ def trace_keras(model: Any) -> Trace | None:
 
 
 def _called(model: Any, inputs: list[Any]) -> Any:
-    if kind_of_layer(model) or not sublayers(model):
+    if known_layer(model) or not sublayers(model):
         return model(inputs[0] if len(inputs) == 1 else inputs)
     functional = getattr(model, "_functional", model)  # of a Sequential
     if hasattr(functional, "_run_through_graph"):
@@ -64,9 +73,7 @@ def _called(model: Any, inputs: list[Any]) -> Any:
 
 def _is_composite(layer: Any) -> bool:
     """Whether its `call` shows what is inside: a model, or a layer that is not one of Keras's."""
-    if kind_of_layer(layer) or not sublayers(layer):
-        return False
-    return not type(layer).__module__.startswith(("keras.src.layers", "keras.layers"))
+    return not known_layer(layer) and bool(sublayers(layer)) and not is_stock(layer)
 
 
 @contextmanager
@@ -156,21 +163,47 @@ class _Reader:
         value = Value(shape, name, sources, layout=format_, origin=str(operation.name))
         known = _known_layer(operation)
         if known is not None:
-            value.layer = known
-            if not any(one.layer is known and one.sources == sources for one in self.calls):
-                self.calls.append(value)
-        else:
+            return self._called(value, known)
+        if hasattr(operation, "weights") and not is_stock(operation):
+            value.sources = [*sources, *self._loose(operation)]
+        if len(value.sources) == len(sources):
             value.run = _runner(node, index)
         return value
+
+    def _called(self, value: Value, known: Any) -> Value:
+        """The call of a layer with weights, part by part where it has several."""
+        names = suffixes(known, keras=True)
+        for number, suffix in enumerate(names):
+            own = handle(known, suffix)
+            last = number == len(names) - 1
+            one = value if last else Value(value.shape, value.operation, value.sources)
+            one.layer = own
+            if not any(c.layer is own and c.sources == one.sources for c in self.calls):
+                self.calls.append(one)
+            if not last:
+                value.sources = [one]
+        return value
+
+    def _loose(self, layer: Any) -> list[Value]:
+        """The weights that a user's own layer holds, as tensors of their own."""
+        found = []
+        for name, weight in own_weights(layer).items():
+            own = handle(layer, name)
+            one = next((c for c in self.calls if c.layer is own), None)
+            if one is None:
+                one = Value(tuple(weight.shape), "parameter", layer=own)
+                self.calls.append(one)
+            found.append(one)
+        return found
 
 
 def _known_layer(operation: Any) -> Any:
     """The layer with weights that an operation is, or the one layer that it wraps."""
-    if kind_of_layer(operation):
+    if known_layer(operation):
         return operation
     if not hasattr(operation, "_flatten_layers"):
         return None
-    found = [layer for _, layer in named_layers(operation) if kind_of_layer(layer)]
+    found = [layer for _, layer in named_layers(operation) if known_layer(layer)]
     return found[0] if len(found) == 1 else None
 
 

@@ -8,7 +8,7 @@ or else by the order of the calls, and the colours are told on from there.
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parity.weights.layer import Layer
@@ -19,8 +19,38 @@ Colours = dict[Hashable, int]
 
 
 def signature(layer: Layer) -> tuple[Any, ...]:
-    """Kind and shape: what two layers must share to be a pair."""
-    return layer.kind, layer.arrays[layer.first].shape if layer.first else ()
+    """Kind and shape: what two layers must share to be a pair. A convolution of one pixel is a
+    Dense."""
+    shape = layer.arrays[layer.first].shape if layer.first else ()
+    return ("dense", shape[-2:]) if is_pointwise(layer) else (layer.kind, shape)
+
+
+def is_pointwise(layer: Layer) -> bool:
+    """Whether a convolution is a Dense at each pixel."""
+    if layer.kind != "conv" or "kernel" not in layer.arrays:
+        return False
+    ones = layer.settings["groups"] == 1 and set(layer.settings["strides"]) == {1}
+    return ones and set(layer.arrays["kernel"].shape[:-2]) == {1} and not _pads(layer)
+
+
+def _pads(layer: Layer) -> bool:
+    padding = layer.settings["padding"]
+    added = [n for pair in layer.settings["added"] for n in pair]
+    return any(added) or (isinstance(padding, list) and any(n for pair in padding for n in pair))
+
+
+def alike(one: Layer, other: Layer) -> tuple[Layer, Layer]:
+    """Two layers, both as Dense ones where only one of them is a convolution of one pixel."""
+    if {one.kind, other.kind} != {"conv", "dense"}:
+        return one, other
+    both = [_as_dense(layer) if is_pointwise(layer) else layer for layer in (one, other)]
+    return both[0], both[1]
+
+
+def _as_dense(layer: Layer) -> Layer:
+    kernel = layer.arrays["kernel"]
+    arrays = {**layer.arrays, "kernel": kernel.reshape(kernel.shape[-2:])}
+    return replace(layer, kind="dense", arrays=arrays, settings={})
 
 
 def leaf_name(layer: Layer) -> str:

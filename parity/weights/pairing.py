@@ -1,5 +1,6 @@
 """Who belongs to whom: by a map, or by order, held against shapes, calls and names."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ from parity.weights.match import (
     Match,
     Pairs,
     agrees,
+    alike,
     in_order_of_calls,
     leaf_name,
     match,
     signature,
 )
 from parity.weights.pytorch_trace import trace_pytorch
-from parity.weights.read import read
+from parity.weights.read import read, storage
 from parity.weights.trace import Trace
 
 _SHOWN = 30
@@ -66,17 +68,27 @@ def suggest(source: Any, target: Any) -> dict[str, str]:
         weights.copy(keras_model, torch_model, layers=layers)
         assert_model_parity(keras_model, torch_model, images, layers=layers)
 
-    Raises `TypeError` and `WeightsError` as `copy` does for models that cannot be read, and
-    `WeightsError` where the layers of the two are not of the same kinds and shapes.
+    Layers of kinds that are not known are left out (`partial=True` of `copy`).
+
+    Raises `TypeError` for what is no model, `WeightsError` where the layers of the two are not of
+    the same kinds and shapes.
     """
-    sources, targets = read(source, "source"), read(target, "target")
+    unknown: list[str] = []
+    sources, targets = (
+        read(model, argument, unknown)
+        for model, argument in ((source, "source"), (target, "target"))
+    )
+    if unknown:
+        sources, targets = fitting(sources, targets)
+    if len(sources) != len(targets):
+        sources, targets = untied(sources), untied(targets)
     graphs = _graphs(sources, targets, Traces(source, target))
     found = match(graphs) if graphs else _by_name(sources, targets)
     if found is None:
         by_order = in_order(sources, targets)
         for number, (one, other) in enumerate(by_order, 1):
             if signature(one) != signature(other):
-                raise misfit(number, one, other, one.first)
+                raise misfit(number, *alike(one, other), one.first)
         raise AssertionError("the layers fit, but no match was found")
     return {one.name: other.name for one, other in found.pairs}
 
@@ -88,16 +100,25 @@ def pair(
     traces: Traces | None = None,
 ) -> Pairs:
     """Who belongs to whom, by order or by the map; raises `WeightsError` where the count or a kind
-    differs, the map leaves a layer out, or the order does not fit shapes, calls or names."""
+    differs, the map leaves a layer out, or, with `traces`, the order does not fit shapes, calls or
+    names."""
     if layers is not None:
-        return _mapped(sources, targets, layers)
+        found = _mapped(sources, targets, layers)
+    else:
+        if len(sources) != len(targets):
+            sources, targets = untied(sources), untied(targets)
+        found = _checked_order(sources, targets, traces)
+    return [alike(*both) for both in found]
+
+
+def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | None) -> Pairs:
     try:
         found, error = in_order(sources, targets), None
     except WeightsError as refused:
         found, error = [], refused
     fits = error is None and all(signature(one) == signature(other) for one, other in found)
-    alike = len({signature(layer) for layer in sources}) < len(sources)
-    if fits and not alike:
+    several = len({signature(layer) for layer in sources}) < len(sources)
+    if fits and not several:
         return found
     graphs = _graphs(sources, targets, traces) if traces is not None else None
     if fits and graphs and agrees(graphs, found):
@@ -111,9 +132,29 @@ def pair(
             raise _disagreement(found, better, "calls" if graphs else "names")
     if error is not None:
         raise error
-    if fits:
+    if fits and traces is not None:
         _check_names(sources, targets, found)
     return found
+
+
+def untied(layers: list[Layer]) -> list[Layer]:
+    """Without the layers that have no weights but those of others before them."""
+    found: list[Layer] = []
+    seen: set[int] = set()
+    for layer in layers:
+        held = {storage(layer, name) for name in layer.arrays} if layer.handle is not None else {-1}
+        if not held or not held <= seen:
+            found.append(layer)
+        seen |= held - {-1}
+    return found
+
+
+def fitting(sources: list[Layer], targets: list[Layer]) -> tuple[list[Layer], list[Layer]]:
+    """The layers of the kinds and shapes of which both models have as many."""
+    counts = [Counter(map(signature, layers)) for layers in (sources, targets)]
+    common = {kind for kind, count in counts[0].items() if counts[1][kind] == count}
+    kept = [[one for one in side if signature(one) in common] for side in (sources, targets)]
+    return kept[0], kept[1]
 
 
 def _graphs(
@@ -128,7 +169,7 @@ def _graphs(
 def in_order(sources: list[Layer], targets: list[Layer]) -> Pairs:
     """The layers one by one; raises `WeightsError` where the count or a kind differs."""
     for number, (source, target) in enumerate(zip(sources, targets, strict=False), 1):
-        if source.kind != target.kind:
+        if _other_kinds(source, target):
             raise misfit(number, source, target, source.first)
     if len(sources) != len(targets):
         longer, shorter = sorted((sources, targets), key=len, reverse=True)
@@ -138,6 +179,11 @@ def in_order(sources: list[Layer], targets: list[Layer]) -> Pairs:
             f"{extra.described(extra.first)} has no partner"
         )
     return list(zip(sources, targets, strict=True))
+
+
+def _other_kinds(one: Layer, other: Layer) -> bool:
+    one, other = alike(one, other)
+    return one.kind != other.kind
 
 
 # Names
@@ -231,7 +277,7 @@ def _mapped(sources: list[Layer], targets: list[Layer], layers: Mapping[str, str
         zip(_named(sources, list(layers)), _named(targets, list(layers.values())), strict=True)
     )
     for number, (source, target) in enumerate(chosen, 1):
-        if source.kind != target.kind:
+        if _other_kinds(source, target):
             raise misfit(number, source, target, source.first)
     return chosen
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.weights.pytorch_layers import kind_of_module, leaf_modules
+from parity.weights.compound import suffixes
+from parity.weights.parts import handle
+from parity.weights.pytorch_layers import kind_of_module, known_module, loose_parameters
 from parity.weights.trace import Shape, Trace, Value
 
 Specs = Sequence[tuple[Shape, str]]
@@ -72,8 +74,9 @@ def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
             for shape, dtype in specs
         ]
         recorder = _recorder(inputs, layout)
-        for _, one in leaf_modules(module):
-            if kind_of_module(one):
+        for one in module.modules():
+            recorder.holds(one)
+            if known_module(one):
                 hook = one.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
                 hook = one.register_forward_hook(recorder.leave, with_kwargs=True)
@@ -133,6 +136,13 @@ def _recorder(inputs: list[Any], layout: str) -> Any:
                 if id(tensor) in self.values:
                     yield id(tensor), self.values[id(tensor)]
 
+        def holds(self, module: Any) -> None:
+            """The parameters that a user's own module holds are tensors of their own."""
+            for name, parameter in loose_parameters(module).items():
+                value = Value(tuple(parameter.shape), "parameter", layer=handle(module, name))
+                self._put(parameter, value)
+                self.calls.append(value)
+
         def _put(self, tensor: Any, value: Value) -> None:
             self.kept.append(tensor)
             self.values[id(tensor)] = value
@@ -147,12 +157,16 @@ def _recorder(inputs: list[Any], layout: str) -> Any:
             sources = self.inside.pop()
             if self.inside:
                 return
+            name = type(module).__name__
             for index, tensor in enumerate(_tensors(output)):
-                value = Value(tuple(tensor.shape), type(module).__name__, sources, layer=module)
-                value.layout = _layout(module)
+                before = sources
+                for suffix in suffixes(module, keras=False):
+                    own = handle(module, suffix)
+                    value = Value(tuple(tensor.shape), name, before, own, _layout(module))
+                    before = [value]
+                    if not index:
+                        self.calls.append(value)
                 self._put(tensor, value)
-                if not index:
-                    self.calls.append(value)
 
     return Recorder()
 

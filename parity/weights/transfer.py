@@ -1,6 +1,7 @@
 """Weights carried from one model to another: paired, checked, reordered, written."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +24,12 @@ from parity.weights.layer import (
 )
 from parity.weights.match import Pairs
 from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
-from parity.weights.pairing import Traces, misfit, pair, unknown_layer
+from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, same_setting, setting_differences
 
-FILLS = {"gamma": 1.0, "beta": 0.0}
+FILLS = {"gamma": 1.0, "scale": 1.0, "beta": 0.0, "bias": 0.0}
+FILLS |= {f"{name}_bias": 0.0 for name in ("query", "key", "value", "output")}
 Flatten = str | Mapping[str, Sequence[int]]
 Orders = tuple[Any, Any]
 _FLATTENS = ("auto", "channels_first", "channels_last")
@@ -40,6 +42,7 @@ def copy(
     layers: Mapping[str, str] | None = None,
     flatten: Flatten = "auto",
     settings: str = "check",
+    partial: bool = False,
 ) -> list[tuple[str, str]]:
     """Copy all weights of one model into another, in place; nothing is written unless all fits.
 
@@ -66,6 +69,9 @@ def copy(
             none is looked at. Padding that PyTorch's `forward` adds by function is not seen;
             `nn.ZeroPad2d` right before the convolution is, and Keras's ZeroPadding.
 
+        partial: layers with weights of a kind that is not known are left out, and those whose kind
+            and shape the two models have in other numbers; a `UserWarning` names them.
+
     Over several axes, the arrays of LayerNormalization keep their order.
 
     Returns the pairs `(source name, target name)`.
@@ -76,8 +82,36 @@ def copy(
     a BatchNormalization over another axis than the channels', and weights of unknown kinds.
     """
     _check_options(flatten, settings)
-    read_both = read(source, "source"), read(target, "target")
-    return _carry(*read_both, layers, flatten, settings, Traces(source, target))
+    unknown: list[str] | None = [] if partial else None
+    sources, targets = read(source, "source", unknown), read(target, "target", unknown)
+    if partial:
+        sources, targets = _without_unknown(sources, targets, unknown or [], layers)
+    return _carry(sources, targets, layers, flatten, settings, Traces(source, target))
+
+
+def _without_unknown(
+    sources: list[Layer],
+    targets: list[Layer],
+    unknown: list[str],
+    layers: Mapping[str, str] | None,
+) -> tuple[list[Layer], list[Layer]]:
+    """What can be pairs, or what the map names; warns of what is left out."""
+    if layers is not None:
+        names = {*layers}, {*layers.values()}
+        kept = [
+            [x for x in s if x.name in n] for s, n in zip((sources, targets), names, strict=True)
+        ]
+    else:
+        kept = list(fitting(sources, targets))
+    left = [
+        layer.label
+        for side, own in zip((sources, targets), kept, strict=True)
+        for layer in side
+        if not any(layer is one for one in own)
+    ]
+    if unknown or left:
+        warnings.warn(f"not copied: {', '.join([*unknown, *left])}", stacklevel=3)
+    return kept[0], kept[1]
 
 
 def save(model: Any, path: str | Path) -> None:

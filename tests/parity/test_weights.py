@@ -412,9 +412,9 @@ def test_misfits_name_both_layers_and_shapes() -> None:
             r"\(Linear, no bias\)",
         ),
         (
-            nn.Sequential(*list(torch_cnn()), nn.GRU(2, 2)),
-            r"PyTorch 10 \(GRU\) has weights of a kind that cannot be carried over "
-            r"\(weight_ih_l0",
+            nn.Sequential(*list(torch_cnn()), nn.Bilinear(2, 2, 2)),
+            r"PyTorch 10 \(Bilinear\) has weights of a kind that cannot be carried over "
+            r"\(weight, bias\)",
         ),
         (nn.Sequential(nn.LazyLinear(2)), r"PyTorch 0 \(LazyLinear\) has no shapes yet"),
     ]:
@@ -429,10 +429,12 @@ def test_keras_layers_of_another_kind() -> None:
     from keras import layers
     from torch import nn
 
-    for layer in (layers.LSTM(3), layers.SeparableConv1D(3, 2), layers.PReLU()):
+    scaled = layers.SpectralNormalization(layers.Dense(3))
+    for layer in (layers.EinsumDense("abc,cd->abd", (5, 3)), layers.ConvLSTM1D(3, 2), scaled):
+        size = (2, 5, 4) if "conv" in layer.name else (5, 4)
         name = rf"Keras {layer.name}.* has weights of a kind that cannot be carried over"
         with pytest.raises(WeightsError, match=name):
-            weights.copy(keras_model((5, 4), layer), nn.Linear(4, 3))
+            weights.copy(keras_model(size, layer), nn.Linear(4, 3))
     with pytest.raises(WeightsError, match=r"normalises axis \[1\] of 3"):
         weights.copy(keras_model((5, 4), layers.LayerNormalization(axis=1)), nn.Linear(4, 3))
     with pytest.raises(TypeError, match="target is a str; wanted a Keras model or"):
@@ -679,7 +681,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
         ({**header, "format": "segact-weights 2"}, "weights format 2, this is format 1"),
         ({**header, "layers": "{"}, "the layers in the file's header cannot be read"),
         ({**header, "layers": json.dumps([known])}, "header cannot be read"),
-        ({**header, "layers": json.dumps([{**layer, "kind": "gru"}])}, "header cannot be read"),
+        ({**header, "layers": json.dumps([{**layer, "kind": "capsule"}])}, "header cannot be read"),
         ({**header, "layers": "null"}, "header cannot be read"),
         ({**header, "layers": "[3]"}, "header cannot be read: all of layer 0"),
         *[

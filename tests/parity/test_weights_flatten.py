@@ -156,9 +156,13 @@ def test_two_images_in_one_vector() -> None:
             self.fc = nn.Linear(60, 4)
 
         def forward(self, x: Any) -> Any:
-            return self.fc(torch.cat([self.three(x).flatten(1), self.two(x).flatten(1)], 1))
+            both = [self.three(x).flatten(1), self.two(x).flatten(1)]
+            return self.fc(torch.cat(both if self.alike else both[::-1], 1))
 
-    assert_same_model(one, Module(), image(4, 5, 3))
+    for alike in (True, False):  # the order of the concatenation is followed, too
+        other = Module()
+        other.alike = alike
+        assert_same_model(one, other, image(4, 5, 3))
 
 
 def test_what_cannot_be_known_is_refused() -> None:
