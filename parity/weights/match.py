@@ -22,15 +22,18 @@ def signature(layer: Layer) -> tuple[Any, ...]:
     """Kind and shape: what two layers must share to be a pair. A convolution of one pixel is a
     Dense."""
     shape = layer.arrays[layer.first].shape if layer.first else ()
-    return ("dense", shape[-2:]) if is_pointwise(layer) else (layer.kind, shape)
+    return ("dense", shape[-2:]) if _has_one_pixel(layer) else (layer.kind, shape)
+
+
+def _has_one_pixel(layer: Layer) -> bool:
+    if layer.kind != "conv" or "kernel" not in layer.arrays or layer.settings["groups"] != 1:
+        return False
+    return set(layer.arrays["kernel"].shape[:-2]) == {1}
 
 
 def is_pointwise(layer: Layer) -> bool:
     """Whether a convolution is a Dense at each pixel."""
-    if layer.kind != "conv" or "kernel" not in layer.arrays:
-        return False
-    ones = layer.settings["groups"] == 1 and set(layer.settings["strides"]) == {1}
-    return ones and set(layer.arrays["kernel"].shape[:-2]) == {1} and not _pads(layer)
+    return _has_one_pixel(layer) and set(layer.settings["strides"]) == {1} and not _pads(layer)
 
 
 def _pads(layer: Layer) -> bool:

@@ -24,6 +24,7 @@ from parity.weights.read import read, storage
 from parity.weights.trace import Trace
 
 _SHOWN = 30
+_EXAMPLES = 4
 
 
 class Traces:
@@ -85,11 +86,7 @@ def suggest(source: Any, target: Any) -> dict[str, str]:
     graphs = _graphs(sources, targets, Traces(source, target))
     found = match(graphs) if graphs else _by_name(sources, targets)
     if found is None:
-        by_order = in_order(sources, targets)
-        for number, (one, other) in enumerate(by_order, 1):
-            if signature(one) != signature(other):
-                raise misfit(number, *alike(one, other), one.first)
-        raise AssertionError("the layers fit, but no match was found")
+        raise _without_partner(sources, targets)
     return {one.name: other.name for one, other in found.pairs}
 
 
@@ -266,6 +263,22 @@ def misfit(number: int, source: Layer, target: Layer, array: str) -> WeightsErro
     name = array if array in target.arrays or source.kind == target.kind else target.first
     return WeightsError(
         f"layer {number}: {source.described(array)} does not fit {target.described(name)}"
+    )
+
+
+def _without_partner(sources: list[Layer], targets: list[Layer]) -> WeightsError:
+    """The error for models whose layers are not of the same kinds and shapes."""
+    kept = fitting(sources, targets)
+    sides = zip((sources, targets), kept, strict=True)
+    left = [[one for one in side if not any(one is k for k in own)] for side, own in sides]
+    shown = [[one.described(one.first) for one in side[:_EXAMPLES]] for side in left]
+    texts = [
+        ", ".join(names) + (f" and {len(side) - len(names)} more" if len(side) > len(names) else "")
+        for names, side in zip(shown, left, strict=True)
+    ]
+    return WeightsError(
+        "no map fits, as the models have layers of these kinds and shapes in other numbers: "
+        f"{texts[0] or 'none in the source'}; {texts[1] or 'none in the target'}"
     )
 
 
