@@ -87,6 +87,9 @@ def suggest(source: Any, target: Any) -> dict[str, str]:
     found = match(graphs) if graphs else _by_name(sources, targets)
     if found is None:
         raise _without_partner(sources, targets)
+    for number, both in enumerate(found.pairs, 1):
+        if _other_kinds(*both):
+            raise misfit(number, *both, both[0].first)
     return {one.name: other.name for one, other in found.pairs}
 
 
@@ -122,6 +125,8 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         _check_names(sources, targets, found)
         return found
     better = match(graphs) if graphs else _by_name(sources, targets)
+    if better is not None and any(_other_kinds(*both) for both in better.pairs):
+        better = None  # a Dense and a convolution that steps over pixels
     if better is not None and traces is not None:
         if fits and graphs and not better.exact and in_order_of_calls(graphs, found):
             return found
