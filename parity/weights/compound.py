@@ -140,14 +140,7 @@ def _torch_recurrent(module: Any, kind: str) -> list[Part]:
 def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
     end = suffix or "l0"
     held = {name: getattr(module, f"{name}_{end}", None) for name in _CELL}
-    own = {name: numbers(one) for name, one in held.items()}
-    arrays = {
-        "kernel": _gates(own["weight_ih"], kind).T,
-        "recurrent_kernel": _gates(own["weight_hh"], kind).T,
-    }
-    if module.bias:
-        both = [_gates(own[name], kind) for name in ("bias_ih", "bias_hh")]
-        arrays["bias"] = np.stack(both) if kind == "gru" else both[0] + both[1]
+    arrays = cell_arrays({k: numbers(one) for k, one in held.items() if one is not None}, kind)
 
     def write(values: Arrays) -> None:
         put(held["weight_ih"], _gates(values["kernel"].T, kind))
@@ -160,6 +153,18 @@ def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
 
     names = {"kernel": f"weight_ih_{end}", "recurrent_kernel": f"weight_hh_{end}"}
     return Part(suffix, kind, arrays, write, {}, {**names, "bias": f"bias_ih_{end}"})
+
+
+def cell_arrays(own: Arrays, kind: str) -> Arrays:
+    """Of a layer of PyTorch, in the common form; the two biases of all but a GRU are one."""
+    arrays = {
+        "kernel": _gates(own["weight_ih"], kind).T,
+        "recurrent_kernel": _gates(own["weight_hh"], kind).T,
+    }
+    if "bias_ih" in own:
+        both = [_gates(own[name], kind) for name in ("bias_ih", "bias_hh")]
+        arrays["bias"] = np.stack(both) if kind == "gru" else both[0] + both[1]
+    return arrays
 
 
 _CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -173,11 +173,13 @@ class _Reader:
     def _called(self, value: Value, known: Any) -> Value:
         """The call of a layer with weights, part by part where it has several."""
         names = suffixes(known, keras=True)
+        taken = value.sources[0] if value.sources else None
         for number, suffix in enumerate(names):
             own = handle(known, suffix)
             last = number == len(names) - 1
             one = value if last else Value(value.shape, value.operation, value.sources)
             one.layer = own
+            one.given = value.given or (taken if suffix == "backward" else None)
             if not any(c.layer is own and c.sources == one.sources for c in self.calls):
                 self.calls.append(one)
             if not last:

@@ -16,7 +16,9 @@ from parity.weights.layer import KERAS, Layer, WeightsError
 from parity.weights.match import Pairs
 from parity.weights.trace import Trace, Value
 
-FLAT_KINDS = ("dense", "batch_normalization", "layer_normalization")
+_RECURRENT = ("lstm", "gru", "simple_rnn")
+_WITH_ROWS = ("dense", *_RECURRENT)
+FLAT_KINDS = (*_WITH_ROWS, "batch_normalization", "layer_normalization")
 PASSING = ("batch_normalization", "layer_normalization")
 _IMAGES = ("channels_first", "channels_last")
 Orders = tuple[Array | None, Array | None]
@@ -59,7 +61,9 @@ class Finder:
             return None, None
         try:
             rows = self._rows(calls[0], others[0] if others else None, keras.kind)
-            columns = self._columns(calls[0], others[0] if others else None)
+            columns = None
+            if keras.kind not in _RECURRENT:
+                columns = self._columns(calls[0], others[0] if others else None)
         except Unclear as why:
             raise WeightsError(
                 f"the order of the features between {keras.label} and {pytorch.label} cannot be "
@@ -67,14 +71,15 @@ class Finder:
                 f"'channels_last', 'channels_first' or {{{keras.name!r}: (height, width, "
                 "channels)}"
             ) from why
-        if keras.kind == "dense":
+        if keras.kind in _WITH_ROWS:
             return rows, columns
         return (columns if rows is None else rows), None
 
     # What comes in
 
     def _rows(self, call: Value, other: Value | None, kind: str) -> Array | None:
-        given = [one.sources[0] for one in (call, other) if one is not None and one.sources]
+        both = [one for one in (call, other) if one is not None and one.sources]
+        given = [one.given or one.sources[0] for one in both]
         if len(given) != (1 if other is None else 2):
             return None
         if kind == "batch_normalization" and len(given[0].shape) != 2:
@@ -82,7 +87,7 @@ class Finder:
         found = [side.resolved(one) for side, one in zip(self.sides, given, strict=False)]
         sources, elements = found[0]
         alone = _is_last_axis(sources, elements)
-        if alone and (kind != "dense" or all(_is_last_axis(*each) for each in found)):
+        if alone and (kind not in _WITH_ROWS or all(_is_last_axis(*each) for each in found)):
             return None
         try:
             return self._compared(found)

@@ -44,6 +44,8 @@ class Traces:
                 self._found = _traced(source, target)
             elif is_pytorch(source) and is_keras(target):
                 self._found = _traced(target, source)[::-1]
+            elif source is None and is_keras(target):  # the source is a file
+                self._found = None, trace_keras(target)
         return self._found
 
     def by_framework(self) -> tuple[Trace | None, Trace | None]:
@@ -292,7 +294,7 @@ def _without_partner(sources: list[Layer], targets: list[Layer]) -> WeightsError
 
 def _mapped(sources: list[Layer], targets: list[Layer], layers: Mapping[str, str]) -> Pairs:
     chosen = list(
-        zip(_named(sources, list(layers)), _named(targets, list(layers.values())), strict=True)
+        zip(named(sources, list(layers)), named(targets, list(layers.values())), strict=True)
     )
     for number, (source, target) in enumerate(chosen, 1):
         if _other_kinds(source, target):
@@ -300,7 +302,7 @@ def _mapped(sources: list[Layer], targets: list[Layer], layers: Mapping[str, str
     return chosen
 
 
-def _named(found: list[Layer], names: list[str]) -> list[Layer]:
+def named(found: list[Layer], names: list[str]) -> list[Layer]:
     """The layers in the order of the names, which must be all of theirs, each once."""
     by_name = {layer.name: layer for layer in found}
     for name in names:

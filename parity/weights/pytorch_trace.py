@@ -159,10 +159,13 @@ def _recorder(inputs: list[Any], layout: str) -> Any:
                 return
             name = type(module).__name__
             for index, tensor in enumerate(_tensors(output)):
-                before = sources
+                before = taken = sources
                 for suffix in suffixes(module, keras=False):
                     own = handle(module, suffix)
                     value = Value(tuple(tensor.shape), name, before, own, _layout(module))
+                    if not suffix.endswith("_reverse"):
+                        taken = before
+                    value.given = taken[0] if taken else None
                     before = [value]
                     if not index:
                         self.calls.append(value)

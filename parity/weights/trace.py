@@ -25,7 +25,8 @@ class Value:
 
     `layer` is the layer with weights that gives it; otherwise `run` computes it from the arrays of
     `sources`, or it is an input of the model. `layout` is what the operation itself says about the
-    channels: channels_first, channels_last, or nothing.
+    channels: channels_first, channels_last, or nothing. `given`: what a part of a layer takes,
+    where its source tells only the order of the parts, as of the backward half of a Bidirectional.
     """
 
     shape: Shape
@@ -35,6 +36,7 @@ class Value:
     layout: str = ""
     run: Callable[..., Any] | None = field(default=None, repr=False)
     origin: str = ""
+    given: "Value | None" = None
 
 
 @dataclass

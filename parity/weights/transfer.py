@@ -27,11 +27,14 @@ from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
 from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, same_setting, setting_differences
+from parity.weights.state_dict import PICKLED, entries_of, pair_entries, read_pickled
 
 FILLS = {"gamma": 1.0, "scale": 1.0, "beta": 0.0, "bias": 0.0}
 FILLS |= {f"{name}_bias": 0.0 for name in ("query", "key", "value", "output")}
 Flatten = str | Mapping[str, Sequence[int]]
 Orders = tuple[Any, Any]
+_AXES = {"kernel": (0, -1), "bias": (None, 0), "recurrent_kernel": (None, None)}
+"""The axes of an array along which the features come in and go out; of others, (0, None)."""
 _FLATTENS = ("auto", "channels_first", "channels_last")
 
 
@@ -132,16 +135,54 @@ def load(
     flatten: Flatten = "auto",
     settings: str = "check",
 ) -> list[tuple[str, str]]:
-    """Copy the weights of a file that `save` wrote into a model of either framework, in place.
+    """Copy the weights of a file into a model of either framework, in place.
+
+    The file is one that `save` wrote; or a Keras model (`.keras`, read with Keras, none of its code
+    run), for either framework; or, for a Keras model, a state dict of PyTorch: safetensors, or
+    `.pth` (`.pt`, `.bin`, `.ckpt`), which is read with PyTorch, none of its code run. A state dict
+    has no settings, so none is checked, and no kinds: its entries are read as what their partners
+    are, in the order of the file or by `layers`; of safetensors, which keep no order, by shape and
+    name.
 
     Everything else as in `copy`, the file being the source. Raises `WeightsError` besides for a
-    file that is missing, truncated, no safetensors file, of another kind or format, or whose header
-    makes no sense.
+    file that is missing, truncated, of another kind or format, or whose header makes no sense; for
+    entries that could go to several layers; and where the framework that reads it is missing.
     """
     _check_options(flatten, settings)
-    return _carry(
-        read_file(Path(path)), read(model), layers, flatten, settings, Traces(None, model)
-    )
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    if path.suffix == ".keras":
+        return copy(_keras_model(path), model, layers=layers, flatten=flatten, settings=settings)
+    if path.suffix in (".h5", ".hdf5"):
+        raise WeightsError(
+            f"{path}: holds the weights of a Keras model, not their order; wanted the model "
+            "itself: load_weights, then weights.copy"
+        )
+    pickled = path.suffix in PICKLED
+    found = read_pickled(path) if pickled else read_file(path)
+    targets, traces = read(model), Traces(None, model)
+    if isinstance(found, list):
+        return _carry(found, targets, layers, flatten, settings, traces)
+    if not is_keras(model):
+        raise WeightsError(f"{path}: a state dict of PyTorch; wanted model.load_state_dict")
+    paired = pair_entries(entries_of(found), targets, layers, ordered=pickled)
+    return _written(paired, flatten, settings, traces)
+
+
+def _keras_model(path: Path) -> Any:
+    """The model in a file of Keras, without running code that it holds."""
+    try:
+        import keras
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: reading a .keras file needs Keras, which is not installed; wanted Keras, or "
+            "a file of weights.save"
+        ) from error
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever is wrong with the file, or a layer that it names
+        raise WeightsError(f"{path}: cannot be read as a Keras model ({error})") from error
 
 
 def _check_options(flatten: Flatten, settings: str) -> None:
@@ -164,7 +205,13 @@ def _carry(
     traces: Traces | None = None,
 ) -> list[tuple[str, str]]:
     """Pair, check everything, then write."""
-    paired = pair(sources, targets, layers, traces)
+    return _written(pair(sources, targets, layers, traces), flatten, settings, traces)
+
+
+def _written(
+    paired: Pairs, flatten: Flatten, settings: str, traces: Traces | None
+) -> list[tuple[str, str]]:
+    """Check everything of the pairs, then write."""
     _check_known(flatten, paired)
     orders = _orders(paired, flatten, traces)
     both_and_orders = zip(paired, orders, strict=True)
@@ -286,7 +333,7 @@ def _orders_of(source: Layer, target: Layer, flatten: Flatten, finder: Finder | 
 
 def reordered(array: Array, name: str, orders: Orders, source: Layer, target: Layer) -> Array:
     """An array of the source in the target's order of the features."""
-    axes = {"kernel": (0, -1), "bias": (None, 0)}.get(name, (0, None))
+    axes = _AXES.get(name, (0, None))
     for axis, order in zip(axes, orders, strict=True):
         if axis is None or order is None or source.kind not in FLAT_KINDS:
             continue

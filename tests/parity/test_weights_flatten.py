@@ -138,6 +138,43 @@ def test_an_image_made_of_features() -> None:
         assert_same_model(one, Generator(last), image(6))
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_a_recurrent_layer_that_reads_an_image_column_by_column(kind: str, both_ways: bool) -> None:
+    """A CRNN: the rows of the recurrent kernel are those of (height, channels)."""
+    from keras import layers
+    from torch import nn
+
+    def recurrent() -> Any:
+        own = getattr(layers, kind)(3, return_sequences=True)
+        return layers.Bidirectional(own) if both_ways else own
+
+    columns = [layers.Permute((2, 1, 3)), layers.Reshape((6, 20)), recurrent(), recurrent()]
+    one = keras_model((5, 7, 3), layers.Conv2D(5, 2), *columns, layers.Dense(2))
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 5, 2), nn.Linear(6 if both_ways else 3, 2)
+            options = {"batch_first": True, "bidirectional": both_ways}
+            self.rnn = getattr(nn, kind)(20, 3, 2, **options)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc(self.rnn(self.conv(x).permute(0, 3, 1, 2).flatten(2))[0])
+
+    other = Port()
+    layers_ = weights.suggest(one, other)
+    weights.copy(one, other, layers=layers_)
+    there, here = outputs(one, other, image(5, 7, 3), first=True, vectors=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    before = [np.array(value) for value in one.get_weights()]
+    for variable in one.weights:
+        variable.assign(np.zeros(variable.shape))
+    weights.copy(other, one, layers={value: key for key, value in layers_.items()})
+    for value, old in zip(one.get_weights(), before, strict=True):
+        np.testing.assert_allclose(value, old, rtol=1e-6)
+
+
 def test_two_images_in_one_vector() -> None:
     import keras
     import torch
