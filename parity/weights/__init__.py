@@ -26,6 +26,8 @@ What the frameworks do differently, and what is done about it:
   the two apart by that factor in what it adds. `num_batches_tracked` is left alone.
 - Keras flattens an image as (height, width, channels), PyTorch as (channels, height, width): the
   rows of a Dense are reordered, by where each element goes in both models; see `flatten` of `copy`.
+- keras.applications' ResNets have a bias before each BatchNormalization, torchvision's have none:
+  it goes into the mean that the BatchNormalization takes off.
 - Keras's strided `same` pads more at the end than before: see `same_padding`.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.trace import Trace, Value
+from parity.weights.trace import Trace, Value, consumers
 
 _NO_IMAGE = ("Dense", "Linear", "Embedding", "LayerNormalization", "LayerNorm")
 _MOST = 2**24  # whole numbers that float32 tells apart
@@ -70,7 +70,7 @@ class Tracker:
         self.passes = passes
         self._moves: dict[int, Array | None] = {}
         self._resolved: dict[int, tuple[list[Value], Array]] = {}
-        self._after: dict[int, list[Value]] = {}
+        self._after: dict[int, list[Value]] | None = None
 
     def moves(self, value: Value) -> Array | None:
         """As `moves`, through layers that leave each feature at its place."""
@@ -127,17 +127,8 @@ class Tracker:
         return value.layout
 
     def _behind(self, value: Value) -> list[Value]:
-        if not self._after:
-            seen: set[int] = set()
-            waiting = [*self.trace.outputs, *self.trace.calls]
-            while waiting:
-                one = waiting.pop()
-                if id(one) in seen:
-                    continue
-                seen.add(id(one))
-                waiting += one.sources
-                for source in one.sources:
-                    self._after.setdefault(id(source), []).append(one)
+        if self._after is None:
+            self._after = consumers(self.trace)
         return self._after.get(id(value), [])
 
 

@@ -76,3 +76,19 @@ def feeders(value: Value, inputs: list[Value]) -> Iterator[Edge]:
         if one.layer is None:
             for number, source in enumerate(one.sources):
                 waiting.append((source, (*places, number) if joined else places))
+
+
+def consumers(trace: Trace) -> dict[int, list[Value]]:
+    """By the id of a tensor, those that are computed from it."""
+    found: dict[int, list[Value]] = {}
+    seen: set[int] = set()
+    waiting = [*trace.outputs, *trace.calls]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        waiting += one.sources
+        for source in one.sources:
+            found.setdefault(id(source), []).append(one)
+    return found

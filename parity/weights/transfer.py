@@ -12,6 +12,7 @@ import numpy as np
 from parity.common.arrays import Array
 from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
+from parity.weights.folding import folded
 from parity.weights.keras_trace import trace_keras
 from parity.weights.layer import (
     ARRAYS,
@@ -213,6 +214,9 @@ def _written(
 ) -> list[tuple[str, str]]:
     """Check everything of the pairs, then write."""
     _check_known(flatten, paired)
+    paired = folded(
+        paired, traces.both()[0] if traces is not None and _lacks_bias(paired) else None
+    )
     orders = _orders(paired, flatten, traces)
     both_and_orders = zip(paired, orders, strict=True)
     arrays = [fitted(*both, own, n) for n, (both, own) in enumerate(both_and_orders, 1)]
@@ -347,6 +351,12 @@ def reordered(array: Array, name: str, orders: Orders, source: Layer, target: La
         places = order if known else permutation(order)
         array = np.take(array, places if source.framework == PYTORCH else np.argsort(places), axis)
     return array
+
+
+def _lacks_bias(paired: Pairs) -> bool:
+    """Whether a bias of the source, not of zeros, has no place in the target."""
+    both = ((one.arrays.get("bias"), other.arrays) for one, other in paired)
+    return any(bias is not None and "bias" not in held and np.any(bias) for bias, held in both)
 
 
 def _check_known(flatten: Flatten, paired: list[tuple[Layer, Layer]]) -> None:

@@ -198,6 +198,36 @@ def test_a_bias_of_zeros_is_none() -> None:
         weights.copy(other, one)
 
 
+def test_a_bias_before_a_batch_normalization_goes_into_its_mean() -> None:
+    """As in keras.applications' ResNet50; not where an activation or another layer sees it."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    def model(activation: str | None = None, aside: bool = False) -> Any:
+        picture = keras.Input((4, 5, 3))
+        x = layers.Conv2D(6, 2, activation=activation, name="conv")(picture)
+        y = layers.BatchNormalization(epsilon=1e-5, momentum=0.9)(x)
+        y = layers.Add()([x, y]) if aside else layers.ReLU()(y)
+        return randomised(keras.Model(picture, y))
+
+    one, x = model(), image(4, 5, 3)
+    other = nn.Sequential(nn.Conv2d(3, 6, 2, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+    weights.copy(one, other)
+    there, here = outputs(one, other, x, first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    with_bias = nn.Sequential(nn.Conv2d(3, 6, 2), nn.BatchNorm2d(6), nn.ReLU())
+    weights.copy(one, with_bias)  # nothing is moved where both have one
+    np.testing.assert_array_equal(with_bias[0].bias.detach(), one.get_layer("conv").bias.numpy())
+    back = model()
+    weights.copy(other, back)
+    np.testing.assert_allclose(outputs(back, other, x, first=True)[0], here, rtol=1e-4, atol=1e-5)
+    assert not np.any(back.get_layer("conv").bias.numpy())
+    for wrong in (model("relu"), model(aside=True)):
+        with pytest.raises(WeightsError, match=r"bias \(6,\)\) does not fit PyTorch 0 .*no bias"):
+            weights.copy(wrong, other)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_attention(bias: bool) -> None:
     import keras
