@@ -295,7 +295,8 @@ def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[st
 def _orders(paired: Pairs, flatten: Flatten, traces: Traces | None) -> list[Orders]:
     """The orders of the rows and columns of each pair."""
     alike = all(source.framework == target.framework for source, target in paired)
-    if alike or flatten == "channels_last":
+    flat = any(source.kind in FLAT_KINDS for source, _ in paired)
+    if alike or not flat or flatten == "channels_last":
         return [(None, None)] * len(paired)
     keras, pytorch = traces.by_framework() if traces is not None else (None, None)
     if flatten == "channels_first":
