@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ported import assert_same_model, image, keras_model, outputs, randomised, unchanged
 
-from parity import weights
+from parity import ParityError, assert_model_parity, weights
 from parity.weights import WeightsError
 
 pytestmark = pytest.mark.needs("torch", "keras")
@@ -223,6 +223,11 @@ def test_a_bias_before_a_batch_normalization_goes_into_its_mean() -> None:
     weights.copy(other, back)
     np.testing.assert_allclose(outputs(back, other, x, first=True)[0], here, rtol=1e-4, atol=1e-5)
     assert not np.any(back.get_layer("conv").bias.numpy())
+    assert_model_parity(one, other, x)
+    other[1].weight.data[2] *= 1.5
+    with pytest.raises(ParityError, match=r"first at layer 2: Keras batch_norm.* and PyTorch 1 "):
+        assert_model_parity(one, other, x)
+    weights.copy(one, other)
     for wrong in (model("relu"), model(aside=True)):
         with pytest.raises(WeightsError, match=r"bias \(6,\)\) does not fit PyTorch 0 .*no bias"):
             weights.copy(wrong, other)
