@@ -95,6 +95,8 @@ def _first_divergence(
             if agree(*arrays, share):
                 if hidden:
                     share = max(share, _GROWTH * np.nan_to_num(relative_error(*arrays)))
+            elif _bias_is_in_the_mean(step, arrays is step.inputs):
+                continue
             elif not hidden or not is_benign(step, arrays is step.inputs, steps):
                 found = compare(*arrays, share=share)
                 return _Divergence(steps[:number], step, arrays is step.inputs, found)
@@ -116,6 +118,23 @@ def is_benign(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
             if agree(*arrays) or _reordered(*arrays):
                 return True
     return False
+
+
+def _bias_is_in_the_mean(step: Step, at_inputs: bool) -> bool:
+    """Whether a step differs by a bias alone that one of the two layers has, or by what the means
+    of two BatchNormalizations differ: `parity.weights.copy` puts such a bias into the mean."""
+    if at_inputs and step.pair[0].kind != "batch_normalization":
+        return False
+    found = [layer.arrays.get("moving_mean" if at_inputs else "bias") for layer in step.pair]
+    if at_inputs == any(one is None for one in found) or all(one is None for one in found):
+        return False
+    arrays = step.inputs if at_inputs else step.outputs
+    shifts = [np.zeros(1) if one is None else one for one in found]
+    sides = list(zip(arrays, shifts, strict=True))
+    if any(shift.size not in (1, array.shape[-1]) for array, shift in sides):
+        return False
+    left, right = (array - shift.astype(array.dtype) for array, shift in sides)
+    return agree(left, right, 1e-5)
 
 
 def _reordered(left: Array, right: Array) -> bool:

@@ -37,8 +37,9 @@ def write_file(path: Path, layers: list[Layer]) -> None:
     write_atomically(path, to_bytes(tensors, metadata=header))
 
 
-def read_file(path: Path) -> list[Layer]:
-    """Raises `WeightsError` for a file that is none, or not one of `write_file`."""
+def read_file(path: Path) -> list[Layer] | dict[str, Array]:
+    """The layers of a file of `write_file`, or the state dict of one of PyTorch's; raises
+    `WeightsError` for a file that is neither."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     try:
@@ -47,6 +48,8 @@ def read_file(path: Path) -> list[Layer]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:
         raise WeightsError(f"{path}: truncated or not a safetensors file ({error})") from error
+    if tensors and header.get("format", "pt") == "pt" and not any("/" in key for key in tensors):
+        return tensors
     made_by, _, number = header.get("format", "").partition(" ")
     if made_by != _MADE_BY:
         raise WeightsError(f"{path}: a safetensors file, but not one of parity.weights")
@@ -108,7 +111,7 @@ def _wrong_field(described: Any) -> str:
             return key
     settings = described["settings"]
     rank = len(settings["size"]) if isinstance(settings.get("size"), list) else 0
-    for key in SETTINGS[described["kind"]]:
+    for key in SETTINGS.get(described["kind"], ()):
         if key not in settings or not _is_setting(key, settings[key], rank):
             return f"settings[{key!r}]"
     return ""

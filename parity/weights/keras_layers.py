@@ -1,12 +1,12 @@
 """The layers of a Keras model in the common form (`parity.weights.layers`)."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.compound import compound_layer, parts_of_layer
 from parity.weights.flatten import Graph
 from parity.weights.layer import (
     ARRAYS,
@@ -18,12 +18,15 @@ from parity.weights.layer import (
     without_bfloat16,
 )
 from parity.weights.padding import transposed_crop
+from parity.weights.parts import layers_of, loose_parts, registered_kind
 
 
 def kind_of_layer(layer: Any) -> str:
-    """The kind of a Keras layer, or nothing."""
+    """The kind of a Keras layer, or nothing; also of one that is several, see `known_layer`."""
     from keras import layers as kl
 
+    if registered_kind(layer):
+        return ""
     kinds: tuple[tuple[str, tuple[Any, ...]], ...] = (
         ("dense", (kl.Dense,)),
         ("conv_transpose", (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)),
@@ -31,8 +34,16 @@ def kind_of_layer(layer: Any) -> str:
         ("batch_normalization", (kl.BatchNormalization,)),
         ("layer_normalization", (kl.LayerNormalization,)),
         ("embedding", (kl.Embedding,)),
+        ("group_normalization", (kl.GroupNormalization,)),
+        ("rms_normalization", (kl.RMSNormalization,)),
+        ("prelu", (kl.PReLU,)),
     )
     return next((kind for kind, classes in kinds if isinstance(layer, classes)), "")
+
+
+def known_layer(layer: Any) -> str:
+    """The kind of a Keras layer, of one of several parts (`parity.weights.compound`), too."""
+    return kind_of_layer(layer) or compound_layer(layer)
 
 
 def sublayers(layer: Any) -> list[Any]:
@@ -53,22 +64,47 @@ def named_layers(model: Any) -> list[tuple[str, Any]]:
             return
         seen.add(id(layer))
         found.append((name, layer))
-        if not kind_of_layer(layer):
+        if not known_layer(layer):
             for inner in sublayers(layer):
                 walk(f"{name}/{inner.name}" if name else inner.name, inner)
 
-    if kind_of_layer(model):
+    if known_layer(model):
         walk(model.name, model)
     else:
         walk("", model)
     return found
 
 
-def read_keras(model: Any) -> list[Layer]:
-    """The layers with weights of a built Keras model; see `parity.weights.layers.read`."""
+def read_keras(model: Any, unknown: list[str] | None = None) -> list[Layer]:
+    """The layers with weights of a built Keras model; see `parity.weights.read.read`."""
     layers = named_layers(model)
+    by_name, formats = dict(layers), _data_formats(layers)
     graph = Graph([layer for _, layer in layers])
-    return list(_read(layers, graph))
+    found = []
+    for name, layer in layers:
+        try:
+            found += _read(name, layer, formats, graph)
+        except WeightsError:
+            if unknown is None:
+                raise
+            label = _outermost(name, by_name)
+            unknown += [label] if label not in unknown else []
+    return found
+
+
+def _outermost(name: str, layers: dict[str, Any]) -> str:
+    """The label of a layer, or of the layer of Keras's own that it is a part of: an LSTM's cell."""
+    parts = name.split("/")
+    paths = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    within = (path for path in paths if path in layers and is_stock(layers[path]))
+    outer = next(within, name)
+    layer = layers[outer]
+    return f"{KERAS} {outer or layer.name} ({type(layer).__name__})"
+
+
+def is_stock(layer: Any) -> bool:
+    """Whether the class of a layer is one of Keras's layers."""
+    return type(layer).__module__.startswith(("keras.src.layers", "keras.layers"))
 
 
 def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
@@ -83,27 +119,25 @@ def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
     return found or {str(config.image_data_format())}
 
 
-def _read(layers: list[tuple[str, Any]], graph: Graph) -> Iterator[Layer]:
-    formats = _data_formats(layers)
-    for name, layer in layers:
-        kind = kind_of_layer(layer)
-        if not kind:
-            inner = {id(w) for one in sublayers(layer) for w in one.weights}
-            own = [w.name for w in layer.weights if id(w) not in inner]
-            if own:
-                raise other_kind(KERAS, name or layer.name, layer, own)
-            continue
-        if not layer.built:
-            raise WeightsError(
-                f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
-            )
-        known = [getattr(layer, array, None) for array in ARRAYS[kind]]
-        strange = [w.name for w in layer.weights if not any(w is one for one in known)]
-        if strange or getattr(layer, "rms_scaling", False):
-            raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
-        _check_axis(name, layer, kind, formats)
-        rows, columns = graph.features(layer, kind)
-        yield Layer(
+def _read(name: str, layer: Any, formats: set[str], graph: Graph) -> list[Layer]:
+    """The layer in the common form, or its parts; none where it has no weights of its own."""
+    kind = kind_of_layer(layer)
+    if kind and not layer.built:
+        raise WeightsError(
+            f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
+        )
+    if not kind:
+        return _read_parts(name, layer, graph)
+    known = [getattr(layer, array, None) for array in ARRAYS[kind]]
+    strange = [w.name for w in layer.weights if not any(w is one for one in known)]
+    if strange or getattr(layer, "rms_scaling", False):
+        raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
+    _check_axis(name, layer, kind, formats)
+    if kind == "group_normalization" and not layer.weights:
+        return []  # PyTorch's InstanceNorm has none either
+    rows, columns = graph.features(layer, kind)
+    return [
+        Layer(
             framework=KERAS,
             name=name,
             class_name=type(layer).__name__,
@@ -115,6 +149,34 @@ def _read(layers: list[tuple[str, Any]], graph: Graph) -> Iterator[Layer]:
             unsure=graph.unsure(layer, kind),
             handle=layer,
         )
+    ]
+
+
+def _read_parts(name: str, layer: Any, graph: Graph) -> list[Layer]:
+    """The parts of a layer that is of no one kind."""
+    if compound_layer(layer):
+        if not layer.built:
+            raise WeightsError(
+                f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
+            )
+        rank = len(getattr(layer, "kernel_size", ()))
+        padding = graph.padding_before(layer, rank) if rank else []
+        return list(layers_of(KERAS, name, layer, parts_of_layer(layer, padding)))
+    own = own_weights(layer)
+    parts = None if is_stock(layer) else loose_parts(own)
+    if own and parts is None and type(layer).__name__ != "Normalization":
+        raise other_kind(KERAS, name or layer.name, layer, [w.name for w in own.values()])
+    return list(layers_of(KERAS, name or layer.name, layer, parts or []))
+
+
+def own_weights(layer: Any) -> dict[str, Any]:
+    """The weights of a layer that are not those of layers inside, nor states of a random seed, by
+    name."""
+    inner = {id(w) for one in sublayers(layer) for w in one.weights}
+    own = [w for w in layer.weights if id(w) not in inner]
+    own = [w for w in own if "seed_generator" not in w.path]
+    names = [w.name for w in own]
+    return {w.name if names.count(w.name) == 1 else f"{w.name}_{n}": w for n, w in enumerate(own)}
 
 
 def _arrays(layer: Any, kind: str) -> dict[str, Array]:
@@ -126,6 +188,8 @@ def _arrays(layer: Any, kind: str) -> dict[str, Array]:
         if variable is None:
             continue
         value = without_bfloat16(np.asarray(ops.convert_to_numpy(variable)))
+        if name == "alpha" and value.size == max(value.shape):  # shared along the other axes
+            value = value.ravel()
         if name == "kernel" and hasattr(layer, "depth_multiplier"):
             value = value.reshape((*value.shape[:-2], 1, math.prod(value.shape[-2:])))
         arrays[name] = value
@@ -135,6 +199,18 @@ def _arrays(layer: Any, kind: str) -> dict[str, Array]:
 def input_shape(layer: Any) -> tuple[int | None, ...]:
     """The shape that a layer was built for, with the batch; () where it is not known."""
     return tuple((layer.get_build_config() or {}).get("input_shape") or ())
+
+
+def moved_ranks(model: Any) -> set[int]:
+    """How many axes the arrays have whose channels PyTorch wants first."""
+    found = [
+        (layer.data_format, len(input_shape(layer)))
+        for _, layer in named_layers(model)
+        if hasattr(layer, "data_format") and type(layer).__name__ != "Flatten"
+    ]
+    if found and found[0][0] == "channels_first":
+        return set()
+    return {4, 5} | {rank for _, rank in found if rank >= 3}
 
 
 def _check_axis(name: str, layer: Any, kind: str, formats: set[str]) -> None:
@@ -162,8 +238,11 @@ def _check_axis(name: str, layer: Any, kind: str, formats: set[str]) -> None:
 def _settings(layer: Any, kind: str, graph: Graph) -> dict[str, Any]:
     if kind == "batch_normalization":
         return {"epsilon": layer.epsilon, "momentum": layer.momentum}
-    if kind == "layer_normalization":
+    if kind in ("layer_normalization", "rms_normalization"):
         return {"epsilon": layer.epsilon}
+    if kind == "group_normalization":
+        channels = input_shape(layer)[layer.axis]
+        return {"epsilon": layer.epsilon, "groups": channels if layer.groups < 0 else layer.groups}
     if kind == "embedding":
         return {"max_norm": None}
     if kind not in ("conv", "conv_transpose"):

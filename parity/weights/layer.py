@@ -7,6 +7,7 @@ as inputs; momentum is the share that the running statistics keep.
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,9 @@ ARRAYS = {
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "layer_normalization": ("gamma", "beta"),
     "embedding": ("embeddings",),
+    "group_normalization": ("gamma", "beta"),
+    "rms_normalization": ("scale",),
+    "prelu": ("alpha",),
 }
 """The arrays of every kind of layer, by their names in Keras."""
 
@@ -33,6 +37,8 @@ SETTINGS = {
     "batch_normalization": ("epsilon", "momentum"),
     "layer_normalization": ("epsilon",),
     "embedding": ("max_norm",),
+    "group_normalization": ("epsilon", "groups"),
+    "rms_normalization": ("epsilon",),
 }
 """The settings of every kind of layer."""
 
@@ -44,11 +50,14 @@ IN_PYTORCH = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
     "embeddings": "weight",
+    "scale": "weight",
+    "alpha": "weight",
 }
 
 _SUPPORTED = (
-    "Dense, Conv, DepthwiseConv, ConvTranspose, BatchNormalization, LayerNormalization, Embedding "
-    "and what they are in PyTorch"
+    "Dense, Conv, DepthwiseConv, SeparableConv, ConvTranspose, Batch-, Layer-, Group- and "
+    "RMSNormalization, PReLU, Embedding, LSTM, GRU, SimpleRNN, Bidirectional, MultiHeadAttention, "
+    "what they are in PyTorch, and layers of your own after weights.register"
 )
 
 
@@ -63,7 +72,8 @@ class Layer:
     `rows` and `columns` say how Keras and PyTorch order a flattened image among the features that
     come in and go out (`parity.weights.flatten`); `unsure` is the shape of the image that seems to
     be flattened right before a layer of a model without a graph. `handle` is the layer itself, None
-    for one that was read from a file.
+    for one that was read from a file. `write` and `names`: of a part of a layer
+    (`parity.weights.parts`), what puts arrays back, and what PyTorch calls them.
     """
 
     framework: str
@@ -76,6 +86,10 @@ class Layer:
     columns: list[Any] | None = None
     unsure: list[int] = field(default_factory=list)
     handle: Any = field(default=None, repr=False, compare=False)
+    write: Callable[[dict[str, Array]], None] | None = field(
+        default=None, repr=False, compare=False
+    )
+    names: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -96,7 +110,9 @@ class Layer:
 
     def own_name(self, array: str) -> str:
         """What the layer's own framework calls an array: of PyTorch's Linear, kernel is weight."""
-        return IN_PYTORCH[array] if self.framework == PYTORCH else array
+        if self.framework != PYTORCH:
+            return array
+        return self.names.get(array) or IN_PYTORCH.get(array, array)
 
     def described(self, array: str) -> str:
         """The label with the shape of an array: `Keras fc (Dense, kernel (128, 10))`."""

@@ -1,11 +1,11 @@
 """The layers of a PyTorch module in the common form (`parity.weights.layer`)."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.compound import compound_module, parts_of_module
 from parity.weights.layer import (
     ARRAYS,
     IN_PYTORCH,
@@ -16,9 +16,9 @@ from parity.weights.layer import (
     other_kind,
     plain,
 )
+from parity.weights.parts import layers_of, loose_parts, registered_kind
 
 
-# PyTorch
 def kind_of_module(module: Any) -> str:
     """The kind of a PyTorch module, or nothing."""
     from torch import nn
@@ -27,11 +27,32 @@ def kind_of_module(module: Any) -> str:
         ("dense", (nn.Linear,)),
         ("conv", (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
         ("conv_transpose", (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
-        ("batch_normalization", (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)),
+        (
+            "batch_normalization",
+            (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+        ),
         ("layer_normalization", (nn.LayerNorm,)),
         ("embedding", (nn.Embedding,)),
+        (
+            "group_normalization",
+            (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+        ),
+        ("rms_normalization", (nn.RMSNorm,)),
+        ("prelu", (nn.PReLU,)),
     )
+    if registered_kind(module):
+        return ""
+    if type(module).__name__ in _FROZEN:
+        return "batch_normalization"
     return next((kind for kind, classes in kinds if isinstance(module, classes)), "")
+
+
+_FROZEN = ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+
+
+def known_module(module: Any) -> str:
+    """The kind of a PyTorch module, of one of several parts (`parity.weights.compound`), too."""
+    return kind_of_module(module) or compound_module(module)
 
 
 def _known_modules(module: Any) -> list[tuple[str, Any]]:
@@ -41,7 +62,7 @@ def _known_modules(module: Any) -> list[tuple[str, Any]]:
     for name, one in module.named_modules():
         if id(one) in inside:
             continue
-        if kind_of_module(one):
+        if known_module(one):
             inside |= {id(child) for child in one.modules()}
         found.append((name or "model", one))
     return found
@@ -53,41 +74,73 @@ def leaf_modules(module: Any) -> list[tuple[str, Any]]:
     return [(name, one) for name, one in modules if kind_of_module(one) or not any(one.children())]
 
 
-def read_pytorch(model: Any) -> Iterator[Layer]:
-    """The layers with weights of a PyTorch module; see `parity.weights.read`."""
+def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
+    """The layers with weights of a PyTorch module; see `parity.weights.read.read`."""
+    leaves = [one for _, one in leaf_modules(model)]
+    found: list[Layer] = []
+    inside: set[int] = set()  # of unknown modules of PyTorch's own
+    for name, one in _known_modules(model):
+        if id(one) in inside:
+            continue
+        try:
+            found += _read(name, one, leaves)
+        except WeightsError:
+            if unknown is None:
+                raise
+            unknown.append(f"{PYTORCH} {name} ({type(one).__name__})")
+            if type(one).__module__.startswith("torch.nn"):
+                inside |= {id(child) for child in one.modules()}
+    return found
+
+
+def _read(name: str, module: Any, leaves: list[Any]) -> list[Layer]:
+    """The layer that a module is, or its parts; none where it has no weights of its own."""
     from torch.nn.modules.lazy import LazyModuleMixin
 
-    leaves = [one for _, one in leaf_modules(model)]
-    places = {id(one): place for place, one in enumerate(leaves)}
-    for name, one in _known_modules(model):
-        lazy: Any = one if isinstance(one, LazyModuleMixin) else None
-        if lazy is not None and lazy.has_uninitialized_params():
-            raise WeightsError(
-                f"PyTorch {name} ({type(one).__name__}) has no shapes yet; "
-                "call the model on data once"
-            )
-        kind = kind_of_module(one)
-        own = [key for key, _ in one.named_parameters(recurse=False)]
-        own += [key for key, _ in one.named_buffers(recurse=False) if key.startswith("running_")]
-        if not kind:
-            if own:
-                raise other_kind(PYTORCH, name, one, own)
-            continue
-        known = [IN_PYTORCH[array] for array in ARRAYS[kind]]
-        strange = [key for key in own if key not in known]
-        if strange or "weight" not in (*own, *(["weight"] if one.weight is None else [])):
-            raise other_kind(PYTORCH, name, one, strange or ["a weight that is computed"])
-        place = places[id(one)]
-        around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
-        yield Layer(
+    lazy: Any = module if isinstance(module, LazyModuleMixin) else None
+    if lazy is not None and lazy.has_uninitialized_params():
+        raise WeightsError(
+            f"PyTorch {name} ({type(module).__name__}) has no shapes yet; "
+            "call the model on data once"
+        )
+    kind = kind_of_module(module)
+    if compound_module(module):
+        return list(layers_of(PYTORCH, name, module, parts_of_module(module)))
+    own = [key for key, _ in module.named_parameters(recurse=False)]
+    own += [key for key, _ in module.named_buffers(recurse=False) if key.startswith("running_")]
+    if not kind:
+        loose = loose_parameters(module)
+        parts = loose_parts(loose)
+        if own and (parts is None or not loose):
+            raise other_kind(PYTORCH, name, module, own)
+        return list(layers_of(PYTORCH, name, module, parts or []))
+    if kind == "group_normalization" and not own:
+        return []
+    known = [IN_PYTORCH[array] for array in ARRAYS[kind]]
+    strange = [key for key in own if key not in known]
+    computed = "weight" not in own and getattr(module, "weight", None) is not None
+    if strange or (computed and type(module).__name__ not in _FROZEN):
+        raise other_kind(PYTORCH, name, module, strange or ["a weight that is computed"])
+    place = next(i for i, one in enumerate(leaves) if one is module)
+    around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
+    return [
+        Layer(
             framework=PYTORCH,
             name=name,
-            class_name=type(one).__name__,
+            class_name=type(module).__name__,
             kind=kind,
-            arrays=_arrays_of_module(one, kind),
-            settings=plain(_settings_of_module(one, kind, *around)),
-            handle=one,
+            arrays=_arrays_of_module(module, kind),
+            settings=plain(_settings_of_module(module, kind, *around)),
+            handle=module,
         )
+    ]
+
+
+def loose_parameters(module: Any) -> dict[str, Any]:
+    """The parameters that a user's own module holds itself."""
+    if known_module(module) or type(module).__module__.startswith("torch.nn"):
+        return {}
+    return dict(module.named_parameters(recurse=False))
 
 
 def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:
@@ -106,6 +159,16 @@ def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:
 
 
 def _settings_of_module(module: Any, kind: str, before: Any, behind: Any) -> dict[str, Any]:
+    if kind == "batch_normalization" and not hasattr(module, "momentum"):
+        return {"epsilon": module.eps, "momentum": None, "frozen": True}
+    if kind == "rms_normalization":
+        eps = module.eps
+        return {"epsilon": float(np.finfo(np.float32).eps) if eps is None else eps}
+    if kind == "group_normalization":
+        groups = getattr(module, "num_groups", None) or module.num_features
+        return {"epsilon": module.eps, "groups": groups}
+    if kind == "prelu":
+        return {}
     if kind == "batch_normalization":
         kept = None if module.momentum is None else 1 - module.momentum
         return {"epsilon": module.eps, "momentum": kept}
@@ -153,4 +216,5 @@ def assign_to_pytorch(layer: Layer, arrays: dict[str, Array]) -> None:
     for name, value in arrays.items():
         own = np.ascontiguousarray(in_own_layout(layer, name, value))
         with torch.no_grad():
-            getattr(layer.handle, IN_PYTORCH[name]).copy_(torch.from_numpy(own))
+            tensor = getattr(layer.handle, IN_PYTORCH[name])
+            tensor.copy_(torch.from_numpy(own).reshape(tensor.shape))

@@ -24,7 +24,10 @@ def setting_differences(source: Layer, target: Layer) -> dict[str, str]:
     """By setting, both values and what is wanted in `target` to have what `source` has."""
     names = [f"{layer.framework} {layer.name}" for layer in (source, target)]
     found = {}
+    frozen = "frozen" in {**source.settings, **target.settings}  # it has no momentum
     for key in _COMPARED:
+        if key == "momentum" and frozen:
+            continue
         if key in source.settings and not same_setting(source.settings[key], target.settings[key]):
             found[key] = (
                 f"{key} is {_value(source, key)} in {names[0]}, {_value(target, key)} in "

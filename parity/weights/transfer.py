@@ -1,22 +1,42 @@
 """Weights carried from one model to another: paired, checked, reordered, written."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.common.naming import nearest
 from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
-from parity.weights.layer import ARRAYS, KERAS, PYTORCH, Layer, WeightsError, in_own_layout
+from parity.weights.folding import folded
+from parity.weights.keras_trace import trace_keras
+from parity.weights.layer import (
+    ARRAYS,
+    KERAS,
+    PYTORCH,
+    Layer,
+    WeightsError,
+    in_own_layout,
+    is_keras,
+)
+from parity.weights.match import Pairs
+from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
+from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, same_setting, setting_differences
+from parity.weights.state_dict import PICKLED, entries_of, pair_entries, read_pickled
 
-FILLS = {"gamma": 1.0, "beta": 0.0}
+FILLS = {"gamma": 1.0, "scale": 1.0, "beta": 0.0, "bias": 0.0}
+FILLS |= {f"{name}_bias": 0.0 for name in ("query", "key", "value", "output")}
 Flatten = str | Mapping[str, Sequence[int]]
+Orders = tuple[Any, Any]
+_AXES = {"kernel": (0, -1), "bias": (None, 0), "recurrent_kernel": (None, None)}
+"""The axes of an array along which the features come in and go out; of others, (0, None)."""
+_FLATTENS = ("auto", "channels_first", "channels_last")
 
 
 def copy(
@@ -24,8 +44,9 @@ def copy(
     target: Any,
     *,
     layers: Mapping[str, str] | None = None,
-    flatten: Flatten = "channels_first",
+    flatten: Flatten = "auto",
     settings: str = "check",
+    partial: bool = False,
 ) -> list[tuple[str, str]]:
     """Copy all weights of one model into another, in place; nothing is written unless all fits.
 
@@ -34,19 +55,26 @@ def copy(
         target: likewise, of the same framework or the other. Values are cast to its dtypes.
         layers: `{source name: target name}` for all layers with weights. By default they are
             paired in order: Keras's in that of `model.layers`, through nested models
-            (`encoder/conv_1`), PyTorch's in that of `named_modules`.
-        flatten: what PyTorch's model does where Keras's flattens an image on its way into a Dense,
-            or makes one of what a Dense gave. `"channels_first"`: flattens (channels, height,
-            width), so the Dense's rows (or columns) are reordered. `"channels_last"`: it permutes
-            to channels last itself, so they stay. Flattening is found in the graph of a functional
-            or sequential Keras model; a subclassed one has none: `{"dense": (height, width,
-            channels)}` names the Keras layers that get a flattened image and its shape (wherever
-            there is a graph, it is still used for the other layers).
+            (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that disagrees with
+            their shapes, their calls or their names, nothing is copied, and the error prints the
+            map that fits (`suggest` returns it).
+        flatten: how the features of a Dense stand that gets a flattened image, or of which an image
+            is made. `"auto"`: both models are called (on symbols and fake tensors), what lies
+            between the image and the Dense is run on numbered elements, and the Dense's rows (or
+            columns) are put in the order in which PyTorch's come, whatever moved them. Where
+            PyTorch's model cannot be called with what Keras's takes, as `"channels_first"`: it
+            flattens (channels, height, width). `"channels_last"`: it permutes to channels last
+            itself, so rows and columns stay. Where Keras's cannot be called on symbols,
+            `{"dense": (height, width, channels)}` names the Keras layers that get a flattened image
+            and its shape; all others are as in `"auto"`.
         settings: `"check"`: epsilon, momentum, strides, dilation, groups and padding must agree.
             `"copy"`: epsilon and momentum are carried over too, the others must agree. (Do it
             before training: what Keras compiled keeps the old ones until `compile`.) `"ignore"`:
             none is looked at. Padding that PyTorch's `forward` adds by function is not seen;
             `nn.ZeroPad2d` right before the convolution is, and Keras's ZeroPadding.
+
+        partial: layers with weights of a kind that is not known are left out, and those whose kind
+            and shape the two models have in other numbers; a `UserWarning` names them.
 
     Over several axes, the arrays of LayerNormalization keep their order.
 
@@ -58,8 +86,36 @@ def copy(
     a BatchNormalization over another axis than the channels', and weights of unknown kinds.
     """
     _check_options(flatten, settings)
-    read_both = read(source, "source"), read(target, "target")
-    return _carry(*read_both, layers, flatten, settings)
+    unknown: list[str] | None = [] if partial else None
+    sources, targets = read(source, "source", unknown), read(target, "target", unknown)
+    if partial:
+        sources, targets = _without_unknown(sources, targets, unknown or [], layers)
+    return _carry(sources, targets, layers, flatten, settings, Traces(source, target))
+
+
+def _without_unknown(
+    sources: list[Layer],
+    targets: list[Layer],
+    unknown: list[str],
+    layers: Mapping[str, str] | None,
+) -> tuple[list[Layer], list[Layer]]:
+    """What can be pairs, or what the map names; warns of what is left out."""
+    if layers is not None:
+        names = {*layers}, {*layers.values()}
+        kept = [
+            [x for x in s if x.name in n] for s, n in zip((sources, targets), names, strict=True)
+        ]
+    else:
+        kept = list(fitting(sources, targets))
+    left = [
+        layer.label
+        for side, own in zip((sources, targets), kept, strict=True)
+        for layer in side
+        if not any(layer is one for one in own)
+    ]
+    if unknown or left:
+        warnings.warn(f"not copied: {', '.join([*unknown, *left])}", stacklevel=3)
+    return kept[0], kept[1]
 
 
 def save(model: Any, path: str | Path) -> None:
@@ -69,7 +125,7 @@ def save(model: Any, path: str | Path) -> None:
     Raises as `copy` does for a model that cannot be read, `WeightsError` where there is no such
     folder, or `path` is one.
     """
-    write_file(Path(path), read(model))
+    write_file(Path(path), _with_orders(model, read(model)))
 
 
 def load(
@@ -77,24 +133,65 @@ def load(
     model: Any,
     *,
     layers: Mapping[str, str] | None = None,
-    flatten: Flatten = "channels_first",
+    flatten: Flatten = "auto",
     settings: str = "check",
 ) -> list[tuple[str, str]]:
-    """Copy the weights of a file that `save` wrote into a model of either framework, in place.
+    """Copy the weights of a file into a model of either framework, in place.
+
+    The file is one that `save` wrote; or a Keras model (`.keras`, read with Keras, none of its code
+    run), for either framework; or, for a Keras model, a state dict of PyTorch: safetensors, or
+    `.pth` (`.pt`, `.bin`, `.ckpt`), which is read with PyTorch, none of its code run. A state dict
+    has no settings, so none is checked, and no kinds: its entries are read as what their partners
+    are, in the order of the file or by `layers`; of safetensors, which keep no order, by shape and
+    name.
 
     Everything else as in `copy`, the file being the source. Raises `WeightsError` besides for a
-    file that is missing, truncated, no safetensors file, of another kind or format, or whose header
-    makes no sense.
+    file that is missing, truncated, of another kind or format, or whose header makes no sense; for
+    entries that could go to several layers; and where the framework that reads it is missing.
     """
     _check_options(flatten, settings)
-    return _carry(read_file(Path(path)), read(model), layers, flatten, settings)
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    if path.suffix == ".keras":
+        return copy(_keras_model(path), model, layers=layers, flatten=flatten, settings=settings)
+    if path.suffix in (".h5", ".hdf5"):
+        raise WeightsError(
+            f"{path}: holds the weights of a Keras model, not their order; wanted the model "
+            "itself: load_weights, then weights.copy"
+        )
+    pickled = path.suffix in PICKLED
+    found = read_pickled(path) if pickled else read_file(path)
+    targets, traces = read(model), Traces(None, model)
+    if isinstance(found, list):
+        return _carry(found, targets, layers, flatten, settings, traces)
+    if not is_keras(model):
+        raise WeightsError(f"{path}: a state dict of PyTorch; wanted model.load_state_dict")
+    paired = pair_entries(entries_of(found), targets, layers, ordered=pickled)
+    return _written(paired, flatten, settings, traces)
+
+
+def _keras_model(path: Path) -> Any:
+    """The model in a file of Keras, without running code that it holds."""
+    try:
+        import keras
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: reading a .keras file needs Keras, which is not installed; wanted Keras, or "
+            "a file of weights.save"
+        ) from error
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever is wrong with the file, or a layer that it names
+        raise WeightsError(f"{path}: cannot be read as a Keras model ({error})") from error
 
 
 def _check_options(flatten: Flatten, settings: str) -> None:
-    if not isinstance(flatten, Mapping) and flatten not in ("channels_first", "channels_last"):
+    if not isinstance(flatten, Mapping) and flatten not in _FLATTENS:
+        wanted = ", ".join(map(repr, _FLATTENS))
         raise ValueError(
-            f"flatten is {flatten!r}; wanted 'channels_first', 'channels_last', or a dictionary "
-            "from names of Keras layers to (height, width, channels)"
+            f"flatten is {flatten!r}; wanted {wanted}, or a dictionary from names of Keras layers "
+            "to (height, width, channels)"
         )
     if settings not in ("check", "copy", "ignore"):
         raise ValueError(f"settings is {settings!r}; wanted 'check', 'copy' or 'ignore'")
@@ -106,11 +203,23 @@ def _carry(
     layers: Mapping[str, str] | None,
     flatten: Flatten,
     settings: str,
+    traces: Traces | None = None,
 ) -> list[tuple[str, str]]:
     """Pair, check everything, then write."""
-    paired = pair(sources, targets, layers)
+    return _written(pair(sources, targets, layers, traces), flatten, settings, traces)
+
+
+def _written(
+    paired: Pairs, flatten: Flatten, settings: str, traces: Traces | None
+) -> list[tuple[str, str]]:
+    """Check everything of the pairs, then write."""
     _check_known(flatten, paired)
-    arrays = [fitted(*both, flatten, number) for number, both in enumerate(paired, 1)]
+    paired = folded(
+        paired, traces.both()[0] if traces is not None and _lacks_bias(paired) else None
+    )
+    orders = _orders(paired, flatten, traces)
+    both_and_orders = zip(paired, orders, strict=True)
+    arrays = [fitted(*both, own, n) for n, (both, own) in enumerate(both_and_orders, 1)]
     _check_tied(paired, arrays)
     if settings != "ignore":
         _check_settings(paired, settings == "copy")
@@ -155,76 +264,13 @@ def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]
                 )
 
 
-def _unknown(name: str, known: Sequence[str], argument: str) -> WeightsError:
-    near = nearest(name, known)
-    hint = f"did you mean {near!r}? They" if near else "they"
-    names = ", ".join(known) or "none"
-    return WeightsError(f"{argument}: no layer with weights is called {name!r}; {hint} are {names}")
-
-
-def pair(
-    sources: list[Layer], targets: list[Layer], layers: Mapping[str, str] | None = None
-) -> list[tuple[Layer, Layer]]:
-    """Who belongs to whom, by order or by the map; raises `WeightsError` where the count or a kind
-    differs, or the map leaves a layer out."""
-    if layers is not None:
-        return _mapped(sources, targets, layers)
-    for number, (source, target) in enumerate(zip(sources, targets, strict=False), 1):
-        if source.kind != target.kind:
-            raise _misfit(number, source, target, source.first)
-    if len(sources) != len(targets):
-        longer, shorter = sorted((sources, targets), key=len, reverse=True)
-        extra = longer[len(shorter)]
-        raise WeightsError(
-            f"{len(sources)} layers with weights in the source, {len(targets)} in the target: "
-            f"{extra.described(extra.first)} has no partner"
-        )
-    return list(zip(sources, targets, strict=True))
-
-
-def _mapped(
-    sources: list[Layer], targets: list[Layer], layers: Mapping[str, str]
-) -> list[tuple[Layer, Layer]]:
-    chosen = list(
-        zip(_named(sources, list(layers)), _named(targets, list(layers.values())), strict=True)
-    )
-    for number, (source, target) in enumerate(chosen, 1):
-        if source.kind != target.kind:
-            raise _misfit(number, source, target, source.first)
-    return chosen
-
-
-def _named(found: list[Layer], names: list[str]) -> list[Layer]:
-    """The layers in the order of the names, which must be all of theirs, each once."""
-    by_name = {layer.name: layer for layer in found}
-    for name in names:
-        if name not in by_name:
-            raise _unknown(name, list(by_name), "layers")
-        if names.count(name) > 1:
-            raise WeightsError(f"layers names {name!r} twice")
-    for layer in found:
-        if layer is not by_name[layer.name]:
-            raise WeightsError(f"two layers are called {layer.name!r}; wanted other names")
-        if layer.name not in names:
-            raise WeightsError(f"layers leaves out {layer.label}; wanted all layers with weights")
-    return [by_name[name] for name in names]
-
-
-def _misfit(number: int, source: Layer, target: Layer, array: str) -> WeightsError:
-    name = array if array in target.arrays or source.kind == target.kind else target.first
-    return WeightsError(
-        f"layer {number}: {source.described(array)} does not fit {target.described(name)}"
-    )
-
-
-def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[str, Array]:
+def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[str, Array]:
     """The arrays of a layer as its partner takes them, reordered and cast.
 
     Raises `WeightsError`: shapes that differ, arrays that are absent on one side and no identity,
     values that the partner's dtype cannot hold.
     """
     values = {}
-    orders = orders_of(source, target, flatten)
     for name in ARRAYS[source.kind]:
         value, held = source.arrays.get(name), target.arrays.get(name)
         if value is None and held is not None and name in FILLS:
@@ -234,7 +280,7 @@ def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[
         if held is None and name in FILLS and value is not None and np.all(value == FILLS[name]):
             continue
         if value is None or held is None or value.shape != held.shape:
-            raise _misfit(number, source, target, name)
+            raise misfit(number, source, target, name)
         turned = reordered(value, name, orders, source, target)
         with np.errstate(over="ignore"):
             values[name] = turned.astype(held.dtype)
@@ -246,41 +292,72 @@ def fitted(source: Layer, target: Layer, flatten: Flatten, number: int) -> dict[
     return values
 
 
-def orders_of(source: Layer, target: Layer, flatten: Flatten) -> tuple[Any, Any]:
-    """The orders of the rows and columns of Keras's layer, where its partner has PyTorch's."""
-    if source.framework == target.framework or flatten == "channels_last":
-        return None, None
-    keras = source if source.framework == KERAS else target
+def _orders(paired: Pairs, flatten: Flatten, traces: Traces | None) -> list[Orders]:
+    """The orders of the rows and columns of each pair."""
+    alike = all(source.framework == target.framework for source, target in paired)
+    flat = any(source.kind in FLAT_KINDS for source, _ in paired)
+    if alike or not flat or flatten == "channels_last":
+        return [(None, None)] * len(paired)
+    keras, pytorch = traces.by_framework() if traces is not None else (None, None)
+    if flatten == "channels_first":
+        pytorch = None
+    finder = Finder(paired, keras, pytorch) if keras else None
+    return [_orders_of(*both, flatten, finder) for both in paired]
+
+
+def _with_orders(model: Any, layers: list[Layer]) -> list[Layer]:
+    """The layers of a Keras model with the orders of their features, as far as they are found."""
+    trace = trace_keras(model) if is_keras(model) else None
+    if trace is None:
+        return layers
+    finder = Finder([(layer, layer) for layer in layers], trace, None)
+    found = []
+    for layer in layers:
+        orders = finder.of(layer, layer)
+        try:
+            rows, columns = (as_blocks(order) for order in orders)
+        except Unclear as why:
+            raise WeightsError(f"{layer.label} cannot be written: {why}") from why
+        found.append(replace(layer, rows=rows, columns=columns, unsure=[]))
+    return found
+
+
+def _orders_of(source: Layer, target: Layer, flatten: Flatten, finder: Finder | None) -> Orders:
+    keras, pytorch = (source, target) if source.framework == KERAS else (target, source)
+    found = (keras.rows, keras.columns) if finder is None else finder.of(keras, pytorch)
     if isinstance(flatten, Mapping) and keras.name in flatten:
-        return image_order(flatten[keras.name], "channels_last"), keras.columns
-    if keras.unsure:
+        return image_order(flatten[keras.name], "channels_last"), found[1]
+    if keras.unsure and finder is None:
         raise WeightsError(
             f"{keras.label} seems to get a flattened image, but the model has no graph to see it "
             f"in: wanted flatten={{{keras.name!r}: {tuple(keras.unsure)}}} if so, or "
             "flatten='channels_last' where the PyTorch model flattens channels last"
         )
-    return keras.rows, keras.columns
+    return found
 
 
-def reordered(
-    array: Array, name: str, orders: tuple[Any, Any], source: Layer, target: Layer
-) -> Array:
-    axes = {"kernel": (0, -1), "bias": (None, 0)}.get(name, (0, None))
+def reordered(array: Array, name: str, orders: Orders, source: Layer, target: Layer) -> Array:
+    """An array of the source in the target's order of the features."""
+    axes = _AXES.get(name, (0, None))
     for axis, order in zip(axes, orders, strict=True):
         if axis is None or order is None or source.kind not in FLAT_KINDS:
             continue
-        count = sum(math.prod(shape) for shape, _ in order)
+        known = isinstance(order, np.ndarray)
+        count = len(order) if known else sum(math.prod(shape) for shape, _ in order)
         if count != array.shape[axis]:
             keras = source if source.framework == KERAS else target
             raise WeightsError(
                 f"{keras.described(name)} does not fit a flattened image of {count} numbers"
             )
-        places = permutation(order)
+        places = order if known else permutation(order)
         array = np.take(array, places if source.framework == PYTORCH else np.argsort(places), axis)
     return array
 
 
-FLAT_KINDS = ("dense", "batch_normalization", "layer_normalization")
+def _lacks_bias(paired: Pairs) -> bool:
+    """Whether a bias of the source, not of zeros, has no place in the target."""
+    both = ((one.arrays.get("bias"), other.arrays) for one, other in paired)
+    return any(bias is not None and "bias" not in held and np.any(bias) for bias, held in both)
 
 
 def _check_known(flatten: Flatten, paired: list[tuple[Layer, Layer]]) -> None:
@@ -295,7 +372,7 @@ def _check_known(flatten: Flatten, paired: list[tuple[Layer, Layer]]) -> None:
     ]
     for name, shape in flatten.items():
         if name not in known:
-            raise _unknown(name, known, "flatten")
+            raise unknown_layer(name, known, "flatten")
         whole = isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)
         if not whole or len(shape) < 2:
             raise WeightsError(

@@ -1,0 +1,276 @@
+"""The parts of the frameworks' own layers of several: recurrent ones, separable convolutions,
+attention (`parity.weights.parts`)."""
+
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array
+from parity.weights.layer import ARRAYS, WeightsError, plain
+from parity.weights.parts import Arrays, Part, is_a, numbers, put, registered_kind, registered_parts
+
+_RECURRENT = {
+    "lstm": ("LSTM", "LSTM", 4),
+    "gru": ("GRU", "GRU", 3),
+    "simple_rnn": ("SimpleRNN", "RNN", 1),
+}
+"""By kind, the classes of Keras and PyTorch, and how many gates there are."""
+_ATTENTION = ("query", "key", "value")
+
+ARRAYS.update(
+    {
+        "lstm": ("kernel", "recurrent_kernel", "bias"),
+        "gru": ("kernel", "recurrent_kernel", "bias"),
+        "simple_rnn": ("kernel", "recurrent_kernel", "bias"),
+        "attention": (
+            *(f"{name}_kernel" for name in (*_ATTENTION, "output")),
+            *(f"{name}_bias" for name in (*_ATTENTION, "output")),
+        ),
+        "parameter": ("value",),
+    }
+)
+
+
+def compound_layer(layer: Any) -> str:
+    """The name of what a Keras layer of several parts is, or nothing."""
+    if registered_kind(layer):
+        return registered_kind(layer)
+    for kind, (name, _, _) in _RECURRENT.items():
+        if is_a(layer, name, "keras"):
+            return kind
+    if is_a(layer, "Bidirectional", "keras") and compound_layer(layer.forward_layer):
+        return "bidirectional"
+    if is_a(layer, "SeparableConv1D", "keras") or is_a(layer, "SeparableConv2D", "keras"):
+        return "separable_conv"
+    return "attention" if is_a(layer, "MultiHeadAttention", "keras") else ""
+
+
+def compound_module(module: Any) -> str:
+    """The name of what a PyTorch module of several parts is, or nothing."""
+    if registered_kind(module):
+        return registered_kind(module)
+    for kind, (_, name, _) in _RECURRENT.items():
+        if is_a(module, name, "torch"):
+            return kind
+    return "attention" if is_a(module, "MultiheadAttention", "torch") else ""
+
+
+def suffixes(layer: Any, keras: bool) -> list[str]:
+    """The suffixes of the parts, in order."""
+    kind = compound_layer(layer) if keras else compound_module(layer)
+    if keras:
+        pairs = {"bidirectional": ["forward", "backward"]}
+        return {**pairs, "separable_conv": ["depthwise", "pointwise"]}.get(kind, [""])
+    return _recurrent_suffixes(layer) if kind in _RECURRENT else [""]
+
+
+def parts_of_layer(layer: Any, padding: Any) -> list[Part]:
+    """The parts of a Keras layer; `padding`: what a ZeroPadding right before it adds."""
+    kind = compound_layer(layer)
+    if registered_kind(layer):
+        return registered_parts(layer)
+    if kind in _RECURRENT:
+        return [_keras_cell(layer, kind, "")]
+    if kind == "bidirectional":
+        if layer.merge_mode != "concat":
+            raise WeightsError(
+                f"Keras {layer.name} (Bidirectional) has merge_mode={layer.merge_mode!r}; wanted "
+                "'concat', as in PyTorch"
+            )
+        both = ("forward", layer.forward_layer), ("backward", layer.backward_layer)
+        return [_keras_cell(one, compound_layer(one), suffix) for suffix, one in both]
+    if kind == "separable_conv":
+        return _separable(layer, padding)
+    return [_keras_attention(layer)]
+
+
+def parts_of_module(module: Any) -> list[Part]:
+    """The parts of a PyTorch module."""
+    kind = compound_module(module)
+    if registered_kind(module):
+        return registered_parts(module)
+    if kind in _RECURRENT:
+        return _torch_recurrent(module, kind)
+    return [_torch_attention(module)]
+
+
+# Recurrent layers: Keras's gates of a GRU are z, r, h, PyTorch's r, z, n; an LSTM's are alike
+
+
+def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
+    cell, name = layer.cell, f"Keras {layer.name} ({type(layer).__name__})"
+    if kind == "gru" and not cell.reset_after:
+        raise WeightsError(
+            f"{name} has reset_after=False, which resets before the recurrent product, PyTorch's "
+            "GRU behind it; wanted reset_after=True"
+        )
+    for attribute, wanted in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
+        found = getattr(getattr(cell, attribute, None), "__name__", wanted)
+        if found != wanted and not (kind == "simple_rnn" and found == "relu"):
+            raise WeightsError(
+                f"{name} has {attribute}={found!r}; wanted {wanted!r}, as in PyTorch"
+            )
+    if layer.go_backwards and suffix != "backward":
+        raise WeightsError(f"{name} goes backwards; wanted Bidirectional, as in PyTorch")
+    held = {array: getattr(cell, array, None) for array in ARRAYS[kind]}
+
+    def write(values: Arrays) -> None:
+        for array, value in values.items():
+            put(held[array], value)
+
+    return Part(suffix, kind, {array: numbers(one) for array, one in held.items()}, write)
+
+
+def _recurrent_suffixes(module: Any) -> list[str]:
+    several = module.num_layers > 1 or module.bidirectional
+    ends = ("", "_reverse") if module.bidirectional else ("",)
+    found = [f"l{number}{end}" for number in range(module.num_layers) for end in ends]
+    return found if several else [""]
+
+
+def _torch_recurrent(module: Any, kind: str) -> list[Part]:
+    if getattr(module, "proj_size", 0):
+        raise WeightsError(
+            f"PyTorch's {type(module).__name__} has proj_size={module.proj_size}, which Keras's "
+            "has not; wanted proj_size=0"
+        )
+    return [_torch_cell(module, kind, suffix) for suffix in _recurrent_suffixes(module)]
+
+
+def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
+    end = suffix or "l0"
+    held = {name: getattr(module, f"{name}_{end}", None) for name in _CELL}
+    arrays = cell_arrays({k: numbers(one) for k, one in held.items() if one is not None}, kind)
+
+    def write(values: Arrays) -> None:
+        put(held["weight_ih"], _gates(values["kernel"].T, kind))
+        put(held["weight_hh"], _gates(values["recurrent_kernel"].T, kind))
+        if "bias" in values:
+            bias = values["bias"]
+            both = bias if kind == "gru" else np.stack([bias, np.zeros_like(bias)])
+            for name, one in zip(("bias_ih", "bias_hh"), both, strict=True):
+                put(held[name], _gates(one, kind))
+
+    names = {"kernel": f"weight_ih_{end}", "recurrent_kernel": f"weight_hh_{end}"}
+    return Part(suffix, kind, arrays, write, {}, {**names, "bias": f"bias_ih_{end}"})
+
+
+def cell_arrays(own: Arrays, kind: str) -> Arrays:
+    """Of a layer of PyTorch, in the common form; the two biases of all but a GRU are one."""
+    arrays = {
+        "kernel": _gates(own["weight_ih"], kind).T,
+        "recurrent_kernel": _gates(own["weight_hh"], kind).T,
+    }
+    if "bias_ih" in own:
+        both = [_gates(own[name], kind) for name in ("bias_ih", "bias_hh")]
+        arrays["bias"] = np.stack(both) if kind == "gru" else both[0] + both[1]
+    return arrays
+
+
+_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _gates(array: Array, kind: str) -> Array:
+    """The first two gates of a GRU swapped, along the first axis."""
+    if kind != "gru":
+        return array
+    first, second, third = np.split(array, 3)
+    return np.concatenate([second, first, third])
+
+
+# Separable convolutions: a depthwise one and a pointwise one
+
+
+def _separable(layer: Any, padding: Any) -> list[Part]:
+    rank = len(layer.kernel_size)
+    depth = numbers(layer.depthwise_kernel)
+    shape = (*layer.kernel_size, 1, depth.shape[-2] * depth.shape[-1])
+    first = layer.data_format == "channels_first"
+    built = (layer.get_build_config() or {}).get("input_shape") or (None,) * (rank + 2)
+    size = list(built[2:] if first else built[1:-1])
+    axes = zip(size, padding, strict=True)
+    own = {
+        "strides": layer.strides,
+        "dilation": layer.dilation_rate,
+        "groups": depth.shape[-2],
+        "padding": [(0, 0)] * rank if layer.padding == "valid" else layer.padding,
+        "size": [one and one - sum(pair) for one, pair in axes],
+        "added": padding,
+    }
+    alone = {"strides": [1] * rank, "dilation": [1] * rank, "groups": 1}
+    alone |= {"padding": [(0, 0)] * rank, "size": [None] * rank, "added": [(0, 0)] * rank}
+
+    def write_depthwise(values: Arrays) -> None:
+        put(layer.depthwise_kernel, values["kernel"])
+
+    def write_pointwise(values: Arrays) -> None:
+        put(layer.pointwise_kernel, values["kernel"])
+        if "bias" in values:
+            put(layer.bias, values["bias"])
+
+    common = {"padding_mode": "zeros"}
+    settings = [
+        plain({"kernel_size": layer.kernel_size, **common, **own}),
+        plain({"kernel_size": [1] * rank, **common, **alone}),
+    ]
+    pointwise = {"kernel": numbers(layer.pointwise_kernel), "bias": numbers(layer.bias)}
+    return [
+        Part("depthwise", "conv", {"kernel": depth.reshape(shape)}, write_depthwise, settings[0]),
+        Part("pointwise", "conv", pointwise, write_pointwise, settings[1]),
+    ]
+
+
+# Attention: Keras has a kernel (features, heads, size) for each of query, key and value
+
+
+def _keras_attention(layer: Any) -> Part:
+    held = {}
+    for name in (*_ATTENTION, "output"):
+        dense = getattr(layer, f"_{name}_dense")
+        held[f"{name}_kernel"], held[f"{name}_bias"] = dense.kernel, dense.bias
+
+    def write(values: Arrays) -> None:
+        for array, value in values.items():
+            put(held[array], value)
+
+    return Part("", "attention", {name: numbers(one) for name, one in held.items()}, write)
+
+
+def _torch_attention(module: Any) -> Part:
+    if module.bias_k is not None or module.bias_v is not None:
+        raise WeightsError(
+            "PyTorch's MultiheadAttention has add_bias_kv=True, which Keras's has not; wanted False"
+        )
+    heads, size, width = module.num_heads, module.head_dim, module.embed_dim
+    together = module.in_proj_weight is not None
+    joint = numbers(module.in_proj_weight)
+    weights = (
+        np.split(joint, 3)
+        if together
+        else [numbers(getattr(module, f"{name[0]}_proj_weight")) for name in _ATTENTION]
+    )
+    biases = numbers(module.in_proj_bias)
+    arrays: Arrays = {}
+    for number, name in enumerate(_ATTENTION):
+        arrays[f"{name}_kernel"] = weights[number].T.reshape(-1, heads, size)
+        if biases is not None:
+            arrays[f"{name}_bias"] = np.split(biases, 3)[number].reshape(heads, size)
+    arrays["output_kernel"] = numbers(module.out_proj.weight).T.reshape(heads, size, width)
+    if module.out_proj.bias is not None:
+        arrays["output_bias"] = numbers(module.out_proj.bias)
+
+    def write(values: Arrays) -> None:
+        kernels = [values[f"{name}_kernel"].reshape(-1, width).T for name in _ATTENTION]
+        if together:
+            put(module.in_proj_weight, np.concatenate(kernels))
+        else:
+            for name, kernel in zip(_ATTENTION, kernels, strict=True):
+                put(getattr(module, f"{name[0]}_proj_weight"), kernel)
+        if module.in_proj_bias is not None:
+            flat = [values[f"{name}_bias"].ravel() for name in _ATTENTION]
+            put(module.in_proj_bias, np.concatenate(flat))
+        put(module.out_proj.weight, values["output_kernel"].reshape(-1, width).T)
+        if "output_bias" in values:
+            put(module.out_proj.bias, values["output_bias"])
+
+    return Part("", "attention", arrays, write)

@@ -1,0 +1,153 @@
+"""Where each element of a tensor goes, found by running the operations on numbered elements.
+
+Going back from the input of a layer, an operation that only moves elements (a permutation, a
+reshape, a flatten, a concatenation, whatever it is called) or treats each alone (an activation) is
+seen through; the first that computes something from several of them is a source. So the features
+of a layer are elements of its sources, in Keras and in PyTorch, and both orders can be compared.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array
+from parity.weights.trace import Trace, Value, consumers
+
+_NO_IMAGE = ("Dense", "Linear", "Embedding", "LayerNormalization", "LayerNorm")
+_MOST = 2**24  # whole numbers that float32 tells apart
+
+
+def moves(value: Value) -> Array | None:
+    """Of each element of a tensor, the element of its sources (one after the other) that it is, or
+    that alone it is computed from; None where there is none."""
+    if value.run is None or not value.sources:
+        return None
+    shapes = [source.shape for source in value.sources]
+    count = sum(map(math.prod, shapes))
+    if count > _MOST:
+        return None
+    rng = np.random.default_rng(0)
+    order = rng.permutation(count)
+    for dtype in ("int32", "float32"):
+        found = _run(value, shapes, np.arange(1, count + 1).astype(dtype))
+        if found is None:
+            continue
+        places = np.asarray(found, np.float64) - 1
+        if np.all((places >= 0) & (places < count) & (places == np.floor(places))):
+            places = places.astype(np.int64)
+            again = _run(value, shapes, (order + 1).astype(dtype))
+            if again is not None and np.array_equal(again, (order + 1)[places]):
+                return places
+    if shapes != [value.shape]:
+        return None
+    numbers = rng.uniform(0.1, 1.0, count).astype(np.float32)
+    pair = _run(value, shapes, numbers), _run(value, shapes, numbers[order])
+    if pair[0] is None or pair[1] is None or pair[0].shape != value.shape:
+        return None
+    alone = np.allclose(pair[0].ravel()[order], pair[1].ravel(), rtol=1e-5, atol=1e-6)
+    return np.arange(count).reshape(value.shape) if alone else None
+
+
+def _run(value: Value, shapes: Sequence[tuple[int, ...]], numbers: Array) -> Array | None:
+    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    parts = [part.reshape(s) for part, s in zip(np.split(numbers, ends), shapes, strict=True)]
+    assert value.run is not None
+    try:
+        found = np.asarray(value.run(*parts))
+    except Exception:  # an operation may not take whole numbers, or any but its own
+        return None
+    return found if found.shape == value.shape else None
+
+
+class Tracker:
+    """Follows the elements of one trace. `passes` tells of a layer with weights whether it leaves
+    each feature at its place, as normalizations do."""
+
+    def __init__(self, trace: Trace, passes: Callable[[Any], bool]) -> None:
+        self.trace = trace
+        self.passes = passes
+        self._moves: dict[int, Array | None] = {}
+        self._resolved: dict[int, tuple[list[Value], Array]] = {}
+        self._after: dict[int, list[Value]] | None = None
+
+    def moves(self, value: Value) -> Array | None:
+        """As `moves`, through layers that leave each feature at its place."""
+        if id(value) not in self._moves:
+            through = value.layer is not None and self.passes(value.layer)
+            if through and value.sources and value.sources[0].shape == value.shape:
+                places = np.arange(math.prod(value.shape)).reshape(value.shape)
+                self._moves[id(value)] = places
+            else:
+                self._moves[id(value)] = None if value.layer is not None else moves(value)
+        return self._moves[id(value)]
+
+    def resolved(self, value: Value) -> tuple[list[Value], Array]:
+        """The sources of a tensor's elements, and of each element its place in them, counted
+        through all of them one after the other."""
+        if id(value) not in self._resolved:
+            places = self.moves(value)
+            if places is None:
+                whole = np.arange(math.prod(value.shape)).reshape(value.shape)
+                self._resolved[id(value)] = [value], whole
+            else:
+                sources = value.sources[:1] if value.layer is not None else value.sources
+                self._resolved[id(value)] = _joined([self.resolved(s) for s in sources], places)
+        return self._resolved[id(value)]
+
+    def image_behind(self, value: Value) -> tuple[Value, Value] | None:
+        """The tensor of three or more axes that a flat one is made to before something computes
+        with it, and what computes with it (or the tensor itself, if it is an output)."""
+        waiting = [value]
+        while waiting:
+            one = waiting.pop(0)
+            for then in self._behind(one):
+                places = self.moves(then)
+                if len(one.shape) > 2 and (places is None or then.layer is not None):
+                    return one, then
+                if places is not None and math.prod(then.shape) == math.prod(value.shape):
+                    waiting.append(then)
+            if not self._behind(one) and len(one.shape) > 2:
+                return one, one
+        return None
+
+    def layout_of(self, value: Value) -> str:
+        """Where the channels of an image are, channels_first or channels_last, as the nearest
+        operation says that computes on it; nothing where none says so."""
+        while not value.layout:
+            if not value.sources or value.operation in _NO_IMAGE:
+                return ""
+            before, places = value.sources[0], self.moves(value)
+            if len(before.shape) != len(value.shape):
+                return ""
+            if places is not None and not np.array_equal(places.ravel(), np.arange(places.size)):
+                return ""
+            value = before
+        return value.layout
+
+    def _behind(self, value: Value) -> list[Value]:
+        if self._after is None:
+            self._after = consumers(self.trace)
+        return self._after.get(id(value), [])
+
+
+def _joined(parts: list[tuple[list[Value], Array]], places: Array) -> tuple[list[Value], Array]:
+    """Elements of several resolved tensors, as elements of all sources together."""
+    sources: list[Value] = []
+    starts: dict[int, int] = {}
+    total, flat = 0, []
+    for own, elements in parts:
+        shifts, start = np.zeros(elements.size, np.int64), 0
+        ravelled = elements.ravel()
+        for source in own:
+            count = math.prod(source.shape)
+            if id(source) not in starts:
+                starts[id(source)] = total
+                sources.append(source)
+                total += count
+            inside = (ravelled >= start) & (ravelled < start + count)
+            shifts[inside] = starts[id(source)] - start
+            start += count
+        flat.append(ravelled + shifts)
+    return sources, np.concatenate(flat)[places]

@@ -1,0 +1,279 @@
+"""In which order the features of a pair of layers stand, from the elements that they are.
+
+An order is an array: the place in PyTorch's order of each of Keras's features; None where both
+have the same.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array
+from parity.weights.elements import Tracker
+from parity.weights.layer import KERAS, Layer, WeightsError
+from parity.weights.match import Pairs
+from parity.weights.trace import Trace, Value
+
+_RECURRENT = ("lstm", "gru", "simple_rnn")
+_WITH_ROWS = ("dense", *_RECURRENT)
+FLAT_KINDS = (*_WITH_ROWS, "batch_normalization", "layer_normalization")
+PASSING = ("batch_normalization", "layer_normalization")
+_IMAGES = ("channels_first", "channels_last")
+Orders = tuple[Array | None, Array | None]
+
+
+class Unclear(Exception):
+    """Why the order of some features cannot be known."""
+
+
+@dataclass
+class Finder:
+    """Finds the orders of the pairs of a Keras and a PyTorch model. Without a trace of PyTorch's,
+    its model is taken to flatten channels first what Keras's flattens."""
+
+    pairs: Pairs
+    keras: Trace
+    pytorch: Trace | None
+    sides: list[Tracker] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        kinds = {id(one.handle): one.kind for both in self.pairs for one in both}
+
+        def passes(layer: Any) -> bool:
+            return kinds.get(id(layer)) in PASSING
+
+        self.sides = [Tracker(one, passes) for one in (self.keras, self.pytorch) if one]
+        partners = [(both if both[0].framework == KERAS else both[::-1]) for both in self.pairs]
+        self.partner = {id(keras.handle): pytorch.handle for keras, pytorch in partners}
+
+    def of(self, keras: Layer, pytorch: Layer) -> Orders:
+        """The orders of the rows and columns, or of the features that a normalization has.
+
+        Raises `WeightsError` where they cannot be known.
+        """
+        if keras.kind not in FLAT_KINDS:
+            return None, None
+        calls = self.keras.of(keras.handle)
+        others = self.pytorch.of(pytorch.handle) if self.pytorch else []
+        if not calls or (self.pytorch and not others):
+            return None, None
+        try:
+            rows = self._rows(calls[0], others[0] if others else None, keras.kind)
+            columns = None
+            if keras.kind not in _RECURRENT:
+                columns = self._columns(calls[0], others[0] if others else None)
+        except Unclear as why:
+            raise WeightsError(
+                f"the order of the features between {keras.label} and {pytorch.label} cannot be "
+                f"known: {why}; wanted models that flatten the same image, or flatten="
+                f"'channels_last', 'channels_first' or {{{keras.name!r}: (height, width, "
+                "channels)}"
+            ) from why
+        if keras.kind in _WITH_ROWS:
+            return rows, columns
+        return (columns if rows is None else rows), None
+
+    # What comes in
+
+    def _rows(self, call: Value, other: Value | None, kind: str) -> Array | None:
+        both = [one for one in (call, other) if one is not None and one.sources]
+        given = [one.given or one.sources[0] for one in both]
+        if len(given) != (1 if other is None else 2):
+            return None
+        if kind == "batch_normalization" and len(given[0].shape) != 2:
+            return None  # of an image, the channels
+        found = [side.resolved(one) for side, one in zip(self.sides, given, strict=False)]
+        sources, elements = found[0]
+        alone = _is_last_axis(sources, elements)
+        if alone and (kind not in _WITH_ROWS or all(_is_last_axis(*each) for each in found)):
+            return None
+        try:
+            return self._compared(found)
+        except Unclear:
+            images = any(self._is_image(self.sides[0], source) for source in sources)
+            if images and not alone:
+                raise
+            return None  # features of a sequence, which both frameworks order alike
+
+    def _compared(self, found: list[tuple[list[Value], Array]]) -> Array | None:
+        sources, elements = found[0]
+        features = elements.reshape(-1, elements.shape[-1])
+        if len(found) == 1:
+            return _places(self._as_channels_first(sources)[features], None)
+        theirs, wanted = found[1]
+        if wanted.shape[-1] != elements.shape[-1]:
+            return None  # no pair at all, which others say
+        mapping = self._between(sources, theirs)
+        return _places(mapping[features], wanted.reshape(-1, wanted.shape[-1]))
+
+    @staticmethod
+    def _is_image(side: Tracker, value: Value) -> bool:
+        return len(value.shape) > 2 and side.layout_of(value) in _IMAGES
+
+    def _as_channels_first(self, sources: list[Value]) -> Array:
+        """Of Keras's elements, their places where images are channels first."""
+        found, start = [], 0
+        for source in sources:
+            whole = np.arange(math.prod(source.shape)).reshape(source.shape) + start
+            if self.sides[0].layout_of(source) == "channels_last" and len(source.shape) > 2:
+                moved = np.moveaxis(whole, -1, 1)
+                whole = np.argsort(moved.ravel()).reshape(source.shape) + start
+            found.append(whole.ravel())
+            start += whole.size
+        return np.concatenate(found)
+
+    def _between(self, sources: list[Value], theirs: list[Value]) -> Array:
+        """Of Keras's elements, which ones of PyTorch's they are."""
+        if len(sources) != len(theirs):
+            shown = " and ".join(f"{len(one)}" for one in (sources, theirs))
+            raise Unclear(f"they come from {shown} tensors, {_named(sources)} and {_named(theirs)}")
+        starts = np.cumsum([0, *(math.prod(one.shape) for one in theirs)])
+        left = list(range(len(theirs)))
+        found = []
+        for source in sources:
+            partner = self.partner.get(id(source.layer))
+            same = [n for n in left if partner is not None and theirs[n].layer is partner]
+            number = (same or left)[0]
+            left.remove(number)
+            found.append(self._aligned(source, theirs[number]) + starts[number])
+        return np.concatenate(found)
+
+    def _aligned(self, keras: Value, pytorch: Value) -> Array:
+        """Of the elements of a source of Keras's, their places in PyTorch's."""
+        whole = np.arange(math.prod(keras.shape)).reshape(keras.shape)
+        rank = len(keras.shape)
+        layouts = [self.sides[0].layout_of(keras), self.sides[1].layout_of(pytorch)]
+        moved = np.moveaxis(whole, -1, 1) if rank > 2 else whole
+        choices = [moved, whole] if layouts == ["channels_last", "channels_first"] else [whole]
+        if layouts[0] != layouts[1] and len(choices) == 1:
+            choices.append(moved)
+        if rank == 3:
+            choices.append(np.swapaxes(whole, 0, 1))  # steps before samples
+        fitting = [one for one in choices if _plain(one.shape) == _plain(pytorch.shape)]
+        if not fitting:
+            raise Unclear(f"{_named([keras])} is no other layout of {_named([pytorch])}")
+        return np.argsort(fitting[0].ravel())
+
+    # What goes out
+
+    def _columns(self, call: Value, other: Value | None) -> Array | None:
+        if len(call.shape) != 2:
+            return None
+        behind = self.sides[0].image_behind(call)
+        if behind is None:
+            return None
+        image, then = behind
+        if len(_plain(image.shape[1:])) < 2:
+            return None
+        elements = self.sides[0].resolved(image)[1]
+        layout = then.layout or ("channels_last" if len(image.shape) > 3 else "")
+        moved = np.moveaxis(elements, -1, 1)
+        if other is None:
+            return self._columns_between(call, moved, None) if layout == "channels_last" else None
+        theirs = self.sides[1].image_behind(other)
+        if theirs is None:
+            raise Unclear(f"Keras makes {image.shape[1:]} of them, PyTorch nothing of several axes")
+        wanted = self.sides[1].resolved(theirs[0])[1]
+        choices = [moved, elements] if layout == "channels_last" else [elements, moved]
+        fitting = [one for one in choices if _plain(one.shape) == _plain(wanted.shape)]
+        if not fitting:
+            shapes = f"{image.shape[1:]} of them, PyTorch {theirs[0].shape[1:]}"
+            raise Unclear(f"Keras makes {shapes}")
+        return self._columns_between(call, fitting[0], wanted)
+
+    def _columns_between(self, call: Value, moved: Array, wanted: Array | None) -> Array | None:
+        count = call.shape[-1]
+        mine = moved.ravel()[: moved.size // moved.shape[0]]
+        theirs = np.arange(count) if wanted is None else wanted.ravel()[: mine.size]
+        if mine.size != count or mine.max() >= count or theirs.max() >= count:
+            raise Unclear("not all of them, and they alone, make up the image")
+        places = np.empty(count, np.int64)
+        places[mine] = theirs
+        return None if np.array_equal(places, np.arange(count)) else places
+
+
+def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _named(sources: list[Value]) -> str:
+    return ", ".join(f"{one.origin or one.operation} {one.shape[1:]}" for one in sources)
+
+
+def _is_last_axis(sources: list[Value], elements: Array) -> bool:
+    """Whether the features are just the last axis of one source."""
+    size = sources[0].shape[-1]
+    if len(sources) > 1 or elements.shape[-1] != size:
+        return False
+    first = elements.reshape(-1, size)
+    return bool(np.all(first - first[:, :1] == np.arange(size)) and np.all(first[:, 0] % size == 0))
+
+
+def _places(mine: Array, theirs: Array | None) -> Array | None:
+    """The place in PyTorch's order of each of Keras's features: rows of `mine` are rows of `theirs`
+    in another order of the columns, the same for all. Without `theirs`, in ascending order."""
+    if theirs is None:
+        places = np.argsort(np.argsort(mine[0]))
+        ordered = np.sort(mine, -1)
+        if not np.array_equal(ordered[:, places], mine):
+            raise Unclear("Keras reorders them otherwise at each place")
+        return None if np.array_equal(places, np.arange(places.size)) else places
+    if np.array_equal(mine, theirs):
+        return None
+    sets = np.sort(theirs, -1)
+    match = np.flatnonzero((sets == np.sort(mine[0])).all(-1))
+    if not match.size:
+        raise Unclear("Keras and PyTorch take other elements of the image together")
+    row = theirs[match[0]]
+    places = np.argsort(row, kind="stable")[np.argsort(np.argsort(mine[0], kind="stable"))]
+    turned = np.empty_like(mine)
+    turned[:, places] = mine
+    if not np.array_equal(np.unique(turned, axis=0), np.unique(theirs, axis=0)):
+        raise Unclear("Keras and PyTorch reorder them otherwise at each place")
+    return None if np.array_equal(places, np.arange(places.size)) else places
+
+
+def as_blocks(order: Array | None) -> list[Any] | None:
+    """An order as blocks `[shape, axes]` (`parity.weights.flatten`); raises `Unclear` where it is
+    none of them."""
+    if order is None:
+        return None
+    found = _blocks(order, 0)
+    if found is None:
+        raise Unclear("its order is not that of images, one after the other")
+    return found
+
+
+def _blocks(order: Array, start: int) -> list[Any] | None:
+    if start == order.size:
+        return []
+    rest = order[start:] - start
+    closed = np.flatnonzero(np.maximum.accumulate(rest) == np.arange(rest.size))
+    for end in closed[::-1]:
+        block = _block(rest[: end + 1])
+        others = _blocks(order, start + int(end) + 1) if block else None
+        if block and others is not None:
+            return [block, *others]
+    return None
+
+
+def _block(order: Array) -> list[Any] | None:
+    """The shape and axes of which this is `arange(shape).transpose(axes)`."""
+    sizes: list[tuple[int, int]] = []  # along each axis of the result, the last first: step, size
+    count = 1
+    while count < order.size:
+        step = int(order[count])
+        places = order[::count]
+        steps = np.flatnonzero(places != np.arange(places.size) * step)
+        size = int(steps[0]) if steps.size else places.size
+        if size < 2 or order.size % (count * size):
+            return None
+        sizes.append((step, size))
+        count *= size
+    by_step = sorted(sizes, reverse=True)
+    axes = [by_step.index(each) for each in sizes[::-1]]
+    shape = [size for _, size in by_step] or [1]
+    whole = np.arange(math.prod(shape)).reshape(shape).transpose(axes or [0])
+    return [shape, axes or [0]] if np.array_equal(whole.ravel(), order) else None

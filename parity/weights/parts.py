@@ -1,0 +1,221 @@
+"""Layers whose weights are not one layer's in both frameworks: what their parts are in the common
+form, and how each is written back.
+
+A Keras SeparableConv is a depthwise convolution and a pointwise one, a stacked LSTM of PyTorch as
+many as it has layers, a Bidirectional two; a weight that a user's own layer holds is a part of it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from parity.common.arrays import Array
+from parity.weights.layer import ARRAYS, Layer, WeightsError, is_keras, without_bfloat16
+
+Arrays = dict[str, Array]
+
+
+class Handle:
+    """Stands for a part of a layer, as the layer itself does for the whole."""
+
+
+_handles: "WeakKeyDictionary[Any, dict[str, Handle]]" = WeakKeyDictionary()
+
+
+def handle(owner: Any, suffix: str) -> Any:
+    """What stands for a part of a layer, always the same; of the whole, the layer itself."""
+    if not suffix:
+        return owner
+    return _handles.setdefault(owner, {}).setdefault(suffix, Handle())
+
+
+@dataclass
+class Part:
+    """A part of a layer: its arrays in the common form, and what writes them back.
+
+    `names`: what the layer itself calls the arrays.
+    """
+
+    suffix: str
+    kind: str
+    arrays: Arrays
+    write: Callable[[Arrays], None]
+    settings: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def layers_of(framework: str, name: str, owner: Any, parts: list[Part]) -> Iterator[Layer]:
+    """The parts as layers of the common form, each with the name of its own."""
+    joint = "/" if is_keras(owner) else "."
+    for part in parts:
+        yield Layer(
+            framework=framework,
+            name=f"{name}{joint}{part.suffix}" if part.suffix else name,
+            class_name=type(owner).__name__,
+            kind=part.kind,
+            arrays={key: value for key, value in part.arrays.items() if value is not None},
+            settings=part.settings,
+            handle=handle(owner, part.suffix),
+            write=part.write,
+            names=part.names,
+        )
+
+
+def numbers(tensor: Any) -> Any:
+    """The numbers of a variable or parameter; None of none."""
+    if tensor is None:
+        return None
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+        return tensor.numpy()
+    from keras import ops
+
+    return without_bfloat16(np.asarray(ops.convert_to_numpy(tensor)))
+
+
+def put(tensor: Any, value: Array) -> None:
+    """Write numbers into a variable of Keras or a parameter of PyTorch."""
+    if hasattr(tensor, "assign"):
+        tensor.assign(value.reshape(tensor.shape))
+        return
+    import torch
+
+    with torch.no_grad():
+        tensor.copy_(torch.from_numpy(np.ascontiguousarray(value)).reshape(tensor.shape))
+
+
+def is_a(layer: Any, name: str, package: str) -> bool:
+    """Whether a layer is of a class of the framework of this name, or of one derived from it."""
+    return any(
+        one.__name__ == name and one.__module__.partition(".")[0] == package
+        for one in type(layer).__mro__
+    )
+
+
+# A user's own layers
+
+
+@dataclass(frozen=True)
+class _Registered:
+    kind: str
+    keras: type
+    pytorch: type
+    arrays: dict[str, str]
+    to_pytorch: Callable[[Arrays], Arrays] | None
+    to_keras: Callable[[Arrays], Arrays] | None
+
+
+_registered: dict[str, _Registered] = {}
+
+
+def register(
+    kind: str,
+    keras: type,
+    pytorch: type,
+    arrays: dict[str, str],
+    *,
+    to_pytorch: Callable[[Arrays], Arrays] | None = None,
+    to_keras: Callable[[Arrays], Arrays] | None = None,
+) -> None:
+    """Teach the tool a layer of your own, which `copy`, `save`, `load` and `suggest` then know.
+
+        weights.register("low rank", LowRank, LowRankModule, {"down": "a.weight", "up": "b.weight"})
+
+    Args:
+        kind: a name for it; one that was registered before is replaced.
+        keras, pytorch: the two classes, whose instances (and those of derived classes) these are.
+        arrays: `{attribute in Keras: attribute in PyTorch}` of the weights, with dots through what
+            is inside (`"cell.kernel"`). An attribute that is None is no weight.
+        to_pytorch, to_keras: where their layouts differ: functions of all arrays at once, from a
+            dictionary with Keras's names to one with PyTorch's, and back. Wanted both or none;
+            without them, every array is copied as it is.
+
+    Raises `TypeError` for what is no class, `ValueError` for no arrays, for a kind of the tool's
+    own, and for one function without the other.
+    """
+    for argument, value in (("keras", keras), ("pytorch", pytorch)):
+        if not isinstance(value, type):
+            raise TypeError(f"{argument} is {value!r}; wanted a class")
+    if kind in ARRAYS and kind not in _registered:
+        raise ValueError(f"kind is {kind!r}, which the tool knows already; wanted another name")
+    if not arrays or not all(isinstance(s, str) for both in arrays.items() for s in both):
+        raise ValueError(f"arrays is {arrays!r}; wanted attributes of Keras's and PyTorch's layer")
+    if (to_pytorch is None) != (to_keras is None):
+        raise ValueError("to_pytorch without to_keras, or the reverse; wanted both or none")
+    _registered[kind] = _Registered(kind, keras, pytorch, dict(arrays), to_pytorch, to_keras)
+    ARRAYS[kind] = tuple(arrays)
+
+
+def registered_kind(layer: Any) -> str:
+    """The kind of a user's own layer that was registered, the last one first; or nothing."""
+    for known in reversed(_registered.values()):
+        if isinstance(layer, known.keras if is_keras(layer) else known.pytorch):
+            return known.kind
+    return ""
+
+
+def registered_parts(layer: Any) -> list[Part]:
+    """The one part that a user's own layer is."""
+    known = _registered[registered_kind(layer)]
+    if is_keras(layer):
+        held = {name: _attribute(layer, name) for name in known.arrays}
+        arrays = {name: numbers(tensor) for name, tensor in held.items() if tensor is not None}
+
+        def write(values: Arrays) -> None:
+            for name, value in values.items():
+                put(held[name], value)
+
+        return [Part("", known.kind, arrays, write)]
+    held = {name: _attribute(layer, name) for name in known.arrays.values()}
+    own = {name: numbers(tensor) for name, tensor in held.items() if tensor is not None}
+    if known.to_keras is not None:
+        arrays = {name: np.asarray(value) for name, value in known.to_keras(own).items()}
+    else:
+        arrays = {key: own[name] for key, name in known.arrays.items() if name in own}
+
+    def write_back(values: Arrays) -> None:
+        names = known.arrays
+        turned = known.to_pytorch(values) if known.to_pytorch else None
+        if turned is None:
+            turned = {names[key]: value for key, value in values.items()}
+        for name, value in turned.items():
+            put(held[name], np.asarray(value))
+
+    return [Part("", known.kind, arrays, write_back, names=dict(known.arrays))]
+
+
+def _attribute(layer: Any, path: str) -> Any:
+    for name in path.split("."):
+        if not hasattr(layer, name):
+            raise WeightsError(
+                f"{type(layer).__name__} has no attribute {path!r}, which its kind "
+                f"{registered_kind(layer)!r} was registered with"
+            )
+        layer = getattr(layer, name)
+    return layer
+
+
+# Loose parameters
+
+
+def loose_parts(own: dict[str, Any]) -> list[Part] | None:
+    """The weights of a user's own layer, each a part: a scale, a class token, positions. None where
+    one has a layout that its shape does not tell: a matrix of equal sides may be the other way."""
+    parts = []
+    for name, tensor in own.items():
+        sizes = [size for size in tensor.shape if size != 1]
+        if len(sizes) > 1 and len(set(sizes)) < len(sizes):
+            return None
+        value = numbers(tensor).reshape(sizes)
+        parts.append(
+            Part(name, "parameter", {"value": value}, _writer(tensor), {}, {"value": name})
+        )
+    return parts
+
+
+def _writer(tensor: Any) -> Callable[[Arrays], None]:
+    return lambda arrays: put(tensor, arrays["value"])

@@ -1,0 +1,209 @@
+"""What a PyTorch module computes, from a call on fake tensors: `parity.weights.trace`."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+
+from parity.weights.compound import suffixes
+from parity.weights.parts import handle
+from parity.weights.pytorch_layers import kind_of_module, known_module, loose_parameters
+from parity.weights.trace import Shape, Trace, Value
+
+Specs = Sequence[tuple[Shape, str]]
+
+
+def trace_pytorch(module: Any, specs: Specs, moved: set[int]) -> Trace | None:
+    """The trace of a call in eval mode, or None where the module cannot be called so.
+
+    `specs`: what Keras's model takes; `moved`: of how many axes the images are whose channels
+    PyTorch may want first. Channels first is tried before, whole numbers behind.
+    """
+    if not specs:
+        return None
+    first = [(_first(shape) if len(shape) in moved else shape, dtype) for shape, dtype in specs]
+    original = getattr(module, "_orig_mod", module)
+    tried: list[Any] = []
+    for given in (first, list(specs)):
+        layout = "channels_first" if given is first else ""
+        for whole in (False, True):
+            inputs = [(shape, "int64" if whole or "int" in d else "") for shape, d in given]
+            if inputs not in tried:
+                tried.append(inputs)
+                found = _attempt(original, inputs, layout)
+                if found is not None:
+                    return found
+    return None
+
+
+def _attempt(module: Any, inputs: list[tuple[Shape, str]], layout: str) -> Trace | None:
+    """On fake tensors, or else on real ones: a module may ask for the numbers."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    silent = log.disabled
+    log.disabled = True  # it tells of every shape that does not fit, as inputs of a wrong one do
+    try:
+        for fake in (True, False):
+            with suppress(Exception):  # whatever a module raises, it is not traced
+                return _traced(module, inputs, layout, fake)
+        return None
+    finally:
+        log.disabled = silent
+
+
+def _first(shape: Shape) -> Shape:
+    return (shape[0], shape[-1], *shape[1:-1])
+
+
+def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    modes = [(one, one.training) for one in module.modules()]
+    with ExitStack() as stack:
+        for one, was in modes:
+            stack.callback(setattr, one, "training", was)
+        module.eval()
+        if fake:
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(torch.no_grad())
+        weight = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+        inputs = [
+            torch.ones(shape, dtype=torch.int64 if dtype else weight.dtype, device=weight.device)
+            for shape, dtype in specs
+        ]
+        recorder = _recorder(inputs, layout)
+        for one in module.modules():
+            recorder.holds(one)
+            if known_module(one):
+                hook = one.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True)
+                stack.callback(hook.remove)
+                hook = one.register_forward_hook(recorder.leave, with_kwargs=True)
+                stack.callback(hook.remove)
+        with recorder:
+            outputs = module(*inputs)
+    return Trace(recorder.inputs, recorder.values_in(outputs), recorder.calls)
+
+
+def _tensors(nested: Any) -> list[Any]:
+    """The tensors of nested tuples, lists and dictionaries (by key), one by one."""
+    import torch
+
+    if isinstance(nested, torch.Tensor):
+        return [nested]
+    if isinstance(nested, dict):
+        return [one for key in sorted(nested, key=str) for one in _tensors(nested[key])]
+    if isinstance(nested, tuple | list):
+        return [one for part in nested for one in _tensors(part)]
+    return []
+
+
+def _recorder(inputs: list[Any], layout: str) -> Any:
+    from torch.overrides import TorchFunctionMode
+
+    class Recorder(TorchFunctionMode):
+        """Records every call of PyTorch's functions, but those inside of layers with weights."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs = [
+                Value(tuple(one.shape), "input", layout=layout if one.ndim > 3 else "")
+                for one in inputs
+            ]
+            self.kept = list(inputs)  # an id is that of a tensor that lives
+            pairs = zip(inputs, self.inputs, strict=True)
+            self.values = {id(one): value for one, value in pairs}
+            self.calls: list[Value] = []
+            self.inside: list[list[Value]] = []
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+            kwargs = kwargs or {}
+            name = getattr(func, "__name__", str(func))
+            before = {} if self.inside else dict(self._known(args, kwargs))
+            output = func(*args, **kwargs)
+            if before and not self.inside:
+                made = args[0] if name == "__setitem__" else output
+                for index, tensor in enumerate(_tensors(made)):
+                    written = name == "__setitem__"
+                    run = _runner(func, args, kwargs, list(before), index, written)
+                    sources = list(before.values())
+                    self._put(tensor, Value(tuple(tensor.shape), name, sources, run=run))
+            return output
+
+        def _known(self, *nested: Any) -> Any:
+            for tensor in _tensors(list(nested)):
+                if id(tensor) in self.values:
+                    yield id(tensor), self.values[id(tensor)]
+
+        def holds(self, module: Any) -> None:
+            """The parameters that a user's own module holds are tensors of their own."""
+            for name, parameter in loose_parameters(module).items():
+                value = Value(tuple(parameter.shape), "parameter", layer=handle(module, name))
+                self._put(parameter, value)
+                self.calls.append(value)
+
+        def _put(self, tensor: Any, value: Value) -> None:
+            self.kept.append(tensor)
+            self.values[id(tensor)] = value
+
+        def values_in(self, outputs: Any) -> list[Value]:
+            return [value for _, value in self._known(outputs)]
+
+        def enter(self, module: Any, args: Any, kwargs: Any) -> None:
+            self.inside.append([value for _, value in self._known(args, kwargs)])
+
+        def leave(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            sources = self.inside.pop()
+            if self.inside:
+                return
+            name = type(module).__name__
+            for index, tensor in enumerate(_tensors(output)):
+                before = taken = sources
+                for suffix in suffixes(module, keras=False):
+                    own = handle(module, suffix)
+                    value = Value(tuple(tensor.shape), name, before, own, _layout(module))
+                    if not suffix.endswith("_reverse"):
+                        taken = before
+                    value.given = taken[0] if taken else None
+                    before = [value]
+                    if not index:
+                        self.calls.append(value)
+                self._put(tensor, value)
+
+    return Recorder()
+
+
+def _layout(module: Any) -> str:
+    """Where the channels of what a layer gives are."""
+    kind = kind_of_module(module)
+    return "channels_first" if kind in ("conv", "conv_transpose") else ""
+
+
+def _runner(func: Any, args: Any, kwargs: Any, places: list[int], index: int, written: bool) -> Any:
+    """Computes what a function gave from arrays in place of its traced inputs."""
+
+    def run(*arrays: Any) -> Any:
+        import torch
+
+        given = {
+            place: torch.from_numpy(np.array(array, order="C"))
+            for place, array in zip(places, arrays, strict=True)
+        }
+
+        def filled_in(one: Any) -> Any:
+            if isinstance(one, torch.Tensor):
+                return given.get(id(one), one)
+            if isinstance(one, tuple | list):
+                inner = [filled_in(each) for each in one]
+                return type(one)(*inner) if hasattr(one, "_fields") else type(one)(inner)
+            if isinstance(one, dict):
+                return {key: filled_in(each) for key, each in one.items()}
+            return one
+
+        real = filled_in(tuple(args)), filled_in(kwargs)
+        with torch.no_grad():
+            output = func(*real[0], **real[1])
+        return _tensors(real[0][0] if written else output)[index].numpy()
+
+    return run

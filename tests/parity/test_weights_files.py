@@ -1,0 +1,137 @@
+"""Files of others: Keras's models and PyTorch's state dicts."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ported import image, keras_model, outputs
+from safetensors.numpy import save_file
+
+from parity import weights
+from parity.weights import WeightsError
+
+pytestmark = pytest.mark.needs("torch", "keras")
+
+
+def pair() -> tuple[Any, Any]:
+    """A Keras model and its port: an LSTM over the rows of convolved images, a flatten."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model(
+        (6, 5, 3),
+        layers.Conv2D(4, 2, name="conv"),
+        layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name="norm"),
+        layers.Conv2D(2, 1, name="pixel"),
+        layers.Permute((2, 1, 3)),
+        layers.Reshape((4, 10)),
+        layers.LSTM(5, return_sequences=True, name="rnn"),
+        layers.Dense(3, name="fc"),
+    )
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4)
+            self.pixel = nn.Conv2d(4, 2, 1)
+            self.rnn, self.fc = nn.LSTM(10, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x: Any) -> Any:
+            x = self.pixel(self.norm(self.conv(x))).permute(0, 3, 1, 2).flatten(2)
+            return self.fc(self.rnn(x)[0])
+
+    return one, Port()
+
+
+def assert_agree(one: Any, other: Any) -> None:
+    there, here = outputs(one, other, image(6, 5, 3), first=True, vectors=True)
+    assert np.abs(there).max() > 0.1
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_a_keras_file_goes_into_a_module(tmp_path: Path) -> None:
+    one, other = pair()
+    one.save(tmp_path / "model.keras")
+    names = weights.load(tmp_path / "model.keras", other)
+    assert names[0] == ("conv", "conv")
+    assert_agree(one, other)
+    (tmp_path / "bad.keras").write_bytes(b"PK")
+    with pytest.raises(WeightsError, match=r"bad.keras: cannot be read as a Keras model"):
+        weights.load(tmp_path / "bad.keras", other)
+    one.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(WeightsError, match="not their order; wanted the model itself"):
+        weights.load(tmp_path / "model.weights.h5", other)
+
+
+@pytest.mark.parametrize("name", ["state.pth", "state.safetensors", "wrapped.pt"])
+def test_a_state_dict_goes_into_a_keras_model(name: str, tmp_path: Path) -> None:
+    """Without the module: the kinds are those of Keras's layers, the flatten is channels first."""
+    import torch
+
+    one, other = pair()
+    path = tmp_path / name
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    state = other.state_dict()
+    if path.suffix == ".safetensors":
+        arrays = {key: np.ascontiguousarray(value.numpy()) for key, value in state.items()}
+        save_file(arrays, path, metadata={"format": "pt"})
+    elif name == "wrapped.pt":
+        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, path)
+    else:
+        torch.save(state, path)
+    weights.load(path, one)
+    assert_agree(one, other)
+
+
+def test_a_state_dict_of_equal_layers_needs_an_order_or_names(tmp_path: Path) -> None:
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((4,), *[layers.Dense(4, name=name) for name in ("a", "b")])
+    arrays = {
+        f"{name}.{array}": np.full((4, 4)[: 2 if array == "weight" else 1], value, "float32")
+        for name, value in (("x", 1), ("y", 2))
+        for array in ("weight", "bias")
+    }
+    save_file(arrays, tmp_path / "s.safetensors")
+    with pytest.raises(WeightsError, match=r"for Keras a \(Dense\) the file has x .*, y .*; want"):
+        weights.load(tmp_path / "s.safetensors", one)
+    weights.load(tmp_path / "s.safetensors", one, layers={"y": "a", "x": "b"})
+    assert float(one.get_layer("a").kernel.numpy()[0, 0]) == 2
+    with pytest.raises(WeightsError, match="layers: the file has no 'z'"):
+        weights.load(tmp_path / "s.safetensors", one, layers={"z": "a", "x": "b"})
+    with pytest.raises(WeightsError, match="2 layers with weights in the file, 1 in the model"):
+        weights.load(tmp_path / "s.safetensors", keras_model((4,), layers.Dense(4)))
+    with pytest.raises(WeightsError, match=r"wanted model.load_state_dict"):
+        weights.load(tmp_path / "s.safetensors", nn.Linear(4, 4))
+
+
+def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
+    """A pickled module, or anything but tensors, is refused."""
+    import torch
+
+    one, other = pair()
+    torch.save(other.fc, tmp_path / "module.pth")
+    with pytest.raises(WeightsError, match="not a state dict that can be read without running co"):
+        weights.load(tmp_path / "module.pth", one)
+    torch.save({"epoch": 3}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        weights.load(tmp_path / "other.pth", one)
+    with pytest.raises(WeightsError, match="no such file"):
+        weights.load(tmp_path / "absent.pth", one)
+
+
+def test_the_framework_that_reads_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parity.weights.state_dict import read_pickled
+    from parity.weights.transfer import _keras_model
+
+    for name, reader in [("torch", read_pickled), ("keras", _keras_model)]:
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(WeightsError, match=r"needs (PyTorch|Keras), which is not installed"):
+            reader(tmp_path / "a")
+        monkeypatch.undo()

@@ -1,0 +1,258 @@
+"""Dense layers behind a flattened image: whatever moves its elements, they find their rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from ported import assert_same_model, image, keras_model, outputs, randomised
+
+from parity import weights
+from parity.weights import WeightsError
+
+pytestmark = pytest.mark.needs("torch", "keras")
+
+Moves = list[Any] | Callable[[], list[Any]]
+
+
+def head(*between: Any) -> Any:
+    """A Keras model: a convolution that gives (4, 6, 5), what lies between, a Dense."""
+    from keras import layers
+
+    return keras_model((5, 7, 3), layers.Conv2D(5, 2), *between, layers.Dense(4), layers.Dense(3))
+
+
+def port(between: Callable[[Any], Any], features: int) -> Any:
+    """The same in PyTorch, with a function between."""
+    from torch import nn
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 5, 2), nn.Linear(features, 4)
+            self.last = nn.Linear(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.last(self.fc(between(self.conv(x))))
+
+    return Port()
+
+
+def keras_moves() -> dict[str, tuple[list[Any], bool]]:
+    """What flattens (4, 6, 5) in Keras, and whether there is a vector of all for each sample."""
+    import keras
+    from keras import layers, ops
+
+    class Own(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return ops.reshape(ops.flip(x, 1), (-1, 120))
+
+    return {
+        "Flatten": ([layers.Flatten()], True),
+        "Reshape": ([layers.Reshape((-1,))], True),
+        "Permute, Flatten": ([layers.Permute((3, 1, 2)), layers.Flatten()], True),
+        "Lambda": (
+            [layers.Lambda(lambda x: ops.transpose(x, (0, 2, 3, 1))), layers.Flatten()],
+            True,
+        ),
+        "Reshape((4, 30))": ([layers.Reshape((4, 30)), layers.Flatten()], True),
+        "tanh": ([layers.Activation("tanh"), layers.Dropout(0.5), layers.Flatten()], True),
+        "pooling": ([layers.MaxPooling2D((2, 1)), layers.Softmax(), layers.Flatten()], True),
+        "a layer of one's own": ([Own()], True),
+        "CRNN": ([layers.Permute((2, 1, 3)), layers.Reshape((6, 20))], False),
+        "TimeDistributed": (
+            [layers.Permute((2, 1, 3)), layers.TimeDistributed(layers.Flatten())],
+            False,
+        ),
+        "rows": ([layers.Reshape((4, 30))], False),
+    }
+
+
+def torch_moves(name: str) -> tuple[Callable[[Any], Any], int]:
+    """The usual port of each: (N, 5, 4, 6) flattened, or by steps along the width or height."""
+    import torch
+    from torch.nn import functional as F
+
+    flat = {
+        "tanh": lambda x: torch.tanh(x).flatten(1),
+        "pooling": lambda x: F.max_pool2d(x, (2, 1)).softmax(1).reshape(len(x), -1),
+        "a layer of one's own": lambda x: x.flip(2).permute(0, 2, 3, 1).reshape(-1, 120),
+    }
+    if name == "CRNN" or name == "TimeDistributed":
+        return lambda x: x.permute(0, 3, 1, 2).flatten(2), 20  # (N, W, C * H)
+    if name == "rows":
+        return lambda x: x.permute(0, 2, 1, 3).reshape(-1, 4, 30), 30
+    return flat.get(name, lambda x: x.flatten(1)), 60 if name == "pooling" else 120
+
+
+NAMES = (
+    *("Flatten", "Reshape", "Permute, Flatten", "Lambda", "Reshape((4, 30))", "tanh", "pooling"),
+    *("a layer of one's own", "CRNN", "TimeDistributed", "rows"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_flattens(name: str) -> None:
+    """Copied there and back; the outputs agree."""
+    between, _ = keras_moves()[name]
+    assert_same_model(head(*between), port(*torch_moves(name)), image(5, 7, 3), vectors=True)
+
+
+@pytest.mark.parametrize("name", NAMES[:5])
+def test_a_port_that_permutes_itself(name: str) -> None:
+    """PyTorch flattens channels last, or what else it likes."""
+    for moves in (
+        lambda x: x.permute(0, 2, 3, 1).flatten(1),
+        lambda x: x.permute(0, 3, 1, 2).contiguous().view(len(x), -1),
+    ):
+        one = head(*keras_moves()[name][0])
+        assert_same_model(one, port(moves, 120), image(5, 7, 3), vectors=True)
+
+
+def test_an_image_made_of_features() -> None:
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Generator(nn.Module):
+        def __init__(self, last: bool) -> None:
+            super().__init__()
+            self.last = last
+            self.fc, self.bn, self.up = nn.Linear(6, 24), nn.BatchNorm1d(24), nn.Conv2d(4, 3, 1)
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.bn(self.fc(x)))
+            if self.last:
+                return self.up(x.view(-1, 2, 3, 4).permute(0, 3, 1, 2))
+            return self.up(x.view(-1, 4, 2, 3))
+
+    for last in (False, True):
+        one = keras_model(
+            (6,),
+            layers.Dense(24),
+            layers.BatchNormalization(epsilon=1e-5, momentum=0.9),
+            layers.ReLU(),
+            layers.Reshape((2, 3, 4)),
+            layers.Conv2D(3, 1),
+        )
+        assert_same_model(one, Generator(last), image(6))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_a_recurrent_layer_that_reads_an_image_column_by_column(kind: str, both_ways: bool) -> None:
+    """A CRNN: the rows of the recurrent kernel are those of (height, channels)."""
+    from keras import layers
+    from torch import nn
+
+    def recurrent() -> Any:
+        own = getattr(layers, kind)(3, return_sequences=True)
+        return layers.Bidirectional(own) if both_ways else own
+
+    columns = [layers.Permute((2, 1, 3)), layers.Reshape((6, 20)), recurrent(), recurrent()]
+    one = keras_model((5, 7, 3), layers.Conv2D(5, 2), *columns, layers.Dense(2))
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 5, 2), nn.Linear(6 if both_ways else 3, 2)
+            options = {"batch_first": True, "bidirectional": both_ways}
+            self.rnn = getattr(nn, kind)(20, 3, 2, **options)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc(self.rnn(self.conv(x).permute(0, 3, 1, 2).flatten(2))[0])
+
+    other = Port()
+    layers_ = weights.suggest(one, other)
+    weights.copy(one, other, layers=layers_)
+    there, here = outputs(one, other, image(5, 7, 3), first=True, vectors=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    before = [np.array(value) for value in one.get_weights()]
+    for variable in one.weights:
+        variable.assign(np.zeros(variable.shape))
+    weights.copy(other, one, layers={value: key for key, value in layers_.items()})
+    for value, old in zip(one.get_weights(), before, strict=True):
+        np.testing.assert_allclose(value, old, rtol=1e-6)
+
+
+def test_two_images_in_one_vector() -> None:
+    import keras
+    import torch
+    from keras import layers
+    from torch import nn
+
+    picture = keras.Input((4, 5, 3))
+    parts = [layers.Conv2D(f, 2, name=f"conv{f}")(picture) for f in (2, 3)]
+    flat = layers.Concatenate()([layers.Flatten()(part) for part in parts[::-1]])
+    one = randomised(keras.Model(picture, layers.Dense(4)(flat)))
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.three, self.two = nn.Conv2d(3, 3, 2), nn.Conv2d(3, 2, 2)
+            self.fc = nn.Linear(60, 4)
+
+        def forward(self, x: Any) -> Any:
+            both = [self.three(x).flatten(1), self.two(x).flatten(1)]
+            return self.fc(torch.cat(both if self.alike else both[::-1], 1))
+
+    for alike in (True, False):  # the order of the concatenation is followed, too
+        other = Module()
+        other.alike = alike
+        assert_same_model(one, other, image(4, 5, 3))
+
+
+def test_what_cannot_be_known_is_refused() -> None:
+    """PyTorch takes other elements together, or its parts are not Keras's."""
+    one = head(*keras_moves()["CRNN"][0])
+    for moves, why in [
+        (lambda x: x.reshape(len(x), 6, 20), "take other elements of the image together"),
+        (lambda x: x.reshape(-1, 10, 2, 6).cumsum(2).permute(0, 3, 1, 2).flatten(2), "no other"),
+    ]:
+        other = port(moves, 20)
+        with pytest.raises(
+            WeightsError,
+            match=rf"order of the features between Keras dense.* and PyTorch fc \(Linear\) cannot "
+            rf"be known: .*{why}.*wanted models that flatten",
+        ):
+            weights.copy(one, other)
+
+
+def test_a_port_that_cannot_be_called_is_taken_to_flatten_channels_first() -> None:
+    """Keras's side is followed all the same."""
+
+    def wants_numbers(x: Any) -> Any:
+        raise TypeError("wants more than x")
+
+    for name, order in [("Flatten", (2, 0, 1)), ("Permute, Flatten", None)]:
+        one, other = head(*keras_moves()[name][0]), port(wants_numbers, 120)
+        weights.copy(one, other)
+        kernel = one.layers[-2].kernel.numpy()
+        if order:
+            kernel = kernel.reshape(4, 6, 5, 4).transpose(*order, 3).reshape(120, 4)
+        np.testing.assert_array_equal(other.fc.weight.detach(), kernel.T)
+
+
+@pytest.mark.parametrize("name", NAMES[:7])
+def test_through_a_file(name: str, tmp_path: Any) -> None:
+    """A file keeps what Keras flattens, and PyTorch flattens channels first."""
+    one, other = head(*keras_moves()[name][0]), port(*torch_moves(name))
+    weights.save(one, tmp_path / "a")
+    weights.load(tmp_path / "a", other)
+    there, here = outputs(one, other, image(5, 7, 3), first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_an_order_as_blocks() -> None:
+    from parity.weights.flatten import permutation
+    from parity.weights.orders import Unclear, as_blocks
+
+    for blocks in [
+        [[[5, 4, 6], [1, 2, 0]]],
+        [[[3], [0]], [[2, 3], [1, 0]], [[4], [0]]],
+        [[[5, 2, 2, 3], [3, 1, 0, 2]], [[2, 3, 3], [1, 2, 0]]],
+    ]:
+        order = permutation(blocks)
+        np.testing.assert_array_equal(permutation(as_blocks(order)), order)
+    with pytest.raises(Unclear):
+        as_blocks(np.array([0, 3, 1, 2, 4]))
