@@ -8,8 +8,8 @@ import numpy as np
 from parity.common.arrays import Array
 from parity.common.findings import Finding, settle
 from parity.common.tolerance import Difference, check_tolerance
-from parity.models.capture import Call, run_keras, run_pytorch
-from parity.models.diagnosis import agree, compare
+from parity.models.capture import Call, has_own_forward, run_keras, run_pytorch
+from parity.models.closeness import agree, compare
 from parity.models.divergence import Pairs, hidden_parting, indented, where_they_part
 from parity.models.losses import losses_apart
 from parity.weights.keras_layers import input_shape, named_layers
@@ -108,16 +108,17 @@ class _Compared:
         self.pairs, self.unpaired = _pairs(keras_model, torch_model, layers)
         self.calls: tuple[list[Call], list[Call]] = ([], [])
         kept = self.calls if self.pairs else (None, None)
+        more = bool(self.pairs) and has_own_forward(keras_model, torch_model)
         moved = _moved_ranks(keras_model)
         try:
-            self.keras = run_keras(keras_model, inputs, kept[0])
+            self.keras = run_keras(keras_model, inputs, kept[0], more)
         except Exception as error:
             error.add_note(f"x is given as Keras takes it: keras_model got {_shapes(inputs)}")
             raise
         if data_format == "channels_first":
             inputs = [_channels_first(one, moved) for one in inputs]
         try:
-            self.pytorch = run_pytorch(torch_model, inputs, kept[1])
+            self.pytorch = run_pytorch(torch_model, inputs, kept[1], more)
         except Exception as error:
             other = (
                 "channels first; data_format='channels_last' gives it x as it is"

@@ -11,19 +11,28 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.forward import own_call, own_forward, stock_call, stock_forward
 from parity.weights.keras_layers import kind_of_layer, named_layers, sublayers
 from parity.weights.pytorch_layers import kind_of_module, leaf_modules
 
 
 @dataclass
 class Call:
-    """One call of a layer without layers of its own. `input` and `output`, in the framework's own
-    layout, are kept of layers of a known kind; the output is what an `activation=` gets."""
+    """One call of a layer without layers of its own.
+
+    Arrays are in the framework's own layout. `input` and `output` are kept of layers of a known
+    kind; the output is what their kind gives, before an `activation=` and before what a forward of
+    their own does more (or what that gives, where the two cannot be told apart). `result` is what
+    the call returned, kept on request, of layers without weights too. `own_forward`: the layer is
+    of a known kind, but its class has a forward (in Keras: a call) of its own.
+    """
 
     name: str
     layer: Any
     input: Array | None = None
     output: Array | None = None
+    result: Array | None = None
+    own_forward: bool = False
 
     @property
     def label(self) -> str:
@@ -68,17 +77,29 @@ def _kept(as_array: Callable[[Any], Array], tensor: Any) -> Array | None:
         return None
 
 
+def has_own_forward(keras_model: Any, torch_model: Any) -> bool:
+    """Whether a layer of a known kind of either model has a forward of its own."""
+    keras = (layer for _, layer in named_layers(keras_model) if kind_of_layer(layer))
+    pytorch = (module for _, module in leaf_modules(torch_model) if kind_of_module(module))
+    return any(map(own_call, keras)) or any(map(own_forward, pytorch))
+
+
 # Keras
 
 
-def run_keras(model: Any, inputs: Sequence[Array], calls: list[Call] | None = None) -> list[Array]:
-    """The outputs of a Keras model with `training=False`; appends to `calls` as layers finish."""
+def run_keras(
+    model: Any, inputs: Sequence[Array], calls: list[Call] | None = None, results: bool = False
+) -> list[Array]:
+    """The outputs of a Keras model with `training=False`; appends to `calls` as layers finish.
+
+    `results`: keeps what every layer returned, too.
+    """
     tensors = [_to_keras(model, one) for one in inputs]
     with ExitStack() as stack:
         if calls is not None:
             stack.enter_context(_eagerly())
             for name, operation in _keras_leaves(model):
-                stack.enter_context(_watched(operation, name, calls))
+                stack.enter_context(_watched(operation, name, calls, results))
         outputs = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
     return [keras_array(one) for one in flat(outputs)]
 
@@ -136,22 +157,30 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(operation: Any, name: str, calls: list[Call]) -> Iterator[None]:
+def _watched(operation: Any, name: str, calls: list[Call], results: bool) -> Iterator[None]:
     call: Any = operation.call
     activation: Any = getattr(operation, "activation", None)
     known = bool(kind_of_layer(operation))
+    own = known and own_call(operation)
     before_activation: list[Any] = []
 
     def watched_call(*args: Any, **kwargs: Any) -> Any:
         before_activation.clear()
-        output = call(*args, **kwargs)
-        found = Call(name, operation)
+        result = call(*args, **kwargs)
+        found = Call(name, operation, own_forward=own)
+        if results:
+            found.result = _kept(keras_array, result)
         if known:
-            found.input = _kept(keras_array, args[0] if args else next(iter(kwargs.values())))
+            given = args[0] if args else next(iter(kwargs.values()))
+            found.input = _kept(keras_array, given)
+            output = result
+            if own:
+                before_activation.clear()
+                output = _attempted(stock_call(operation), given, result)
             last = before_activation[0] if before_activation else output
             found.output = _kept(keras_array, last)
         calls.append(found)
-        return output
+        return result
 
     def watched_activation(x: Any, *args: Any, **kwargs: Any) -> Any:
         before_activation.append(x)
@@ -163,22 +192,35 @@ def _watched(operation: Any, name: str, calls: list[Call]) -> Iterator[None]:
         yield
 
 
+def _attempted(function: Callable[[Any], Any], given: Any, otherwise: Any) -> Any:
+    """What a function gives; where it raises, what is given for that case."""
+    try:
+        return function(given)
+    except Exception:  # the kind's own forward takes other arguments or shapes
+        return otherwise
+
+
 # PyTorch
 
 
 def run_pytorch(
-    module: Any, inputs: Sequence[Array], calls: list[Call] | None = None
+    module: Any, inputs: Sequence[Array], calls: list[Call] | None = None, results: bool = False
 ) -> list[Array]:
     """The outputs of a PyTorch module in eval mode without gradients, on its own device and in its
-    own precision; appends to `calls` as modules finish."""
+    own precision; appends to `calls` as modules finish.
+
+    `results`: keeps what every module returned, too.
+    """
     original = getattr(module, "_orig_mod", module)
     if calls is not None and original is not module:  # hooks would have it compiled anew
-        _run_pytorch(original, inputs, calls)
+        _run_pytorch(original, inputs, calls, results)
         calls = None
-    return [torch_array(one) for one in flat(_run_pytorch(module, inputs, calls))]
+    return [torch_array(one) for one in flat(_run_pytorch(module, inputs, calls, results))]
 
 
-def _run_pytorch(module: Any, inputs: Sequence[Array], calls: list[Call] | None) -> Any:
+def _run_pytorch(
+    module: Any, inputs: Sequence[Array], calls: list[Call] | None, results: bool
+) -> Any:
     import torch
 
     modes = [(one, one.training) for one in module.modules()]
@@ -186,7 +228,7 @@ def _run_pytorch(module: Any, inputs: Sequence[Array], calls: list[Call] | None)
     try:
         if calls is not None:
             for name, one in leaf_modules(module):
-                hook = _hook(name, calls)
+                hook = _hook(name, calls, results)
                 hooks.append(one.register_forward_hook(hook, with_kwargs=True))
         module.eval()
         with torch.no_grad():
@@ -209,11 +251,18 @@ def to_torch(module: Any, array: Array) -> Any:
     return tensor.to(weight.device, weight.dtype if tensor.is_floating_point() else None)
 
 
-def _hook(name: str, calls: list[Call]) -> Any:
-    def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        found = Call(name, module)
-        if kind_of_module(module):
-            found.input = _kept(torch_array, args[0] if args else next(iter(kwargs.values())))
+def _hook(name: str, calls: list[Call], results: bool) -> Any:
+    def hook(module: Any, args: Any, kwargs: Any, result: Any) -> None:
+        known = bool(kind_of_module(module))
+        found = Call(name, module, own_forward=known and own_forward(module))
+        if results:
+            found.result = _kept(torch_array, result)
+        if known:
+            given = args[0] if args else next(iter(kwargs.values()))
+            found.input = _kept(torch_array, given)
+            output = result
+            if found.own_forward:
+                output = _attempted(stock_forward(module), given, result)
             found.output = _kept(torch_array, output)
         calls.append(found)
 

@@ -4,159 +4,21 @@ Everything is compared in Keras's layout.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.common.tolerance import Difference, difference, lowest_precision
-from parity.models.capture import Call
-from parity.weights.flatten import image_order, permutation
+from parity.models.closeness import agree, compare, wide
+from parity.models.steps import Step, orders_of_features
 from parity.weights.layer import ARRAYS, Layer
 from parity.weights.settings import setting_differences
 from parity.weights.transfer import FILLS, reordered
 
-TOLERANCE = {
-    "bfloat16": 16 * 2.0**-7,
-    "float16": 64 * 2.0**-10,
-    "float32": 256 * 2.0**-23,
-    "float64": 256 * 2.0**-52,
-}
-"""The tolerance for layers and models as a share of the largest entry: in float32 256 rounding
-units, 3e-5. Sound ports of 20 layers came to 4e-6 (untrained, where every BatchNorm rounds to the
-same side), of 40 layers to 2e-5, trained-like ones to 1e-6."""
-
 _MANY = 200_000  # numbers on which activations are tried
 _LETTERS = {2: "L", 3: "HW", 4: "DHW"}
 _POOLS = {"MaxPool": "max", "AveragePool": "average", "AvgPool": "average"}
-
-
-def compare(
-    left: Array,
-    right: Array,
-    rtol: float | None = None,
-    atol: float | None = None,
-    share: float = 0.0,
-) -> Difference:
-    """The difference of two outputs; without tolerances, `TOLERANCE` (or `share`, if that is more)
-    and no relative one: rounding is of the size of the largest entry, not of each."""
-    if atol is None:
-        share = max(share, TOLERANCE[lowest_precision(left, right)])
-        atol = share * max(_largest(left), _largest(right))
-    return difference(left, right, 0.0 if rtol is None else rtol, atol)
-
-
-def agree(left: Array, right: Array, share: float = 0.0) -> bool:
-    """Whether two arrays are the same but for rounding, or but for a share of the largest entry."""
-    if left.shape != right.shape:
-        return False
-    share = max(share, TOLERANCE[lowest_precision(left, right)])
-    return relative_error(left, right) <= share or compare(left, right, share=share).passed
-
-
-def relative_error(left: Array, right: Array) -> float:
-    """The largest error, relative to the largest entry; NaN where one is no finite number."""
-    with np.errstate(all="ignore"):
-        error = _wide(left) - _wide(right)
-        worst = float(np.max(np.abs(error), initial=0.0))
-    return worst / (max(_largest(left), _largest(right)) or 1.0)
-
-
-def _wide(array: Array) -> Array:
-    """In a precision to subtract in."""
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-
-
-def _largest(array: Array) -> float:
-    """The largest finite entry, without its sign."""
-    wide = _wide(array)
-    largest = max(float(wide.max(initial=0.0)), -float(wide.min(initial=0.0)))
-    if np.isfinite(largest):
-        return largest
-    return float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0.0))
-
-
-@dataclass
-class Step:
-    """One call of a pair of layers: both inputs and both outputs, PyTorch's in Keras's layout.
-
-    `place` is where the two calls stand among all of theirs; `orders` says for the features of the
-    inputs and of the outputs whether PyTorch has its own order of a flattened image.
-    """
-
-    number: int
-    pair: tuple[Layer, Layer]
-    calls: tuple[Call, Call]
-    place: tuple[int, int]
-    inputs: tuple[Array, Array]
-    outputs: tuple[Array, Array]
-    orders: tuple[bool, bool]
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Framework and name of both."""
-        return f"Keras {self.pair[0].name}", f"PyTorch {self.pair[1].name}"
-
-
-def make_step(
-    number: int, pair: tuple[Layer, Layer], calls: tuple[Call, Call], place: tuple[int, int]
-) -> Step:
-    """A step, with PyTorch's arrays in Keras's layout: the one that agrees, or the likeliest."""
-    sides, orders = [], []
-    order_in, order_out = orders_of_features(pair[0])
-    for side, order in (("input", order_in), ("output", order_out)):
-        keras, pytorch = (getattr(call, side) for call in calls)
-        keras = _without_padding(keras, pair[0], pair[0], side)
-        choices = [
-            (_without_padding(array, *pair, side), first)
-            for array, first in _in_keras_layout(pytorch, pair[0], order)
-        ]
-        chosen = next((c for c in choices if agree(keras, c[0])), choices[0])
-        sides.append((keras, chosen[0]))
-        orders.append(chosen[1])
-    return Step(number, pair, calls, place, sides[0], sides[1], (orders[0], orders[1]))
-
-
-def orders_of_features(layer: Layer) -> tuple[Any, Any]:
-    """The orders of the features in and out of a Keras layer, as far as they are known."""
-    rows = layer.rows or (image_order(layer.unsure, "channels_last") if layer.unsure else None)
-    return rows, layer.columns if layer.kind == "dense" else rows
-
-
-def _in_keras_layout(array: Array, keras: Layer, order: Any) -> Iterator[tuple[Array, bool]]:
-    """What PyTorch's array may be in Keras's layout, the likeliest first, and whether its features
-    are in PyTorch's order of a flattened image."""
-    if order is not None and array.ndim == 2:
-        places = permutation(order)
-        if len(places) == array.shape[1]:
-            yield array[:, places], True
-    if array.ndim > 2 and _channels_last(keras, array.ndim):
-        yield np.ascontiguousarray(np.moveaxis(array, 1, -1)), False
-    else:
-        yield array, False
-
-
-def _without_padding(array: Array, keras: Layer, layer: Layer, side: str) -> Array:
-    """Without what a layer of padding before a convolution adds, or one behind will cut."""
-    if side != {"conv": "input", "conv_transpose": "output"}.get(layer.kind):
-        return array
-    added = layer.settings["added"]
-    if any(number < 0 for pair in added for number in pair):
-        return array
-    first = 1 if _channels_last(keras, array.ndim) else 2
-    sizes = array.shape[first : first + len(added)]
-    kept = (slice(a, size - b) for (a, b), size in zip(added, sizes, strict=True))
-    return array[(slice(None),) * first + tuple(kept)]
-
-
-def _channels_last(keras: Layer, rank: int) -> bool:
-    """Whether PyTorch's channels come earlier than this Keras layer's."""
-    if keras.kind in ("conv", "conv_transpose"):
-        return bool(keras.handle.data_format == "channels_last")
-    return keras.kind == "batch_normalization" and keras.handle.axis in (-1, rank - 1)
 
 
 # A layer whose inputs agree and whose outputs do not
@@ -170,15 +32,21 @@ def inference_settings(one: Layer, other: Layer) -> list[str]:
 
 def layer_causes(step: Step) -> list[str]:
     """What is wrong with a layer: its settings and its weights."""
-    lines = inference_settings(*step.pair)
-    for name in ARRAYS[step.pair[0].kind]:
-        lines += _weight_causes(step, name)
+    lines = wrong_parts(step)
     if lines:
         return lines
     moved = _transposition(*step.outputs)
     if moved:
         return [f"the outputs are equal after np.transpose of PyTorch's, {moved}"]
     return ["settings and weights agree: it is what PyTorch's forward, or Keras's call, does more"]
+
+
+def wrong_parts(step: Step) -> list[str]:
+    """The settings and weights of a layer that differ."""
+    lines = inference_settings(*step.pair)
+    for name in ARRAYS[step.pair[0].kind]:
+        lines += _weight_causes(step, name)
+    return lines
 
 
 def _weight_causes(step: Step, name: str) -> list[str]:
@@ -345,7 +213,7 @@ def _other_order_of_channels(left: Array, right: Array) -> bool:
     """Whether the last axis holds the same slices in another order."""
     if left.shape != right.shape or left.ndim < 2 or agree(left, right):
         return False
-    sums = [_wide(one).reshape(-1, one.shape[-1]).sum(0, np.float64) for one in (left, right)]
+    sums = [wide(one).reshape(-1, one.shape[-1]).sum(0, np.float64) for one in (left, right)]
     orders = [np.argsort(one) for one in sums]
     return agree(left[..., orders[0]], right[..., orders[1]])
 

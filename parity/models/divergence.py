@@ -12,23 +12,19 @@ import numpy as np
 from parity.common.arrays import Array
 from parity.common.tolerance import Difference
 from parity.models.capture import Call
+from parity.models.closeness import agree, compare, relative_error
 from parity.models.diagnosis import (
-    Step,
-    agree,
     between_causes,
-    compare,
     inference_settings,
     layer_causes,
-    make_step,
     pooling_causes,
-    relative_error,
+    wrong_parts,
 )
+from parity.models.steps import Both, Calls, Step, make_step
 from parity.weights.layer import Layer
 from parity.weights.settings import setting_differences
 
 Pairs = list[tuple[Layer, Layer]]
-Calls = tuple[list[Call], list[Call]]
-Both = tuple[Array, Array]
 
 _GROWTH = 4
 """How much more than what was rounded so far is no rounding: in deep models it adds up."""
@@ -45,7 +41,7 @@ def where_they_part(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both
     steps, lines = _steps(pairs, calls)
     if not steps:
         return ["the outputs differ; where is not known: no pair of layers was called", *lines]
-    found = _first_parting(steps)
+    found = _first_parting(steps, calls)
     if found is not None:
         return [*_described(_DIFFER, found, pairs, calls), *lines]
     if agree(*outputs):
@@ -61,7 +57,7 @@ def hidden_parting(pairs: Pairs, calls: Calls, share: float) -> list[str]:
     `share`: the error that the user allows, as a share of the largest output.
     """
     steps, _ = _steps(pairs, calls)
-    found = _first_parting(steps, share, hidden=True)
+    found = _first_parting(steps, calls, share, hidden=True)
     if found is not None:
         return _described(_HIDDEN, found, pairs, calls)
     texts = [
@@ -86,20 +82,42 @@ class _Parting:
     difference: Difference
 
 
-def _first_parting(steps: list[Step], share: float = 0.0, hidden: bool = False) -> _Parting | None:
-    """The first step at which two models part; `hidden`: the outputs agree all the same."""
+def _first_parting(
+    steps: list[Step], calls: Calls, share: float = 0.0, hidden: bool = False
+) -> _Parting | None:
+    """The first step at which two models part; `hidden`: the outputs agree all the same.
+
+    Inputs that differ where a forward of its own is in between, which was not seen to give the
+    same as the other side, are no parting if the layer gives equal outputs of them, or the outputs
+    of the models agree: a layer that gets equal inputs is still held to its outputs.
+    """
+    unseen = False
     for number, step in enumerate(steps):
+        moot = (step.own_forward or unseen) and (hidden or step.agrees)
+        if moot and not agree(*step.inputs, share):
+            unseen = True
+            continue
         for arrays in (step.inputs, step.outputs):
+            at_inputs = arrays is step.inputs
             if agree(*arrays, share):
                 if hidden:
                     share = max(share, _GROWTH * np.nan_to_num(relative_error(*arrays)))
-            elif not hidden or not _is_excused(step, arrays is step.inputs, steps):
+            elif not at_inputs and _is_doubtful(step, hidden):
+                continue
+            elif not hidden or not _is_excused(step, at_inputs, steps, calls):
                 found = compare(*arrays, share=share)
-                return _Parting(steps[:number], step, arrays is step.inputs, found)
+                return _Parting(steps[:number], step, at_inputs, found)
+        unseen = unseen or (step.own_forward and not (step.agrees and step.whole))
     return None
 
 
-def _is_excused(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
+def _is_doubtful(step: Step, hidden: bool) -> bool:
+    """Whether outputs that differ prove nothing, as the forward of the layer is its own: what comes
+    later tells. It is no excuse for weights and settings that differ, unless all outputs agree."""
+    return step.own_forward and (hidden or not wrong_parts(step))
+
+
+def _is_excused(step: Step, at_inputs: bool, steps: list[Step], calls: Calls) -> bool:
     """Whether a step that differs proves nothing, as the outputs agree: its arrays are of other
     sizes, hold the same numbers in another order, or are those of another call of PyTorch's (layers
     of one kind that are paired in the wrong order, or called in another)."""
@@ -108,8 +126,8 @@ def _is_excused(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
         return True
     for other in steps:
         if other is not step and other.pair[1].kind == step.pair[1].kind:
-            pair, calls = (step.pair[0], other.pair[1]), (step.calls[0], other.calls[1])
-            swapped = make_step(step.number, pair, calls, step.place)
+            place = step.place[0], other.place[1]
+            swapped = make_step(step.number, (step.pair[0], other.pair[1]), place, calls)
             arrays = swapped.inputs if at_inputs else swapped.outputs
             if agree(*arrays) or _reordered(*arrays):
                 return True
@@ -157,8 +175,7 @@ def _with_partner(
     """The step of a call of Keras's and the first of PyTorch's whose input agrees, or the first."""
     first = None
     for other in places:
-        both = calls[0][place], calls[1][other]
-        step = make_step(number + 1, pairs[number], both, (place, other))
+        step = make_step(number + 1, pairs[number], (place, other), calls)
         if agree(*step.inputs):
             return step
         first = first or step
@@ -223,19 +240,21 @@ def _between(
         place = f"between {' / '.join(last.names)} and {' / '.join(step.names)}"
     names = step.names if step else ("Keras", "PyTorch")
     what = "inputs of the latter" if step and last else "inputs" if step else "outputs"
-    lines = [f"{opening} {place}: all before agrees, the {what} do not"]
+    doubtful = last is not None and last.own_forward and not last.agrees
+    but = " but for what this one's own forward gives" if doubtful else ""
+    lines = [f"{opening} {place}: all before agrees{but}, the {what} do not"]
     lines += indented((found or compare(*arrays[0])).lines(names))
     before = None
     if last is not None:
-        keras, pytorch = (call.output for call in last.calls)
-        before = None if keras is None or pytorch is None else (keras, pytorch)
+        before = last.ends
     lying = _in_between(last, step, calls)
     causes = pooling_causes(lying) or between_causes(before, *arrays)
     if causes:
         lines += ["likely cause", *indented(causes)]
-    fused = [name for name in (_fused(last),) if name]
-    keras_text = ", ".join([*fused, *lying[0]]) or "no layer"
-    pytorch_text = ", ".join(lying[1]) or "no layer"
+    fused = _fused(last) if last else ([], [])
+    keras_text, pytorch_text = (
+        ", ".join([*own, *labels]) or "no layer" for own, labels in zip(fused, lying, strict=True)
+    )
     return [
         *lines,
         "what lies there",
@@ -258,11 +277,12 @@ def _counts(call: Call) -> bool:
     return type(call.layer).__name__ not in ("InputLayer", "Dropout", "Identity")
 
 
-def _fused(last: Step | None) -> str:
-    """The activation of the Keras layer itself."""
-    activation = getattr(last.calls[0].layer, "activation", None) if last else None
+def _fused(last: Step) -> tuple[list[str], list[str]]:
+    """What the two layers do themselves behind what their kind does."""
+    activation = getattr(last.calls[0].layer, "activation", None)
     name = getattr(activation, "__name__", type(activation).__name__)
-    return "" if last is None or activation is None or name == "linear" else f"activation={name}"
+    own = [[f"the forward of {call.label}"] if call.own_forward else [] for call in last.calls]
+    return [*([] if name in ("NoneType", "linear") else [f"activation={name}"]), *own[0]], own[1]
 
 
 def _so_far(steps: list[Step]) -> list[str]:
