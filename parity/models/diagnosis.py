@@ -5,13 +5,14 @@ Everything is compared in Keras's layout.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 
 from parity.common.arrays import Array
 from parity.models.closeness import agree, compare, wide
-from parity.models.steps import Step, orders_of_features
+from parity.models.steps import Step, first_axis, orders_of_features
 from parity.weights.layer import ARRAYS, Layer
 from parity.weights.settings import setting_differences
 from parity.weights.transfer import FILLS, reordered
@@ -43,10 +44,26 @@ def layer_causes(step: Step) -> list[str]:
 
 def wrong_parts(step: Step) -> list[str]:
     """The settings and weights of a layer that differ."""
-    lines = inference_settings(*step.pair)
+    lines = inference_settings(*_as_called(step))
     for name in ARRAYS[step.pair[0].kind]:
         lines += _weight_causes(step, name)
     return lines
+
+
+def _as_called(step: Step) -> tuple[Layer, Layer]:
+    """Both layers of a step; of convolutions, with what functions padded to their inputs."""
+    if step.pair[0].kind != "conv":
+        return step.pair
+    first = first_axis(step.pair[0], step.inputs[0].ndim)
+    found = []
+    for layer, pads, call in zip(step.pair, step.padded, step.calls, strict=True):
+        own = layer.settings["added"]
+        added = [np.add(*pair).tolist() for pair in zip(own, pads, strict=True)] if pads else own
+        size = list(step.inputs[0].shape[first : first + len(own)])
+        # what a forward of its own pads inside of the layer cannot be seen
+        seen = {"added": added, "size": size, "may_pad": call.own_forward}
+        found.append(replace(layer, settings={**layer.settings, **seen}))
+    return found[0], found[1]
 
 
 def _weight_causes(step: Step, name: str) -> list[str]:

@@ -1,6 +1,6 @@
 """One call of a pair of layers, with what both took and gave in Keras's layout."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
@@ -76,6 +76,7 @@ def make_step(number: int, pair: tuple[Layer, Layer], place: tuple[int, int], ca
     for (keras, whole), (pytorch, other_whole) in product(*views):
         ends = keras, pytorch
         outputs, given = _aligned(ends, pair, orders[1], "output", both[1].own_forward)
+        outputs, _ = _without_excess(outputs, pair[0], "output")
         found = Step(
             number=number,
             pair=pair,
@@ -163,7 +164,7 @@ def _without_padding(array: Array, keras: Layer, layer: Layer, side: str) -> Arr
     added = layer.settings["added"]
     if any(number < 0 for pair in added for number in pair):
         return array
-    return _cut(array, added, _first_axis(keras, array.ndim))
+    return _cut(array, added, first_axis(keras, array.ndim))
 
 
 def _cut(array: Array, pads: Pads, first: int) -> Array:
@@ -173,7 +174,7 @@ def _cut(array: Array, pads: Pads, first: int) -> Array:
     return array[(slice(None),) * first + tuple(kept)]
 
 
-def _first_axis(keras: Layer, rank: int) -> int:
+def first_axis(keras: Layer, rank: int) -> int:
     """The first axis of space of an image in the layout of this Keras layer."""
     return 1 if _channels_last(keras, rank) else 2
 
@@ -196,21 +197,33 @@ def _inputs(
     assert calls[1].input is not None
     ends = calls[0].input, calls[1].input
     arrays, first = _aligned(ends, pair, order, "input", calls[1].own_forward)
-    if pair[0].kind != "conv" or arrays[0].shape == arrays[1].shape:
-        return arrays, first, ([], [])
-    start = _first_axis(pair[0], arrays[0].ndim)
-    cut: tuple[Both, tuple[Pads, Pads]] | None = None
-    for pads in islice(_paddings(arrays, start, len(pair[0].settings["size"])), _PLACES):
+    inner, padded = _without_excess(arrays, pair[0], "input")
+    return inner, first, padded
+
+
+def _without_excess(arrays: Both, keras: Layer, side: str) -> tuple[Both, tuple[Pads, Pads]]:
+    """Both arrays without what a function has padded to one input of a convolution, or will crop
+    from one output of a transposed one; and how much that is."""
+    if side != {"conv": "input", "conv_transpose": "output"}.get(keras.kind):
+        return arrays, ([], [])
+    if arrays[0].shape == arrays[1].shape or arrays[0].ndim != arrays[1].ndim:
+        return arrays, ([], [])
+    start = first_axis(keras, arrays[0].ndim)
+    zeros = side == "input"
+    likeliest = None
+    for pads in islice(_excesses(arrays, start, len(keras.settings["size"]), zeros), _PLACES):
         inner = _cut(arrays[0], pads[0], start), _cut(arrays[1], pads[1], start)
-        if cut is None or agree(*inner):
-            cut = inner, pads
-            if agree(*inner):
-                break
-    return (cut[0], first, cut[1]) if cut else (arrays, first, ([], []))
+        if agree(*inner):
+            return inner, pads
+        likeliest = likeliest or (inner, pads)
+    return likeliest or (arrays, ([], []))
 
 
-def _paddings(arrays: Both, start: int, rank: int) -> Iterator[tuple[Pads, Pads]]:
-    """What may have been padded to either array, so that one has the other's shape without it."""
+def _excesses(arrays: Both, start: int, rank: int, zeros: bool) -> Iterator[tuple[Pads, Pads]]:
+    """How much each array may have more than the other, before and behind, by axis of space.
+
+    `zeros`: all that it has more is 0.
+    """
     shapes = [array.shape for array in arrays]
     outer = [shape[:start] + shape[start + rank :] for shape in shapes]
     if outer[0] != outer[1]:
@@ -219,8 +232,9 @@ def _paddings(arrays: Both, start: int, rank: int) -> Iterator[tuple[Pads, Pads]
     for axis in range(start, start + rank):
         more = shapes[1][axis] - shapes[0][axis]
         side = 1 if more > 0 else 0
-        zeros = [p for p in _splits(abs(more)) if _is_zero_outside(arrays[side], axis, p)]
-        choices.append([((0, 0), p) if side else (p, (0, 0)) for p in zeros])
+        splits = _splits(abs(more))
+        fitting = [p for p in splits if not zeros or _is_zero_outside(arrays[side], axis, p)]
+        choices.append([((0, 0), p) if side else (p, (0, 0)) for p in fitting])
     for chosen in product(*choices):
         yield [keras for keras, _ in chosen], [pytorch for _, pytorch in chosen]
 
@@ -237,8 +251,3 @@ def _is_zero_outside(array: Array, axis: int, pads: tuple[int, int]) -> bool:
     moved = np.moveaxis(array, axis, 0)
     before, behind = moved[: pads[0]], moved[len(moved) - pads[1] :]
     return not (np.any(before) or np.any(behind))
-
-
-def pads_of(step: Step, side: int) -> Sequence[tuple[int, int]]:
-    """What a function has padded to the input of a side; nothing where none did."""
-    return step.padded[side] if any(map(any, step.padded[side])) else []

@@ -8,6 +8,7 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.flatten import Graph
+from parity.weights.forward import is_padded_by_operation, may_pad
 from parity.weights.layer import (
     ARRAYS,
     KERAS,
@@ -103,18 +104,29 @@ def _read(layers: list[tuple[str, Any]], graph: Graph) -> Iterator[Layer]:
             raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
         _check_axis(name, layer, kind, formats)
         rows, columns = graph.features(layer, kind)
+        settings = _settings(layer, kind, graph)
+        if kind in ("conv", "conv_transpose") and _may_pad(name, layer, kind, dict(layers)):
+            settings["may_pad"] = True
         yield Layer(
             framework=KERAS,
             name=name,
             class_name=type(layer).__name__,
             kind=kind,
             arrays=_arrays(layer, kind),
-            settings=plain(_settings(layer, kind, graph)),
+            settings=plain(settings),
             rows=rows,
             columns=columns,
             unsure=graph.unsure(layer, kind),
             handle=layer,
         )
+
+
+def _may_pad(name: str, layer: Any, kind: str, layers: dict[str, Any]) -> bool:
+    """Whether a function may pad the input of a convolution, or crop a transposed one's output."""
+    parts = name.split("/")
+    paths = ["", *("/".join(parts[:depth]) for depth in range(1, len(parts)))]
+    owners = [layers[path] for path in paths if layers.get(path) not in (None, layer)]
+    return is_padded_by_operation(layer) or may_pad(layer, owners, kind)
 
 
 def _arrays(layer: Any, kind: str) -> dict[str, Array]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.forward import may_pad
 from parity.weights.layer import (
     ARRAYS,
     IN_PYTORCH,
@@ -79,15 +80,24 @@ def read_pytorch(model: Any) -> Iterator[Layer]:
             raise other_kind(PYTORCH, name, one, strange or ["a weight that is computed"])
         place = places[id(one)]
         around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
+        settings = _settings_of_module(one, kind, *around)
+        if kind in ("conv", "conv_transpose") and may_pad(one, _owners(model, name), kind):
+            settings["may_pad"] = True
         yield Layer(
             framework=PYTORCH,
             name=name,
             class_name=type(one).__name__,
             kind=kind,
             arrays=_arrays_of_module(one, kind),
-            settings=plain(_settings_of_module(one, kind, *around)),
+            settings=plain(settings),
             handle=one,
         )
+
+
+def _owners(model: Any, name: str) -> list[Any]:
+    """The modules that one is inside of."""
+    parts = name.split(".")
+    return [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
 
 
 def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:

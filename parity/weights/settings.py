@@ -3,7 +3,7 @@
 from typing import Any
 
 from parity.weights.layer import PYTORCH, Layer
-from parity.weights.padding import describe, padding_agrees, remedy
+from parity.weights.padding import describe, may_be_made_up, padding_agrees, remedy
 
 CARRIED = ("epsilon", "momentum")
 """The settings that can be carried over to another layer."""
@@ -21,7 +21,10 @@ def same_setting(one: Any, other: Any) -> bool:
 
 
 def setting_differences(source: Layer, target: Layer) -> dict[str, str]:
-    """By setting, both values and what is wanted in `target` to have what `source` has."""
+    """By setting, both values and what is wanted in `target` to have what `source` has.
+
+    Padding that a function of the model's forward may add is left to the comparison of outputs.
+    """
     names = [f"{layer.framework} {layer.name}" for layer in (source, target)]
     found = {}
     for key in _COMPARED:
@@ -33,7 +36,8 @@ def setting_differences(source: Layer, target: Layer) -> dict[str, str]:
     if source.kind in ("conv", "conv_transpose") and not found:
         pairs = zip(source.settings["size"], target.settings["size"], strict=True)
         sizes = [left or right for left, right in pairs]
-        if not padding_agrees(source.settings, target.settings, sizes):
+        both = source.settings, target.settings, sizes
+        if not (padding_agrees(*both) or may_be_made_up(*both)):
             found["padding"] = (
                 f"{names[0]} {describe(source.settings, sizes)}, {names[1]} "
                 f"{describe(target.settings, sizes)}; wanted in {names[1]}: "

@@ -45,8 +45,10 @@ def copy(
         settings: `"check"`: epsilon, momentum, strides, dilation, groups and padding must agree.
             `"copy"`: epsilon and momentum are carried over too, the others must agree. (Do it
             before training: what Keras compiled keeps the old ones until `compile`.) `"ignore"`:
-            none is looked at. Padding that PyTorch's `forward` adds by function is not seen;
-            `nn.ZeroPad2d` right before the convolution is, and Keras's ZeroPadding.
+            none is looked at. `nn.ZeroPad2d` right before a convolution is seen, and Keras's
+            ZeroPadding. Where a `forward` calls a function that pads (`F.pad`, or that of a layer's
+            own forward, as timm's Conv2dSame), padding that lacks is left to
+            `parity.assert_model_parity`, the other settings must agree all the same.
 
     Over several axes, the arrays of LayerNormalization keep their order.
 

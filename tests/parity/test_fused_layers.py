@@ -34,7 +34,8 @@ def keras_model() -> Any:
             layers.Conv2D(5, 1, name="conv_5"),
             layers.GlobalAveragePooling2D(),
             layers.Dense(3, name="dense"),
-        ]
+        ],
+        name="net",
     )
     rng = np.random.default_rng(2)
     for variable in model.get_layer("norm_3").weights:
@@ -131,7 +132,7 @@ def test_a_fault_behind_a_fused_module_is_named_at_its_own_layer(
         place, cause = "layer 7: Keras dense", "Keras's kernel and PyTorch's weight differ"
     both = saturated(keras_model, model) if hidden else (keras_model, model)
     text = message(*both, X)
-    place = place.replace("Keras ", "Keras sequential/") if hidden else place
+    place = place.replace("Keras ", "Keras net/") if hidden else place
     assert "first at " + place in text
     assert cause in text
 
