@@ -10,12 +10,11 @@ from parity.common.findings import Finding, settle
 from parity.common.tolerance import Difference, check_tolerance
 from parity.models.capture import Call, has_own_forward, run_keras, run_pytorch
 from parity.models.closeness import agree, compare
-from parity.models.divergence import Pairs, hidden_parting, indented, where_they_part
+from parity.models.divergence import hidden_parting, indented, where_they_part
 from parity.models.losses import losses_apart
+from parity.models.pairs import Paired, paired
 from parity.weights.keras_layers import input_shape, named_layers
-from parity.weights.layer import WeightsError, is_keras, is_pytorch, without_bfloat16
-from parity.weights.read import read
-from parity.weights.transfer import pair
+from parity.weights.layer import is_keras, is_pytorch, without_bfloat16
 
 __all__ = ["assert_model_parity"]
 
@@ -41,8 +40,8 @@ def assert_model_parity(
     them over), and are left as they were. Where the outputs agree and the layers with weights are
     pairs, as in `parity.weights.copy`, their inputs and outputs are compared too, since a saturated
     head hides what is wrong before it; an order of layers or features that leaves the outputs alone
-    is no fault. Where they are no pairs (other counts or kinds, weights that are not known), only
-    the outputs are compared.
+    is no fault. Layers whose kind is not known are left out, and named where the outputs differ;
+    the others are compared. Where they are no pairs (other counts or kinds), only the outputs are.
 
         weights.copy(keras_model, torch_model)
         assert_model_parity(keras_model, torch_model, images)
@@ -105,10 +104,10 @@ class _Compared:
         data_format: str,
     ) -> None:
         inputs = _arrays(x)
-        self.pairs, self.unpaired = _pairs(keras_model, torch_model, layers)
+        self.paired = paired(keras_model, torch_model, layers)
         self.calls: tuple[list[Call], list[Call]] = ([], [])
-        kept = self.calls if self.pairs else (None, None)
-        more = bool(self.pairs) and has_own_forward(keras_model, torch_model)
+        kept = self.calls if self.paired.pairs else (None, None)
+        more = bool(self.paired.pairs) and has_own_forward(keras_model, torch_model)
         moved = _moved_ranks(keras_model)
         try:
             self.keras = run_keras(keras_model, inputs, kept[0], more)
@@ -146,7 +145,7 @@ class _Compared:
             lines = [*self._where(which), "", f"output{of} of the models"]
             return failed, "\n".join([*lines, *indented(failed.lines(("Keras", "PyTorch")))])
         worst = max(found, key=lambda one: one.absolute / (one.atol or 1))
-        lines = hidden_parting(self.pairs, self.calls, _allowed(found, self.keras))
+        lines = hidden_parting(self.paired.sure, self.calls, _allowed(found, self.keras))
         if lines or losses is None:
             return worst, "\n".join(lines)
         turned = self.aligned[0] is not self.pytorch[0]
@@ -154,15 +153,26 @@ class _Compared:
         return worst, losses_apart(losses, np.asarray(targets), *outputs, turned, *tolerance)
 
     def _where(self, output: int) -> list[str]:
-        if not self.pairs:
+        pairs, left_out = self.paired.pairs, _left_out(self.paired)
+        if not pairs:
             return [
                 "the outputs differ; where is not known, as the layers are no pairs: "
-                f"{self.unpaired}"
+                f"{self.paired.why_none}",
+                *left_out,
             ]
         keras, pytorch = self.keras[output], self.pytorch[output]
-        return where_they_part(
-            self.pairs, self.calls, (keras, self.aligned[output]), (keras, pytorch)
-        )
+        both = (keras, self.aligned[output]), (keras, pytorch)
+        return [*where_they_part(pairs, self.calls, *both), *left_out]
+
+
+def _left_out(found: Paired) -> list[str]:
+    """The layers with weights that were not compared, in words."""
+    lines = []
+    if found.unknown:
+        lines += ["", "not compared, as their kind is not known", *indented(found.unknown)]
+    if found.single:
+        lines += ["", "not compared, as none of the other model fits", *indented(found.single)]
+    return lines
 
 
 def _arrays(x: Any) -> list[Array]:
@@ -176,19 +186,6 @@ def _arrays(x: Any) -> list[Array]:
                 f"x holds no number, its shape is {array.shape}; wanted a batch of several samples"
             )
     return inputs
-
-
-def _pairs(
-    keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None
-) -> tuple[Pairs, str]:
-    """The pairs of layers with weights, or none and why there are none."""
-    try:
-        found = pair(read(keras_model, "keras_model"), read(torch_model, "torch_model"), layers)
-    except WeightsError as error:
-        if layers is not None:  # what was asked for is not left out silently
-            raise
-        return [], str(error)
-    return found, "" if found else "no layer has weights"
 
 
 def _allowed(found: list[Difference], outputs: list[Array]) -> float:

@@ -20,11 +20,9 @@ from parity.models.diagnosis import (
     pooling_causes,
     wrong_parts,
 )
+from parity.models.pairs import Pairs
 from parity.models.steps import Both, Calls, Step, make_step
-from parity.weights.layer import Layer
 from parity.weights.settings import setting_differences
-
-Pairs = list[tuple[Layer, Layer]]
 
 _GROWTH = 4
 """How much more than what was rounded so far is no rounding: in deep models it adds up."""
@@ -270,7 +268,8 @@ def _in_between(last: Step | None, step: Step | None, calls: Calls) -> tuple[lis
         start = last.place[side] + 1 if last else 0
         stop = step.place[side] if step else len(calls[side])
         labels.append([call.label for call in calls[side][start:stop] if _counts(call)])
-    return labels[0], labels[1]
+    once = [list(dict.fromkeys(names)) for names in labels]  # a cell is called for every step
+    return once[0], once[1]
 
 
 def _counts(call: Call) -> bool:

@@ -1,7 +1,6 @@
 """The layers of a Keras model in the common form (`parity.weights.layers`)."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,11 +64,37 @@ def named_layers(model: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def read_keras(model: Any) -> list[Layer]:
-    """The layers with weights of a built Keras model; see `parity.weights.layers.read`."""
+def read_keras(model: Any, unknown: list[str] | None = None) -> list[Layer]:
+    """The layers with weights of a built Keras model; see `parity.weights.read.read`."""
     layers = named_layers(model)
+    by_name, formats = dict(layers), _data_formats(layers)
     graph = Graph([layer for _, layer in layers])
-    return list(_read(layers, graph))
+    found = []
+    for name, layer in layers:
+        try:
+            one = _read(name, layer, by_name, formats, graph)
+        except WeightsError:
+            if unknown is None:
+                raise
+            label = _outermost(name, by_name)
+            unknown += [label] if label not in unknown else []
+        else:
+            found += [one] if one is not None else []
+    return found
+
+
+def _outermost(name: str, layers: dict[str, Any]) -> str:
+    """The label of a layer, or of the layer of Keras's own that it is a part of: an LSTM's cell."""
+    parts = name.split("/")
+    paths = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    within = (path for path in paths if path in layers and _is_stock(layers[path]))
+    outer = next(within, name)
+    layer = layers[outer]
+    return f"{KERAS} {outer or layer.name} ({type(layer).__name__})"
+
+
+def _is_stock(layer: Any) -> bool:
+    return type(layer).__module__.startswith(("keras.src.layers", "keras.layers"))
 
 
 def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
@@ -84,41 +109,42 @@ def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
     return found or {str(config.image_data_format())}
 
 
-def _read(layers: list[tuple[str, Any]], graph: Graph) -> Iterator[Layer]:
-    formats = _data_formats(layers)
-    for name, layer in layers:
-        kind = kind_of_layer(layer)
-        if not kind:
-            inner = {id(w) for one in sublayers(layer) for w in one.weights}
-            own = [w.name for w in layer.weights if id(w) not in inner]
-            if own:
-                raise other_kind(KERAS, name or layer.name, layer, own)
-            continue
-        if not layer.built:
-            raise WeightsError(
-                f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
-            )
-        known = [getattr(layer, array, None) for array in ARRAYS[kind]]
-        strange = [w.name for w in layer.weights if not any(w is one for one in known)]
-        if strange or getattr(layer, "rms_scaling", False):
-            raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
-        _check_axis(name, layer, kind, formats)
-        rows, columns = graph.features(layer, kind)
-        settings = _settings(layer, kind, graph)
-        if kind in ("conv", "conv_transpose") and _may_pad(name, layer, kind, dict(layers)):
-            settings["may_pad"] = True
-        yield Layer(
-            framework=KERAS,
-            name=name,
-            class_name=type(layer).__name__,
-            kind=kind,
-            arrays=_arrays(layer, kind),
-            settings=plain(settings),
-            rows=rows,
-            columns=columns,
-            unsure=graph.unsure(layer, kind),
-            handle=layer,
+def _read(
+    name: str, layer: Any, layers: dict[str, Any], formats: set[str], graph: Graph
+) -> Layer | None:
+    """The layer in the common form, None where it has no weights of its own."""
+    kind = kind_of_layer(layer)
+    if not kind:
+        inner = {id(w) for one in sublayers(layer) for w in one.weights}
+        own = [w.name for w in layer.weights if id(w) not in inner]
+        if own:
+            raise other_kind(KERAS, name or layer.name, layer, own)
+        return None
+    if not layer.built:
+        raise WeightsError(
+            f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
         )
+    known = [getattr(layer, array, None) for array in ARRAYS[kind]]
+    strange = [w.name for w in layer.weights if not any(w is one for one in known)]
+    if strange or getattr(layer, "rms_scaling", False):
+        raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
+    _check_axis(name, layer, kind, formats)
+    rows, columns = graph.features(layer, kind)
+    settings = _settings(layer, kind, graph)
+    if kind in ("conv", "conv_transpose") and _may_pad(name, layer, kind, layers):
+        settings["may_pad"] = True
+    return Layer(
+        framework=KERAS,
+        name=name,
+        class_name=type(layer).__name__,
+        kind=kind,
+        arrays=_arrays(layer, kind),
+        settings=plain(settings),
+        rows=rows,
+        columns=columns,
+        unsure=graph.unsure(layer, kind),
+        handle=layer,
+    )
 
 
 def _may_pad(name: str, layer: Any, kind: str, layers: dict[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """The layers of a PyTorch module in the common form (`parity.weights.layer`)."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,44 +53,62 @@ def leaf_modules(module: Any) -> list[tuple[str, Any]]:
     return [(name, one) for name, one in modules if kind_of_module(one) or not any(one.children())]
 
 
-def read_pytorch(model: Any) -> Iterator[Layer]:
-    """The layers with weights of a PyTorch module; see `parity.weights.read`."""
+def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
+    """The layers with weights of a PyTorch module; see `parity.weights.read.read`."""
+    leaves = [one for _, one in leaf_modules(model)]
+    found: list[Layer] = []
+    inside: set[int] = set()  # of unknown modules of PyTorch's own
+    for name, one in _known_modules(model):
+        if id(one) in inside:
+            continue
+        try:
+            layer = _read(name, one, model, leaves)
+        except WeightsError:
+            if unknown is None:
+                raise
+            unknown.append(f"{PYTORCH} {name} ({type(one).__name__})")
+            if type(one).__module__.startswith("torch.nn"):
+                inside |= {id(child) for child in one.modules()}
+        else:
+            found += [layer] if layer is not None else []
+    return found
+
+
+def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> Layer | None:
+    """The layer that a module is, None where it has no weights of its own."""
     from torch.nn.modules.lazy import LazyModuleMixin
 
-    leaves = [one for _, one in leaf_modules(model)]
-    places = {id(one): place for place, one in enumerate(leaves)}
-    for name, one in _known_modules(model):
-        lazy: Any = one if isinstance(one, LazyModuleMixin) else None
-        if lazy is not None and lazy.has_uninitialized_params():
-            raise WeightsError(
-                f"PyTorch {name} ({type(one).__name__}) has no shapes yet; "
-                "call the model on data once"
-            )
-        kind = kind_of_module(one)
-        own = [key for key, _ in one.named_parameters(recurse=False)]
-        own += [key for key, _ in one.named_buffers(recurse=False) if key.startswith("running_")]
-        if not kind:
-            if own:
-                raise other_kind(PYTORCH, name, one, own)
-            continue
-        known = [IN_PYTORCH[array] for array in ARRAYS[kind]]
-        strange = [key for key in own if key not in known]
-        if strange or "weight" not in (*own, *(["weight"] if one.weight is None else [])):
-            raise other_kind(PYTORCH, name, one, strange or ["a weight that is computed"])
-        place = places[id(one)]
-        around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
-        settings = _settings_of_module(one, kind, *around)
-        if kind in ("conv", "conv_transpose") and may_pad(one, _owners(model, name), kind):
-            settings["may_pad"] = True
-        yield Layer(
-            framework=PYTORCH,
-            name=name,
-            class_name=type(one).__name__,
-            kind=kind,
-            arrays=_arrays_of_module(one, kind),
-            settings=plain(settings),
-            handle=one,
+    lazy: Any = module if isinstance(module, LazyModuleMixin) else None
+    if lazy is not None and lazy.has_uninitialized_params():
+        raise WeightsError(
+            f"PyTorch {name} ({type(module).__name__}) has no shapes yet; "
+            "call the model on data once"
         )
+    kind = kind_of_module(module)
+    own = [key for key, _ in module.named_parameters(recurse=False)]
+    own += [key for key, _ in module.named_buffers(recurse=False) if key.startswith("running_")]
+    if not kind:
+        if own:
+            raise other_kind(PYTORCH, name, module, own)
+        return None
+    known = [IN_PYTORCH[array] for array in ARRAYS[kind]]
+    strange = [key for key in own if key not in known]
+    if strange or "weight" not in (*own, *(["weight"] if module.weight is None else [])):
+        raise other_kind(PYTORCH, name, module, strange or ["a weight that is computed"])
+    place = next(i for i, one in enumerate(leaves) if one is module)
+    around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
+    settings = _settings_of_module(module, kind, *around)
+    if kind in ("conv", "conv_transpose") and may_pad(module, _owners(model, name), kind):
+        settings["may_pad"] = True
+    return Layer(
+        framework=PYTORCH,
+        name=name,
+        class_name=type(module).__name__,
+        kind=kind,
+        arrays=_arrays_of_module(module, kind),
+        settings=plain(settings),
+        handle=module,
+    )
 
 
 def _owners(model: Any, name: str) -> list[Any]:

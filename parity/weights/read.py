@@ -9,17 +9,18 @@ from parity.weights.layer import IN_PYTORCH, KERAS, Layer, is_keras, is_pytorch
 from parity.weights.pytorch_layers import assign_to_pytorch, read_pytorch
 
 
-def read(model: Any, argument: str = "model") -> list[Layer]:
+def read(model: Any, argument: str = "model", unknown: list[str] | None = None) -> list[Layer]:
     """The layers with weights, in order: of a Keras model that of `model.layers`, through nested
     models; of a PyTorch module that of `named_modules`. A shared layer counts once.
 
     Raises `TypeError` for what is neither, `WeightsError` for layers that are not built, and for
-    layers with weights of a kind that is not known here.
+    layers with weights of a kind that is not known here; not where a list for their labels is
+    given, `unknown`: then it reads the others.
     """
     if is_keras(model):
-        return read_keras(model)
+        return read_keras(model, unknown)
     if is_pytorch(model):
-        return list(read_pytorch(model))
+        return read_pytorch(model, unknown)
     raise TypeError(
         f"{argument} is a {type(model).__name__}; wanted a Keras model or a torch.nn.Module"
     )
