@@ -3,7 +3,8 @@
 Both are left as they were, on an error too: the training mode, no hook, no replaced method.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,13 +41,22 @@ class Call:
         return f"{self.name} ({type(self.layer).__name__})"
 
 
-def flat(outputs: Any) -> list[Any]:
-    """The tensors of nested tuples, lists and dictionaries (by their keys' order), one by one."""
+Inputs = list[Array] | dict[str, Array]
+Outputs = dict[str, Array]
+
+
+def named(outputs: Any, name: str = "") -> dict[str, Any]:
+    """The tensors of nested tuples, lists and dictionaries by their keys and numbers: `masks/0`."""
     if isinstance(outputs, dict):
-        return [one for key in sorted(outputs) for one in flat(outputs[key])]
-    if isinstance(outputs, tuple | list):
-        return [one for part in outputs for one in flat(part)]
-    return [outputs]
+        parts = [(str(key), part) for key, part in outputs.items()]
+    elif isinstance(outputs, tuple | list):
+        parts = [(str(number), part) for number, part in enumerate(outputs)]
+    else:
+        return {name: outputs}
+    found: dict[str, Any] = {}
+    for key, part in parts:
+        found |= named(part, f"{name}/{key}" if name else key)
+    return found
 
 
 def keras_array(tensor: Any) -> Array:
@@ -88,20 +98,25 @@ def has_own_forward(keras_model: Any, torch_model: Any) -> bool:
 
 
 def run_keras(
-    model: Any, inputs: Sequence[Array], calls: list[Call] | None = None, results: bool = False
-) -> list[Array]:
+    model: Any, inputs: Inputs, calls: list[Call] | None = None, results: bool = False
+) -> Outputs:
     """The outputs of a Keras model with `training=False`; appends to `calls` as layers finish.
 
     `results`: keeps what every layer returned, too.
     """
-    tensors = [_to_keras(model, one) for one in inputs]
+    tensors: Any
+    if isinstance(inputs, dict):
+        tensors = {key: _to_keras(model, one) for key, one in inputs.items()}
+    else:
+        tensors = [_to_keras(model, one) for one in inputs]
+        tensors = tensors[0] if len(tensors) == 1 else tensors
     with ExitStack() as stack:
         if calls is not None:
             stack.enter_context(_eagerly())
             for name, operation in _keras_leaves(model):
                 stack.enter_context(_watched(operation, name, calls, results))
-        outputs = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
-    return [keras_array(one) for one in flat(outputs)]
+        outputs = model(tensors, training=False)
+    return {key: keras_array(one) for key, one in named(outputs).items()}
 
 
 def _to_keras(model: Any, array: Array) -> Any:
@@ -204,8 +219,8 @@ def _attempted(function: Callable[[Any], Any], given: Any, otherwise: Any) -> An
 
 
 def run_pytorch(
-    module: Any, inputs: Sequence[Array], calls: list[Call] | None = None, results: bool = False
-) -> list[Array]:
+    module: Any, inputs: Inputs, calls: list[Call] | None = None, results: bool = False
+) -> Outputs:
     """The outputs of a PyTorch module in eval mode without gradients, on its own device and in its
     own precision; appends to `calls` as modules finish.
 
@@ -215,14 +230,14 @@ def run_pytorch(
     if calls is not None and original is not module:  # hooks would have it compiled anew
         _run_pytorch(original, inputs, calls, results)
         calls = None
-    return [torch_array(one) for one in flat(_run_pytorch(module, inputs, calls, results))]
+    outputs = named(_run_pytorch(module, inputs, calls, results))
+    return {key: torch_array(one) for key, one in outputs.items()}
 
 
-def _run_pytorch(
-    module: Any, inputs: Sequence[Array], calls: list[Call] | None, results: bool
-) -> Any:
+def _run_pytorch(module: Any, inputs: Inputs, calls: list[Call] | None, results: bool) -> Any:
     import torch
 
+    args, kwargs = _arguments(module, inputs)
     modes = [(one, one.training) for one in module.modules()]
     hooks = []
     try:
@@ -232,12 +247,25 @@ def _run_pytorch(
                 hooks.append(one.register_forward_hook(hook, with_kwargs=True))
         module.eval()
         with torch.no_grad():
-            return module(*(to_torch(module, one) for one in inputs))
+            return module(*args, **kwargs)
     finally:
         for handle in hooks:
             handle.remove()
         for one, training in modes:
             one.training = training
+
+
+def _arguments(module: Any, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
+    """What the forward gets: a dictionary by keywords, if it has such parameters, or else whole."""
+    if not isinstance(inputs, dict):
+        return [to_torch(module, one) for one in inputs], {}
+    tensors = {key: to_torch(module, one) for key, one in inputs.items()}
+    original = getattr(module, "_orig_mod", module)
+    try:
+        inspect.signature(original.forward).bind(**tensors)
+    except TypeError:
+        return [tensors], {}
+    return [], tensors
 
 
 def to_torch(module: Any, array: Array) -> Any:

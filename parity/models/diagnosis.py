@@ -11,10 +11,11 @@ from itertools import permutations
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.models.closeness import agree, compare, wide
+from parity.models.closeness import TOLERANCE, agree, compare, wide
+from parity.models.result import Cause
 from parity.models.steps import Step, first_axis, orders_of_features
 from parity.weights.layer import ARRAYS, Layer
-from parity.weights.settings import setting_differences
+from parity.weights.settings import SettingDifference, setting_differences
 from parity.weights.transfer import FILLS, reordered
 
 _MANY = 200_000  # numbers on which activations are tried
@@ -25,29 +26,62 @@ _POOLS = {"MaxPool": "max", "AveragePool": "average", "AvgPool": "average"}
 # A layer whose inputs agree and whose outputs do not
 
 
-def inference_settings(one: Layer, other: Layer) -> list[str]:
-    """The settings that differ and matter in inference."""
-    differences = setting_differences(one, other)
-    return [text for key, text in differences.items() if key != "momentum"]
+def inference_settings(
+    one: Layer, other: Layer, inputs: Array | None = None, rtol: float = 0.0
+) -> list[SettingDifference]:
+    """The settings that differ and matter in inference.
+
+    An epsilon does not where it is the other's but for `rtol`, or where it moves the outputs by no
+    more than `TOLERANCE`: of a BatchNormalization with its variances, of a LayerNormalization with
+    these inputs.
+    """
+    return [
+        found
+        for found in setting_differences(one, other)
+        if found.key != "momentum"
+        and not (found.key == "epsilon" and _is_negligible(one, other, inputs, rtol))
+    ]
 
 
-def layer_causes(step: Step) -> list[str]:
+def _is_negligible(one: Layer, other: Layer, inputs: Array | None, rtol: float) -> bool:
+    epsilons = [layer.settings["epsilon"] for layer in (one, other)]
+    apart, least = abs(epsilons[0] - epsilons[1]), min(epsilons)
+    if apart <= rtol * max(epsilons):
+        return True
+    scale = np.abs(one.arrays.get("gamma", np.ones(1))).astype(np.float64)
+    if one.kind == "batch_normalization":
+        variance = one.arrays["moving_variance"].astype(np.float64)
+    elif inputs is not None:
+        axes = tuple(range(-max(scale.ndim, 1), 0))
+        variance, scale = inputs.astype(np.float64).var(axes), np.ones(1)
+    else:
+        return False
+    with np.errstate(all="ignore"):  # an epsilon may be 0, a variance too
+        size = scale * np.sqrt(variance / (variance + least))
+        moved = size * apart / (2 * (variance + least))
+        return bool(np.max(moved) <= TOLERANCE["float32"] * np.max(size))
+
+
+def layer_causes(step: Step) -> list[Cause]:
     """What is wrong with a layer: its settings and its weights."""
-    lines = wrong_parts(step)
-    if lines:
-        return lines
+    found = wrong_parts(step)
+    if found:
+        return found
     moved = _transposition(*step.outputs)
     if moved:
-        return [f"the outputs are equal after np.transpose of PyTorch's, {moved}"]
-    return ["settings and weights agree: it is what PyTorch's forward, or Keras's call, does more"]
+        words = f"the outputs are equal after np.transpose of PyTorch's, {moved}"
+        return [Cause("layout", words)]
+    words = "settings and weights agree: it is what PyTorch's forward, or Keras's call, does more"
+    return [Cause("forward", words)]
 
 
-def wrong_parts(step: Step) -> list[str]:
+def wrong_parts(step: Step) -> list[Cause]:
     """The settings and weights of a layer that differ."""
-    lines = inference_settings(*_as_called(step))
+    settings = inference_settings(*_as_called(step), step.inputs[0])
+    found = [Cause("setting", str(one)) for one in settings]
     for name in ARRAYS[step.pair[0].kind]:
-        lines += _weight_causes(step, name)
-    return lines
+        found += [Cause("weight", words) for words in _weight_causes(step, name)]
+    return found
 
 
 def _as_called(step: Step) -> tuple[Layer, Layer]:
@@ -203,27 +237,29 @@ def _near(left: Array, right: Array) -> bool:
 
 def between_causes(
     before: tuple[Array, Array] | None, after: tuple[Array, Array], raw: tuple[Array, Array] | None
-) -> list[str]:
+) -> list[Cause]:
     """What makes equal outputs of one pair unequal inputs of the next.
 
     `before` and `raw`: what came before in each framework's own layout, and what came then; `after`
     likewise, PyTorch's in Keras's layout.
     """
-    lines = []
     moved = _transposition(*after)
     if moved:
-        return [f"they are equal after np.transpose of PyTorch's, {moved}"]
+        return [Cause("layout", f"they are equal after np.transpose of PyTorch's, {moved}")]
     if _other_order_of_channels(*after):
-        return ["PyTorch has Keras's channels in another order: a concatenation the other way?"]
+        words = "PyTorch has Keras's channels in another order: a concatenation the other way?"
+        return [Cause("layout", words)]
+    found = []
     if after[0].shape != after[1].shape:
-        lines.append(f"their shapes, in Keras's layout, are {after[0].shape} and {after[1].shape}")
+        words = f"their shapes, in Keras's layout, are {after[0].shape} and {after[1].shape}"
+        found.append(Cause("shape", words))
     if before is None or raw is None:
-        return lines
+        return found
     done = [_applied(one, then) for one, then in zip(before, raw, strict=True)]
     if done[0] != done[1]:
         names = [name or "something else" for name in done]
-        lines.append(f"Keras applies {names[0]}, PyTorch {names[1]}")
-    return lines
+        found.append(Cause("activation", f"Keras applies {names[0]}, PyTorch {names[1]}"))
+    return found
 
 
 def _other_order_of_channels(left: Array, right: Array) -> bool:
@@ -235,7 +271,7 @@ def _other_order_of_channels(left: Array, right: Array) -> bool:
     return agree(left[..., orders[0]], right[..., orders[1]])
 
 
-def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[str]:
+def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[Cause]:
     """The layers by class that pool by the maximum in one model and by the average in the other."""
     pools = [
         [(name, kind) for name in names for part, kind in _POOLS.items() if part in name]
@@ -244,7 +280,7 @@ def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[str]:
     if len(pools[0]) != len(pools[1]):
         return []
     return [
-        f"{keras} in Keras, {pytorch} in PyTorch"
+        Cause("pooling", f"{keras} in Keras, {pytorch} in PyTorch")
         for (keras, one), (pytorch, other) in zip(*pools, strict=True)
         if one != other
     ]

@@ -5,7 +5,7 @@ sound port may differ in all that does not reach the outputs: see `_is_excused`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,50 +21,90 @@ from parity.models.diagnosis import (
     wrong_parts,
 )
 from parity.models.pairs import Pairs
+from parity.models.result import Cause
 from parity.models.steps import Both, Calls, Step, make_step
-from parity.weights.settings import setting_differences
+from parity.weights.settings import SettingDifference
 
 _GROWTH = 4
 """How much more than what was rounded so far is no rounding: in deep models it adds up."""
 
-_DIFFER = "the outputs differ, first"
-_HIDDEN = "the outputs agree on these inputs, but not all layers do: first"
+
+@dataclass
+class Divergence:
+    """Where two models part, or that they do not: `where` as in `ModelResult`.
+
+    `steps` are the calls that were compared, in order, the one that parts included if its inputs
+    agree; `step` is that one (or the one whose inputs do not agree), `last` the one before, and
+    `lying` what lies between the two. `numbers`: the labels of both layers of each pair.
+    """
+
+    where: str = ""
+    hidden: bool = False
+    steps: list[Step] = field(default_factory=list)
+    step: Step | None = None
+    last: Step | None = None
+    difference: Difference | None = None
+    causes: list[Cause] = field(default_factory=list)
+    lying: tuple[list[str], list[str]] = ([], [])
+    settings: list[SettingDifference] = field(default_factory=list)
+    uncalled: list[str] = field(default_factory=list)
+    numbers: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
-def where_they_part(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> list[str]:
+def divergence(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> Divergence:
     """The first layer, or the two layers, at which two models part whose outputs differ.
 
     `outputs`: of the models, in Keras's layout; `raw_outputs`: each in its own.
     """
-    steps, lines = _steps(pairs, calls)
+    steps, uncalled = _steps(pairs, calls)
     if not steps:
-        return ["the outputs differ; where is not known: no pair of layers was called", *lines]
-    found = _first_parting(steps, calls)
-    if found is not None:
-        return [*_described(_DIFFER, found, pairs, calls), *lines]
-    if agree(*outputs):
-        text = ["the outputs miss the given tolerances; no layer does more than round otherwise"]
+        return Divergence("unknown", uncalled=uncalled)
+    parting = _first_parting(steps, calls)
+    if parting is not None:
+        found = _described(parting, calls)
+    elif agree(*outputs):
+        found = Divergence("rounding", steps=steps)
     else:
-        text = _between(_DIFFER, steps[-1], None, calls, (outputs, raw_outputs))
-    return [*text, *_so_far(steps), *_elsewhere(pairs, None), *lines]
+        arrays = outputs, raw_outputs
+        found = _between(steps, None, calls, arrays, compare(*outputs))
+    found.uncalled = uncalled
+    named = found.step.pair if found.step and found.where == "layer" else None
+    found.settings = _settings_of(pairs, steps, named)
+    return found
 
 
-def hidden_parting(pairs: Pairs, calls: Calls, share: float) -> list[str]:
-    """The layer at which two models part whose outputs agree; no line if there is none.
+def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> Divergence:
+    """The layer at which two models part whose outputs agree, if there is one.
 
-    `share`: the error that the user allows, as a share of the largest output.
+    `share`: the error that the user allows, as a share of the largest output; `rtol`: that of a
+    setting.
     """
     steps, _ = _steps(pairs, calls)
-    found = _first_parting(steps, calls, share, hidden=True)
-    if found is not None:
-        return _described(_HIDDEN, found, pairs, calls)
-    texts = [
-        f"layer {number}: {one.label} and {two.label}: {text}"
-        for number, (one, two) in enumerate(pairs, 1)
-        for key, text in setting_differences(one, two).items()
-        if key == "epsilon"  # twenty layers may hide it to what rounding leaves
+    parting = _first_parting(steps, calls, share, hidden=True)
+    if parting is not None:
+        found = _described(parting, calls)
+        named = found.step.pair if found.step and found.where == "layer" else None
+        found.settings = _settings_of(pairs, steps, named)
+    else:  # twenty layers may hide an epsilon to what rounding leaves
+        settings = _settings_of(pairs, steps, None, rtol)
+        epsilons = [one for one in settings if one.key == "epsilon"]
+        found = Divergence("settings" if epsilons else "", steps=steps, settings=epsilons)
+        found.numbers = {n: (a.label, b.label) for n, (a, b) in enumerate(pairs, 1)}
+    found.hidden = True
+    return found
+
+
+def _settings_of(
+    pairs: Pairs, steps: list[Step], named: object, rtol: float = 0.0
+) -> list[SettingDifference]:
+    """The settings that differ in all pairs but one: not all that is wrong shows first."""
+    inputs = {step.number: step.inputs[0] for step in steps}
+    return [
+        found
+        for number, both in enumerate(pairs, 1)
+        if both is not named
+        for found in inference_settings(*both, inputs.get(number), rtol)
     ]
-    return ["the outputs agree on these inputs, the epsilons do not", *texts] if texts else []
 
 
 # The walk
@@ -163,7 +203,7 @@ def _steps(pairs: Pairs, calls: Calls) -> tuple[list[Step], list[str]]:
     lines = []
     for (keras, pytorch), (times, others) in zip(pairs, called, strict=True):
         if times != others:
-            lines += ["", f"{keras.label} is called {times} times, {pytorch.label} {others}"]
+            lines.append(f"{keras.label} is called {times} times, {pytorch.label} {others}")
     return steps, lines
 
 
@@ -184,30 +224,21 @@ def _is_kept(call: Call) -> bool:
     return call.input is not None and call.output is not None
 
 
-# In words
+# What is known of the place
 
 
-def _described(opening: str, found: _Parting, pairs: Pairs, calls: Calls) -> list[str]:
-    step, before = found.step, found.before
-    if found.at_inputs:
-        arrays = (step.inputs, _raw(step))
-        last = before[-1] if before else None
-        lines = _between(opening, last, step, calls, arrays, found.difference)
-        return [*lines, *_so_far(before), *_elsewhere(pairs, None)]
-    keras, pytorch = step.pair
-    lines = [
-        f"{opening} at layer {step.number}: {keras.label} and {pytorch.label}: their inputs agree, "
-        "their outputs do not",
-        *indented(found.difference.lines(step.names)),
-        "likely cause",
-        *indented(layer_causes(step)),
-    ]
-    return [*lines, *_so_far([*before, step]), *_elsewhere(pairs, step)]
-
-
-def indented(lines: Sequence[str]) -> list[str]:
-    """Two blanks before each line."""
-    return [f"  {line}" for line in lines]
+def _described(parting: _Parting, calls: Calls) -> Divergence:
+    step, before = parting.step, parting.before
+    if parting.at_inputs:
+        return _between(before, step, calls, (step.inputs, _raw(step)), parting.difference)
+    return Divergence(
+        "layer",
+        steps=[*before, step],
+        step=step,
+        last=before[-1] if before else None,
+        difference=parting.difference,
+        causes=layer_causes(step),
+    )
 
 
 def _raw(step: Step) -> Both:
@@ -219,46 +250,29 @@ def _raw(step: Step) -> Both:
 
 
 def _between(
-    opening: str,
-    last: Step | None,
+    before: list[Step],
     step: Step | None,
     calls: Calls,
     arrays: tuple[Both, Both],
-    found: Difference | None = None,
-) -> list[str]:
-    """What is said where one pair's outputs agree and the next one's inputs do not.
+    difference: Difference,
+) -> Divergence:
+    """Where one pair's outputs agree and the next one's inputs do not.
 
     `arrays`: those that do not, in Keras's layout and each in its own.
     """
-    if last is None:
-        place = "before the first layer with weights"
-    elif step is None:
-        place = f"after the last layer with weights, {' / '.join(last.names)}"
-    else:
-        place = f"between {' / '.join(last.names)} and {' / '.join(step.names)}"
-    names = step.names if step else ("Keras", "PyTorch")
-    what = "inputs of the latter" if step and last else "inputs" if step else "outputs"
-    doubtful = last is not None and last.own_forward and not last.agrees
-    but = " but for what this one's own forward gives" if doubtful else ""
-    lines = [f"{opening} {place}: all before agrees{but}, the {what} do not"]
-    lines += indented((found or compare(*arrays[0])).lines(names))
-    before = None
-    if last is not None:
-        before = last.ends
+    last = before[-1] if before else None
     lying = _in_between(last, step, calls)
-    causes = pooling_causes(lying) or between_causes(before, *arrays)
-    if causes:
-        lines += ["likely cause", *indented(causes)]
+    causes = pooling_causes(lying) or between_causes(last.ends if last else None, *arrays)
     fused = _fused(last) if last else ([], [])
-    keras_text, pytorch_text = (
-        ", ".join([*own, *labels]) or "no layer" for own, labels in zip(fused, lying, strict=True)
+    return Divergence(
+        "between",
+        steps=before,
+        step=step,
+        last=last,
+        difference=difference,
+        causes=causes,
+        lying=([*fused[0], *lying[0]], [*fused[1], *lying[1]]),
     )
-    return [
-        *lines,
-        "what lies there",
-        f"  Keras: {keras_text}",
-        f"  PyTorch: {pytorch_text}; functions that forward calls are not seen",
-    ]
 
 
 def _in_between(last: Step | None, step: Step | None, calls: Calls) -> tuple[list[str], list[str]]:
@@ -282,22 +296,3 @@ def _fused(last: Step) -> tuple[list[str], list[str]]:
     name = getattr(activation, "__name__", type(activation).__name__)
     own = [[f"the forward of {call.label}"] if call.own_forward else [] for call in last.calls]
     return [*([] if name in ("NoneType", "linear") else [f"activation={name}"]), *own[0]], own[1]
-
-
-def _so_far(steps: list[Step]) -> list[str]:
-    """The largest error of every layer's outputs, relative to the largest entry."""
-    if not steps:
-        return []
-    lines = ["", "largest error of each layer's outputs, relative to its largest output"]
-    for step in steps[-12:]:
-        same = step.outputs[0].shape == step.outputs[1].shape
-        error = f"{relative_error(*step.outputs):.1e}" if same else "other shapes"
-        lines.append(f"  {' / '.join(step.names)}: {error}")
-    return lines
-
-
-def _elsewhere(pairs: Pairs, named: Step | None) -> list[str]:
-    """The settings that differ in all other pairs: not all that is wrong shows first."""
-    others = [both for both in pairs if named is None or both is not named.pair]
-    texts = [text for both in others for text in inference_settings(*both)]
-    return ["", "settings that differ elsewhere", *indented(texts)] if texts else []

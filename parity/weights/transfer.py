@@ -13,7 +13,7 @@ from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
 from parity.weights.layer import ARRAYS, KERAS, PYTORCH, Layer, WeightsError, in_own_layout
 from parity.weights.read import assign, read, storage
-from parity.weights.settings import CARRIED, same_setting, setting_differences
+from parity.weights.settings import CARRIED, check_settings, same_setting
 
 FILLS = {"gamma": 1.0, "beta": 0.0}
 Flatten = str | Mapping[str, Sequence[int]]
@@ -115,7 +115,7 @@ def _carry(
     arrays = [fitted(*both, flatten, number) for number, both in enumerate(paired, 1)]
     _check_tied(paired, arrays)
     if settings != "ignore":
-        _check_settings(paired, settings == "copy")
+        check_settings(paired, settings == "copy")
     for (source, target), values in zip(paired, arrays, strict=True):
         changed = {
             key: value
@@ -126,20 +126,6 @@ def _carry(
         }
         assign(target, values, changed)
     return [(source.name, target.name) for source, target in paired]
-
-
-def _check_settings(paired: list[tuple[Layer, Layer]], carried: bool) -> None:
-    """Raises `WeightsError` with all settings that differ; `carried`: those that are copied may."""
-    lines = []
-    for source, target in paired:
-        for key, text in setting_differences(source, target).items():
-            if key not in CARRIED:
-                lines.append(f"{source.label} and {target.label}: {text}")
-            elif not carried:
-                lines.append(f"{source.label} and {target.label}: {text}, or settings='copy'")
-    if lines:
-        many = f"{len(lines)} settings differ" if len(lines) > 1 else "a setting differs"
-        raise WeightsError(f"{many}, so the two models would not agree:\n" + "\n".join(lines))
 
 
 def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]]) -> None:
