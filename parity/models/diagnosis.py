@@ -19,6 +19,7 @@ from parity.weights.settings import SettingDifference, setting_differences
 from parity.weights.transfer import FILLS, reordered
 
 _MANY = 200_000  # numbers on which activations are tried
+_BORDER = 3  # pixels in which padding may show
 _LETTERS = {2: "L", 3: "HW", 4: "DHW"}
 _POOLS = {"MaxPool": "max", "AveragePool": "average", "AvgPool": "average"}
 
@@ -253,6 +254,12 @@ def between_causes(
     if after[0].shape != after[1].shape:
         words = f"their shapes, in Keras's layout, are {after[0].shape} and {after[1].shape}"
         found.append(Cause("shape", words))
+    if _differ_at_border_alone(*after):
+        words = (
+            "they differ along the border alone: padding, or an average that counts it "
+            "(count_include_pad)"
+        )
+        return [Cause("border", words)]
     if before is None or raw is None:
         return found
     done = [_applied(one, then) for one, then in zip(before, raw, strict=True)]
@@ -260,6 +267,16 @@ def between_causes(
         names = [name or "something else" for name in done]
         found.append(Cause("activation", f"Keras applies {names[0]}, PyTorch {names[1]}"))
     return found
+
+
+def _differ_at_border_alone(left: Array, right: Array) -> bool:
+    """Whether images are equal without a few pixels at every end."""
+    if left.shape != right.shape or left.ndim < 3:
+        return False
+    space = left.shape[1:-1]
+    widths = range(1, 1 + min(_BORDER, (min(space) - 1) // 2))
+    inner = ((slice(None), *[slice(n, -n)] * len(space)) for n in widths)
+    return any(agree(left[one], right[one]) for one in inner)
 
 
 def _other_order_of_channels(left: Array, right: Array) -> bool:

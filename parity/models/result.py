@@ -29,8 +29,8 @@ class Cause:
     """A likely cause, in words in `text`.
 
     `kind` is `"setting"`, `"weight"`, `"forward"` (the layer does more than its kind), or, between
-    two layers, `"activation"`, `"pooling"`, `"layout"` (another order of axes or channels) or
-    `"shape"`.
+    two layers, `"activation"`, `"pooling"`, `"layout"` (another order of axes or channels),
+    `"border"` (they differ there alone) or `"shape"`.
     """
 
     kind: str

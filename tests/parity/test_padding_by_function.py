@@ -206,3 +206,24 @@ def test_a_transposed_convolution_that_is_cropped_by_a_slice() -> None:
     text = message(model, other, X)
     assert "first at layer 1: Keras up (Conv2DTranspose) and PyTorch up (Conv" in text
     assert "Keras's kernel and PyTorch's weight differ" in text
+
+
+def test_an_average_that_counts_the_padding() -> None:
+    import keras
+    from torch import nn
+
+    def layers() -> list[Any]:
+        kl = keras.layers
+        return [kl.AveragePooling2D(3, 1, padding="same"), kl.Conv2D(2, 3, name="conv")]
+
+    model = keras.Sequential([keras.Input((9, 8, 3)), *layers()])
+    for counted in (False, True):
+        pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=counted)
+        other = nn.Sequential(pool, nn.Conv2d(3, 2, 3))
+        weights.copy(model, other)
+        if not counted:
+            assert assert_model_parity(model, other, X).passed
+            continue
+        text = message(model, other, X)
+        assert "first before the first layer with weights" in text
+        assert "differ along the border alone: padding, or an average that counts it" in text
