@@ -51,8 +51,8 @@ def assert_model_parity(
     them over), and are left as they were. Where the outputs agree and the layers with weights are
     pairs, as in `parity.weights.copy`, their inputs and outputs are compared too, since a saturated
     head hides what is wrong before it; an order of layers or features that leaves the outputs alone
-    is no fault. Layers whose kind is not known are left out, and named where the outputs differ;
-    the others are compared. Where they are no pairs (other counts or kinds), only the outputs are.
+    is no fault. Layers whose kind is not known, or that have no partner of their kind and shape,
+    are left out, and named where the outputs differ; those that fit in order are compared.
 
         weights.copy(keras_model, torch_model)
         assert_model_parity(keras_model, torch_model, images)
@@ -186,7 +186,7 @@ class _Compared:
     ) -> tuple[str, ModelResult]:
         """The message, and what was found."""
         short, full = (
-            [*sections_of(place, of_all, self.paired.why_none), *rest] for of_all in (True, False)
+            [*sections_of(place, of_all, self.paired.why), *rest] for of_all in (True, False)
         )
         message, report = text(short, LINES), text(full)
         if not place.where:

@@ -23,6 +23,8 @@ from parity.models.diagnosis import (
 from parity.models.pairs import Pairs
 from parity.models.result import Cause
 from parity.models.steps import Both, Calls, Step, make_step
+from parity.weights.keras_layers import kind_of_layer
+from parity.weights.pytorch_layers import kind_of_module
 from parity.weights.settings import SettingDifference
 
 _GROWTH = 4
@@ -202,7 +204,7 @@ def _steps(pairs: Pairs, calls: Calls) -> tuple[list[Step], list[str]]:
             steps.append(step)
     lines = []
     for (keras, pytorch), (times, others) in zip(pairs, called, strict=True):
-        if times != others:
+        if times != others and kind_of_layer(keras.handle) and kind_of_module(pytorch.handle):
             lines.append(f"{keras.label} is called {times} times, {pytorch.label} {others}")
     return steps, lines
 

@@ -18,33 +18,32 @@ Pairs = list[tuple[Layer, Layer]]
 @dataclass
 class Paired:
     """The pairs; the labels of the layers with weights that are in none, as their kind is not known
-    (`unknown`) or no layer fits them (`single`); why there are no pairs. `sure` are the pairs that
-    hold the same weights or could be no others."""
+    (`unknown`) or no layer fits them (`single`); why not all are pairs, if so. `sure` are the pairs
+    that hold the same weights or could be no others."""
 
     pairs: Pairs = field(default_factory=list)
     sure: Pairs = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     single: list[str] = field(default_factory=list)
-    why_none: str = ""
+    why: str = ""
 
 
 def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None) -> Paired:
     """The pairs of layers with weights of two models.
 
-    By order or by the map, as in `parity.weights.copy`. Where a layer is of a kind that is not
-    known, those of the others that fit each other in order.
+    By order or by the map, as in `parity.weights.copy`. Where they are no pairs, as some are of a
+    kind that is not known, or the two have other ones: those that fit each other in order.
     """
     unknown: list[str] = []
     keras = read(keras_model, "keras_model", unknown)
     pytorch = read(torch_model, "torch_model", unknown)
     try:
         found = pair(keras, pytorch, _known(layers, keras, pytorch) if unknown else layers)
-        return Paired(found, found, unknown, why_none="" if found else "no layer has weights")
+        return Paired(found, found, unknown, why="" if found else "no layer has weights")
     except WeightsError as error:
         if layers is not None:  # what was asked for is not left out silently
             raise
-        if not unknown:
-            return Paired(why_none=str(error))
+        why = str(error)
     found = _aligned(keras, pytorch)
     left = {id(layer) for both in found for layer in both}
     single = [layer.label for layer in [*keras, *pytorch] if id(layer) not in left]
@@ -54,7 +53,7 @@ def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None)
         for both in found
         if _same_weights(*both) or all(count[_signature(both[0])] == 1 for count in often)
     ]
-    return Paired(found, sure, unknown, single, "" if found else "no known layer fits another")
+    return Paired(found, sure, unknown, single, why)
 
 
 def _known(

@@ -54,8 +54,8 @@ def indented(lines: Sequence[object]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def sections_of(found: Divergence, short: bool, why_none: str = "") -> list[Section]:
-    """Where the models part, why, and how far each layer is off; `why_none`: there are no pairs."""
+def sections_of(found: Divergence, short: bool, why: str = "") -> list[Section]:
+    """Where the models part, why, and how far each layer is off; `why`: there are no pairs."""
     opening = _HIDDEN if found.hidden else _DIFFER
     parts = {
         "layer": _at_layer,
@@ -68,10 +68,8 @@ def sections_of(found: Divergence, short: bool, why_none: str = "") -> list[Sect
         line = "the outputs miss the given tolerances; no layer does more than round otherwise"
         sections = [Section([line], [])]
     elif found.where:
-        why = "no pair of layers was called"
-        why = f"the layers are no pairs: {why_none}" if why_none else why
-        as_ = ", as" if why_none else ":"
-        line, *more = f"the outputs differ; where is not known{as_} {why}".splitlines()
+        because = f", as the layers are no pairs: {why}" if why else ": no pair was called"
+        line, *more = f"the outputs differ; where is not known{because}".splitlines()
         sections = [Section([line], more, 2)]
     else:
         return []
@@ -91,6 +89,9 @@ def left_out(found: Paired) -> list[Section]:
     if found.single:
         heading = ["", "not compared, as none of the other model fits"]
         sections.append(Section(heading, indented(found.single), 2))
+    if found.why and found.pairs:
+        line, *more = f"those that fit in order were compared: {found.why}".splitlines()
+        sections.append(Section(["", line], more, 2))
     return sections
 
 

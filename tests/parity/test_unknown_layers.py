@@ -17,29 +17,30 @@ KNOWN = ["conv_1", "conv_2", "norm_2", "conv_3", "dense"]
 
 @pytest.fixture(scope="module")
 def keras_model() -> Any:
-    """With a layer of the user's own in the middle, and one that PyTorch's model has as two."""
+    """With two layers of the user's own, whose weights have a layout that their shape does not
+    tell."""
     import keras
     from keras import layers
 
-    class Squares(layers.Layer):
-        """w_0 + w_1 x^2, by channel."""
+    class Mixed(layers.Layer):
+        """x + tanh(x w), over the channels."""
 
         def build(self, shape: Any) -> None:
-            self.w = self.add_weight(shape=(2, shape[-1]), initializer="random_normal", name="w")
+            self.w = self.add_weight(shape=(shape[-1],) * 2, initializer="random_normal", name="w")
 
         def call(self, x: Any) -> Any:
-            return self.w[0] + self.w[1] * x * x
+            return x + keras.ops.tanh(keras.ops.matmul(x, self.w))
 
     keras.utils.set_random_seed(1)
     return keras.Sequential(
         [
             keras.Input((8, 8, 3)),
             layers.Conv2D(4, 3, activation="relu", name="conv_1"),
-            Squares(name="squares"),
+            Mixed(name="mixed"),
             layers.Conv2D(6, 3, name="conv_2"),
             layers.BatchNormalization(epsilon=1e-3, name="norm_2"),
             layers.ReLU(),
-            Squares(name="more"),
+            Mixed(name="more"),
             layers.Conv2D(6, 3, name="conv_3"),
             layers.GlobalAveragePooling2D(),
             layers.Dense(3, name="dense"),
@@ -54,29 +55,28 @@ def torch_model(keras_model: Any) -> Any:
     import torch
     from torch import nn
 
-    class Squares(nn.Module):
+    class Mixed(nn.Module):
         def __init__(self, channels: int) -> None:
             super().__init__()
-            self.w = nn.Parameter(torch.zeros(2, channels))
+            self.w = nn.Parameter(torch.zeros(channels, channels))
 
         def forward(self, x: Any) -> Any:
-            w = self.w[:, :, None, None]
-            return w[0] + w[1] * x * x
+            return x + torch.tanh(torch.einsum("ncyx,cd->ndyx", x, self.w))
 
-    class More(nn.Module):
+    class More(Mixed):
         def __init__(self, channels: int) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.zeros(channels))
+            super().__init__(channels)
             self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+            nn.init.ones_(self.scale.weight)
 
         def forward(self, x: Any) -> Any:
-            return self.w[:, None, None] + self.scale(x * x)
+            return super().forward(self.scale(x))
 
     model = nn.Sequential()
     for name, module in {
         "conv_1": nn.Conv2d(3, 4, 3),
         "relu_1": nn.ReLU(),
-        "squares": Squares(4),
+        "mixed": Mixed(4),
         "conv_2": nn.Conv2d(4, 6, 3),
         "norm_2": nn.BatchNorm2d(6, eps=1e-3),
         "relu_2": nn.ReLU(),
@@ -89,11 +89,9 @@ def torch_model(keras_model: Any) -> Any:
         model.add_module(name, module)
     for name in KNOWN:
         weights.copy(keras_model.get_layer(name), model.get_submodule(name), settings="copy")
-    squares, more = (
-        torch.from_numpy(np.array(keras_model.get_layer(name).w)) for name in ("squares", "more")
-    )
-    model.squares.w.data, model.more.w.data = squares, more[0]
-    model.more.scale.weight.data = more[1].reshape(6, 1, 1, 1).clone()
+    for name in ("mixed", "more"):
+        own = model.get_submodule(name).w
+        own.data = torch.from_numpy(np.array(keras_model.get_layer(name).w))
     return model
 
 
@@ -124,20 +122,19 @@ def test_a_fault_is_named_at_its_own_layer(keras_model: Any, torch_model: Any, f
     assert f"first at layer {KNOWN.index(fault) + 1}: Keras {fault} (" in text
     assert cause in text
     assert (
-        "not compared, as their kind is not known\n  Keras squares (Squares)\n  Keras more (Sq"
-        in text
+        "not compared, as their kind is not known\n  Keras mixed (Mixed)\n  Keras more (Mi" in text
     )
-    assert "  PyTorch squares (Squares)\n  PyTorch more (More)\n" in text
+    assert "  PyTorch mixed (Mixed)\n  PyTorch more (More)\n" in text
     assert "not compared, as none of the other model fits\n  PyTorch more.scale (Conv2d)" in text
 
 
 def test_a_fault_of_an_unknown_layer_is_between_its_neighbours(
     keras_model: Any, torch_model: Any
 ) -> None:
-    torch_model.squares.w.data *= 2
+    torch_model.mixed.w.data *= 2
     text = message(keras_model, torch_model, X)
     assert "first between Keras conv_1 / PyTorch conv_1 and Keras conv_2 / PyTorch conv_2" in text
-    assert "Keras: activation=relu, squares (Squares)\n  PyTorch: relu_1 (ReLU), squares (S" in text
+    assert "Keras: activation=relu, mixed (Mixed)\n  PyTorch: relu_1 (ReLU), mixed (M" in text
 
 
 def test_a_fault_that_the_outputs_hide(keras_model: Any, torch_model: Any) -> None:
@@ -161,24 +158,35 @@ def test_a_fault_that_the_outputs_hide(keras_model: Any, torch_model: Any) -> No
 
 
 def test_layers_of_the_frameworks_own_that_are_not_known() -> None:
-    """They are named as wholes; what is inside of PyTorch's is no layer to compare."""
+    """They are named as wholes."""
     import keras
     from torch import nn
 
-    x = keras.Input((5, 4))
-    attended = keras.layers.MultiHeadAttention(2, 2, name="attend")(x, x)
-    model = keras.Model(x, keras.layers.Dense(3, name="head")(attended))
+    x = keras.Input((5, 4, 3))
+    remembered = keras.layers.ConvLSTM1D(2, 3, name="remember")(x)
+    model = keras.Model(x, keras.layers.Dense(3, name="head")(remembered))
 
     class Port(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.attend, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+            self.pairs, self.head = nn.Bilinear(3, 3, 2), nn.Linear(2, 3)
 
         def forward(self, x: Any) -> Any:
-            return self.head(self.attend(x, x, x)[0])
+            return self.head(self.pairs(x[:, 0, :2], x[:, 1, :2]))
 
     other = Port()
     weights.copy(model.get_layer("head"), other.head)
-    text = message(model, other, np.ones((2, 5, 4), np.float32))
+    numbers = np.ones((2, 5, 4, 3), np.float32)
+    text = message(model, other, numbers, data_format="channels_last")
     assert "before the first layer with weights" in text
-    assert "not known\n  Keras attend (MultiHeadAttention)\n  PyTorch attend (Multi" in text
+    assert "not known\n  Keras remember (ConvLSTM1D)\n  PyTorch pairs (Bilinear)" in text
+
+
+def test_layers_that_have_no_partner(keras_model: Any, torch_model: Any) -> None:
+    """A normalization that the port leaves out."""
+    from torch import nn
+
+    one = nn.Sequential(*list(torch_model)[:4], nn.Identity(), *list(torch_model)[5:])
+    text = message(keras_model, one, X)
+    assert "first between Keras conv_2 / PyTorch 3 and Keras conv_3 / PyTorch 7" in text
+    assert "none of the other model fits\n  Keras norm_2 (BatchNormalization)" in text
