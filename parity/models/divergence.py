@@ -142,7 +142,7 @@ def _first_parting(
             if agree(*arrays, share):
                 if hidden:
                     share = max(share, _GROWTH * np.nan_to_num(relative_error(*arrays)))
-            elif not at_inputs and _is_doubtful(step, hidden):
+            elif not at_inputs and _is_doubtful(step):
                 continue
             elif not hidden or not _is_excused(step, at_inputs, steps, calls):
                 found = compare(*arrays, share=share)
@@ -151,10 +151,10 @@ def _first_parting(
     return None
 
 
-def _is_doubtful(step: Step, hidden: bool) -> bool:
+def _is_doubtful(step: Step) -> bool:
     """Whether outputs that differ prove nothing, as the forward of the layer is its own: what comes
-    later tells. It is no excuse for weights and settings that differ, unless all outputs agree."""
-    return step.own_forward and (hidden or not wrong_parts(step))
+    later tells. It is no excuse for weights and settings that differ."""
+    return step.own_forward and not wrong_parts(step)
 
 
 def _is_excused(step: Step, at_inputs: bool, steps: list[Step], calls: Calls) -> bool:

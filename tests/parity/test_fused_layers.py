@@ -116,12 +116,15 @@ def test_a_sound_port_passes(keras_model: Any) -> None:
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-@pytest.mark.parametrize("fault", ["kernel", "bias", "head"])
-def test_a_fault_behind_a_fused_module_is_named_at_its_own_layer(
+@pytest.mark.parametrize("fault", ["fused", "kernel", "bias", "head"])
+def test_a_fault_among_fused_modules_is_named_at_its_own_layer(
     keras_model: Any, fault: str, hidden: bool
 ) -> None:
     model = port(keras_model)
-    if fault == "kernel":
+    if fault == "fused":
+        model.conv_2.weight.data = model.conv_2.weight.data.transpose(2, 3).clone()
+        place, cause = "layer 2: Keras conv_2", "the kernel is transposed"
+    elif fault == "kernel":
         model.conv_3.weight.data = model.conv_3.weight.data.transpose(2, 3).clone()
         place, cause = "layer 3: Keras conv_3", "the kernel is transposed"
     elif fault == "bias":
