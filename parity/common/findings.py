@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from parity.common.tolerance import Difference
 
@@ -12,17 +12,30 @@ R = TypeVar("R")
 
 
 class ParityError(AssertionError):
-    """What should agree differs; the message says who, in what, where and by how much."""
+    """What should agree differs; the message says who, in what, where and by how much.
+
+    `result`: what was found, as an object, from an assertion that has one:
+    `parity.assert_model_parity` gives a `parity.models.result.ModelResult`.
+    """
+
+    def __init__(self, message: str = "", result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one assertion found: `what` was compared, the worst difference, the message if any."""
+    """What one assertion found: `what` was compared, the worst difference, the message if any.
+
+    `short`: what is raised of a long message; `result`: what was found, as an object.
+    """
 
     what: str
     passed: bool
     worst: Difference | None
     message: str = ""
+    short: str = ""
+    result: Any = None
 
 
 observers: list[Callable[[Finding], None]] = []
@@ -35,7 +48,7 @@ def settle(finding: Finding) -> None:
     for observe in observers:
         observe(finding)
     if not finding.passed:
-        raise ParityError(finding.message)
+        raise ParityError(finding.short or finding.message, finding.result)
 
 
 def watched(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,5 +1,6 @@
 """Do a Keras model and a PyTorch module give the same outputs, and if not, where do they part?"""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,14 +9,23 @@ import numpy as np
 from parity.common.arrays import Array
 from parity.common.findings import Finding, settle
 from parity.common.tolerance import Difference, check_tolerance
-from parity.models.capture import Call, run_keras, run_pytorch
-from parity.models.diagnosis import agree, compare
-from parity.models.divergence import Pairs, hidden_divergence, indented, where_they_part
+from parity.models.capture import (
+    Call,
+    Inputs,
+    Outputs,
+    has_own_forward,
+    run_keras,
+    run_pytorch,
+)
+from parity.models.closeness import agree, compare, relative_error
+from parity.models.divergence import Divergence, divergence, hidden_divergence
 from parity.models.losses import losses_apart
+from parity.models.pairs import paired
+from parity.models.result import LayerResult, ModelResult
+from parity.models.steps import Step
+from parity.models.words import LINES, Section, left_out, output, sections_of, text
 from parity.weights.keras_layers import input_shape, named_layers
-from parity.weights.layer import WeightsError, is_keras, is_pytorch, without_bfloat16
-from parity.weights.read import read
-from parity.weights.transfer import pair
+from parity.weights.layer import is_keras, is_pytorch, without_bfloat16
 
 __all__ = ["assert_model_parity"]
 
@@ -41,8 +51,8 @@ def assert_model_parity(
     them over), and are left as they were. Where the outputs agree and the layers with weights are
     pairs, as in `parity.weights.copy`, their inputs and outputs are compared too, since a saturated
     head hides what is wrong before it; an order of layers or features that leaves the outputs alone
-    is no fault. Where they are no pairs (other counts or kinds, weights that are not known), only
-    the outputs are compared.
+    is no fault. Layers whose kind is not known, or that have no partner of their kind and shape,
+    are left out, and named where the outputs differ; those that fit in order are compared.
 
         weights.copy(keras_model, torch_model)
         assert_model_parity(keras_model, torch_model, images)
@@ -51,7 +61,9 @@ def assert_model_parity(
         keras_model: a Keras model of any kind, on any backend, built.
         torch_model: a `torch.nn.Module`.
         x: the input as the Keras model takes it, a batch of several samples, with NumPy; a tuple or
-            list for several inputs. The inputs and outputs of all layers with weights are kept
+            list for several inputs, or a dictionary, which PyTorch's forward gets by keywords if it
+            has parameters of these names, or else whole. Outputs in dictionaries are compared by
+            key. The inputs and outputs of all layers with weights are kept
             meanwhile.
         layers: `{Keras name: PyTorch name}` for all layers with weights, where their order differs
             (as in `parity.weights.copy`).
@@ -64,7 +76,8 @@ def assert_model_parity(
             Default 0, and of the largest output 3e-5 in float32, 6e-14 in float64, 6 % in
             float16, 13 % in bfloat16. Sound ports of 20 layers in float32 came to 4e-6. An epsilon
             of 1e-5 for 1e-3 in one BatchNorm moves its own outputs by 5e-4, of which twenty more
-            layers may leave 4e-6: so epsilons are compared themselves, too. On a GPU that rounds
+            layers may leave 4e-6: so epsilons are compared themselves, too, by `rtol` and by what
+            they can move (1.001e-5 for 1e-5: next to nothing). On a GPU that rounds
             convolutions to TF32 none of this holds: switch that off.
         losses: `(keras_loss, torch_loss)`, of which Keras's takes `(y_true, y_pred)` and PyTorch's
             `(input, target)`; where the outputs agree, both are evaluated on them and the means
@@ -79,7 +92,9 @@ def assert_model_parity(
             the first layer at which the models part, or the two between which they do, and the
             likely cause: a setting, a transposed or reordered kernel, an activation, a pooling.
             Where they agree and the epsilon of a layer or the losses do not, it names those, and
-            the element at which the losses part most, or the reduction.
+            the element at which the losses part most, or the reduction. Its `result`, a
+            `parity.models.result.ModelResult`, has it as objects: layers, errors, causes and
+            settings. The message is of at most 40 lines; the rest is in `result.report`.
         TypeError, ValueError: models, inputs, tolerances or losses that are none, `layers` that
             make no pairs. What a model itself raises gets a note on what it was given.
     """
@@ -87,9 +102,10 @@ def assert_model_parity(
     _check_arguments(keras_model, torch_model, data_format, losses, targets)
     check_tolerance(rtol, atol)
     compared = _Compared(keras_model, torch_model, x, layers, data_format)
-    worst, message = compared.judged((rtol, atol), losses, targets)
+    worst, short, result = compared.judged((rtol, atol), losses, targets)
     names = [getattr(model, "name", type(model).__name__) for model in (keras_model, torch_model)]
-    settle(Finding(" and ".join(names), not message, worst, message))
+    what = " and ".join(names)
+    settle(Finding(what, result.passed, worst, result.report, short, result))
     return worst
 
 
@@ -105,19 +121,20 @@ class _Compared:
         data_format: str,
     ) -> None:
         inputs = _arrays(x)
-        self.pairs, self.unpaired = _pairs(keras_model, torch_model, layers)
+        self.paired = paired(keras_model, torch_model, layers)
         self.calls: tuple[list[Call], list[Call]] = ([], [])
-        kept = self.calls if self.pairs else (None, None)
+        kept = self.calls if self.paired.pairs else (None, None)
+        more = bool(self.paired.pairs) and has_own_forward(keras_model, torch_model)
         moved = _moved_ranks(keras_model)
         try:
-            self.keras = run_keras(keras_model, inputs, kept[0])
+            keras = run_keras(keras_model, inputs, kept[0], more)
         except Exception as error:
             error.add_note(f"x is given as Keras takes it: keras_model got {_shapes(inputs)}")
             raise
         if data_format == "channels_first":
-            inputs = [_channels_first(one, moved) for one in inputs]
+            inputs = _channels_first(inputs, moved)
         try:
-            self.pytorch = run_pytorch(torch_model, inputs, kept[1])
+            pytorch = run_pytorch(torch_model, inputs, kept[1], more)
         except Exception as error:
             other = (
                 "channels first; data_format='channels_last' gives it x as it is"
@@ -126,68 +143,115 @@ class _Compared:
             )
             error.add_note(f"torch_model got {_shapes(inputs)}, {other}")
             raise
-        if len(self.keras) != len(self.pytorch):
-            many = f"Keras gives {len(self.keras)} outputs, PyTorch {len(self.pytorch)}"
-            raise ValueError(f"{many}; wanted as many")
+        self.names = list(keras)
+        self.keras = list(keras.values())
+        self.pytorch = _by_name(keras, pytorch)
         outputs = zip(self.pytorch, self.keras, strict=True)
         self.aligned = [_aligned(*both, moved, data_format) for both in outputs]
 
     def judged(
         self, tolerance: tuple[float | None, float | None], losses: Any, targets: Any
-    ) -> tuple[Difference, str]:
-        """The difference of the outputs, and in words what is wrong; empty if nothing is."""
+    ) -> tuple[Difference, str, ModelResult]:
+        """The difference of the outputs, the message, empty if they agree, and what was found."""
         both = list(zip(self.keras, self.aligned, strict=True))
         found = [compare(*outputs, *tolerance) for outputs in both]
+        outputs = dict(zip(self.names, found, strict=True))
         failed = next((one for one in found if not one.passed), None)
         if failed is not None:
             which = found.index(failed)
-            of = f" {which}" if len(found) > 1 else ""
-            lines = [*self._where(which), "", f"output{of} of the models"]
-            return failed, "\n".join([*lines, *indented(failed.lines(("Keras", "PyTorch")))])
+            of = f" {self.names[which]}" if len(found) > 1 else ""
+            place = self._where(which)
+            rest = [*left_out(self.paired), output(of, failed)]
+            return failed, *self._result(outputs, place, rest)
         worst = max(found, key=lambda one: one.absolute / (one.atol or 1))
-        lines = hidden_divergence(self.pairs, self.calls, _allowed(found, self.keras))
-        if lines or losses is None:
-            return worst, "\n".join(lines)
+        allowed = _allowed(found, self.keras), tolerance[0] or 0.0
+        place = hidden_divergence(self.paired.sure, self.calls, *allowed)
+        if place.where or losses is None:
+            return worst, *self._result(outputs, place, [])
         turned = self.aligned[0] is not self.pytorch[0]
-        outputs = self.keras[0], self.pytorch[0]
-        return worst, losses_apart(losses, np.asarray(targets), *outputs, turned, *tolerance)
+        first = self.keras[0], self.pytorch[0]
+        words = losses_apart(losses, np.asarray(targets), *first, turned, *tolerance)
+        result = ModelResult(outputs, "losses" if words else "", report=words)
+        return worst, words, result
 
-    def _where(self, output: int) -> list[str]:
-        if not self.pairs:
-            return [
-                "the outputs differ; where is not known, as the layers are no pairs: "
-                f"{self.unpaired}"
-            ]
-        keras, pytorch = self.keras[output], self.pytorch[output]
-        return where_they_part(
-            self.pairs, self.calls, (keras, self.aligned[output]), (keras, pytorch)
+    def _where(self, number: int) -> Divergence:
+        if not self.paired.pairs:
+            return Divergence("unknown")
+        keras, pytorch = self.keras[number], self.pytorch[number]
+        both = (keras, self.aligned[number]), (keras, pytorch)
+        return divergence(self.paired.pairs, self.calls, *both)
+
+    def _result(
+        self, outputs: dict[str, Difference], place: Divergence, rest: list[Section]
+    ) -> tuple[str, ModelResult]:
+        """The message, and what was found."""
+        short, full = (
+            [*sections_of(place, of_all, self.paired.why), *rest] for of_all in (True, False)
+        )
+        message, report = text(short, LINES), text(full)
+        if not place.where:
+            message = report = ""
+        elif message != report:
+            message += "\n\nall of it: the `result.report` of this error"
+        layers = {id(step): _layer_result(step) for step in place.steps}
+        ends = [
+            None if one is None else layers.get(id(one)) or _layer_result(one)
+            for one in (place.step, place.last)
+        ]
+        return message, ModelResult(
+            outputs=outputs,
+            where=place.where,
+            layer=ends[0],
+            before=ends[1],
+            difference=place.difference,
+            layers=tuple(layers.values()),
+            causes=tuple(place.causes),
+            settings=tuple(place.settings),
+            left_out=(*self.paired.unknown, *self.paired.single),
+            report=report,
         )
 
 
-def _arrays(x: Any) -> list[Array]:
-    """The inputs of the models, one by one."""
-    inputs = [
-        without_bfloat16(np.asarray(one)) for one in (x if isinstance(x, tuple | list) else [x])
+def _layer_result(step: Step) -> LayerResult:
+    errors = [
+        relative_error(*arrays) if arrays[0].shape == arrays[1].shape else math.nan
+        for arrays in (step.inputs, step.outputs)
     ]
-    for array in inputs:
-        if not array.size:
-            raise ValueError(
-                f"x holds no number, its shape is {array.shape}; wanted a batch of several samples"
-            )
-    return inputs
+    keras, pytorch = step.pair
+    return LayerResult(step.number, keras.name, pytorch.name, keras.kind, *errors)
 
 
-def _pairs(
-    keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None
-) -> tuple[Pairs, str]:
-    """The pairs of layers with weights, or none and why there are none."""
-    try:
-        found = pair(read(keras_model, "keras_model"), read(torch_model, "torch_model"), layers)
-    except WeightsError as error:
-        if layers is not None:  # what was asked for is not left out silently
-            raise
-        return [], str(error)
-    return found, "" if found else "no layer has weights"
+def _by_name(keras: Outputs, pytorch: Outputs) -> list[Array]:
+    """PyTorch's outputs in the order of Keras's: by key, where both give dictionaries."""
+    if set(keras) == set(pytorch):
+        return [pytorch[name] for name in keras]
+    if len(keras) != len(pytorch):
+        many = f"Keras gives {len(keras)} outputs, PyTorch {len(pytorch)}"
+        raise ValueError(f"{many}; wanted as many")
+    if any(_has_keys(one) for one in (keras, pytorch)) and all(map(_has_keys, (keras, pytorch))):
+        names = " and ".join(", ".join(one) for one in (keras, pytorch))
+        raise ValueError(f"the outputs of Keras and PyTorch are {names}; wanted the same keys")
+    return list(pytorch.values())
+
+
+def _has_keys(outputs: Outputs) -> bool:
+    return any(part and not part.isdecimal() for name in outputs for part in name.split("/"))
+
+
+def _arrays(x: Any) -> Inputs:
+    """The inputs of the models, one by one or by key."""
+    if isinstance(x, Mapping):
+        return {str(key): _array(one) for key, one in x.items()}
+    return [_array(one) for one in (x if isinstance(x, tuple | list) else [x])]
+
+
+def _array(x: Any) -> Array:
+    array = without_bfloat16(np.asarray(x))
+    if not array.size:
+        raise ValueError(
+            f"x holds no number, its shape is {array.shape}; wanted a batch of several samples"
+        )
+    return array
 
 
 def _allowed(found: list[Difference], outputs: list[Array]) -> float:
@@ -201,7 +265,9 @@ def _allowed(found: list[Difference], outputs: list[Array]) -> float:
     return min(shares, default=0.0)
 
 
-def _shapes(arrays: list[Array]) -> str:
+def _shapes(arrays: Inputs) -> str:
+    if isinstance(arrays, dict):
+        return ", ".join(f"{name}: {array.shape}" for name, array in arrays.items())
     return ", ".join(str(array.shape) for array in arrays)
 
 
@@ -237,8 +303,13 @@ def _moved_ranks(model: Any) -> set[int]:
     return {4, 5} | {rank for _, rank in found if rank >= 3}
 
 
-def _channels_first(array: Array, moved: set[int]) -> Array:
-    return np.moveaxis(array, -1, 1) if array.ndim in moved else array
+def _channels_first(inputs: Inputs, moved: set[int]) -> Inputs:
+    def turned(array: Array) -> Array:
+        return np.moveaxis(array, -1, 1) if array.ndim in moved else array
+
+    if isinstance(inputs, dict):
+        return {key: turned(array) for key, array in inputs.items()}
+    return [turned(array) for array in inputs]
 
 
 def _aligned(pytorch: Array, keras: Array, moved: set[int], data_format: str) -> Array:

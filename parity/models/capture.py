@@ -3,7 +3,8 @@
 Both are left as they were, on an error too: the training mode, no hook, no replaced method.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +12,28 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.forward import own_call, own_forward, stock_call, stock_forward
 from parity.weights.keras_layers import kind_of_layer, named_layers, sublayers
 from parity.weights.pytorch_layers import kind_of_module, leaf_modules
 
 
 @dataclass
 class Call:
-    """One call of a layer without layers of its own. `input` and `output`, in the framework's own
-    layout, are kept of layers of a known kind; the output is what an `activation=` gets."""
+    """One call of a layer without layers of its own.
+
+    Arrays are in the framework's own layout. `input` and `output` are kept of layers of a known
+    kind; the output is what their kind gives, before an `activation=` and before what a forward of
+    their own does more (or what that gives, where the two cannot be told apart). `result` is what
+    the call returned, kept on request, of layers without weights too. `own_forward`: the layer is
+    of a known kind, but its class has a forward (in Keras: a call) of its own.
+    """
 
     name: str
     layer: Any
     input: Array | None = None
     output: Array | None = None
+    result: Array | None = None
+    own_forward: bool = False
 
     @property
     def label(self) -> str:
@@ -31,13 +41,22 @@ class Call:
         return f"{self.name} ({type(self.layer).__name__})"
 
 
-def flat(outputs: Any) -> list[Any]:
-    """The tensors of nested tuples, lists and dictionaries (by their keys' order), one by one."""
+Inputs = list[Array] | dict[str, Array]
+Outputs = dict[str, Array]
+
+
+def named(outputs: Any, name: str = "") -> dict[str, Any]:
+    """The tensors of nested tuples, lists and dictionaries by their keys and numbers: `masks/0`."""
     if isinstance(outputs, dict):
-        return [one for key in sorted(outputs) for one in flat(outputs[key])]
-    if isinstance(outputs, tuple | list):
-        return [one for part in outputs for one in flat(part)]
-    return [outputs]
+        parts = [(str(key), part) for key, part in outputs.items()]
+    elif isinstance(outputs, tuple | list):
+        parts = [(str(number), part) for number, part in enumerate(outputs)]
+    else:
+        return {name: outputs}
+    found: dict[str, Any] = {}
+    for key, part in parts:
+        found |= named(part, f"{name}/{key}" if name else key)
+    return found
 
 
 def keras_array(tensor: Any) -> Array:
@@ -68,19 +87,36 @@ def _kept(as_array: Callable[[Any], Array], tensor: Any) -> Array | None:
         return None
 
 
+def has_own_forward(keras_model: Any, torch_model: Any) -> bool:
+    """Whether a layer of a known kind of either model has a forward of its own."""
+    keras = (layer for _, layer in named_layers(keras_model) if kind_of_layer(layer))
+    pytorch = (module for _, module in leaf_modules(torch_model) if kind_of_module(module))
+    return any(map(own_call, keras)) or any(map(own_forward, pytorch))
+
+
 # Keras
 
 
-def run_keras(model: Any, inputs: Sequence[Array], calls: list[Call] | None = None) -> list[Array]:
-    """The outputs of a Keras model with `training=False`; appends to `calls` as layers finish."""
-    tensors = [_to_keras(model, one) for one in inputs]
+def run_keras(
+    model: Any, inputs: Inputs, calls: list[Call] | None = None, results: bool = False
+) -> Outputs:
+    """The outputs of a Keras model with `training=False`; appends to `calls` as layers finish.
+
+    `results`: keeps what every layer returned, too.
+    """
+    tensors: Any
+    if isinstance(inputs, dict):
+        tensors = {key: _to_keras(model, one) for key, one in inputs.items()}
+    else:
+        tensors = [_to_keras(model, one) for one in inputs]
+        tensors = tensors[0] if len(tensors) == 1 else tensors
     with ExitStack() as stack:
         if calls is not None:
             stack.enter_context(_eagerly())
             for name, operation in _keras_leaves(model):
-                stack.enter_context(_watched(operation, name, calls))
-        outputs = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
-    return [keras_array(one) for one in flat(outputs)]
+                stack.enter_context(_watched(operation, name, calls, results))
+        outputs = model(tensors, training=False)
+    return {key: keras_array(one) for key, one in named(outputs).items()}
 
 
 def _to_keras(model: Any, array: Array) -> Any:
@@ -136,22 +172,30 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(operation: Any, name: str, calls: list[Call]) -> Iterator[None]:
+def _watched(operation: Any, name: str, calls: list[Call], results: bool) -> Iterator[None]:
     call: Any = operation.call
     activation: Any = getattr(operation, "activation", None)
     known = bool(kind_of_layer(operation))
+    own = known and own_call(operation)
     before_activation: list[Any] = []
 
     def watched_call(*args: Any, **kwargs: Any) -> Any:
         before_activation.clear()
-        output = call(*args, **kwargs)
-        found = Call(name, operation)
+        result = call(*args, **kwargs)
+        found = Call(name, operation, own_forward=own)
+        if results:
+            found.result = _kept(keras_array, result)
         if known:
-            found.input = _kept(keras_array, args[0] if args else next(iter(kwargs.values())))
+            given = args[0] if args else next(iter(kwargs.values()))
+            found.input = _kept(keras_array, given)
+            output = result
+            if own:
+                before_activation.clear()
+                output = _attempted(stock_call(operation), given, result)
             last = before_activation[0] if before_activation else output
             found.output = _kept(keras_array, last)
         calls.append(found)
-        return output
+        return result
 
     def watched_activation(x: Any, *args: Any, **kwargs: Any) -> Any:
         before_activation.append(x)
@@ -163,39 +207,65 @@ def _watched(operation: Any, name: str, calls: list[Call]) -> Iterator[None]:
         yield
 
 
+def _attempted(function: Callable[[Any], Any], given: Any, otherwise: Any) -> Any:
+    """What a function gives; where it raises, what is given for that case."""
+    try:
+        return function(given)
+    except Exception:  # the kind's own forward takes other arguments or shapes
+        return otherwise
+
+
 # PyTorch
 
 
 def run_pytorch(
-    module: Any, inputs: Sequence[Array], calls: list[Call] | None = None
-) -> list[Array]:
+    module: Any, inputs: Inputs, calls: list[Call] | None = None, results: bool = False
+) -> Outputs:
     """The outputs of a PyTorch module in eval mode without gradients, on its own device and in its
-    own precision; appends to `calls` as modules finish."""
+    own precision; appends to `calls` as modules finish.
+
+    `results`: keeps what every module returned, too.
+    """
     original = getattr(module, "_orig_mod", module)
     if calls is not None and original is not module:  # hooks would have it compiled anew
-        _run_pytorch(original, inputs, calls)
+        _run_pytorch(original, inputs, calls, results)
         calls = None
-    return [torch_array(one) for one in flat(_run_pytorch(module, inputs, calls))]
+    outputs = named(_run_pytorch(module, inputs, calls, results))
+    return {key: torch_array(one) for key, one in outputs.items()}
 
 
-def _run_pytorch(module: Any, inputs: Sequence[Array], calls: list[Call] | None) -> Any:
+def _run_pytorch(module: Any, inputs: Inputs, calls: list[Call] | None, results: bool) -> Any:
     import torch
 
+    args, kwargs = _arguments(module, inputs)
     modes = [(one, one.training) for one in module.modules()]
     hooks = []
     try:
         if calls is not None:
             for name, one in leaf_modules(module):
-                hook = _hook(name, calls)
+                hook = _hook(name, calls, results)
                 hooks.append(one.register_forward_hook(hook, with_kwargs=True))
         module.eval()
         with torch.no_grad():
-            return module(*(to_torch(module, one) for one in inputs))
+            return module(*args, **kwargs)
     finally:
         for handle in hooks:
             handle.remove()
         for one, training in modes:
             one.training = training
+
+
+def _arguments(module: Any, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
+    """What the forward gets: a dictionary by keywords, if it has such parameters, or else whole."""
+    if not isinstance(inputs, dict):
+        return [to_torch(module, one) for one in inputs], {}
+    tensors = {key: to_torch(module, one) for key, one in inputs.items()}
+    original = getattr(module, "_orig_mod", module)
+    try:
+        inspect.signature(original.forward).bind(**tensors)
+    except TypeError:
+        return [tensors], {}
+    return [], tensors
 
 
 def to_torch(module: Any, array: Array) -> Any:
@@ -209,11 +279,18 @@ def to_torch(module: Any, array: Array) -> Any:
     return tensor.to(weight.device, weight.dtype if tensor.is_floating_point() else None)
 
 
-def _hook(name: str, calls: list[Call]) -> Any:
-    def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        found = Call(name, module)
-        if kind_of_module(module):
-            found.input = _kept(torch_array, args[0] if args else next(iter(kwargs.values())))
+def _hook(name: str, calls: list[Call], results: bool) -> Any:
+    def hook(module: Any, args: Any, kwargs: Any, result: Any) -> None:
+        known = bool(kind_of_module(module))
+        found = Call(name, module, own_forward=known and own_forward(module))
+        if results:
+            found.result = _kept(torch_array, result)
+        if known:
+            given = args[0] if args else next(iter(kwargs.values()))
+            found.input = _kept(torch_array, given)
+            output = result
+            if found.own_forward:
+                output = _attempted(stock_forward(module), given, result)
             found.output = _kept(torch_array, output)
         calls.append(found)
 

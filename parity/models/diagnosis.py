@@ -4,181 +4,101 @@ Everything is compared in Keras's layout.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
 from parity.common.arrays import Array, sigmoid
-from parity.common.tolerance import Difference, difference, lowest_precision
-from parity.models.capture import Call
-from parity.weights.flatten import image_order, permutation
+from parity.models.closeness import TOLERANCE, agree, compare, wide
+from parity.models.result import Cause
+from parity.models.steps import Step, first_axis, orders_of_features
 from parity.weights.layer import ARRAYS, Layer
-from parity.weights.settings import setting_differences
+from parity.weights.settings import SettingDifference, setting_differences
 from parity.weights.transfer import FILLS, reordered
 
-TOLERANCE = {
-    "bfloat16": 16 * 2.0**-7,
-    "float16": 64 * 2.0**-10,
-    "float32": 256 * 2.0**-23,
-    "float64": 256 * 2.0**-52,
-}
-"""The tolerance for layers and models as a share of the largest entry: in float32 256 rounding
-units, 3e-5. Sound ports of 20 layers came to 4e-6 (untrained, where every BatchNorm rounds to the
-same side), of 40 layers to 2e-5, trained-like ones to 1e-6."""
-
 _MANY = 200_000  # numbers on which activations are tried
+_BORDER = 3  # pixels in which padding may show
 _LETTERS = {2: "L", 3: "HW", 4: "DHW"}
 _POOLS = {"MaxPool": "max", "AveragePool": "average", "AvgPool": "average"}
-
-
-def compare(
-    left: Array,
-    right: Array,
-    rtol: float | None = None,
-    atol: float | None = None,
-    share: float = 0.0,
-) -> Difference:
-    """The difference of two outputs; without tolerances, `TOLERANCE` (or `share`, if that is more)
-    and no relative one: rounding is of the size of the largest entry, not of each."""
-    if atol is None:
-        share = max(share, TOLERANCE[lowest_precision(left, right)])
-        atol = share * max(_largest(left), _largest(right))
-    return difference(left, right, 0.0 if rtol is None else rtol, atol)
-
-
-def agree(left: Array, right: Array, share: float = 0.0) -> bool:
-    """Whether two arrays are the same but for rounding, or but for a share of the largest entry."""
-    if left.shape != right.shape:
-        return False
-    share = max(share, TOLERANCE[lowest_precision(left, right)])
-    return relative_error(left, right) <= share or compare(left, right, share=share).passed
-
-
-def relative_error(left: Array, right: Array) -> float:
-    """The largest error, relative to the largest entry; NaN where one is no finite number."""
-    with np.errstate(all="ignore"):
-        error = _wide(left) - _wide(right)
-        worst = float(np.max(np.abs(error), initial=0.0))
-    return worst / (max(_largest(left), _largest(right)) or 1.0)
-
-
-def _wide(array: Array) -> Array:
-    """In a precision to subtract in."""
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-
-
-def _largest(array: Array) -> float:
-    """The largest finite entry, without its sign."""
-    wide = _wide(array)
-    largest = max(float(wide.max(initial=0.0)), -float(wide.min(initial=0.0)))
-    if np.isfinite(largest):
-        return largest
-    return float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0.0))
-
-
-@dataclass
-class Step:
-    """One call of a pair of layers: both inputs and both outputs, PyTorch's in Keras's layout.
-
-    `place` is where the two calls stand among all of theirs; `orders` says for the features of the
-    inputs and of the outputs whether PyTorch has its own order of a flattened image.
-    """
-
-    number: int
-    pair: tuple[Layer, Layer]
-    calls: tuple[Call, Call]
-    place: tuple[int, int]
-    inputs: tuple[Array, Array]
-    outputs: tuple[Array, Array]
-    orders: tuple[bool, bool]
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Framework and name of both."""
-        return f"Keras {self.pair[0].name}", f"PyTorch {self.pair[1].name}"
-
-
-def make_step(
-    number: int, pair: tuple[Layer, Layer], calls: tuple[Call, Call], place: tuple[int, int]
-) -> Step:
-    """A step, with PyTorch's arrays in Keras's layout: the one that agrees, or the likeliest."""
-    sides, orders = [], []
-    order_in, order_out = orders_of_features(pair[0])
-    for side, order in (("input", order_in), ("output", order_out)):
-        keras, pytorch = (getattr(call, side) for call in calls)
-        keras = _without_padding(keras, pair[0], pair[0], side)
-        choices = [
-            (_without_padding(array, *pair, side), first)
-            for array, first in _in_keras_layout(pytorch, pair[0], order)
-        ]
-        chosen = next((c for c in choices if agree(keras, c[0])), choices[0])
-        sides.append((keras, chosen[0]))
-        orders.append(chosen[1])
-    return Step(number, pair, calls, place, sides[0], sides[1], (orders[0], orders[1]))
-
-
-def orders_of_features(layer: Layer) -> tuple[Any, Any]:
-    """The orders of the features in and out of a Keras layer, as far as they are known."""
-    rows = layer.rows or (image_order(layer.unsure, "channels_last") if layer.unsure else None)
-    return rows, layer.columns if layer.kind == "dense" else rows
-
-
-def _in_keras_layout(array: Array, keras: Layer, order: Any) -> Iterator[tuple[Array, bool]]:
-    """What PyTorch's array may be in Keras's layout, the likeliest first, and whether its features
-    are in PyTorch's order of a flattened image."""
-    if order is not None and array.ndim == 2:
-        places = permutation(order)
-        if len(places) == array.shape[1]:
-            yield array[:, places], True
-    if array.ndim > 2 and _channels_last(keras, array.ndim):
-        yield np.ascontiguousarray(np.moveaxis(array, 1, -1)), False
-    else:
-        yield array, False
-
-
-def _without_padding(array: Array, keras: Layer, layer: Layer, side: str) -> Array:
-    """Without what a layer of padding before a convolution adds, or one behind will cut."""
-    if side != {"conv": "input", "conv_transpose": "output"}.get(layer.kind):
-        return array
-    added = layer.settings["added"]
-    if any(number < 0 for pair in added for number in pair):
-        return array
-    first = 1 if _channels_last(keras, array.ndim) else 2
-    sizes = array.shape[first : first + len(added)]
-    kept = (slice(a, size - b) for (a, b), size in zip(added, sizes, strict=True))
-    return array[(slice(None),) * first + tuple(kept)]
-
-
-def _channels_last(keras: Layer, rank: int) -> bool:
-    """Whether PyTorch's channels come earlier than this Keras layer's."""
-    if keras.kind in ("conv", "conv_transpose"):
-        return bool(keras.handle.data_format == "channels_last")
-    return keras.kind == "batch_normalization" and keras.handle.axis in (-1, rank - 1)
 
 
 # A layer whose inputs agree and whose outputs do not
 
 
-def inference_settings(one: Layer, other: Layer) -> list[str]:
-    """The settings that differ and matter in inference."""
-    differences = setting_differences(one, other)
-    return [text for key, text in differences.items() if key != "momentum"]
+def inference_settings(
+    one: Layer, other: Layer, inputs: Array | None = None, rtol: float = 0.0
+) -> list[SettingDifference]:
+    """The settings that differ and matter in inference.
+
+    An epsilon does not where it is the other's but for `rtol`, or where it moves the outputs by no
+    more than `TOLERANCE`: of a BatchNormalization with its variances, of a LayerNormalization with
+    these inputs.
+    """
+    return [
+        found
+        for found in setting_differences(one, other)
+        if found.key != "momentum"
+        and not (found.key == "epsilon" and _is_negligible(one, other, inputs, rtol))
+    ]
 
 
-def layer_causes(step: Step) -> list[str]:
+def _is_negligible(one: Layer, other: Layer, inputs: Array | None, rtol: float) -> bool:
+    epsilons = [layer.settings["epsilon"] for layer in (one, other)]
+    apart, least = abs(epsilons[0] - epsilons[1]), min(epsilons)
+    if apart <= rtol * max(epsilons):
+        return True
+    scale = np.abs(one.arrays.get("gamma", np.ones(1))).astype(np.float64)
+    if one.kind == "batch_normalization":
+        variance = one.arrays["moving_variance"].astype(np.float64)
+    elif inputs is not None:
+        axes = tuple(range(-max(scale.ndim, 1), 0))
+        variance, scale = inputs.astype(np.float64).var(axes), np.ones(1)
+    else:
+        return False
+    with np.errstate(all="ignore"):  # an epsilon may be 0, a variance too
+        size = scale * np.sqrt(variance / (variance + least))
+        moved = size * apart / (2 * (variance + least))
+        return bool(np.max(moved) <= TOLERANCE["float32"] * np.max(size))
+
+
+def layer_causes(step: Step) -> list[Cause]:
     """What is wrong with a layer: its settings and its weights."""
-    lines = inference_settings(*step.pair)
-    for name in ARRAYS[step.pair[0].kind]:
-        lines += _weight_causes(step, name)
-    if lines:
-        return lines
+    found = wrong_parts(step)
+    if found:
+        return found
     moved = _transposition(*step.outputs)
     if moved:
-        return [f"the outputs are equal after np.transpose of PyTorch's, {moved}"]
-    return ["settings and weights agree: it is what PyTorch's forward, or Keras's call, does more"]
+        words = f"the outputs are equal after np.transpose of PyTorch's, {moved}"
+        return [Cause("layout", words)]
+    words = "settings and weights agree: it is what PyTorch's forward, or Keras's call, does more"
+    return [Cause("forward", words)]
+
+
+def wrong_parts(step: Step) -> list[Cause]:
+    """The settings and weights of a layer that differ."""
+    settings = inference_settings(*_as_called(step), step.inputs[0])
+    found = [Cause("setting", str(one)) for one in settings]
+    for name in ARRAYS[step.pair[0].kind]:
+        found += [Cause("weight", words) for words in _weight_causes(step, name)]
+    return found
+
+
+def _as_called(step: Step) -> tuple[Layer, Layer]:
+    """Both layers of a step; of convolutions, with what functions padded to their inputs."""
+    if step.pair[0].kind != "conv":
+        return step.pair
+    first = first_axis(step.pair[0], step.inputs[0].ndim)
+    found = []
+    for layer, pads, call in zip(step.pair, step.padded, step.calls, strict=True):
+        own = layer.settings["added"]
+        added = [np.add(*pair).tolist() for pair in zip(own, pads, strict=True)] if pads else own
+        size = list(step.inputs[0].shape[first : first + len(own)])
+        # what a forward of its own pads inside of the layer cannot be seen
+        seen = {"added": added, "size": size, "may_pad": call.own_forward}
+        found.append(replace(layer, settings={**layer.settings, **seen}))
+    return found[0], found[1]
 
 
 def _weight_causes(step: Step, name: str) -> list[str]:
@@ -314,39 +234,57 @@ def _near(left: Array, right: Array) -> bool:
 
 def between_causes(
     before: tuple[Array, Array] | None, after: tuple[Array, Array], raw: tuple[Array, Array] | None
-) -> list[str]:
+) -> list[Cause]:
     """What makes equal outputs of one pair unequal inputs of the next.
 
     `before` and `raw`: what came before in each framework's own layout, and what came then; `after`
     likewise, PyTorch's in Keras's layout.
     """
-    lines = []
     moved = _transposition(*after)
     if moved:
-        return [f"they are equal after np.transpose of PyTorch's, {moved}"]
+        return [Cause("layout", f"they are equal after np.transpose of PyTorch's, {moved}")]
     if _other_order_of_channels(*after):
-        return ["PyTorch has Keras's channels in another order: a concatenation the other way?"]
+        words = "PyTorch has Keras's channels in another order: a concatenation the other way?"
+        return [Cause("layout", words)]
+    found = []
     if after[0].shape != after[1].shape:
-        lines.append(f"their shapes, in Keras's layout, are {after[0].shape} and {after[1].shape}")
+        words = f"their shapes, in Keras's layout, are {after[0].shape} and {after[1].shape}"
+        found.append(Cause("shape", words))
+    if _differ_at_border_alone(*after):
+        words = (
+            "they differ along the border alone: padding, or an average that counts it "
+            "(count_include_pad)"
+        )
+        return [Cause("border", words)]
     if before is None or raw is None:
-        return lines
+        return found
     done = [_applied(one, then) for one, then in zip(before, raw, strict=True)]
     if done[0] != done[1]:
         names = [name or "something else" for name in done]
-        lines.append(f"Keras applies {names[0]}, PyTorch {names[1]}")
-    return lines
+        found.append(Cause("activation", f"Keras applies {names[0]}, PyTorch {names[1]}"))
+    return found
+
+
+def _differ_at_border_alone(left: Array, right: Array) -> bool:
+    """Whether images are equal without a few pixels at every end."""
+    if left.shape != right.shape or left.ndim < 3:
+        return False
+    space = left.shape[1:-1]
+    widths = range(1, 1 + min(_BORDER, (min(space) - 1) // 2))
+    inner = ((slice(None), *[slice(n, -n)] * len(space)) for n in widths)
+    return any(agree(left[one], right[one]) for one in inner)
 
 
 def _other_order_of_channels(left: Array, right: Array) -> bool:
     """Whether the last axis holds the same slices in another order."""
     if left.shape != right.shape or left.ndim < 2 or agree(left, right):
         return False
-    sums = [_wide(one).reshape(-1, one.shape[-1]).sum(0, np.float64) for one in (left, right)]
+    sums = [wide(one).reshape(-1, one.shape[-1]).sum(0, np.float64) for one in (left, right)]
     orders = [np.argsort(one) for one in sums]
     return agree(left[..., orders[0]], right[..., orders[1]])
 
 
-def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[str]:
+def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[Cause]:
     """The layers by class that pool by the maximum in one model and by the average in the other."""
     pools = [
         [(name, kind) for name in names for part, kind in _POOLS.items() if part in name]
@@ -355,7 +293,7 @@ def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[str]:
     if len(pools[0]) != len(pools[1]):
         return []
     return [
-        f"{keras} in Keras, {pytorch} in PyTorch"
+        Cause("pooling", f"{keras} in Keras, {pytorch} in PyTorch")
         for (keras, one), (pytorch, other) in zip(*pools, strict=True)
         if one != other
     ]

@@ -1,83 +1,119 @@
 """Where two models part: a walk over the pairs of their layers, in the order of Keras's calls.
 
 Of models whose outputs agree it finds the layer that later ones hide. There it is careful, since a
-sound port may differ in all that does not reach the outputs: see `is_benign`.
+sound port may differ in all that does not reach the outputs: see `_is_benign`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from parity.common.arrays import Array
 from parity.common.tolerance import Difference
 from parity.models.capture import Call
+from parity.models.closeness import agree, compare, relative_error
 from parity.models.diagnosis import (
-    Step,
-    agree,
     between_causes,
-    compare,
     inference_settings,
     layer_causes,
-    make_step,
     pooling_causes,
-    relative_error,
+    wrong_parts,
 )
-from parity.weights.layer import Layer
-from parity.weights.settings import setting_differences
-
-Pairs = list[tuple[Layer, Layer]]
-Calls = tuple[list[Call], list[Call]]
-Both = tuple[Array, Array]
+from parity.models.pairs import Pairs
+from parity.models.result import Cause
+from parity.models.steps import Both, Calls, Step, make_step
+from parity.weights.keras_layers import kind_of_layer
+from parity.weights.pytorch_layers import kind_of_module
+from parity.weights.settings import SettingDifference
 
 _GROWTH = 4
 """How much more than what was rounded so far is no rounding: in deep models it adds up."""
 
-_DIFFER = "the outputs differ, first"
-_HIDDEN = "the outputs agree on these inputs, but not all layers do: first"
+
+@dataclass
+class Divergence:
+    """Where two models part, or that they do not: `where` as in `ModelResult`.
+
+    `steps` are the calls that were compared, in order, the one that parts included if its inputs
+    agree; `step` is that one (or the one whose inputs do not agree), `last` the one before, and
+    `lying` what lies between the two. `numbers`: the labels of both layers of each pair.
+    """
+
+    where: str = ""
+    hidden: bool = False
+    steps: list[Step] = field(default_factory=list)
+    step: Step | None = None
+    last: Step | None = None
+    difference: Difference | None = None
+    causes: list[Cause] = field(default_factory=list)
+    lying: tuple[list[str], list[str]] = ([], [])
+    settings: list[SettingDifference] = field(default_factory=list)
+    uncalled: list[str] = field(default_factory=list)
+    numbers: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
-def where_they_part(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> list[str]:
+def divergence(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> Divergence:
     """The first layer, or the two layers, at which two models part whose outputs differ.
 
     `outputs`: of the models, in Keras's layout; `raw_outputs`: each in its own.
     """
-    steps, lines = _steps(pairs, calls)
+    steps, uncalled = _steps(pairs, calls)
     if not steps:
-        return ["the outputs differ; where is not known: no pair of layers was called", *lines]
-    found = _first_divergence(steps)
-    if found is not None:
-        return [*_described(_DIFFER, found, pairs, calls), *lines]
-    if agree(*outputs):
-        text = ["the outputs miss the given tolerances; no layer does more than round otherwise"]
+        return Divergence("unknown", uncalled=uncalled)
+    place = _first_place(steps, calls)
+    if place is not None:
+        found = _described(place, calls)
+    elif agree(*outputs):
+        found = Divergence("rounding", steps=steps)
     else:
-        text = _between(_DIFFER, steps[-1], None, calls, (outputs, raw_outputs))
-    return [*text, *_so_far(steps), *_elsewhere(pairs, None), *lines]
+        arrays = outputs, raw_outputs
+        found = _between(steps, None, calls, arrays, compare(*outputs))
+    found.uncalled = uncalled
+    named = found.step.pair if found.step and found.where == "layer" else None
+    found.settings = _settings_of(pairs, steps, named)
+    return found
 
 
-def hidden_divergence(pairs: Pairs, calls: Calls, share: float) -> list[str]:
-    """The layer at which two models part whose outputs agree; no line if there is none.
+def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> Divergence:
+    """The layer at which two models part whose outputs agree, if there is one.
 
-    `share`: the error that the user allows, as a share of the largest output.
+    `share`: the error that the user allows, as a share of the largest output; `rtol`: that of a
+    setting.
     """
     steps, _ = _steps(pairs, calls)
-    found = _first_divergence(steps, share, hidden=True)
-    if found is not None:
-        return _described(_HIDDEN, found, pairs, calls)
-    texts = [
-        f"layer {number}: {one.label} and {two.label}: {text}"
-        for number, (one, two) in enumerate(pairs, 1)
-        for key, text in setting_differences(one, two).items()
-        if key == "epsilon"  # twenty layers may hide it to what rounding leaves
+    place = _first_place(steps, calls, share, hidden=True)
+    if place is not None:
+        found = _described(place, calls)
+        named = found.step.pair if found.step and found.where == "layer" else None
+        found.settings = _settings_of(pairs, steps, named)
+    else:  # twenty layers may hide an epsilon to what rounding leaves
+        settings = _settings_of(pairs, steps, None, rtol)
+        epsilons = [one for one in settings if one.key == "epsilon"]
+        found = Divergence("settings" if epsilons else "", steps=steps, settings=epsilons)
+        found.numbers = {n: (a.label, b.label) for n, (a, b) in enumerate(pairs, 1)}
+    found.hidden = True
+    return found
+
+
+def _settings_of(
+    pairs: Pairs, steps: list[Step], named: object, rtol: float = 0.0
+) -> list[SettingDifference]:
+    """The settings that differ in all pairs but one: not all that is wrong shows first."""
+    inputs = {step.number: step.inputs[0] for step in steps}
+    return [
+        found
+        for number, both in enumerate(pairs, 1)
+        if both is not named
+        for found in inference_settings(*both, inputs.get(number), rtol)
     ]
-    return ["the outputs agree on these inputs, the epsilons do not", *texts] if texts else []
 
 
 # The walk
 
 
 @dataclass
-class _Divergence:
+class _Place:
     """The first step whose inputs, or else outputs, differ, those before it, and by how much."""
 
     before: list[Step]
@@ -86,24 +122,42 @@ class _Divergence:
     difference: Difference
 
 
-def _first_divergence(
-    steps: list[Step], share: float = 0.0, hidden: bool = False
-) -> _Divergence | None:
-    """The first step at which two models part; `hidden`: the outputs agree all the same."""
+def _first_place(
+    steps: list[Step], calls: Calls, share: float = 0.0, hidden: bool = False
+) -> _Place | None:
+    """The first step at which two models part; `hidden`: the outputs agree all the same.
+
+    Inputs that differ where a forward of its own is in between, which was not seen to give the
+    same as the other side, are no divergence if the layer gives equal outputs of them, or the
+    outputs of the models agree: a layer that gets equal inputs is still held to its outputs.
+    """
+    unseen = False
     for number, step in enumerate(steps):
+        moot = (step.own_forward or unseen) and (hidden or step.agrees)
+        if moot and not agree(*step.inputs, share):
+            unseen = True
+            continue
         for arrays in (step.inputs, step.outputs):
+            at_inputs = arrays is step.inputs
             if agree(*arrays, share):
                 if hidden:
                     share = max(share, _GROWTH * np.nan_to_num(relative_error(*arrays)))
-            elif _bias_is_in_the_mean(step, arrays is step.inputs):
+            elif (not at_inputs and _is_doubtful(step)) or _bias_is_in_the_mean(step, at_inputs):
                 continue
-            elif not hidden or not is_benign(step, arrays is step.inputs, steps):
+            elif not hidden or not _is_benign(step, at_inputs, steps, calls):
                 found = compare(*arrays, share=share)
-                return _Divergence(steps[:number], step, arrays is step.inputs, found)
+                return _Place(steps[:number], step, at_inputs, found)
+        unseen = unseen or (step.own_forward and not (step.agrees and step.whole))
     return None
 
 
-def is_benign(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
+def _is_doubtful(step: Step) -> bool:
+    """Whether outputs that differ prove nothing, as the forward of the layer is its own: what comes
+    later tells. It is no excuse for weights and settings that differ."""
+    return step.own_forward and not wrong_parts(step)
+
+
+def _is_benign(step: Step, at_inputs: bool, steps: list[Step], calls: Calls) -> bool:
     """Whether a step that differs proves nothing, as the outputs agree: its arrays are of other
     sizes, hold the same numbers in another order, or are those of another call of PyTorch's (layers
     of one kind that are paired in the wrong order, or called in another)."""
@@ -112,8 +166,8 @@ def is_benign(step: Step, at_inputs: bool, steps: list[Step]) -> bool:
         return True
     for other in steps:
         if other is not step and other.pair[1].kind == step.pair[1].kind:
-            pair, calls = (step.pair[0], other.pair[1]), (step.calls[0], other.calls[1])
-            swapped = make_step(step.number, pair, calls, step.place)
+            place = step.place[0], other.place[1]
+            swapped = make_step(step.number, (step.pair[0], other.pair[1]), place, calls)
             arrays = swapped.inputs if at_inputs else swapped.outputs
             if agree(*arrays) or _reordered(*arrays):
                 return True
@@ -167,8 +221,8 @@ def _steps(pairs: Pairs, calls: Calls) -> tuple[list[Step], list[str]]:
             steps.append(step)
     lines = []
     for (keras, pytorch), (times, others) in zip(pairs, called, strict=True):
-        if times != others:
-            lines += ["", f"{keras.label} is called {times} times, {pytorch.label} {others}"]
+        if times != others and kind_of_layer(keras.handle) and kind_of_module(pytorch.handle):
+            lines.append(f"{keras.label} is called {times} times, {pytorch.label} {others}")
     return steps, lines
 
 
@@ -178,8 +232,7 @@ def _with_partner(
     """The step of a call of Keras's and the first of PyTorch's whose input agrees, or the first."""
     first = None
     for other in places:
-        both = calls[0][place], calls[1][other]
-        step = make_step(number + 1, pairs[number], both, (place, other))
+        step = make_step(number + 1, pairs[number], (place, other), calls)
         if agree(*step.inputs):
             return step
         first = first or step
@@ -190,30 +243,21 @@ def _is_kept(call: Call) -> bool:
     return call.input is not None and call.output is not None
 
 
-# In words
+# What is known of the place
 
 
-def _described(opening: str, found: _Divergence, pairs: Pairs, calls: Calls) -> list[str]:
-    step, before = found.step, found.before
-    if found.at_inputs:
-        arrays = (step.inputs, _raw(step))
-        last = before[-1] if before else None
-        lines = _between(opening, last, step, calls, arrays, found.difference)
-        return [*lines, *_so_far(before), *_elsewhere(pairs, None)]
-    keras, pytorch = step.pair
-    lines = [
-        f"{opening} at layer {step.number}: {keras.label} and {pytorch.label}: their inputs agree, "
-        "their outputs do not",
-        *indented(found.difference.lines(step.names)),
-        "likely cause",
-        *indented(layer_causes(step)),
-    ]
-    return [*lines, *_so_far([*before, step]), *_elsewhere(pairs, step)]
-
-
-def indented(lines: Sequence[str]) -> list[str]:
-    """Two blanks before each line."""
-    return [f"  {line}" for line in lines]
+def _described(place: _Place, calls: Calls) -> Divergence:
+    step, before = place.step, place.before
+    if place.at_inputs:
+        return _between(before, step, calls, (step.inputs, _raw(step)), place.difference)
+    return Divergence(
+        "layer",
+        steps=[*before, step],
+        step=step,
+        last=before[-1] if before else None,
+        difference=place.difference,
+        causes=layer_causes(step),
+    )
 
 
 def _raw(step: Step) -> Both:
@@ -225,44 +269,29 @@ def _raw(step: Step) -> Both:
 
 
 def _between(
-    opening: str,
-    last: Step | None,
+    before: list[Step],
     step: Step | None,
     calls: Calls,
     arrays: tuple[Both, Both],
-    found: Difference | None = None,
-) -> list[str]:
-    """What is said where one pair's outputs agree and the next one's inputs do not.
+    difference: Difference,
+) -> Divergence:
+    """Where one pair's outputs agree and the next one's inputs do not.
 
     `arrays`: those that do not, in Keras's layout and each in its own.
     """
-    if last is None:
-        place = "before the first layer with weights"
-    elif step is None:
-        place = f"after the last layer with weights, {' / '.join(last.names)}"
-    else:
-        place = f"between {' / '.join(last.names)} and {' / '.join(step.names)}"
-    names = step.names if step else ("Keras", "PyTorch")
-    what = "inputs of the latter" if step and last else "inputs" if step else "outputs"
-    lines = [f"{opening} {place}: all before agrees, the {what} do not"]
-    lines += indented((found or compare(*arrays[0])).lines(names))
-    before = None
-    if last is not None:
-        keras, pytorch = (call.output for call in last.calls)
-        before = None if keras is None or pytorch is None else (keras, pytorch)
+    last = before[-1] if before else None
     lying = _in_between(last, step, calls)
-    causes = pooling_causes(lying) or between_causes(before, *arrays)
-    if causes:
-        lines += ["likely cause", *indented(causes)]
-    fused = [name for name in (_fused(last),) if name]
-    keras_text = ", ".join([*fused, *lying[0]]) or "no layer"
-    pytorch_text = ", ".join(lying[1]) or "no layer"
-    return [
-        *lines,
-        "what lies there",
-        f"  Keras: {keras_text}",
-        f"  PyTorch: {pytorch_text}; functions that forward calls are not seen",
-    ]
+    causes = pooling_causes(lying) or between_causes(last.ends if last else None, *arrays)
+    fused = _fused(last) if last else ([], [])
+    return Divergence(
+        "between",
+        steps=before,
+        step=step,
+        last=last,
+        difference=difference,
+        causes=causes,
+        lying=([*fused[0], *lying[0]], [*fused[1], *lying[1]]),
+    )
 
 
 def _in_between(last: Step | None, step: Step | None, calls: Calls) -> tuple[list[str], list[str]]:
@@ -272,34 +301,17 @@ def _in_between(last: Step | None, step: Step | None, calls: Calls) -> tuple[lis
         start = last.place[side] + 1 if last else 0
         stop = step.place[side] if step else len(calls[side])
         labels.append([call.label for call in calls[side][start:stop] if _counts(call)])
-    return labels[0], labels[1]
+    once = [list(dict.fromkeys(names)) for names in labels]  # a cell is called for every step
+    return once[0], once[1]
 
 
 def _counts(call: Call) -> bool:
     return type(call.layer).__name__ not in ("InputLayer", "Dropout", "Identity")
 
 
-def _fused(last: Step | None) -> str:
-    """The activation of the Keras layer itself."""
-    activation = getattr(last.calls[0].layer, "activation", None) if last else None
+def _fused(last: Step) -> tuple[list[str], list[str]]:
+    """What the two layers do themselves behind what their kind does."""
+    activation = getattr(last.calls[0].layer, "activation", None)
     name = getattr(activation, "__name__", type(activation).__name__)
-    return "" if last is None or activation is None or name == "linear" else f"activation={name}"
-
-
-def _so_far(steps: list[Step]) -> list[str]:
-    """The largest error of every layer's outputs, relative to the largest entry."""
-    if not steps:
-        return []
-    lines = ["", "largest error of each layer's outputs, relative to its largest output"]
-    for step in steps[-12:]:
-        same = step.outputs[0].shape == step.outputs[1].shape
-        error = f"{relative_error(*step.outputs):.1e}" if same else "other shapes"
-        lines.append(f"  {' / '.join(step.names)}: {error}")
-    return lines
-
-
-def _elsewhere(pairs: Pairs, named: Step | None) -> list[str]:
-    """The settings that differ in all other pairs: not all that is wrong shows first."""
-    others = [both for both in pairs if named is None or both is not named.pair]
-    texts = [text for both in others for text in inference_settings(*both)]
-    return ["", "settings that differ elsewhere", *indented(texts)] if texts else []
+    own = [[f"the forward of {call.label}"] if call.own_forward else [] for call in last.calls]
+    return [*([] if name in ("NoneType", "linear") else [f"activation={name}"]), *own[0]], own[1]

@@ -8,6 +8,7 @@ import numpy as np
 from parity.common.arrays import Array
 from parity.weights.compound import compound_layer, parts_of_layer
 from parity.weights.flatten import Graph
+from parity.weights.forward import is_padded_by_operation, may_pad
 from parity.weights.layer import (
     ARRAYS,
     KERAS,
@@ -83,7 +84,7 @@ def read_keras(model: Any, unknown: list[str] | None = None) -> list[Layer]:
     found = []
     for name, layer in layers:
         try:
-            found += _read(name, layer, formats, graph)
+            found += _read(name, layer, by_name, formats, graph)
         except WeightsError:
             if unknown is None:
                 raise
@@ -119,7 +120,9 @@ def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
     return found or {str(config.image_data_format())}
 
 
-def _read(name: str, layer: Any, formats: set[str], graph: Graph) -> list[Layer]:
+def _read(
+    name: str, layer: Any, layers: dict[str, Any], formats: set[str], graph: Graph
+) -> list[Layer]:
     """The layer in the common form, or its parts; none where it has no weights of its own."""
     kind = kind_of_layer(layer)
     if kind and not layer.built:
@@ -136,6 +139,9 @@ def _read(name: str, layer: Any, formats: set[str], graph: Graph) -> list[Layer]
     if kind == "group_normalization" and not layer.weights:
         return []  # PyTorch's InstanceNorm has none either
     rows, columns = graph.features(layer, kind)
+    settings = _settings(layer, kind, graph)
+    if kind in ("conv", "conv_transpose") and _may_pad(name, layer, kind, layers):
+        settings["may_pad"] = True
     return [
         Layer(
             framework=KERAS,
@@ -143,7 +149,7 @@ def _read(name: str, layer: Any, formats: set[str], graph: Graph) -> list[Layer]
             class_name=type(layer).__name__,
             kind=kind,
             arrays=_arrays(layer, kind),
-            settings=plain(_settings(layer, kind, graph)),
+            settings=plain(settings),
             rows=rows,
             columns=columns,
             unsure=graph.unsure(layer, kind),
@@ -177,6 +183,14 @@ def own_weights(layer: Any) -> dict[str, Any]:
     own = [w for w in own if "seed_generator" not in w.path]
     names = [w.name for w in own]
     return {w.name if names.count(w.name) == 1 else f"{w.name}_{n}": w for n, w in enumerate(own)}
+
+
+def _may_pad(name: str, layer: Any, kind: str, layers: dict[str, Any]) -> bool:
+    """Whether a function may pad the input of a convolution, or crop a transposed one's output."""
+    parts = name.split("/")
+    paths = ["", *("/".join(parts[:depth]) for depth in range(1, len(parts)))]
+    owners = [layers[path] for path in paths if layers.get(path) not in (None, layer)]
+    return is_padded_by_operation(layer) or may_pad(layer, owners, kind)
 
 
 def _arrays(layer: Any, kind: str) -> dict[str, Array]:

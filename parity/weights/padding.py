@@ -93,6 +93,26 @@ def padding_agrees(
     return True
 
 
+def may_be_made_up(
+    left: dict[str, Any], right: dict[str, Any], sizes: Sequence[int | None]
+) -> bool:
+    """Whether paddings that differ may agree all the same, as a function of the model's own forward
+    may pad (or crop) what one of the two does not: its settings have `may_pad`."""
+    for axis, size in enumerate(sizes):
+        if "crop" in left:
+            pairs = left["crop"][axis], right["crop"][axis]
+        else:
+            at = size or left["strides"][axis] * _span(
+                left["kernel_size"][axis], left["dilation"][axis]
+            )
+            pairs = _pads(left, axis, at), _pads(right, axis, at)
+        less, more = sorted(zip(pairs, (left, right), strict=True), key=lambda one: sum(one[0]))
+        within = all(a <= b for a, b in zip(less[0], more[0], strict=True))
+        if tuple(less[0]) != tuple(more[0]) and not (within and less[1].get("may_pad")):
+            return False
+    return True
+
+
 def describe(settings: dict[str, Any], sizes: Sequence[int | None]) -> str:
     """The padding, or the crop of a transposed convolution, in words."""
     if "crop" in settings:

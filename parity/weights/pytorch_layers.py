@@ -6,6 +6,7 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.compound import compound_module, parts_of_module
+from parity.weights.forward import may_pad
 from parity.weights.layer import (
     ARRAYS,
     IN_PYTORCH,
@@ -83,7 +84,7 @@ def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
         if id(one) in inside:
             continue
         try:
-            found += _read(name, one, leaves)
+            found += _read(name, one, model, leaves)
         except WeightsError:
             if unknown is None:
                 raise
@@ -93,7 +94,7 @@ def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
     return found
 
 
-def _read(name: str, module: Any, leaves: list[Any]) -> list[Layer]:
+def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
     """The layer that a module is, or its parts; none where it has no weights of its own."""
     from torch.nn.modules.lazy import LazyModuleMixin
 
@@ -123,6 +124,9 @@ def _read(name: str, module: Any, leaves: list[Any]) -> list[Layer]:
         raise other_kind(PYTORCH, name, module, strange or ["a weight that is computed"])
     place = next(i for i, one in enumerate(leaves) if one is module)
     around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
+    settings = _settings_of_module(module, kind, *around)
+    if kind in ("conv", "conv_transpose") and may_pad(module, _owners(model, name), kind):
+        settings["may_pad"] = True
     return [
         Layer(
             framework=PYTORCH,
@@ -130,10 +134,16 @@ def _read(name: str, module: Any, leaves: list[Any]) -> list[Layer]:
             class_name=type(module).__name__,
             kind=kind,
             arrays=_arrays_of_module(module, kind),
-            settings=plain(_settings_of_module(module, kind, *around)),
+            settings=plain(settings),
             handle=module,
         )
     ]
+
+
+def _owners(model: Any, name: str) -> list[Any]:
+    """The modules that one is inside of."""
+    parts = name.split(".")
+    return [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
 
 
 def loose_parameters(module: Any) -> dict[str, Any]:

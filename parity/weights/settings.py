@@ -1,9 +1,11 @@
 """In which settings two layers differ, and what to write to have them agree."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from parity.weights.layer import PYTORCH, Layer
-from parity.weights.padding import describe, padding_agrees, remedy
+from parity.weights.layer import PYTORCH, Layer, WeightsError
+from parity.weights.padding import describe, may_be_made_up, padding_agrees, remedy
 
 CARRIED = ("epsilon", "momentum")
 """The settings that can be carried over to another layer."""
@@ -13,6 +15,30 @@ _IN_PYTORCH = {"epsilon": "eps", "strides": "stride"}
 _IN_KERAS = {"dilation": "dilation_rate"}
 
 
+@dataclass(frozen=True)
+class SettingDifference:
+    """A setting in which two layers differ.
+
+    `key` is its name in Keras. `layers` are the labels of the two (`Keras norm_1
+    (BatchNormalization)`), `values` what each has, as its framework writes it, and `wanted` is what
+    to write in the second to have what the first has: `eps=0.001`. The text is `str` of it.
+    """
+
+    key: str
+    layers: tuple[str, str]
+    values: tuple[str, str]
+    wanted: str
+
+    def __str__(self) -> str:
+        one, other = (label.rpartition(" (")[0] for label in self.layers)
+        first, second = self.values
+        if self.key == "padding":
+            return f"{one} {first}, {other} {second}; wanted in {other}: {self.wanted}"
+        return (
+            f"{self.key} is {first} in {one}, {second} in {other}; wanted in {other}: {self.wanted}"
+        )
+
+
 def same_setting(one: Any, other: Any) -> bool:
     """Whether two values are one: 1 - 0.9 is 0.1."""
     if isinstance(one, float) and isinstance(other, float):
@@ -20,29 +46,77 @@ def same_setting(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def setting_differences(source: Layer, target: Layer) -> dict[str, str]:
-    """By setting, both values and what is wanted in `target` to have what `source` has."""
-    names = [f"{layer.framework} {layer.name}" for layer in (source, target)]
-    found = {}
+def setting_differences(source: Layer, target: Layer) -> list[SettingDifference]:
+    """The settings that differ, with what is wanted in `target` to have what `source` has.
+
+    Padding that a function of the model's forward may add is left to the comparison of outputs.
+    """
+    labels = source.label, target.label
+    found = []
     frozen = "frozen" in {**source.settings, **target.settings}  # it has no momentum
     for key in _COMPARED:
         if key == "momentum" and frozen:
             continue
         if key in source.settings and not same_setting(source.settings[key], target.settings[key]):
-            found[key] = (
-                f"{key} is {_value(source, key)} in {names[0]}, {_value(target, key)} in "
-                f"{names[1]}; wanted in {names[1]}: {_written(source.settings[key], target, key)}"
-            )
+            values = _value(source, key), _value(target, key)
+            wanted = _written(source.settings[key], target, key)
+            found.append(SettingDifference(key, labels, values, wanted))
     if source.kind in ("conv", "conv_transpose") and not found:
         pairs = zip(source.settings["size"], target.settings["size"], strict=True)
         sizes = [left or right for left, right in pairs]
-        if not padding_agrees(source.settings, target.settings, sizes):
-            found["padding"] = (
-                f"{names[0]} {describe(source.settings, sizes)}, {names[1]} "
-                f"{describe(target.settings, sizes)}; wanted in {names[1]}: "
-                f"{remedy(source.settings, sizes, target.framework)}"
-            )
+        both = source.settings, target.settings, sizes
+        if not (padding_agrees(*both) or may_be_made_up(*both)):
+            values = describe(source.settings, sizes), describe(target.settings, sizes)
+            wanted = remedy(source.settings, sizes, target.framework)
+            found.append(SettingDifference("padding", labels, values, wanted))
     return found
+
+
+def grouped(
+    differences: Sequence[SettingDifference], carried: str = "", labelled: bool = True
+) -> list[str]:
+    """One line for all layers of a class that differ in the same way, in the order of the first.
+
+    `carried` is added to what can be carried over. `labelled`: one that differs alone gets the
+    labels of both layers before it.
+
+    >>> both = "Keras a (BatchNormalization)", "PyTorch 1 (BatchNorm2d)"
+    >>> one = SettingDifference("epsilon", both, ("0.001", "1e-05"), "eps=0.001")
+    >>> print(*grouped([one, one]))  # doctest: +NORMALIZE_WHITESPACE
+    2 BatchNormalization: epsilon 0.001 against 1e-05, first at Keras a and PyTorch 1; wanted in
+    PyTorch: eps=0.001
+    """
+    groups: dict[tuple[Any, ...], list[SettingDifference]] = {}
+    for one in differences:
+        groups.setdefault((one.key, _class_name(one), one.values, one.wanted), []).append(one)
+    lines = []
+    for ones in groups.values():
+        first, more = ones[0], carried if ones[0].key in CARRIED else ""
+        if len(ones) == 1:
+            label = f"{' and '.join(first.layers)}: " if labelled else ""
+            lines.append(f"{label}{first}{more}")
+            continue
+        names = [label.rpartition(" (")[0] for label in first.layers]
+        key = "" if first.key == "padding" else f"{first.key} "
+        lines.append(
+            f"{len(ones)} {_class_name(first)}: {key}{' against '.join(first.values)}, first at "
+            f"{' and '.join(names)}; wanted in {names[1].partition(' ')[0]}: {first.wanted}{more}"
+        )
+    return lines
+
+
+def _class_name(one: SettingDifference) -> str:
+    return one.layers[0].rpartition(" (")[2].removesuffix(")")
+
+
+def check_settings(paired: Sequence[tuple[Layer, Layer]], carried: bool) -> None:
+    """Raises `WeightsError` with all settings that differ; `carried`: those that are copied may."""
+    found = [one for both in paired for one in setting_differences(*both)]
+    found = [one for one in found if not (carried and one.key in CARRIED)]
+    if found:
+        many = f"{len(found)} settings differ" if len(found) > 1 else "a setting differs"
+        lines = grouped(found, ", or settings='copy'")
+        raise WeightsError(f"{many}, so the two models would not agree:\n" + "\n".join(lines))
 
 
 def _value(layer: Layer, key: str) -> str:

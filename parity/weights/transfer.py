@@ -27,7 +27,7 @@ from parity.weights.match import Pairs
 from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
 from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
 from parity.weights.read import assign, read, storage
-from parity.weights.settings import CARRIED, same_setting, setting_differences
+from parity.weights.settings import CARRIED, check_settings, same_setting
 from parity.weights.state_dict import PICKLED, entries_of, pair_entries, read_pickled
 
 FILLS = {"gamma": 1.0, "scale": 1.0, "beta": 0.0, "bias": 0.0}
@@ -70,8 +70,10 @@ def copy(
         settings: `"check"`: epsilon, momentum, strides, dilation, groups and padding must agree.
             `"copy"`: epsilon and momentum are carried over too, the others must agree. (Do it
             before training: what Keras compiled keeps the old ones until `compile`.) `"ignore"`:
-            none is looked at. Padding that PyTorch's `forward` adds by function is not seen;
-            `nn.ZeroPad2d` right before the convolution is, and Keras's ZeroPadding.
+            none is looked at. `nn.ZeroPad2d` right before a convolution is seen, and Keras's
+            ZeroPadding. Where a `forward` calls a function that pads (`F.pad`, or that of a layer's
+            own forward, as timm's Conv2dSame), padding that lacks is left to
+            `parity.assert_model_parity`, the other settings must agree all the same.
 
         partial: layers with weights of a kind that is not known are left out, and those whose kind
             and shape the two models have in other numbers; a `UserWarning` names them.
@@ -222,7 +224,7 @@ def _written(
     arrays = [fitted(*both, own, n) for n, (both, own) in enumerate(both_and_orders, 1)]
     _check_tied(paired, arrays)
     if settings != "ignore":
-        _check_settings(paired, settings == "copy")
+        check_settings(paired, settings == "copy")
     for (source, target), values in zip(paired, arrays, strict=True):
         changed = {
             key: value
@@ -233,20 +235,6 @@ def _written(
         }
         assign(target, values, changed)
     return [(source.name, target.name) for source, target in paired]
-
-
-def _check_settings(paired: list[tuple[Layer, Layer]], carried: bool) -> None:
-    """Raises `WeightsError` with all settings that differ; `carried`: those that are copied may."""
-    lines = []
-    for source, target in paired:
-        for key, text in setting_differences(source, target).items():
-            if key not in CARRIED:
-                lines.append(f"{source.label} and {target.label}: {text}")
-            elif not carried:
-                lines.append(f"{source.label} and {target.label}: {text}, or settings='copy'")
-    if lines:
-        many = f"{len(lines)} settings differ" if len(lines) > 1 else "a setting differs"
-        raise WeightsError(f"{many}, so the two models would not agree:\n" + "\n".join(lines))
 
 
 def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]]) -> None:

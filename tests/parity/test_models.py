@@ -470,8 +470,12 @@ def test_layers_that_are_no_pairs(ported: tuple[Any, Any]) -> None:
 
     one, other = ported
     text = message(one, nn.Sequential(other, nn.Linear(1, 1)), X)
-    assert "where is not known, as the layers are no pairs: 6 layers with weights in the" in text
+    assert "first after the last layer with weights, Keras dense_2 / PyTorch 0.fc2" in text
+    assert "not compared, as none of the other model fits\n  PyTorch 1 (Linear)" in text
+    assert "those that fit in order were compared: 6 layers with weights in the" in text
     assert "output of the models" in text
+    text = message(one, nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), X)
+    assert "where is not known, as the layers are no pairs: layer 1: Keras conv_1" in text
 
 
 # Models of other shapes
@@ -539,7 +543,7 @@ def test_several_inputs_and_outputs_and_an_explicit_map() -> None:
     assert "Keras's bias and PyTorch's bias differ" in text
     assert "elsewhere" not in text
     assert "output 1 of the models" in text
-    assert "the layers are no pairs: layer 1: Keras conv (Conv2D" in message(one, other, x)
+    assert "in order were compared: layer 1: Keras conv (Conv2D" in message(one, other, x)
 
 
 def test_sequences_and_segmentation_losses() -> None:

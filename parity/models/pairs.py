@@ -1,0 +1,110 @@
+"""The pairs of layers that are compared, of models whose layers are not all known too."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.common.arrays import Array
+from parity.weights.layer import Layer, WeightsError
+from parity.weights.read import read
+from parity.weights.transfer import pair
+
+Pairs = list[tuple[Layer, Layer]]
+
+
+@dataclass
+class Paired:
+    """The pairs; the labels of the layers with weights that are in none, as their kind is not known
+    (`unknown`) or no layer fits them (`single`); why not all are pairs, if so. `sure` are the pairs
+    that hold the same weights or could be no others."""
+
+    pairs: Pairs = field(default_factory=list)
+    sure: Pairs = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    single: list[str] = field(default_factory=list)
+    why: str = ""
+
+
+def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None) -> Paired:
+    """The pairs of layers with weights of two models.
+
+    By order or by the map, as in `parity.weights.copy`. Where they are no pairs, as some are of a
+    kind that is not known, or the two have other ones: those that fit each other in order.
+    """
+    unknown: list[str] = []
+    keras = read(keras_model, "keras_model", unknown)
+    pytorch = read(torch_model, "torch_model", unknown)
+    try:
+        found = pair(keras, pytorch, _known(layers, keras, pytorch) if unknown else layers)
+        return Paired(found, found, unknown, why="" if found else "no layer has weights")
+    except WeightsError as error:
+        if layers is not None:  # what was asked for is not left out silently
+            raise
+        why = str(error)
+    found = _aligned(keras, pytorch)
+    left = {id(layer) for both in found for layer in both}
+    single = [layer.label for layer in [*keras, *pytorch] if id(layer) not in left]
+    often = [Counter(map(_signature, side)) for side in (keras, pytorch)]
+    sure = [
+        both
+        for both in found
+        if _same_weights(*both) or all(count[_signature(both[0])] == 1 for count in often)
+    ]
+    return Paired(found, sure, unknown, single, why)
+
+
+def _known(
+    layers: Mapping[str, str] | None, keras: list[Layer], pytorch: list[Layer]
+) -> Mapping[str, str] | None:
+    """The map without the pairs of layers of which neither is known."""
+    if layers is None:
+        return None
+    names = [{layer.name for layer in side} for side in (keras, pytorch)]
+    return {k: p for k, p in layers.items() if k in names[0] or p in names[1]}
+
+
+def _aligned(keras: list[Layer], pytorch: list[Layer]) -> Pairs:
+    """As many pairs of one kind and shape as there can be without changing the order of either;
+    among them those with the most that hold the same weights."""
+    worth = [[_worth(one, other) for other in pytorch] for one in keras]
+    best = np.zeros((len(keras) + 1, len(pytorch) + 1), dtype=np.int64)  # of what is still to come
+    for i in reversed(range(len(keras))):
+        for j in reversed(range(len(pytorch))):
+            paired_here = worth[i][j] + best[i + 1, j + 1] if worth[i][j] else 0
+            best[i, j] = max(paired_here, best[i + 1, j], best[i, j + 1])
+    found, i, j = [], 0, 0
+    while i < len(keras) and j < len(pytorch):
+        if worth[i][j] and best[i, j] == worth[i][j] + best[i + 1, j + 1]:
+            found.append((keras[i], pytorch[j]))
+            i, j = i + 1, j + 1
+        elif best[i, j] == best[i + 1, j]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def _worth(one: Layer, other: Layer) -> int:
+    if _signature(one) != _signature(other):
+        return 0
+    return 3 if _same_weights(one, other) else 2
+
+
+def _signature(layer: Layer) -> tuple[Any, ...]:
+    return layer.kind, layer.arrays[layer.first].shape if layer.first else ()
+
+
+def _same_weights(one: Layer, other: Layer) -> bool:
+    """Whether the arrays have the same sums, whatever the order of their entries."""
+    common = sorted(set(one.arrays) & set(other.arrays))
+    return bool(common) and all(
+        np.isclose(_size(one.arrays[name]), _size(other.arrays[name]), rtol=1e-5, atol=0)
+        for name in common
+    )
+
+
+def _size(array: Array) -> float:
+    return float(np.sum(np.abs(array), dtype=np.float64))
