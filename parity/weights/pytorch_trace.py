@@ -73,17 +73,17 @@ def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
             torch.ones(shape, dtype=torch.int64 if dtype else weight.dtype, device=weight.device)
             for shape, dtype in specs
         ]
-        recorder = _recorder(inputs, layout)
+        calls = _Calls(inputs, layout)
         for one in module.modules():
-            recorder.holds(one)
+            calls.holds(one)
             if known_module(one):
-                hook = one.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True)
+                hook = one.register_forward_pre_hook(calls.enter, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
-                hook = one.register_forward_hook(recorder.leave, with_kwargs=True)
+                hook = one.register_forward_hook(calls.leave, with_kwargs=True)
                 stack.callback(hook.remove)
-        with recorder:
+        with _recording(calls):
             outputs = module(*inputs)
-    return Trace(recorder.inputs, recorder.values_in(outputs), recorder.calls)
+    return Trace(calls.inputs, calls.values_in(outputs), calls.calls)
 
 
 def _tensors(nested: Any) -> list[Any]:
@@ -99,79 +99,82 @@ def _tensors(nested: Any) -> list[Any]:
     return []
 
 
-def _recorder(inputs: list[Any], layout: str) -> Any:
+class _Calls:
+    """The values that tensors hold, and the layers, in the order of their calls."""
+
+    def __init__(self, inputs: list[Any], layout: str) -> None:
+        self.inputs = [
+            Value(tuple(one.shape), "input", layout=layout if one.ndim > 3 else "")
+            for one in inputs
+        ]
+        self.kept = list(inputs)  # an id is that of a tensor that lives
+        pairs = zip(inputs, self.inputs, strict=True)
+        self.values = {id(one): value for one, value in pairs}
+        self.calls: list[Value] = []
+        self.inside: list[list[Value]] = []
+
+    def known(self, *nested: Any) -> Any:
+        for tensor in _tensors(list(nested)):
+            if id(tensor) in self.values:
+                yield id(tensor), self.values[id(tensor)]
+
+    def holds(self, module: Any) -> None:
+        """The parameters that a user's own module holds are tensors of their own."""
+        for name, parameter in loose_parameters(module).items():
+            value = Value(tuple(parameter.shape), "parameter", layer=handle(module, name))
+            self.put(parameter, value)
+            self.calls.append(value)
+
+    def put(self, tensor: Any, value: Value) -> None:
+        self.kept.append(tensor)
+        self.values[id(tensor)] = value
+
+    def values_in(self, outputs: Any) -> list[Value]:
+        return [value for _, value in self.known(outputs)]
+
+    def enter(self, module: Any, args: Any, kwargs: Any) -> None:
+        self.inside.append([value for _, value in self.known(args, kwargs)])
+
+    def leave(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        sources = self.inside.pop()
+        if self.inside:
+            return
+        name = type(module).__name__
+        for index, tensor in enumerate(_tensors(output)):
+            before = taken = sources
+            for suffix in suffixes(module, keras=False):
+                own = handle(module, suffix)
+                value = Value(tuple(tensor.shape), name, before, own, _layout(module))
+                if not suffix.endswith("_reverse"):
+                    taken = before
+                value.given = taken[0] if taken else None
+                before = [value]
+                if not index:
+                    self.calls.append(value)
+            self.put(tensor, value)
+
+
+def _recording(calls: _Calls) -> Any:
+    """A mode that records every call of PyTorch's functions, but those inside of layers with
+    weights."""
     from torch.overrides import TorchFunctionMode
 
-    class Recorder(TorchFunctionMode):
-        """Records every call of PyTorch's functions, but those inside of layers with weights."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inputs = [
-                Value(tuple(one.shape), "input", layout=layout if one.ndim > 3 else "")
-                for one in inputs
-            ]
-            self.kept = list(inputs)  # an id is that of a tensor that lives
-            pairs = zip(inputs, self.inputs, strict=True)
-            self.values = {id(one): value for one, value in pairs}
-            self.calls: list[Value] = []
-            self.inside: list[list[Value]] = []
-
+    class Recording(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
             kwargs = kwargs or {}
             name = getattr(func, "__name__", str(func))
-            before = {} if self.inside else dict(self._known(args, kwargs))
+            before = {} if calls.inside else dict(calls.known(args, kwargs))
             output = func(*args, **kwargs)
-            if before and not self.inside:
+            if before and not calls.inside:
                 made = args[0] if name == "__setitem__" else output
                 for index, tensor in enumerate(_tensors(made)):
                     written = name == "__setitem__"
                     run = _runner(func, args, kwargs, list(before), index, written)
                     sources = list(before.values())
-                    self._put(tensor, Value(tuple(tensor.shape), name, sources, run=run))
+                    calls.put(tensor, Value(tuple(tensor.shape), name, sources, run=run))
             return output
 
-        def _known(self, *nested: Any) -> Any:
-            for tensor in _tensors(list(nested)):
-                if id(tensor) in self.values:
-                    yield id(tensor), self.values[id(tensor)]
-
-        def holds(self, module: Any) -> None:
-            """The parameters that a user's own module holds are tensors of their own."""
-            for name, parameter in loose_parameters(module).items():
-                value = Value(tuple(parameter.shape), "parameter", layer=handle(module, name))
-                self._put(parameter, value)
-                self.calls.append(value)
-
-        def _put(self, tensor: Any, value: Value) -> None:
-            self.kept.append(tensor)
-            self.values[id(tensor)] = value
-
-        def values_in(self, outputs: Any) -> list[Value]:
-            return [value for _, value in self._known(outputs)]
-
-        def enter(self, module: Any, args: Any, kwargs: Any) -> None:
-            self.inside.append([value for _, value in self._known(args, kwargs)])
-
-        def leave(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
-            sources = self.inside.pop()
-            if self.inside:
-                return
-            name = type(module).__name__
-            for index, tensor in enumerate(_tensors(output)):
-                before = taken = sources
-                for suffix in suffixes(module, keras=False):
-                    own = handle(module, suffix)
-                    value = Value(tuple(tensor.shape), name, before, own, _layout(module))
-                    if not suffix.endswith("_reverse"):
-                        taken = before
-                    value.given = taken[0] if taken else None
-                    before = [value]
-                    if not index:
-                        self.calls.append(value)
-                self._put(tensor, value)
-
-    return Recorder()
+    return Recording()
 
 
 def _layout(module: Any) -> str:
