@@ -9,6 +9,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from parity.report.palette import BLUE, GREY
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "project"))
 imports = import_module("imports")
@@ -66,7 +68,7 @@ def draw(below: Rooms) -> Figure:
     highest = max(y for _, y in at.values())
     figure = Figure(figsize=(8, 0.85 * highest + 1), layout="constrained")
     axes = figure.subplots()
-    box = {"boxstyle": "round,pad=0.4", "facecolor": "#EAF2F8", "edgecolor": "#0072B2"}
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": BLUE}
     shown = {
         room: axes.text(x, y, room, ha="center", va="center", fontsize=11, bbox=box, zorder=3)
         for room, (x, y) in at.items()
@@ -74,7 +76,7 @@ def draw(below: Rooms) -> Figure:
     for room, others in direct(below).items():
         for other in sorted(others):
             bend = 0.3 if at[room][1] - at[other][1] > 1 else 0
-            how = {"arrowstyle": "->", "color": "0.4", "connectionstyle": f"arc3,rad={bend}"}
+            how = {"arrowstyle": "->", "color": GREY, "connectionstyle": f"arc3,rad={bend}"}
             ends = {"patchA": shown[room].get_bbox_patch(), "patchB": shown[other].get_bbox_patch()}
             axes.annotate("", xy=at[other], xytext=at[room], arrowprops=how | ends, zorder=1)
     axes.set(xlim=(0, 1), ylim=(-0.5, highest + 0.5))

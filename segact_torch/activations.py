@@ -870,8 +870,7 @@ class OutputActivation(nn.Module):
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Called by torch.jit.script, which cannot read an activation: here are its traces."""
-        known = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot, HardTanh, Linear)
-        if type(self.activation) not in known:
+        if type(self.activation) not in _REGISTRY.values():
             raise TypeError(
                 "torch.jit.script takes an activation of segact_torch, "
                 f"got {self.activation!r}; torch.jit.trace takes any"

@@ -216,10 +216,11 @@ def quantile(case: Case, p: Array) -> Array:
         return np.where(near, middle, np.sign(-u) * special.ndtri(small))
     if case.activation == "arctan":
         return np.where(near, np.tan(np.pi / 2 * u), np.sign(u) / np.tan(np.pi * small))
-    algebraic: Array = (
-        u / (2 * small) if case.activation == "softsign" else u / (2 * np.sqrt(left * right))
-    )
-    return algebraic
+    found: dict[str, Callable[[], Array]] = {
+        "softsign": lambda: u / (2 * small),
+        "inverse_square_root": lambda: u / (2 * np.sqrt(left * right)),
+    }
+    return found[case.activation]()
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,7 @@ def _focal(a: Distribution, y: Array, gamma: float = 2.0, alpha: float | None = 
     moved = steep * _weighted(a.pdf, entropy.value)
     in_x = ((1 - y) * moved, -y * moved, *(power * term for term in entropy.in_x))
     in_y = (
-        *(steep * entropy.value * slope for slope in (a.sf, -a.cdf)),
+        *(_weighted(slope, steep * entropy.value) for slope in (a.sf, -a.cdf)),
         *(power * term for term in entropy.in_y),
         *(e**gamma * entropy.value * slope for slope in (on, -off) if alpha is not None),
     )

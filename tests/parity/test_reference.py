@@ -398,4 +398,4 @@ def test_record_is_what_the_reference_computes() -> None:
 
 
 def test_record_is_small() -> None:
-    assert REFERENCE_PATH.stat().st_size < 1_000_000
+    assert REFERENCE_PATH.stat().st_size < 150_000 * len(ACTIVATIONS)

@@ -63,9 +63,8 @@ def test_the_figure_of_the_activations():
 
     figure = draw_activations.draw()
     assert colours(figure, {name: name for name in ACTIVATIONS}) == wanted(ACTIVATIONS)
-    assert {text.get_text(): {text.get_color()} for text in figure.axes[1].texts[:7]} == wanted(
-        ACTIVATIONS
-    )
+    named = figure.axes[1].texts[: len(ACTIVATIONS)]
+    assert {text.get_text(): {text.get_color()} for text in named} == wanted(ACTIVATIONS)
 
 
 @pytest.mark.needs("scipy", "mpmath", "typer")
