@@ -8,6 +8,7 @@ epoch it waits until there is OUT/go, so that a test can kill something in mid-r
 """
 
 import os
+import signal
 import sys
 import time
 from itertools import pairwise
@@ -73,6 +74,8 @@ def main() -> None:
 
     from examples.common.cli import plain_errors
 
+    # A process that a shell started in the background inherits that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with plain_errors("stub"):
             failed = sweep(Path(words[0]), range(int(words[1])), scheduler=(*words, None)[2])
