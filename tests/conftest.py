@@ -64,7 +64,7 @@ def dense_error():
     pytest.importorskip(
         "parity.reference.float64", reason="the judge's own needs are not installed"
     )
-    from parity.accuracy import measurement as compare
+    from parity.accuracy.error import errors
     from parity.reference import float64 as oracle
     from parity.suite.case import Case
 
@@ -76,10 +76,10 @@ def dense_error():
     )
 
     def error(evaluate, activation, method):
-        case = Case("dense", "float32", activation, method)
-        expected = oracle.evaluate(case.bind({"x": x}))
+        batch = Case("dense", "float32", activation, method).bind({"x": x})
+        expected = oracle.evaluate(batch)
         return [
-            float(compare.errors(case, part, got, expected[part], {"x": x}).max())
+            float(errors(batch, part, got, expected[part]).max())
             for part, got in zip(("value", "grad_x"), evaluate(x), strict=True)
         ]
 

@@ -103,17 +103,18 @@ def assert_elements_keep_the_bounds(name, loss, option, arrays):
     pytest.importorskip(
         "parity.reference.float64", reason="the judge's own needs are not installed"
     )
-    from parity.accuracy import measurement as compare
+    from parity.accuracy.error import errors
     from parity.reference import float64 as oracle
     from parity.suite.case import Case, default_epsilon
 
     case = Case("triton", "float32", name, loss, option, default_epsilon(name))
-    expected, scales = oracle.evaluate(case.bind(arrays)), oracle.scales(case.bind(arrays))
-    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(case.bind(arrays).y)
+    batch = case.bind(arrays)
+    expected, scales = oracle.evaluate(batch), oracle.scales(batch)
+    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(batch.y)
     options = FOCAL if "focal" in loss else {}
     got = FUNCTIONS[loss](x, y, None, (), name, **options)
     for part, values, bound in zip(("value", "grad_x"), got, BOUNDS[loss], strict=True):
-        error = compare.errors(case, part, values.numpy(), expected[part], arrays, scales.get(part))
+        error = errors(batch, part, values.numpy(), expected[part], scales.get(part))
         # where the oracle itself has infinity times zero
         error = np.where(np.isnan(expected[part]), 0, error)
         worst = error.argmax()
