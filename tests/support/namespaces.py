@@ -37,7 +37,7 @@ class TorchNamespace:
         return self.torch.exp(x)
 
     def compiled(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """f, compiled where that is how the framework is used and calls are slow else: on JAX."""
+        """f, compiled where that is how the framework is used and calls are slow else."""
         return f
 
     def gradients(self, f: Callable[..., Any], *arrays: Any) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -100,8 +100,12 @@ class KerasNamespace:
         return self.keras.ops.exp(x)
 
     def compiled(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """f, compiled where that is how the framework is used and calls are slow else: on JAX."""
-        return importlib.import_module("jax").jit(f) if self.backend == "jax" else f
+        """f, compiled where that is how the framework is used and calls are slow else."""
+        if self.backend == "jax":
+            return importlib.import_module("jax").jit(f)
+        if self.backend == "tensorflow":
+            return importlib.import_module("tensorflow").function(f, autograph=False)
+        return f
 
     def gradients(self, f: Callable[..., Any], *arrays: Any) -> tuple[np.ndarray, list[np.ndarray]]:
         """f(*arrays) and the gradients of its sum."""
