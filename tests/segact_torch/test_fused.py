@@ -273,7 +273,7 @@ def test_any_raw_output(loss, smooth, raw, monkeypatch):
 def test_what_the_loops_do_not_serve(loss):
     x, y = batch(shape=(2, 2, 3, 5))
     x.requires_grad_()
-    gumbel = segact_torch.register_activation("gumbel_for_loops", lambda x: torch.exp(-torch.exp(-x)))
+    gumbel = segact_torch.register_activation("gumbel_here", lambda x: torch.exp(-torch.exp(-x)))
     per_image = segact_torch.get_activation("linear", axis=(1, 2, 3))
     exact = segact_torch.get_activation("hardtanh", epsilon=0)  # with infinite losses
     for activation in (gumbel, per_image, exact):
