@@ -629,6 +629,7 @@ class Linear(Activation):
 
     name = "linear"
     default_epsilon = 1e-7
+    _group: Any = None  # the replica that this is, where others have parts of the batch
 
     def __init__(
         self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
@@ -665,6 +666,7 @@ class Linear(Activation):
         axis = self._axis(x)
         low = _engine.least(ops.where(valid, x, math.inf), axis)
         high = _engine.most(ops.where(valid, x, -math.inf), axis)
+        low, high = all_extremes(self._group, low, high)
         middle = ops.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
         return ops.where(valid, x, ops.stop_gradient(middle))
 
@@ -672,7 +674,7 @@ class Linear(Activation):
         return _pairwise.axes(x, self.axis)
 
     def _squeezed(self, x: Any) -> Any:
-        return self._squeeze(_stretch(x, self._axis(x), None))
+        return self._squeeze(_stretch(x, self._axis(x), self._group))
 
 
 class _LinearOverRanks(Linear):
@@ -681,17 +683,6 @@ class _LinearOverRanks(Linear):
     def __init__(self, f: Linear, group: Any) -> None:
         super().__init__(f.epsilon, f.axis)
         self._group = group
-
-    def _fill_invalid(self, x: Any, valid: Any) -> Any:
-        axis = self._axis(x)
-        low = _engine.least(ops.where(valid, x, math.inf), axis)
-        high = _engine.most(ops.where(valid, x, -math.inf), axis)
-        low, high = all_extremes(self._group, low, high)
-        middle = ops.where(low <= high, low / 2 + high / 2, 0.0)
-        return ops.where(valid, x, ops.stop_gradient(middle))
-
-    def _squeezed(self, x: Any) -> Any:
-        return self._squeeze(_stretch(x, self._axis(x), self._group))
 
 
 @keras.saving.register_keras_serializable(package="segact")

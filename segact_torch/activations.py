@@ -624,6 +624,7 @@ class Linear(Activation):
 
     name = "linear"
     default_epsilon = 1e-7
+    _group: ProcessGroup | None = None  # the ranks that have the other parts of the batch
 
     def __init__(
         self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
@@ -658,6 +659,7 @@ class Linear(Activation):
         axis = self._axis(x)
         low = torch.where(valid, x, math.inf).amin(axis, keepdim=True)
         high = torch.where(valid, x, -math.inf).amax(axis, keepdim=True)
+        low, high = all_extremes(self._group, low, high)
         middle = torch.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
         return torch.where(valid, x, middle.detach())
 
@@ -672,7 +674,7 @@ class Linear(Activation):
         return tuple(a % x.ndim for a in wanted)
 
     def _squeezed(self, x: Tensor) -> Tensor:
-        return self._squeeze(_apply(_Stretch, x, frozenset(self._axis(x)), None))
+        return self._squeeze(_apply(_Stretch, x, frozenset(self._axis(x)), self._group))
 
 
 class _LinearOverRanks(Linear):
@@ -681,17 +683,6 @@ class _LinearOverRanks(Linear):
     def __init__(self, f: Linear, group: ProcessGroup) -> None:
         super().__init__(f.epsilon, f.axis)
         self._group = group
-
-    def _fill_invalid(self, x: Tensor, valid: Tensor) -> Tensor:
-        axis = self._axis(x)
-        low = torch.where(valid, x, math.inf).amin(axis, keepdim=True)
-        high = torch.where(valid, x, -math.inf).amax(axis, keepdim=True)
-        low, high = all_extremes(self._group, low, high)
-        middle = torch.where(low <= high, low / 2 + high / 2, 0.0)
-        return torch.where(valid, x, middle.detach())
-
-    def _squeezed(self, x: Tensor) -> Tensor:
-        return self._squeeze(_apply(_Stretch, x, frozenset(self._axis(x)), self._group))
 
 
 class _Custom(Activation):

@@ -24,7 +24,7 @@ from parity.models.pairs import paired
 from parity.models.result import LayerResult, ModelResult
 from parity.models.steps import Step
 from parity.models.words import LINES, Section, left_out, output, sections_of, text
-from parity.weights.keras_layers import input_shape, named_layers
+from parity.weights.keras_layers import moved_ranks
 from parity.weights.layer import is_keras, is_pytorch, without_bfloat16
 
 __all__ = ["assert_model_parity"]
@@ -125,7 +125,7 @@ class _Compared:
         self.calls: tuple[list[Call], list[Call]] = ([], [])
         kept = self.calls if self.paired.pairs else (None, None)
         more = bool(self.paired.pairs) and has_own_forward(keras_model, torch_model)
-        moved = _moved_ranks(keras_model)
+        moved = moved_ranks(keras_model)
         try:
             keras = run_keras(keras_model, inputs, kept[0], more)
         except Exception as error:
@@ -289,18 +289,6 @@ def _check_arguments(
 
 
 # Layouts
-
-
-def _moved_ranks(model: Any) -> set[int]:
-    """How many axes the arrays have whose channels PyTorch wants first."""
-    found = [
-        (layer.data_format, len(input_shape(layer)))
-        for _, layer in named_layers(model)
-        if hasattr(layer, "data_format") and type(layer).__name__ != "Flatten"
-    ]
-    if found and found[0][0] == "channels_first":
-        return set()
-    return {4, 5} | {rank for _, rank in found if rank >= 3}
 
 
 def _channels_first(inputs: Inputs, moved: set[int]) -> Inputs:
