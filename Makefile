@@ -21,6 +21,10 @@ parity: $(INSTALLED)
 	.venv/bin/segact-parity run --require-all
 	.venv/bin/segact-parity train --require-all
 
+# A thread for each worker: threads that wait for others would take the cores from both.
+test test-oldest test-newest: export OMP_NUM_THREADS ?= 1
+test test-oldest test-newest: export TF_NUM_INTRAOP_THREADS ?= 1
+
 test: $(INSTALLED)
 	KERAS_BACKEND=jax SEGACT_ONLY=keras $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=torch SEGACT_ONLY=keras $(PYTEST) $(KERAS_TESTS) $(MODEL_TESTS)
