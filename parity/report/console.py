@@ -10,11 +10,11 @@ from rich.table import Table
 WIDTH = 100
 SHORT = {"keras-tensorflow": "k-tf", "keras-jax": "k-jax", "keras-torch": "k-torch"}
 _OPTIONAL = ("* at x", "worst pair", "at x", "difference")
-"""Columns at the right that a narrow terminal goes without."""
+"""Columns at the right that a narrow terminal omits."""
 
 
 def console(stderr: bool = False) -> Console:
-    """As wide as the terminal or `COLUMNS` say, 100 columns at most; 100 where neither says."""
+    """As wide as the terminal or `COLUMNS`, at most 100 columns; 100 if both are unknown."""
     found = Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=False)
     told = found.is_terminal or "COLUMNS" in os.environ
     found.width = min(found.width, WIDTH) if told else WIDTH
@@ -22,7 +22,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """An empty table: the first column to the left, those with a head to the right."""
+    """An empty table: the first column left-aligned, those with a head right-aligned."""
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
