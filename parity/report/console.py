@@ -30,6 +30,11 @@ def new_table(title: str, *columns: str) -> Table:
     return table
 
 
+def extent(out: Console, table: Table) -> int:
+    """The width of a table that nothing narrows."""
+    return Extent.get(out, out.options.update(width=10_000), table).maximum
+
+
 def print_table(out: Console, table: Table) -> None:
     """The title on lines of its own, then the table, without optional columns if they do not fit.
 
@@ -40,13 +45,10 @@ def print_table(out: Console, table: Table) -> None:
     out.print(f"\n[bold]{escape(head)}[/]", soft_wrap=True)
     if note:
         out.print(escape(note), soft_wrap=True)
-    endless = out.options.update(width=10_000)
-    while table.columns[-1].header in _OPTIONAL:
-        if Extent.get(out, endless, table).maximum <= out.width:
-            break
+    while table.columns[-1].header in _OPTIONAL and extent(out, table) > out.width:
         table.columns.pop()
     width = out.width
-    out.width = max(width, Extent.get(out, endless, table).maximum)
+    out.width = max(width, extent(out, table))
     try:
         out.print(table)
     finally:
