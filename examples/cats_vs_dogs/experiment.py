@@ -191,7 +191,7 @@ def _check(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
             if set(held.get(name, [])) - set(asked[name]):
                 option = f"--{name.replace('_', '-').removesuffix('s')}"
                 has = ", ".join(map(str, held[name]))
-                raise RunError(f"{out}: this experiment has {option} {has}; ask for these, too")
+                raise RunError(f"{out}: this experiment has {option} {has}; give these, too")
     elif holds_something(out):
         raise RunError(f"{out}: holds something else; choose another folder")
     for one in plan.trainings():
@@ -373,7 +373,7 @@ def _said(found: Sequence[Pair]) -> str:
         f"{duration(seconds)} of training. "
         f"Means over the seeds ± half of the {LEVEL:.0%} interval of Student's t; differences are "
         f"paired by seed, clipped minus unclipped. Of {count} such intervals "
-        f"{(1 - LEVEL) * count:.1f} leave 0 out by chance alone."
+        f"{(1 - LEVEL) * count:.1f} exclude 0 by chance alone."
     )
 
 

@@ -161,7 +161,7 @@ class _Download:
         if not self.done:
             self.part.unlink(missing_ok=True)
             return ""
-        return f"; {self.done} bytes are kept in {self.part}, the same command goes on from there"
+        return f"; {self.done} bytes are kept in {self.part}, the same command continues from there"
 
     def _drop(self, line: str) -> NoReturn:
         with suppress(OSError):

@@ -273,7 +273,7 @@ def _trained(
             future.release()  # without this it is submitted again if its worker dies
             yield job, rows, ""
         elif future.status == "cancelled":
-            raise RunError("the scheduler is gone; the same command, given again, goes on")
+            raise RunError("the scheduler has ended; run the same command again to continue")
         else:
             yield job, [], _reason(future.exception())
 

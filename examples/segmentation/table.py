@@ -105,8 +105,8 @@ def results(sweep: Sweep) -> Report:
     note = (
         "Mean ± standard deviation over folds and seeds, each run at the epoch of its best mean "
         "Dice, chosen on the images it is measured on. (The published tables take the best Dice "
-        "and the least NLL each at an epoch of its own.) Bold: the best of a loss (more Dice, less "
-        "of the rest)."
+        "and the least NLL, each at its own best epoch.) Bold: the best for each loss (highest "
+        "Dice, lowest of the other metrics)."
     )
     return Report("results", f"{_progress(sweep)} {note}", blocks, rows)
 
@@ -148,7 +148,7 @@ def _progress(sweep: Sweep) -> str:
 _INTERVALS = (
     f"means with {LEVEL:.0%} intervals of Student's t, paired by fold and seed. Folds share "
     "training images, so that the intervals are approximate, rather too narrow; and of many "
-    "intervals some leave 0 out by chance."
+    "intervals some exclude 0 by chance."
 )
 
 
@@ -163,7 +163,7 @@ def difference_report(found: Sequence[Difference]) -> Report:
             ]
             heads = ("loss", "activation", "pairs", *(QUANTITIES[name] for name in names))
             blocks.append(Block(f"{_title(group)}, minus {BASE}", 2, heads, lines))
-    note = f"Activation minus {BASE}: {_INTERVALS} Bold: the interval leaves 0 out."
+    note = f"Activation minus {BASE}: {_INTERVALS} Bold: the interval excludes 0."
     rows = [one.row(one.interval.verdict) for one in found]
     return Report("differences", note, blocks, rows)
 

@@ -132,8 +132,8 @@ def run(
     if own:
         if names or inputs or markdown:
             refuse(
-                "your own functions are judged apart: no other implementation, --inputs or "
-                "--markdown beside them"
+                "your own functions are judged separately: no other implementation, --inputs or "
+                "--markdown with them"
             )
         on = cases or CASES, backend, device.value
         prepare_folder(report_folder)

@@ -137,7 +137,7 @@ class Difference:
             rows.append(("passes", "with no tolerance: the error is no finite number"))
         if self.narrow[0] != self.narrow[1]:
             name = names[self.narrow.index(True)]
-            rows.append(("note", f"{name} gives float32 numbers in float64: it rounds on its way"))
+            rows.append(("note", f"{name} returns float32 values as float64: it rounds internally"))
         return [f"{name:{width}}  {text}" for name, text in rows]
 
 

@@ -281,7 +281,7 @@ def _counts(
         lines.append(f"{_many(compared, 'comparisons')}{names}.")
         lines += [f"{o.name} skipped: {o.skipped}." for o in judgement.outcomes if o.skipped]
     if trainings:
-        how = "compared step by step" if trainings.compared else "with nobody to compare with"
+        how = "compared step by step" if trainings.compared else "with nothing to compare with"
         lines.append(f"{_many(len(trainings.runs), 'trainings')}, {how}.")
     if checks is not None:
         failed = sum(not check["passed"] for check in checks)

@@ -128,7 +128,7 @@ class Training:
             step = self.parted(name)
             if step is not None:
                 lines.append(
-                    f"{name} parts from {self.reference} in {what} at step {step}: loss "
+                    f"{name} differs from {self.reference} in {what} at step {step}: loss "
                     f"{losses[step]:.9g} against {self.curves[self.reference][step]:.9g}, "
                     f"{self.differences(name)[step]:.2g} relative, bound {self.bound:g}"
                 )
