@@ -19,7 +19,7 @@ FRAMEWORKS = {
     "tensorflow": "Keras, TensorFlow",
     "xla": "Keras, TensorFlow, XLA",
     "jax": "Keras, JAX",
-    "bandwidth": "beside a copy of as many bytes",
+    "bandwidth": "compared with a copy of the same bytes",
 }
 """Titles of the frameworks, by their names on the command line."""
 

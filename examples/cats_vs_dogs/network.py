@@ -245,7 +245,7 @@ def initialise(network: Any, options: Any) -> None:
 
 
 def _initial(layer: Layer, generator: np.random.Generator, he: bool) -> dict[str, Array]:
-    """The initial arrays of a layer, in Keras's layout; float32, whatever the precision."""
+    """The initial arrays of a layer, in Keras's layout; float32 for any precision."""
     found = {}
     for name, array in layer.arrays.items():
         if name == "kernel":

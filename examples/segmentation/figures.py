@@ -376,7 +376,7 @@ def forest(found: Sequence[Difference]) -> Drawn:
     data = capitalized(of_data(found[0].group["data"]))
     heading = (
         f"{data}: difference from {BASE}, paired, with {LEVEL:.0%} intervals (filled: 0 is "
-        "outside; an arrow: it goes on)"
+        "outside; an arrow: it reaches beyond)"
     )
     with charts.drawing(size, heading) as figure:
         grid = figure.subplots(

@@ -106,7 +106,7 @@ def command(
     if model.dtype != "uint8":
         raise RunError(f"{folder}: trained on {model.dtype} arrays, which an image is not")
     if len({path.stem for path in image}) < len(image):
-        raise RunError("--image: two of one name; what is written would be, too")
+        raise RunError("--image: two files of the same name would be written to the same file")
     pictures = [_read(path, mode) for path in image]  # read all images before anything is written
     place = out or folder / "predictions"
     place.mkdir(parents=True, exist_ok=True)

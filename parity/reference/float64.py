@@ -137,7 +137,7 @@ def _hardtanh(case: Case, x: Array) -> Distribution:
 def _convention(case: Case, x: Array) -> Distribution:
     """How a convention computes log p and log(1 - p), and their slopes hc and -hs.
 
-    Clip limits, 1 - p and what is added to either are rounded to the dtype first.
+    Clip limits, 1 - p and added epsilons are rounded to the dtype first.
     """
     number = np.dtype(case.dtype).type
     p, one = x.astype(case.dtype), number(1)

@@ -147,7 +147,7 @@ def _linear(case: Case, xs: list[float]) -> list[Squeezed]:
 def _convention(case: Case, x: float) -> Squeezed:
     """How a convention computes log p and log(1 - p); its slopes divide by c and s.
 
-    Clip limits, 1 - p and what is added to either are rounded to the dtype first.
+    Clip limits, 1 - p and added epsilons are rounded to the dtype first.
     """
     number = np.dtype(case.dtype).type
     p, one = number(x), number(1)

@@ -38,7 +38,7 @@ def extent(out: Console, table: Table) -> int:
 def print_table(out: Console, table: Table) -> None:
     """The title on lines of its own, then the table, without optional columns if they do not fit.
 
-    Nothing is cut: a table that is still too wide is printed as wide as it is.
+    Nothing is cut: a table that is still too wide is printed in its full width.
     """
     title, table.title = str(table.title), None
     head, _, note = title.partition("\n")

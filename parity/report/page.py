@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs no network, and JSON and JUnit beside it."""
+"""The report: one HTML page that needs no network, a JSON file and a JUnit file."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence

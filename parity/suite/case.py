@@ -80,8 +80,8 @@ class Case:
     """One quantity of one activation on one input set.
 
     `option` says more about the quantity: "y=0", "y=1", "y=soft" or "y=given" for an elementwise
-    loss, one of `REDUCED` for a reduced one. `activation` is what gives the probability: for a
-    probability as it is, a convention such as `keras_convention`.
+    loss, one of `REDUCED` for a reduced one. `activation` gives the probability: for a
+    given probability, a convention such as `keras_convention`.
     """
 
     inputs: str

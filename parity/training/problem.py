@@ -117,7 +117,7 @@ class Problem:
 def initial_weights() -> dict[str, Array]:
     """Kernels and biases of every layer, `layer/kernel` and `layer/bias`, in Keras's layout.
 
-    Uniform within sqrt(6 / inputs), He et al. (2015); no bias is 0, so that none can be left out.
+    Uniform within sqrt(6 / inputs), He et al. (2015); no bias is 0, so a missing bias is noticed.
     """
     generator = np.random.default_rng(SEED)
     found = {}

@@ -95,7 +95,7 @@ def test_predict_writes_probabilities_and_a_mask(framework: str, tmp_path: Path)
     refused = invoke("predict", run.folder, "--image", tmp_path / "none.png", code=2)
     assert "none.png: no such file" in refused
     again = ("--image", tmp_path / "x.png", "--image", tmp_path / "other" / "x.png")
-    assert "two of one name" in invoke("predict", run.folder, *again, code=2)
+    assert "two files of the same name" in invoke("predict", run.folder, *again, code=2)
 
 
 @pytest.mark.needs("torch", "lightning")
