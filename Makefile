@@ -1,15 +1,15 @@
-# make parity: build .venv, judge every implementation, print the table.
+# make parity: build .venv, check every implementation, print the table.
 # make test:   build .venv if it is not there, run the tests, in WORKERS processes.
-# make test-oldest, make test-newest: PyTorch's tests by its oldest version that is supported and by
-#              the newest, in environments of their own, which may be gigabytes of CUDA.
-# make gpu:    what needs a GPU, without a network, by PYTHON and the packages it has; INTERPRET=1:
-#              a short run without a GPU, by .venv.
+# make test-oldest, make test-newest: run the PyTorch tests with the oldest supported and the newest
+#              version, each in its own environment, which may have gigabytes of CUDA.
+# make gpu:    run everything that needs a GPU, without a network, with PYTHON and its packages;
+#              INTERPRET=1: a short run without a GPU, with .venv.
 PYTHON ?= python3
 WORKERS ?= 2
 INSTALLED := .venv/installed
-# Keras takes its backend when it is imported: one run of its tests for each.
+# Keras fixes its backend when it is imported: one run of its tests for each.
 KERAS_TESTS := tests/both tests/project/test_fixtures.py tests/segact_tf segact_tf
-# Layers and models, on another backend than TensorFlow.
+# Tests of layers and models that also run on another backend than TensorFlow.
 MODEL_TESTS := $(wildcard tests/parity/test_weights*.py tests/parity/test_model*.py) \
 	tests/parity/test_fused_layers.py tests/parity/test_padding_by_function.py \
 	tests/parity/test_unknown_layers.py tests/parity/test_published_nets.py

@@ -1,1 +1,1 @@
-"""Speed and memory of our losses beside their peers, in the same run: `python -m benchmarks`."""
+"""Speed and memory of our losses and their counterparts, in one run: `python -m benchmarks`."""

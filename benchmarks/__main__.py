@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every loss beside its counterpart, by turns in one run; ratios count."""
+"""`python -m benchmarks`: every loss and its counterpart, measured in turns in one run."""
 
 import json
 import os
@@ -35,7 +35,7 @@ IMPLEMENTATIONS = {
     "keras-torch": "keras-torch",
     "jax": "keras-jax",
 }
-"""By framework, what the judge calls it: what it needs and its environment."""
+"""By framework, its name in the judge, for its packages and environment."""
 DEFAULT = {
     "cpu": ("torch", "compile", "keras-torch", "tensorflow", "xla", "jax"),
     "cuda": ("bandwidth", "torch", "compile"),
@@ -49,7 +49,7 @@ def _refuse(words: str) -> NoReturn:
 
 
 def _processor() -> str:
-    """The processor's name, as the system gives it."""
+    """The name of the processor, from the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -79,7 +79,7 @@ def _chosen(names: list[str], device: str) -> list[str]:
 
 
 def _read(path: Path, option: str) -> report.Results:
-    """The results of another run."""
+    """The results of an earlier run."""
     try:
         return report.Results.from_dict(json.loads(path.read_text()))
     except OSError as error:
@@ -89,7 +89,7 @@ def _read(path: Path, option: str) -> report.Results:
 
 
 def _results(device: str, threads: int, resumed: Path | None) -> report.Results:
-    """New ones, or those of the file to go on with, which are to be of this machine."""
+    """New results, or those of the file to resume, which has to be from this machine."""
     machine = {"device": _processor(), "threads": str(threads), "python": platform.python_version()}
     if device == "cuda":
         machine["device"] = torch.cuda.get_device_name()
@@ -103,7 +103,7 @@ def _results(device: str, threads: int, resumed: Path | None) -> report.Results:
 
 
 def _environment(task: Task) -> dict[str, str]:
-    """Of the process, with the threads asked for, and else as a user has it."""
+    """The environment of the process: the number of threads, and otherwise a user's environment."""
     name = IMPLEMENTATIONS[task.framework]
     found = environment(name, task.device, task.threads, onednn=True)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -111,7 +111,7 @@ def _environment(task: Task) -> dict[str, str]:
 
 
 def measure_framework(task: Task, results: report.Results, say: Say, keep: Say) -> None:
-    """Run a worker, and keep what it finds as it goes."""
+    """Run a worker, and save its results as they come."""
     command = [sys.executable, "-m", "benchmarks.worker"]
     with tempfile.TemporaryFile("w+") as errors:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
@@ -142,37 +142,48 @@ def main(
         list[str] | None, typer.Option(help=f"Of {', '.join(FRAMEWORKS)}; may be repeated.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Rows whose name has these words; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only rows whose name contains these words; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="How many threads each has.")] = 2,
-    rounds: Annotated[int, typer.Option(min=3, help="How often each is measured, at most.")] = 15,
-    seconds: Annotated[float, typer.Option(min=0, help="No round of a row after that.")] = 0.4,
+    threads: Annotated[
+        int, typer.Option(min=1, help="The number of threads of each framework.")
+    ] = 2,
+    rounds: Annotated[
+        int, typer.Option(min=3, help="The largest number of rounds for a row.")
+    ] = 15,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds after which no further round of a row starts.")
+    ] = 0.4,
     sizes: Annotated[
         str | None, typer.Option(help="Numbers of elements, such as 64,1e5, for every row.")
     ] = None,
-    huge: Annotated[bool, typer.Option("--huge", help="1e8 elements as well.")] = False,
+    huge: Annotated[bool, typer.Option("--huge", help="Also measure 1e8 elements.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small and few: that it runs, not how fast.")
+        bool, typer.Option("--quick", help="A short run on small inputs, to test the program.")
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything there, as it goes.")
+        Path | None,
+        typer.Option("--json", help="Write the results to this file while they are measured."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the rows that the JSON file has.")
+        bool, typer.Option("--resume", help="Continue: keep the rows that are in the JSON file.")
     ] = False,
     against: Annotated[
-        Path | None, typer.Option(help="Another run's JSON file: exit code 1 for a larger ratio.")
+        Path | None,
+        typer.Option(help="Compare with this JSON file: exit code 1 if a ratio is larger."),
     ] = None,
     figure_file: Annotated[
-        Path | None, typer.Option("--figure", help="Draw the figure there, as .png or .svg.")
+        Path | None, typer.Option("--figure", help="Draw the figure to this file, .png or .svg.")
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write the tables there, between the page's markers.")
+        Path | None, typer.Option(help="Write the tables into this page, between its markers.")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Tables as Markdown.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables as Markdown.")
+    ] = False,
 ) -> None:
-    """Every loss of each framework beside its counterpart: ratios, memory, operations."""
+    """Measure every loss of each framework and its counterpart: ratios, memory, operations."""
     if device not in DEFAULT:
         _refuse(unknown("device", device, DEFAULT))
     frameworks = _chosen(framework or [], device)
@@ -184,7 +195,7 @@ def main(
         _refuse("--resume wants --json, whose rows it keeps")
     recorded = _read(against, "--against") if against else None
     results = _results(device, threads, json_file if resume else None)
-    _into_page(page, results)  # or refuse it before anything is measured
+    _into_page(page, results)  # refuse wrong paths before anything is measured
     options: dict[str, Any] = {"rounds": rounds, "budget": seconds, "sizes": _sizes(sizes)}
     options |= QUICK if quick else {}
     task = Task("", device, threads, only=tuple(only or ()), huge=huge, **options)
@@ -214,7 +225,7 @@ def _measure_all(
     recorded: report.Results | None,
     keep: Say,
 ) -> None:
-    """Each framework in its process; what is slower than recorded, once more."""
+    """Measure each framework in its process; rows that are slower than recorded a second time."""
     with Progress(
         TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
@@ -255,7 +266,7 @@ def _into_page(page: Path | None, results: report.Results) -> None:
 
 
 def _verdict(results: report.Results, recorded: report.Results | None) -> int:
-    """The exit code: 1 if a row failed, or has a larger ratio than recorded; says which."""
+    """The exit code: 1 if a row failed, or has a larger ratio than recorded; prints which."""
     for line in results.failed:
         print(f"benchmarks: failed: {line}", file=sys.stderr)
     if recorded is None:

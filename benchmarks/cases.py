@@ -1,6 +1,6 @@
-"""What is measured: a loss of ours beside its counterpart, which is the same task by others.
+"""What is measured: a loss of ours and its counterpart, which does the same in another library.
 
-`benchmarks.torch_cases` and `benchmarks.keras_cases` have the lists, a line of data for each.
+`benchmarks.torch_cases` and `benchmarks.keras_cases` have the lists, one line for each.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 Loss = Callable[[Any, Any], Any]
-"""Of raw outputs and targets."""
+"""A function of raw outputs and targets."""
 Inputs = Callable[[Any, Any], tuple[Any, Any]]
 
 FRAMEWORKS = {
@@ -19,9 +19,9 @@ FRAMEWORKS = {
     "tensorflow": "Keras, TensorFlow",
     "xla": "Keras, TensorFlow, XLA",
     "jax": "Keras, JAX",
-    "bandwidth": "beside a copy of as many bytes",
+    "bandwidth": "compared with a copy of the same bytes",
 }
-"""How a loss is reached, by its name on the command line."""
+"""Titles of the frameworks, by their names on the command line."""
 
 SMALL, MIDDLE, LARGE = 64, 100_000, 2_000_000
 USUAL = (SMALL, MIDDLE, LARGE)
@@ -34,7 +34,7 @@ STOCK = "F.binary_cross_entropy_with_logits"
 
 
 def as_they_are(x: Any, y: Any) -> tuple[Any, Any]:
-    """float32 raw outputs and hard targets."""
+    """float32 raw outputs and hard targets, unchanged."""
     return x, y
 
 
@@ -44,11 +44,11 @@ class Case:
 
     Args:
         loss: our function's name in the packages.
-        options: the activation, and what else is not the default.
+        options: the activation, and other options that are not the default.
         counterpart: theirs, by the name that a user knows.
-        theirs: None where `needs` is not installed.
-        same: whether both compute the same number; else theirs has the sigmoid.
-        inputs: makes other raw outputs and targets of float32 ones.
+        theirs: None if `needs` is not installed.
+        same: whether both compute the same number; otherwise theirs has the sigmoid.
+        inputs: makes other raw outputs and targets from float32 ones.
         sizes: numbers of elements.
         needs: the module that has the counterpart.
     """
@@ -65,7 +65,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the row is found by."""
+        """The name of the row."""
         return f"{self.loss}, {self.options}" if self.options else self.loss
 
     @property
@@ -75,7 +75,7 @@ class Case:
 
 
 def installed(module: str) -> bool:
-    """Whether it is there, and loads: torchvision does not beside another PyTorch."""
+    """Whether it is installed and can be imported: torchvision cannot with another PyTorch."""
     if find_spec(module) is None:
         return False
     try:

@@ -1,7 +1,7 @@
-"""Why a loss is slower than its counterpart: a short list, whose first entry that fits is taken.
+"""Why a loss is slower than its counterpart: a list of causes; the first that fits is taken.
 
-A cause that stands here was found by a profile or a count; what fits none is not known yet, and a
-test of the committed run fails until it is.
+Each cause was found by a profile or a count. If none fits, the cause is not known yet, and a test
+of the committed run fails.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def _is_even(row: "Row") -> bool:
 
 
 def _is_short(row: "Row") -> bool:
-    """Of few elements; where the loops serve, 100,000 are few."""
+    """Whether there are few elements; for the loops 100,000 are few."""
     return row.elements < MIDDLE or (row.elements == MIDDLE and row.served == "cpu")
 
 
@@ -39,13 +39,13 @@ def _keeps_the_slopes(row: "Row") -> bool:
 
 
 def _has_more_operations(row: "Row") -> bool:
-    """Where each operation is a pass over memory."""
+    """Whether it has more operations, each of which is a pass over memory."""
     single = row.framework in ("keras-torch", "tensorflow") or row.served in ("formula", "compact")
     return single and (row.operations is None or row.operations[0] > row.operations[1])
 
 
 def _has_more_arithmetic(row: "Row") -> bool:
-    """Of the normal CDF, where the counterpart has the sigmoid alone, and in fused loops.
+    """The normal CDF, if the counterpart has only the sigmoid, and fused loops.
 
     There XLA counts them: `jax.jit(...).lower(...).compile().cost_analysis()`.
     """
@@ -53,15 +53,15 @@ def _has_more_arithmetic(row: "Row") -> bool:
 
 
 CAUSES: dict[str, tuple[str, Callable[["Row"], bool]]] = {
-    "a": ("even: the lower quartile is at most 1", _is_even),
-    "b": ("the call: checks of arguments, autograd's book-keeping, the start of each loop",
+    "a": ("equal within the noise: the lower quartile is at most 1", _is_even),
+    "b": ("overhead of the call: checks of arguments, autograd, the start of each loop",
           _is_short),
-    "c": ("the sort, which the counterpart has, too, and exact sums beside it", _sorts),
-    "d": ("a minimum and a maximum of the batch come first, a pass of their own", _needs_the_range),
-    "e": ("float32 inside, where the counterpart stays in half precision", _leaves_half),
-    "f": ("slopes are kept beside the gradient: no operator writes into what the compiler gives it",
+    "c": ("exact sums in addition to the sort, which the counterpart has, too", _sorts),
+    "d": ("a minimum and a maximum of the batch, in a separate pass", _needs_the_range),
+    "e": ("float32 inside; the counterpart stays in half precision", _leaves_half),
+    "f": ("slopes are kept beside the gradient: operators cannot reuse the compiler's tensors",
           _keeps_the_slopes),
-    "g": ("more operations than the rounded formula's, each a pass over memory",
+    "g": ("more operations than the rounded formula, each a pass over memory",
           _has_more_operations),
     "h": ("more arithmetic: the tails of both sides where the counterpart has one rounded value, "
           "the sigmoid, or an erf that loses the tail", _has_more_arithmetic),
@@ -72,5 +72,5 @@ WORDS = {letter: words for letter, (words, _) in CAUSES.items()}
 
 
 def letter(row: "Row") -> str:
-    """Of the cause; "?" where none is known."""
+    """The letter of the cause; "?" if none is known."""
     return next((name for name, (_, fits) in CAUSES.items() if fits(row)), UNKNOWN)

@@ -1,4 +1,4 @@
-"""What a loss costs where each operation runs by itself: operations, and tensors moved."""
+"""The cost of a loss if each operation runs by itself: operations, and tensors moved."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# They make room, or a number, and move nothing.
+# These allocate memory, or make a number, and move no data.
 NUMBERS = {"new_zeros", "new_ones", "new_full"}
 ROOM = {"empty", "empty_like", "new_empty", "detach", "_unsafe_view", *NUMBERS}
 
@@ -22,7 +22,7 @@ def tensors_of(tree: Any) -> list[Tensor]:
 class Counter(TorchDispatchMode):
     """Counts the operations on at least half of the elements, and what they read and write.
 
-    `moved` is in float32 tensors of so many elements; `names` are the operations in their order.
+    `moved` is in float32 tensors of that many elements; `names` are the operations in order.
     """
 
     def __init__(self, elements: int) -> None:
@@ -53,9 +53,9 @@ class Counter(TorchDispatchMode):
 
 @contextmanager
 def bare() -> Iterator[None]:
-    """PyTorch's own operations alone, as on a device without loops and kernels.
+    """Only PyTorch's own operations, as on a device without loops and kernels.
 
-    A dispatch mode that looks on does not change the way.
+    An active dispatch mode does not change which operations run.
     """
     from segact_torch import _backends
 
@@ -67,7 +67,7 @@ def bare() -> Iterator[None]:
 
 
 def count(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Counter:
-    """Of a step, forward and backward, after a first one: the first outputs are looked at."""
+    """Counts a step, forward and backward, after a first one, in which values are checked."""
     loss(x, y)
     with Counter(x.numel()) as counter:
         loss(x, y).backward()

@@ -1,4 +1,4 @@
-"""The figure of a run: every ratio, by framework and loss, and time an element over sizes."""
+"""The figure of a run: every ratio, by framework and loss, and the time per element over sizes."""
 
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.report import Results, Row
 from parity.common.files import write_atomically
 from parity.report.palette import ACTIVATIONS, BLUE, GREY, VERMILLION, Look
 
-# Shapes say the same without colour.
+# Shapes show the same as colours.
 _FASTER: Look = {"color": BLUE, "marker": "o", "label": "at most the counterpart's time"}
 _SLOWER: Look = {"color": VERMILLION, "marker": "X", "label": "slower than its counterpart"}
 _THEIRS: Look = {"color": GREY, "marker": "d", "linestyle": "-"}
@@ -58,7 +58,7 @@ def _sizes(axes: Any, results: Results) -> None:
 
 
 def _name_marks(figure: Any) -> None:
-    """What the marks of the ratios are, above the figure."""
+    """The legend of the marks of the ratios, above the figure."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

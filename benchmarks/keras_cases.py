@@ -1,4 +1,4 @@
-"""The losses of Keras beside Keras's own, on whatever backend is active."""
+"""Our Keras losses and Keras's own, on the active backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +43,7 @@ CLASSES = {
 }
 ONLY_SIGMOID = ("binary_cross_entropy", "binary_focal_cross_entropy")
 BOTH = ("binary_cross_entropy", "dice")
-"""Those that have every activation and every kind of input."""
+"""The losses that are measured with every activation and every kind of input."""
 
 
 def _lovasz(errors: Any, y: Any) -> Any:
@@ -57,7 +57,7 @@ def _lovasz(errors: Any, y: Any) -> Any:
 
 
 def _counterpart(loss: str, activation: str) -> tuple[str, Loss]:
-    """Keras's own, which takes the activation's values where it has no raw outputs."""
+    """Keras's own loss; it gets the values of the activation if it takes no raw outputs."""
     F, own = FORMULAS[activation], keras.losses
     cross_entropy = own.BinaryCrossentropy(from_logits=True)
     focal = own.BinaryFocalCrossentropy(from_logits=True)
@@ -109,7 +109,7 @@ def _of_type(dtype: str) -> Inputs:
 
 
 def _void(x: Any, y: Any) -> tuple[Any, Any]:
-    """Every tenth target is left out."""
+    """Every tenth target is ignored."""
     left_out = ops.reshape(ops.arange(int(ops.size(y))) % 10 == 0, ops.shape(y))
     return x, ops.where(left_out, float(IGNORED), y)
 
@@ -142,7 +142,7 @@ def _dice_of_valid(x: Any, y: Any) -> Any:
 
 
 def _of_options() -> list[Case]:
-    """The options, each as one does it by hand with Keras's own."""
+    """The options, each written by hand with Keras's own losses."""
     own = keras.losses
     stock, each_sample = own.BinaryCrossentropy(from_logits=True), own.Dice(axis=(1, 2))
     first, second = BOTH
@@ -166,5 +166,5 @@ def _of_options() -> list[Case]:
 
 
 def cases() -> list[Case]:
-    """All of them, for each backend."""
+    """All cases, for each backend."""
     return [*_activations(), *_of_inputs(), *_of_options()]

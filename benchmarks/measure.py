@@ -1,4 +1,4 @@
-"""How it is measured: rounds that go back and forth between ours and theirs, and their ratios."""
+"""How it is measured: rounds that alternate between ours and theirs, and their ratios."""
 
 import statistics
 import subprocess
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 TURN = 2e-3
-"""Seconds that a turn counts at least: of short steps there are more."""
+"""The least number of measured seconds in a turn: short steps are repeated."""
 LONG = 20e-3
-"""Seconds of a step of which one settles and one counts."""
+"""From this step time on, a turn is one step to settle and one that counts."""
 FEWEST = 5
-"""Rounds, however long they take; three of long steps."""
+"""The least number of rounds; three for long steps."""
 
 Step = Callable[[], None]
 
@@ -40,9 +40,9 @@ class Times:
 
 
 def _turn(step: Step, settling: int, counted: int) -> float:
-    """The median seconds of a step, in the state that training is in.
+    """The median seconds of a step, in the steady state of training.
 
-    The first ones only settle malloc and the caches.
+    The first steps are not counted, as memory allocation and caches settle.
     """
     for _ in range(settling):
         step()
@@ -55,9 +55,9 @@ def _turn(step: Step, settling: int, counted: int) -> float:
 
 
 def beside(ours: Step, theirs: Step, rounds: int, budget: float) -> Times:
-    """Both by turns, so that a slow moment of the machine meets both.
+    """Both in turns, so that a slow moment of the machine affects both.
 
-    Each step ends when its gradient is there. At most `rounds` rounds, and none beyond `budget`
+    Each step ends when its gradient is computed. At most `rounds` rounds, and none beyond `budget`
     seconds but the first few.
     """
     ours()  # compiles
@@ -76,7 +76,7 @@ def beside(ours: Step, theirs: Step, rounds: int, budget: float) -> Times:
 
 
 def is_kernel(event: Any) -> bool:
-    """Of a profile's events: a kernel on the device, and no copy, no filling, no remark."""
+    """Whether a profile's event is a kernel on the device, not a copy, a fill or an annotation."""
     import torch
 
     return (
@@ -87,7 +87,7 @@ def is_kernel(event: Any) -> bool:
 
 
 def kernels(step: Step) -> int:
-    """How many kernels a step launches on a GPU, by PyTorch's profiler."""
+    """The number of kernels that a step launches on a GPU, by PyTorch's profiler."""
     import torch
 
     step()
@@ -106,12 +106,12 @@ def _resident(name: str) -> int:
 
 
 MEMORY_BYTES = 40 * 2**20
-"""Of an input whose memory is measured: more than malloc keeps (32 MiB), so that every tensor is
-asked of the system."""
+"""The input size for measuring memory: more than malloc keeps (32 MiB), so that every tensor is
+requested from the system."""
 
 
 def peak_memory(step: Step, device: str) -> int | None:
-    """Bytes that a step takes at most; None where the system does not tell."""
+    """The peak memory of a step in bytes; None if the system does not report it."""
     step()
     if device == "cuda":
         import torch
@@ -121,7 +121,7 @@ def peak_memory(step: Step, device: str) -> int | None:
         step()
         return torch.cuda.max_memory_allocated() - before
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         before = _resident("VmRSS")
         step()
         return _resident("VmHWM") - before
@@ -130,7 +130,7 @@ def peak_memory(step: Step, device: str) -> int | None:
 
 
 class _Watched:
-    """A backend whose functions leave its name behind where they serve."""
+    """A backend that records its name when one of its functions serves."""
 
     def __init__(self, backend: Any, names: set[str]) -> None:
         self._backend, self._names = backend, names
@@ -148,7 +148,7 @@ class _Watched:
 
 
 def backends(step: Step) -> str:
-    """Which backends of segact_torch serve a step; "formula" where none does."""
+    """The backends of segact_torch that serve a step; "formula" if none does."""
     from unittest.mock import patch
 
     from segact_torch import _backends
@@ -165,7 +165,7 @@ def backends(step: Step) -> str:
 
 
 def import_seconds(rounds: int) -> dict[str, float]:
-    """Median seconds of a fresh process that imports torch, and of one that goes on to us."""
+    """Median seconds of a new process that imports torch, and of one that imports both."""
     codes = {"torch": "import torch", "segact_torch": "import torch, segact_torch"}
     seconds: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(rounds):

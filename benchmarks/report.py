@@ -1,4 +1,4 @@
-"""What a run of the benchmarks prints and writes: tables of ratios, the slower first, and JSON."""
+"""The output of the benchmarks: tables of ratios, slower losses first, and JSON."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -11,21 +11,21 @@ from benchmarks import causes
 from benchmarks.cases import FRAMEWORKS, MIDDLE, USUAL
 
 BETWEEN_RUNS = 1.1
-"""How far a ratio drifts from one run to another, beyond the quartiles of both."""
+"""The tolerance for the drift of a ratio between runs, beyond the quartiles of both."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Ours beside theirs, at one size; pairs are (ours, theirs).
+    """Our loss and its counterpart, at one size; pairs are (ours, theirs).
 
     Args:
         framework: by its name on the command line.
         same: whether both compute the same number.
-        served: which backends served ours, or that the formula did.
+        served: the backends that served ours, or "formula".
         milliseconds: of a step, forward and backward.
         ratio: ours to theirs in the same round: lower quartile, median, upper quartile.
         memory: peak beyond inputs and gradient, in tensors of the input's size.
-        operations, moved: on half of the elements and more, and the tensors they read and write,
+        operations, moved: on at least half of the elements, and the tensors they read and write,
             of PyTorch's own operations.
         kernels: launched on a GPU.
     """
@@ -50,18 +50,18 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What is compared with another run's."""
+        """The key for the comparison with another run."""
         return self.framework, f"{self.name} / {self.counterpart}", self.elements
 
     @property
     def is_slower(self) -> bool:
-        """Than a loss: a copy of as many bytes is none."""
+        """Whether it is slower than a loss; a copy of the same bytes is not a loss."""
         return self.ratio[1] > 1 and self.framework != "bandwidth"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything of a run; `skipped` and `failed` say which row and why, `imports` are seconds."""
+    """All results of a run; `skipped` and `failed` say which row and why, `imports` are seconds."""
 
     machine: dict[str, str]
     rows: list[Row] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Results:
         return sorted((r for r in self.rows if r.is_slower), key=lambda r: -r.ratio[1])
 
     def add(self, row: Row) -> None:
-        """A new row, or one measured again."""
+        """Add a row, or replace one that was measured again."""
         self.rows[:] = [r for r in self.rows if r.key != row.key] + [row]
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,21 +88,20 @@ class Results:
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Results":
-        """From what `as_dict` wrote and JSON read."""
+        """From the dictionary of `as_dict`, after JSON."""
         return cls(**{**found, "rows": [row_of(row) for row in found["rows"]]})
 
 
 def row_of(found: dict[str, Any]) -> Row:
-    """A row that JSON read."""
+    """A row from JSON."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
     return Row(**fields)
 
 
 def exceeding(now: Iterable[Row], recorded: Iterable[Row]) -> list[tuple[Row, Row]]:
-    """The rows that are slower than recorded by more than the noise, each with what is recorded.
+    """The rows that are slower than recorded by more than the noise, each with the recorded row.
 
-    Noise is what lies between the quartiles of both, and a tenth: those of the runs are to be that
-    far apart.
+    That is, the lower quartile is more than a tenth above the recorded upper quartile.
     """
     known = {row.key: row for row in recorded}
     pairs = [(row, known[row.key]) for row in now if row.key in known]
@@ -110,7 +109,7 @@ def exceeding(now: Iterable[Row], recorded: Iterable[Row]) -> list[tuple[Row, Ro
 
 
 def comparison(row: Row, old: Row) -> str:
-    """One line: what is measured, what is recorded."""
+    """One line: the measured and the recorded ratio."""
     framework, name, elements = row.key
     found = f"{ratio_of(row)}, recorded {ratio_of(old)}"
     return f"{framework}: {name}, {power(elements)} elements: {found}"
@@ -118,7 +117,7 @@ def comparison(row: Row, old: Row) -> str:
 
 NOTE = (
     "A cell is the time of our step over that of the counterpart's, forward and backward: the "
-    "median of the rounds, and in brackets the quartiles; a letter is a cause. ms: ours / theirs "
+    "median of the rounds, with the quartiles in brackets; a letter is a cause. ms: ours / theirs "
     "at the largest of these sizes. memory: peak beyond inputs and gradient, ours / theirs, in "
     "tensors of the input's size. operations, moved: without loops and kernels, ours / theirs, on "
     "at least half of 16,384 elements, and the tensors of that size that they read and write. "
@@ -127,12 +126,12 @@ NOTE = (
 
 
 def power(count: int) -> str:
-    """Elements, in few characters."""
+    """The number of elements, in few characters."""
     return f"{count:.0e}".replace("e+0", "e") if count >= 1000 else str(count)
 
 
 def _number(found: float) -> str:
-    """With as many digits as say something."""
+    """A number with its significant digits."""
     return f"{found:.2f}" if found < 10 else f"{found:.1f}" if found < 100 else f"{found:.0f}"
 
 
@@ -242,7 +241,7 @@ def sheets(results: Results) -> list[Sheet]:
 
 
 def _sentences(results: Results) -> list[str]:
-    """What no table has."""
+    """The sentences above the tables."""
     slower, all_rows = results.slower, results.rows
     small = [row for row in slower if row.elements < MIDDLE]
     found = [
@@ -266,7 +265,7 @@ def _sentences(results: Results) -> list[str]:
 
 
 def print_tables(out: Console, results: Results) -> None:
-    """For a terminal."""
+    """Print the tables on a terminal."""
     out.print(results.shown_machine, highlight=False)
     for sheet in sheets(results):
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
@@ -281,7 +280,7 @@ def print_tables(out: Console, results: Results) -> None:
 
 
 def markdown(results: Results) -> str:
-    """The same for docs/performance.md."""
+    """The tables as Markdown, for docs/performance.md."""
     lines = [f"{results.shown_machine}."]
     first, *more = _sentences(results)
     for paragraph in (first, NOTE, *more):
@@ -301,7 +300,7 @@ START, END = "<!-- python -m benchmarks -->", "<!-- end -->"
 
 
 def into_page(page: str, results: Results) -> str:
-    """A page with the tables between its markers; ValueError where it has none."""
+    """A page with the tables between its markers; ValueError if it has none."""
     before, start, rest = page.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:

@@ -1,4 +1,4 @@
-"""The losses of PyTorch beside their counterparts: PyTorch's own, MONAI's, torchvision's, SMP's."""
+"""Our PyTorch losses and their counterparts: PyTorch's own, MONAI's, torchvision's, SMP's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from parity.suite.inputs import PUBLISHED_EPSILON
 
 MONAI, SMP, TORCHVISION = "monai", "segmentation_models_pytorch", "torchvision"
 Peer = tuple[str, str, Callable[[], Loss]]
-"""A counterpart: its name, the module it needs, and what makes it."""
+"""A counterpart: its name, the module it needs, and a function that makes it."""
 
 
 def _hardtanh(x: Tensor) -> Tensor:
@@ -81,11 +81,11 @@ LOSSES = (
     *("lovasz", "lovasz_hinge"),
 )
 ONLY_SIGMOID = ("binary_cross_entropy", "binary_focal_cross_entropy", "dice_cross_entropy")
-"""Those whose counterpart has no other activation."""
+"""The losses whose counterpart has no other activation."""
 
 
 def _peer(loss: str, activation: str, **options: Any) -> Peer:
-    """The counterpart of a loss: of the same activation, where it has others than the sigmoid."""
+    """The counterpart of a loss, with the same activation if it takes others than the sigmoid."""
     formula = FORMULAS[activation]
     whole = {"batch": True, **options}
 
@@ -121,7 +121,7 @@ OTHER_PEERS: dict[str, Peer] = {
     "tversky": ("SMP TverskyLoss", SMP, lambda: _smp("TverskyLoss", **WEIGHTS)),
     "lovasz_hinge": ("SMP LovaszLoss", SMP, lambda: _smp("LovaszLoss", per_image=False)),
 }  # fmt: skip
-"""More counterparts of the sigmoid's losses."""
+"""More counterparts of losses with the sigmoid."""
 
 
 def _case(loss: str, options: str, peer: Peer, ours: dict[str, Any], **fields: Any) -> Case:
@@ -132,7 +132,7 @@ def _case(loss: str, options: str, peer: Peer, ours: dict[str, Any], **fields: A
 
 
 def _activations(others: bool) -> list[Case]:
-    """Every loss with every activation, and beside `OTHER_PEERS`."""
+    """Every loss with every activation, and compared with `OTHER_PEERS`."""
     found = []
     for loss in LOSSES:
         for name in ACTIVATIONS if loss != "lovasz_hinge" else ("sigmoid",):
@@ -159,7 +159,7 @@ def _meta(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _void(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Every tenth target is left out."""
+    """Every tenth target is ignored."""
     left_out = torch.arange(y.numel(), device=y.device).view_as(y) % 10 == 0
     return x, y.masked_fill(left_out, IGNORED)
 
@@ -196,7 +196,7 @@ def _with_floats(theirs: Loss) -> Loss:
 
 
 def _without_void(theirs: Loss) -> Loss:
-    """As one leaves elements out by hand."""
+    """Elements ignored by hand."""
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         left = y != IGNORED
@@ -234,7 +234,7 @@ def _of_options() -> list[Case]:
         found.append(_case(loss, "ignore_index", without, {"ignore_index": IGNORED}, inputs=_void))
     for loss in LOSSES[3:8]:
         peer = _peer(loss, "sigmoid", batch=False)
-        if loss == "focal_tversky":  # the power is of each sample's
+        if loss == "focal_tversky":  # the power is taken for each sample
             continue
         found.append(_case(loss, "per_sample", peer, {"per_sample": True}))
     stock = F.binary_cross_entropy_with_logits
@@ -270,7 +270,7 @@ def _of_options() -> list[Case]:
 
 
 def eager() -> list[Case]:
-    """What is called as it is."""
+    """The cases without compilation."""
     return [*_activations(others=True), *_of_inputs(), *_of_options()]
 
 
@@ -285,7 +285,7 @@ def to_compile() -> list[Case]:
 
 def compiled() -> list[Case]:
     """`torch.compile` of both, in one graph of ours; the counterpart's may be several."""
-    # One function with many losses is what a benchmark does and nobody else.
+    # Only a benchmark calls one function with many losses.
     torch._dynamo.config.recompile_limit = 64
     return [
         replace(
@@ -298,7 +298,7 @@ def compiled() -> list[Case]:
 
 
 def _copy(tensors: int) -> Loss:
-    """Reads and writes as many bytes as so many tensors of x's size, half of them each."""
+    """Copies: reads half and writes half of the bytes of `tensors` tensors of x's size."""
 
     def copy(x: Tensor, y: Tensor) -> Tensor:
         left = tensors * x.numel() // 2
@@ -313,10 +313,10 @@ def _copy(tensors: int) -> Loss:
 
 
 def bandwidth() -> list[Case]:
-    """Our losses beside copies of as many bytes: what a GPU's memory allows.
+    """Our losses and copies of the same number of bytes: the limit of a GPU's memory.
 
-    One pass reads x and y and writes the gradient: 3 tensors. Those of areas, which know the factor
-    of the gradient at the end only, read x and y twice: 5.
+    One pass reads x and y and writes the gradient: 3 tensors. The overlap losses, which know the
+    factor of the gradient only at the end, read x and y twice: 5.
     """
     sizes = (64 * 2**20,)
     stock = F.binary_cross_entropy_with_logits

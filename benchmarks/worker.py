@@ -1,8 +1,8 @@
-"""The process that measures one framework: a JSON object a line on standard output.
+"""The process that measures one framework: one JSON object per line on standard output.
 
-Keras takes its backend when it is imported, so each framework has a process of its own. It reads a
+Keras fixes its backend when it is imported, so each framework runs in its own process. It reads a
 `Task` on standard input; its lines are {"row": ...}, {"skipped": [name, why]}, {"failed": ...} or
-{"name": what is measured now}, and at first {"machine": versions}.
+{"name": the row that is measured now}, and first {"machine": versions}.
 """
 
 import functools
@@ -21,7 +21,7 @@ from benchmarks.cases import HUGE, SWEEP, Case, Loss, as_they_are
 from benchmarks.report import Row
 
 COUNTED = 4 * 64 * 64
-"""Elements of the batch whose operations are counted."""
+"""The number of elements for counting operations."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Task:
         threads: of PyTorch; those of the others are in the environment.
         rounds, budget: see `measure.beside`.
         sizes: the numbers of elements, instead of the cases' own.
-        huge: the largest size as well, for what is swept.
+        huge: also the largest size, for cases with several sizes.
         only: words that a case's key has to hold, all of them.
         keys: rows to measure, [key, elements]; None for all.
-        done: rows that are there.
-        quick: neither memory nor anything that takes long.
+        done: rows that are measured already.
+        quick: without memory and other slow measurements.
     """
 
     framework: str
@@ -54,7 +54,7 @@ class Task:
     quick: bool = False
 
     def sizes_of(self, case: Case) -> list[int]:
-        """What is to be measured of a case."""
+        """The sizes at which a case is to be measured."""
         more = (HUGE,) if self.huge and case.sizes == SWEEP else ()
         wanted = [] if self.keys is None else [tuple(key) for key in self.keys]
         done = [tuple(key) for key in self.done]
@@ -65,7 +65,7 @@ class Task:
         ]
 
     def asks_for(self, case: Case) -> bool:
-        """Whether the case's name holds all words, and something of it is to be measured."""
+        """Whether the case's name has all words, and a size of it is to be measured."""
         return all(word in case.key for word in self.only) and bool(self.sizes_of(case))
 
 
@@ -84,7 +84,7 @@ class Engine:
     compiled = "compiled"
 
     def batch(self, case: Case, size: int) -> tuple[Any, Any]:
-        """What the case's losses take."""
+        """The inputs of the losses of a case."""
         shape = (8, size // 8, 1) if self.last else (8, 1, size // 8)
         return case.inputs(*self.tensors(*arrays(shape)))
 
@@ -96,7 +96,7 @@ class Engine:
 
 
 class Torch(Engine):
-    """PyTorch, and Keras on it."""
+    """PyTorch, and Keras on torch."""
 
     def __init__(self, task: Task) -> None:
         import torch
@@ -139,7 +139,7 @@ class TensorFlow(Engine):
     def step(self, loss: Loss, x: Any, y: Any) -> measure.Step:
         tf = self.tf
 
-        @tf.function(jit_compile=self.xla, autograph=False)  # as Keras's fit has it
+        @tf.function(jit_compile=self.xla, autograph=False)  # as in Keras's fit
         def gradient(x: Any, y: Any) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(x)
@@ -174,7 +174,7 @@ SERVED |= {"keras-torch": "eager"}
 
 
 def cases(framework: str) -> list[Case]:
-    """Those of a framework; Keras's on the active backend."""
+    """The cases of a framework; for Keras on the active backend."""
     if framework in ("torch", "compile", "bandwidth"):
         from benchmarks import torch_cases
 
@@ -185,7 +185,7 @@ def cases(framework: str) -> list[Case]:
 
 
 def _pair(function: Callable[[Loss], Any], case: Case) -> tuple[Any, Any] | None:
-    """Of ours and of theirs, where both have it."""
+    """A pair (ours, theirs), or None if one is missing."""
     assert case.theirs is not None
     found = function(case.ours), function(case.theirs)
     return None if None in found else found
@@ -219,12 +219,12 @@ def _counts(case: Case, last: bool) -> tuple[tuple[int, int], tuple[float, float
 
 
 def _of_the_case(engine: Engine, task: Task, case: Case) -> dict[str, Any]:
-    """What a row has that does not depend on the size."""
+    """The fields of a row that do not depend on the size."""
     found: dict[str, Any] = {}
     plain = case.inputs is as_they_are
     if task.framework in ("torch", "keras-torch") and plain and task.device == "cpu":
         found["operations"], found["moved"] = _counts(case, engine.last)
-    # a sort of 10 million takes seconds, whatever the activation
+    # a sort of 10 million takes seconds, for any activation
     quick = task.quick or (case.loss == "lovasz" and case.options != "sigmoid")
     if task.framework == "torch" and plain and not quick:
         found["memory"] = _memory(engine, task, case)
@@ -255,7 +255,7 @@ def _row(engine: Engine, task: Task, case: Case, size: int, known: dict[str, Any
 
 
 def measured(task: Task) -> Iterator[dict[str, Any]]:
-    """The lines."""
+    """The output lines."""
     engine = ENGINES[task.framework](task)
     for case in cases(task.framework):
         if not task.asks_for(case):
@@ -268,13 +268,13 @@ def measured(task: Task) -> Iterator[dict[str, Any]]:
             known = _of_the_case(engine, task, case)
             for size in task.sizes_of(case):
                 yield {"row": asdict(_row(engine, task, case, size, known))}
-        except Exception as error:  # the others are measured all the same
+        except Exception as error:  # an error does not stop the other rows
             words = str(error).strip().splitlines() or [""]
             yield {"failed": f"{task.framework}: {case.key}: {type(error).__name__}: {words[0]}"}
 
 
 def _machine(framework: str) -> dict[str, str]:
-    """The versions of what is measured."""
+    """The versions of the measured packages."""
     names = ("torch", "keras", "tensorflow", "jax", "monai")
     found = {n: str(sys.modules[n].__version__) for n in names if n in sys.modules}
     if "torch" in found and framework in ("torch", "compile", "bandwidth"):
@@ -291,9 +291,9 @@ def _machine(framework: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure, and print as it goes."""
+    """Measure, and print each result at once."""
     task = Task(**json.load(sys.stdin))
-    out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no line of ours
+    out, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not mix with our lines
     warnings.simplefilter("ignore")
     for line in measured(task):
         print(json.dumps(line), file=out, flush=True)

@@ -1,11 +1,11 @@
-"""The judge: does every implementation give the same numbers, and are they the right ones?
+"""The judge: checks that every implementation gives the same numbers, and the right ones.
 
-An implementation runs in a process of its own and writes a record (`parity.suite.records`). Records
-are compared (`parity.accuracy`) with one another and with the reference (`parity.reference`, mpmath
+An implementation runs in its own process and writes a record (`parity.suite.records`). Records are
+compared (`parity.accuracy`) with one another and with the reference (`parity.reference`, mpmath
 at 50 digits), against the bounds of `parity.accuracy.bounds`. From the shell: `segact-parity run`.
 
 For tests of your own functions and models: `assert_parity`, `assert_model_parity` and
-`run_in_backend`; `parity.weights` carries weights from one framework to the other.
+`run_in_backend`; `parity.weights` copies weights from one framework to the other.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parity.functions.remote import run_in_backend as run_in_backend
     from parity.models.assertion import assert_model_parity as assert_model_parity
 
-# imported when asked for: the judge's processes need none of them
+# imported when first used: the judge's processes do not need them
 _HOMES = {
     "Function": "functions.function",
     "ParityError": "common.findings",

@@ -1,8 +1,8 @@
 """The pytest plugin: the fixture `parity`, and `--parity-report DIR`.
 
 The report holds every `assert_parity` and `assert_model_parity` of the run, called through the
-fixture or not, also where pytest-xdist spreads the tests over processes. Everything is imported
-when it is first used: this module is loaded wherever pytest runs.
+fixture or not, also if pytest-xdist distributes the tests over processes. Everything is imported
+when it is first used, since every run of pytest loads this module.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from parity.common.extras import advice
 
 
 class Parity:
-    """What the fixture gives: `parity(f, g, inputs=...)` is `assert_parity`, and so on."""
+    """The value of the fixture: `parity(f, g, inputs=...)` is `assert_parity`, and so on."""
 
     def __call__(self, *functions: Any, **options: Any) -> Any:
         """`parity.assert_parity`."""
@@ -59,12 +59,12 @@ def parity() -> Parity:
 
 
 def _plain(value: float) -> float | str:
-    """A number as JSON has it."""
+    """A number that JSON can hold."""
     return float(value) if math.isfinite(value) else str(value)
 
 
 def _passed_parity(call: Any) -> bool:
-    """Whether an error came through the package, as that of `parity.weights.copy`."""
+    """Whether an error was raised in this package, such as by `parity.weights.copy`."""
     if not call.excinfo:
         return False
     modules = [entry.frame.f_globals.get("__name__") for entry in call.excinfo.traceback]
@@ -76,7 +76,7 @@ def _passed_parity(call: Any) -> bool:
 
 
 class Report:
-    """Collects what the assertions of the tests found, and writes it when the run ends."""
+    """Collects the findings of the assertions in the tests, and writes them when the run ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Report:
         self.findings: list[dict[str, Any]] = []
 
     def observe(self, finding: Any) -> None:
-        """Keep one finding, in plain values that go to another process."""
+        """Keep one finding, as plain values that can be sent to another process."""
         worst = finding.worst
         self.findings.append(
             {
@@ -101,7 +101,7 @@ class Report:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Any:
-        """A difference that a test expects is none; an error that ends one is."""
+        """A difference that a test expects is no failure; an error that ends a test is one."""
         report = yield
         mine = [finding for finding in self.findings if finding["name"] == item.nodeid]
         expected = report.when == "call" and (report.passed or hasattr(report, "wasxfail"))
@@ -118,7 +118,7 @@ class Report:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Know which test runs, and listen while it does."""
+        """Remember which test runs, and collect its findings."""
         from parity.common.findings import observers
 
         self.test = item.nodeid
@@ -130,11 +130,11 @@ class Report:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over what a process of pytest-xdist found."""
+        """Add the findings of a process of pytest-xdist."""
         self.findings += getattr(node, "workeroutput", {}).get("segact_parity", [])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the report, or hand it to the process that does."""
+        """Write the report, or send it to the process that writes it."""
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["segact_parity"] = self.findings
             return
@@ -143,7 +143,7 @@ class Report:
         page.write(self.folder, checks=self.findings)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say where it is."""
+        """Print the path of the report."""
         terminalreporter.write_line(
             f"parity report: {self.folder / 'index.html'} ({len(self.findings)} checks)"
         )
@@ -161,7 +161,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the report, if one is wanted."""
+    """Register the report, if the option is given."""
     folder = config.getoption("--parity-report")
     if folder is None:
         return

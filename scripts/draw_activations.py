@@ -14,7 +14,7 @@ with needs("draw_activations", "dev"):
     from parity.report.palette import ACTIVATIONS
     from segact_torch import get_activation
 
-# Where each log tail is named.
+# The positions of the names of the log tails.
 NAMES = {
     "sigmoid": (-33.5, -26.8),
     "normal_cdf": (-17.5, -36),

@@ -1,11 +1,11 @@
-"""How far the ranks' own losses are from the loss of the whole batch, and what a step exchanges.
+"""The errors of the ranks' own losses against the loss of the whole batch, and the exchanges.
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 scripts/local_and_global.py
 
-Prints the table of docs/scaling.md. With `--device cuda` each rank has a GPU, and NCCL exchanges.
-Every rank has four images, and as a batch has it, not as many pixels to ignore, and not as much
-foreground. The gradient is the mean of the ranks', as DDP takes it, against that of one process
-with all images, relative to its norm.
+Prints the table of docs/scaling.md. With `--device cuda` each rank has a GPU, with NCCL. Every rank
+has four images, with different numbers of ignored and of foreground pixels. The mean of the ranks'
+gradients, as in DDP, is compared with the gradient of one process with all images, relative to its
+norm.
 """
 
 import os
@@ -36,7 +36,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 def batch(ranks: int) -> tuple[Tensor, Tensor]:
-    """Raw outputs and targets of all ranks; each later image has more to ignore."""
+    """Raw outputs and targets of all ranks; each later image has more ignored pixels."""
     generator = torch.Generator().manual_seed(20)
     shape = (PER_RANK * ranks, 1, SIZE, SIZE)
     noise, x = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -55,7 +55,7 @@ def gradient(loss: Callable[..., Tensor], x: Tensor, y: Tensor, group: Any, own:
 
 
 def average(gradients: Tensor) -> Tensor:
-    """What DDP makes of the ranks' gradients."""
+    """The mean of the ranks' gradients, as in DDP."""
     dist.all_reduce(gradients)
     return gradients / dist.get_world_size()
 
@@ -77,7 +77,7 @@ def exchanged(step: Callable[[], Any]) -> list[int]:
 
 
 def table() -> list[str]:
-    """Its lines, which all ranks of the default group work out together."""
+    """The lines of the table, computed by all ranks of the default group together."""
     rank = dist.get_rank()
     own = slice(rank * PER_RANK, (rank + 1) * PER_RANK)
     x, y = batch(dist.get_world_size())

@@ -1,11 +1,11 @@
-"""How far the losses of parts are from the loss of the whole batch, on two replicas of TensorFlow.
+"""The errors of the losses of parts against the loss of the whole batch, on two replicas.
 
     python scripts/local_and_global_keras.py
 
-Prints the second table of docs/scaling.md. Each of two replicas, halves of the CPU, has four
-images, and not as many pixels to ignore, nor as much foreground. The gradient is the sum of the
-replicas', as Keras's optimizers take it, against that of one device with all images, relative to
-its norm.
+Prints the second table of docs/scaling.md. Each of two replicas, on logical devices of the CPU, has
+four images, with different numbers of ignored and of foreground pixels. The sum of the replicas'
+gradients, as in Keras's optimizers, is compared with the gradient of one device with all images,
+relative to its norm.
 """
 
 import os
@@ -38,7 +38,7 @@ OURS: dict[str, Loss] = {
 
 
 def batch() -> tuple[Any, Any]:
-    """Raw outputs and targets of both replicas; each later image has more to ignore."""
+    """Raw outputs and targets of both replicas; each later image has more ignored pixels."""
     rng = np.random.default_rng(20)
     shape = (PER_REPLICA * REPLICAS, SIZE, SIZE, 1)
     x, noise = rng.normal(size=shape), rng.normal(size=shape)
@@ -56,7 +56,7 @@ def gradient(loss: Any, x: Any, y: Any) -> Any:
 
 
 def over_replicas(strategy: Any, loss: Any, x: Any, y: Any) -> Any:
-    """The gradients of the replicas, whose parts follow each other."""
+    """The gradients of the replicas, concatenated."""
 
     def part(values: Any) -> Any:
         own = np.split(values, REPLICAS)
@@ -69,7 +69,7 @@ def over_replicas(strategy: Any, loss: Any, x: Any, y: Any) -> Any:
 
 
 def table(strategy: Any) -> list[str]:
-    """Its lines, and how much longer a step is of a Dice that knows nothing of replicas."""
+    """The lines of the table, and the length of a step with Keras's own Dice."""
     x, y = batch()
     lines = [f"{'':24}  parts' losses  tf.distribute"]
     for name, make in OURS.items():

@@ -2,14 +2,14 @@
 
     KERAS_BACKEND=torch python scripts/port_published.py [NAME ...]
 
-Needs keras, torch, torchvision and timm, and is no part of the tests. Every net has random weights.
-They are copied with `parity.weights.copy(settings="copy")`, as it is or with the map that
-`parity.weights.suggest` prints, and both nets are compared by `assert_model_parity`. Each runs in a
-process of its own; prints a table of what passed, or why not, with time and memory.
+Needs keras, torch, torchvision and timm; not part of the tests. Every net has random weights.
+They are copied with `parity.weights.copy(settings="copy")`, without a map or with the map that
+`parity.weights.suggest` prints, and both nets are compared by `assert_model_parity`. Each runs in
+its own process; prints a table of the results, with time and memory.
 
-Sizes of the input are such that padding by one at both ends is Keras's "same" where the counterpart
-has no other (odd at every stride), and what is built in another way for no reason of the weights is
-set here: strides of the first version of ResNet, padding and momentum of TensorFlow in timm.
+The sizes of the input are odd at every stride if the counterpart can only pad by one at both ends:
+then that equals Keras's "same". Other differences of the counterparts are set here: the strides of
+the first version of ResNet, padding and momentum of TensorFlow in timm.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def keras_net(name: str) -> Any:
 
 
 def scaled(model: Any) -> Any:
-    """Behind the division by 255 that is a part of Keras's net."""
+    """The net preceded by the division by 255 that is a part of Keras's net."""
     import torch
 
     class Scaled(torch.nn.Module):
@@ -158,7 +158,7 @@ def scaled(model: Any) -> Any:
 
 
 def copied(keras_model: Any, torch_model: Any) -> tuple[dict[str, str] | None, str]:
-    """Copies the weights; the map that was needed, and how it went."""
+    """Copies the weights; returns the map that was needed, and the result."""
     from parity import weights
 
     try:
@@ -173,7 +173,7 @@ def copied(keras_model: Any, torch_model: Any) -> tuple[dict[str, str] | None, s
 
 
 def run(name: str) -> dict[str, Any]:
-    """What came of one net."""
+    """The result of one net."""
     from parity import ParityError, assert_model_parity, weights
 
     net = NETS[name]

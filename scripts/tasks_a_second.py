@@ -1,10 +1,10 @@
-"""How many tasks a second a Dask scheduler hands out, and so what it adds to a sweep.
+"""The number of tasks per second of a Dask scheduler, and so its overhead in a sweep.
 
     python scripts/tasks_a_second.py
 
-Jobs that sleep, as the task of a sweep does while its training runs in a process of its own, on
-100 threads of two workers on this machine. What the scheduler adds is what they take longer than
-their sleep; of as many runs on as many threads it adds the same, however long the runs are.
+The jobs sleep, like the task of a sweep while its training runs in another process, on 100 threads
+of two workers on this machine. The overhead is their time minus the sleep; for the same number of
+runs and threads it is the same for runs of any length.
 """
 
 import logging
@@ -19,7 +19,7 @@ with needs("tasks_a_second", "sweep"):
 
 WORKERS, THREADS, JOBS, TRIES = 2, 50, 1000, 3
 WORDS = ["--option", "value"] * 20
-"""As long as the arguments of a training."""
+"""A text as long as the arguments of a training."""
 RUN = 600
 
 
@@ -29,7 +29,7 @@ def sleep(words: list[str], seconds: float) -> list[str]:
 
 
 def took(client: Client, seconds: float) -> float:
-    """All jobs, from the first that is submitted to the last result that is there."""
+    """The time of all jobs, from the first submission to the last result."""
     since = time.monotonic()
     keys = [f"sleep-{uuid4().hex}" for _ in range(JOBS)]
     futures = client.map(sleep, [WORDS] * JOBS, [seconds] * JOBS, key=keys, pure=False)
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{JOBS:,} jobs on {slots} threads, {os.cpu_count()} cores, the best of {TRIES}")
     print("sleep of each    all    without a scheduler   jobs a second")
     with cluster, Client(cluster) as client:
-        took(client, 0)  # the first has workers import this module
+        took(client, 0)  # the first run makes the workers import this module
         for seconds in (0, 0.1, 1):
             best = min(took(client, seconds) for _ in range(TRIES))
             least = seconds * JOBS / slots

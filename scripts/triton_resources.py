@@ -1,11 +1,11 @@
-"""What the Triton kernels take on a device that need not be there: registers, spills, instructions.
+"""The resources of the Triton kernels, without a device: registers, spills, instructions.
 
     python scripts/triton_resources.py [sm_80 sm_90 gfx942]
 
-Compiles every kernel for every activation, and prints a table of each target in Markdown, as
-docs/performance.md has it; exit code 1 if a register is spilled. Triton brings all that it needs:
-the compilers, and NVIDIA's `cuobjdump`. Instructions are those of the program's text for each
-element of a thread, with the branches that are hardly ever taken.
+Compiles every kernel for every activation, and prints a Markdown table for each target, as in
+docs/performance.md; exit code 1 if a register is spilled. Triton contains all that is needed: the
+compilers, and NVIDIA's `cuobjdump`. Instructions are counted in the text of the program, for each
+element of a thread, including branches that are rarely taken.
 """
 
 import re
@@ -38,7 +38,7 @@ KERNELS = (*LOSSES, "overlap", "overlap_gradient", "rescale")
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one kernel on one target: registers a thread, bytes or registers spilled, instructions."""
+    """One kernel on one target: registers per thread, bytes or registers spilled, instructions."""
 
     registers: int
     spilled: int
@@ -72,7 +72,7 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
 
 
 def resources(kernel: str, activation: str, target: str, **constants: Any) -> Resources:
-    """What a kernel takes for an activation on a target."""
+    """The resources of a kernel for an activation on a target."""
     program = compiled(kernel, activation, target, **constants)
     lanes = TARGETS[target].warp_size * backend.NUM_WARPS
     if target.startswith("gfx"):

@@ -27,28 +27,28 @@ from segact_tf.conventions import Convention, check_flag
 
 Axis = tuple[int, ...]
 
-# How far a target may lie beyond [0, 1] and be taken for 0 or 1: interpolation rounds.
+# A target may be this far outside of [0, 1] and counts as 0 or 1: interpolation rounds.
 SLACK = 1e-6
-# The activations under which some raw outputs were looked at: see `warn_of_probabilities`.
+# The activations for which `warn_of_probabilities` has checked some raw outputs.
 _LOOKED: set[str] = set()
 
 
 class ActivatedInputWarning(UserWarning):
-    """A loss of raw outputs was given what looks like probabilities, and applies F to them."""
+    """A loss got an input that looks like probabilities and applies F to it, as to raw outputs."""
 
 
 class Batch:
     """Raw outputs x, targets y, weights w, which elements are valid, and F.
 
-    All in the shape of x and in the precision that the loss is computed in. An element that is left
-    out has a weight of 0; w = None stands for weights of 1, valid = None for every element.
-    `weighted` is False where weights only say what is left out.
+    All have the shape of x and the precision in which the loss is computed. An ignored element has
+    a weight of 0; w = None stands for weights of 1, valid = None for every element. `weighted` is
+    False if the weights are only those of ignored elements.
 
-    x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
-    `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
-    looked at are taken `in_range`, unless validate=False says that they are right.
+    x holds probabilities if f is a `Convention`. `check_values` checks the values: `validate` says
+    whether to, and `hard` that targets have to be 0 or 1. Targets that were not checked go through
+    `in_range`, unless validate=False says that they are right.
 
-    `group` is the replica that this is, where others have the other parts of the batch.
+    `group` is this replica, if others have the other parts of the batch.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Batch:
         self.checked = False
 
     def across(self, axis: Axis) -> Any:
-        """The replicas that a sum over `axis` goes over; None where each has the whole of its own.
+        """The replicas over which a sum over `axis` goes; None if each replica has whole groups.
 
         A sample belongs to one replica.
         """
@@ -78,7 +78,7 @@ class Batch:
 
     @property
     def guarded(self) -> bool:
-        """Whether targets that nobody looks at are to be `in_range`."""
+        """Whether targets that are not checked go through `in_range`."""
         return self.validate is not False
 
     @classmethod
@@ -93,7 +93,7 @@ class Batch:
         validate: bool | None,
         hard: bool = False,
     ) -> "Batch":
-        """The arguments of a loss as a batch, or an error that says what is wrong with them."""
+        """The arguments of a loss as a batch; raises for wrong ones."""
         x, y = _wide(y_pred, "y_pred"), ops.convert_to_tensor(y_true)
         if _shapes_differ(x, y):
             raise ValueError(
@@ -130,9 +130,9 @@ class Batch:
         return batch
 
     def masked(self) -> tuple[Any, Any]:
-        """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum.
+        """x and y, with finite placeholders where the weight is 0, so NaN there reaches no sum.
 
-        Targets that nobody looked at are `in_range`, and probabilities not far from it.
+        Targets that were not checked go through `in_range`, probabilities through `_near`.
         """
         x, y = self._filled()
         if self.checked or not self.guarded:
@@ -146,7 +146,7 @@ class Batch:
         return self.f._fill_invalid(self.x, used), ops.where(used, self.y, 0.0)
 
     def elements(self, axis: int | Axis | None) -> tuple[Axis, bool]:
-        """The axes that a loss of each element is reduced over, and that it is to its mean."""
+        """The axes over which an elementwise loss is reduced, and True: to the mean."""
         _check_axis(axis)
         return _pairwise.axes(self.x, axis), True
 
@@ -187,7 +187,7 @@ class Batch:
         return ops.broadcast_to(weights, ops.shape(self.x))
 
     def present(self, axis: Axis) -> Any:
-        """Which groups have a valid element, on any replica; None where all do."""
+        """Which groups have a valid element, on any replica; None if all have one."""
         if self.valid is None:
             return None
         if self.across(axis) is not None:
@@ -196,17 +196,17 @@ class Batch:
         return ops.any(self.valid, axis=axis) if axis else self.valid
 
     def count(self, axis: Axis) -> Any:
-        """How many elements over `axis` are valid on this replica, for each group."""
+        """The number of valid elements over `axis` on this replica, for each group."""
         valid = ops.ones_like(self.x, dtype="bool") if self.valid is None else self.valid
         return _special.double(ops.sum(ops.cast(valid, "int32"), axis=axis))
 
     def check_values(self) -> None:
-        """Raise for values out of their range, once, where `validate` allows to look."""
+        """Raise for values out of their range, once, if `validate` allows the check."""
         if not self.checked:
             self.checked = self._looks(self._check_ranges)
 
     def _looks(self, check: Callable[[], None]) -> bool:
-        """Make a check of values, where `validate` allows it; whether it was made.
+        """Run a check of values if `validate` allows it; returns whether it ran.
 
         In compiled code there are no values; that is an error only with validate=True.
         """
@@ -234,14 +234,14 @@ class Batch:
 
 
 def in_range(y: Any) -> Any:
-    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2]."""
+    """Targets whose values cannot be checked: clamped to [0, 1], NaN beyond [-1/2, 3/2]."""
     return _near(y, _special.clip(y, 0.0, 1.0))
 
 
 def _near(p: Any, value: Any) -> Any:
-    """The value, but NaN where p lies beyond [-1/2, 3/2].
+    """The value, but NaN where p lies outside of [-1/2, 3/2].
 
-    What lies so far out is a mask of 0 and 255, a class, a label to ignore, or a raw output.
+    A value so far out is from a mask of 0 and 255, a class, an ignored label, or a raw output.
     """
     return ops.where(ops.abs(p - 0.5) <= 1, value, math.nan)
 
@@ -249,8 +249,8 @@ def _near(p: Any, value: Any) -> Any:
 def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:
     """Warn, once for each activation, of raw outputs on a CPU that all lie in [0, 1].
 
-    Not for the two activations that have their domain there. Returns whether they could be told:
-    they cannot in compiled code, nor where all are 0 or 1.
+    Not for "hardtanh" and "linear", whose domain is [0, 1]. Returns whether the values could tell:
+    they cannot in compiled code, or if all are 0 or 1.
     """
     if isinstance(f, (Convention, HardTanh, Linear)):
         return True
@@ -278,7 +278,7 @@ def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:
 
 
 def level_of_caller() -> int:
-    """The stacklevel, for who calls this, of the first caller outside of this package and Keras."""
+    """The `stacklevel` for a warning: the first caller outside of this package and Keras."""
     packages = (Path(__file__).parent, Path(keras.__file__).parent)
     inside = tuple(f"{package}{os.sep}" for package in packages)
     frame, level = sys._getframe(1), 1
@@ -295,7 +295,7 @@ def _shapes_differ(x: Any, y: Any) -> bool:
 
 
 def _valid(x: Any, y: Any, ignore_index: int | None, mask: Any) -> Any:
-    """Which elements are not left out, by target or by mask."""
+    """Which elements are not ignored, by target or by mask."""
     check_ignore_index(ignore_index)
     fitted = _fitted(mask, "mask", x)
     named = None if ignore_index is None else _differs(y, ignore_index)
@@ -305,7 +305,7 @@ def _valid(x: Any, y: Any, ignore_index: int | None, mask: Any) -> Any:
 
 
 def _differs(y: Any, number: float) -> Any:
-    """y != number in the dtype of y, before a cast could round; None where it cannot be equal."""
+    """y != number in the dtype of y, before a cast could round; None if it cannot be equal."""
     dtype = keras.backend.standardize_dtype(y.dtype)
     if dtype == "bool":
         y, dtype = ops.cast(y, "uint8"), "uint8"
@@ -334,24 +334,24 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
 def _check_range(
     values: Any, name: str, high: float = 1.0, slack: float = 0.0
 ) -> tuple[float, float]:
-    """The least and the largest, if they lie in [0, high]."""
-    if 0 in _engine.sizes(values):  # a replica's part may be empty
+    """The smallest and the largest value; raises if they are outside of [0, high]."""
+    if 0 in _engine.sizes(values):  # the part of a replica may be empty
         return 0.0, 0.0
     values = ops.stop_gradient(values)
     low, top = float(ops.min(values)), float(ops.max(values))
-    if not (low >= -slack and top <= high + slack):  # so that NaN is refused
+    if not (low >= -slack and top <= high + slack):  # written so that NaN raises, too
         wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
         raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
     return low, top
 
 
 def check_pos_weight(pos_weight: Any) -> None:
-    """Numbers >= 0, and finite."""
+    """Raise unless all numbers are >= 0 and finite."""
     _check_range(pos_weight, "pos_weight", _special.largest(pos_weight))
 
 
 def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
-    """0 <= value <= high, or 0 < value if `open`; and finite."""
+    """Raise unless 0 <= value <= high, or 0 < value if `open`, and value is finite."""
     number = isinstance(value, numbers.Real) and math.isfinite(value)
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
@@ -367,7 +367,7 @@ def check_groups(per_sample: bool, channel_axis: int | None) -> None:
 
 
 def check_sorted(per_sample: bool) -> None:
-    """No replicas share a group of a Lovasz loss."""
+    """Raise if replicas share a group of a Lovasz loss."""
     group = group_of()
     if group is not None and not per_sample:
         raise ValueError(

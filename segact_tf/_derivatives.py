@@ -1,4 +1,4 @@
-"""Functions with derivatives that are given, and products in which 0 times infinity is 0.
+"""Functions with given derivatives, and products in which 0 times infinity is 0.
 
 Reverse mode on every backend, and forward mode on JAX and torch, by `_engine.differentiable`.
 """
@@ -14,7 +14,7 @@ Function = Callable[[Any], Any]
 
 
 def _given(both: Callable[..., Any], formula: Callable[..., Any], x: Any, *rest: Any) -> Any:
-    """The values that `both` makes, with their slopes in x; all other derivatives by the formula.
+    """The values and slopes in x that `both` computes; all other derivatives by the formula.
 
     `both(x, *rest)` is one value, or several, and a function of nothing that makes the slopes.
     """
@@ -22,7 +22,7 @@ def _given(both: Callable[..., Any], formula: Callable[..., Any], x: Any, *rest:
 
 
 def _product(weight: Any, value: Any) -> Any:
-    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    """weight * value; exactly 0 where either is 0, also if the other is infinity or NaN."""
 
     def forward(weight: Any, value: Any) -> Any:
         zero = ops.logical_or(weight == 0, value == 0)
@@ -32,10 +32,10 @@ def _product(weight: Any, value: Any) -> Any:
 
 
 def _scale(tangent: Any, factor: Any) -> Any:
-    """The same product, but of NaN, by operations that are linear in the tangent."""
+    """The same product, except for NaN, by operations that are linear in the tangent."""
 
     def forward(tangent: Any, factor: Any) -> Any:
-        # Infinity as a product: of 0 that is 0, and of any other number infinity.
+        # Infinity as a product: 0 for 0, and infinity for any other number.
         largest = _special.largest(factor)
         low = _special.clip(factor, -largest, largest)
         high = ops.where(low == factor, 1.0, largest)
@@ -55,8 +55,8 @@ def _pull_product(arguments: Any, upstream: Any) -> tuple[Any, Any]:
 
 
 def _weigh(weight: Any, value: Any) -> Any:
-    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
-    return _product(ops.cast(weight, value.dtype), value)  # of one dtype, as TensorFlow wants them
+    """weight * value; exactly 0 where either is 0, also if the other is infinity or NaN."""
+    return _product(ops.cast(weight, value.dtype), value)  # of one dtype, as TensorFlow requires
 
 
 def _differentiate(x: Any, f: Function, derivative: Function) -> Any:

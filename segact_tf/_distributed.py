@@ -1,12 +1,12 @@
 """Sums, counts and extremes over the replicas of a strategy of TensorFlow.
 
-Each replica has a part of the batch, and every replica computes the loss of the whole: what is
-summed over the parts goes through `all_reduce` before anything is made of it. Its gradient is the
-sum of what all replicas ask for, by the same exchange. What the replicas return is added up, and so
-are their gradients: Keras divides by the number of replicas, and so does whoever writes the loop.
+Each replica has a part of the batch, and every replica computes the loss of the whole batch: each
+sum over the parts goes through `all_reduce` before it is used. The gradient of such a sum is the
+sum of the upstream gradients of all replicas, by the same exchange. The losses and the gradients of
+the replicas are added up: Keras divides by the number of replicas, and so has a custom loop to do.
 
-Sums travel in float64. Without other replicas these functions return what they are given, and so
-they do on JAX, where a compiled loss is that of the whole batch however it is spread over devices.
+Sums are sent in float64. Without other replicas these functions return their arguments; so they do
+on JAX, where a compiled loss is that of the whole batch for any distribution over devices.
 """
 
 from typing import Any
@@ -18,12 +18,12 @@ from segact_tf._derivatives import _weigh
 
 
 def group_of() -> Any:
-    """The replica that this is, where others have the other parts of the batch, or None."""
+    """This replica, if others have the other parts of the batch, or None."""
     return _engine.replica()
 
 
 def all_reduce(group: Any, *sums: Any) -> tuple[Any, ...]:
-    """Each of these, which have one shape, summed over the replicas, in one exchange."""
+    """Each of these tensors of one shape summed over the replicas, in one exchange."""
     if group is None:
         return sums
     stacked = ops.stack([_special.double(each) for each in sums])
@@ -32,24 +32,24 @@ def all_reduce(group: Any, *sums: Any) -> tuple[Any, ...]:
 
 
 def all_mean(group: Any, mean: Any, count: Any) -> Any:
-    """The mean of what all replicas have, of which each has the mean of `count`; 0 of none.
+    """The mean over all replicas, from each one's mean of `count` elements; 0 if there are none.
 
-    A mean travels, not the sum, which may overflow where it does not.
+    The mean is sent, not the sum, which may overflow where the mean does not.
     """
     if group is None:
         return mean
     (of_all,) = all_reduce(group, count)
     part = count / _special.at_least(of_all, 1.0)
-    # the mean of no element at all is NaN
+    # the mean of no elements is NaN
     (mean_of_all,) = all_reduce(group, _weigh(ops.cast(part, mean.dtype), mean))
     return mean_of_all
 
 
 def all_extremes(group: Any, low: Any, high: Any) -> tuple[Any, Any]:
-    """The least and the largest of the replicas' extremes, as constants."""
+    """The smallest minimum and the largest maximum of all replicas, as constants."""
     if group is None:
         return low, high
-    # Replicas exchange sums alone: each has a row of its own, with zeros from the others.
+    # Replicas can exchange only sums: each has a row of its own, with zeros from the others.
     own = ops.stop_gradient(ops.stack((low, -high)))[None]
     rows = ops.arange(group.num_replicas_in_sync)
     rows = ops.reshape(rows, (-1, *[1] * (len(own.shape) - 1)))
@@ -60,5 +60,5 @@ def all_extremes(group: Any, low: Any, high: Any) -> tuple[Any, Any]:
 
 
 def _exchanged(x: Any, group: Any) -> Any:
-    """The sum of what all replicas have, on each, with a gradient that is one likewise."""
+    """The sum over all replicas, on each; its gradient is the sum of the gradients."""
     return group.all_reduce("SUM", x)

@@ -1,6 +1,6 @@
-"""What `keras.ops` does not tell of the active backend: the one place that asks the backend itself.
+"""What `keras.ops` does not offer: the only module that uses the active backend directly.
 
-A backend that is active has been imported by Keras; none is imported here.
+Keras has already imported the active backend; no backend is imported at import of this module.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from keras import ops
 
 
 def has_float64(x: Any) -> bool:
-    """Whether there is double precision where x is: on JAX with `jax_enable_x64` alone."""
+    """Whether the backend and the device of x have float64: JAX only with `jax_enable_x64`."""
     if keras.backend.backend() == "jax":
         return bool(sys.modules["jax"].config.jax_enable_x64)
     return "mps" not in str(x.device).lower()
@@ -25,7 +25,7 @@ def is_on_cpu(x: Any) -> bool:
 
 
 def replica() -> Any:
-    """The context of a replica of `tf.distribute`, where there are others; else None.
+    """The context of a replica of `tf.distribute`, if there are others; else None.
 
     Outside of `strategy.run`, as in the scope of a strategy, a loss sees the whole batch.
     """
@@ -37,28 +37,28 @@ def replica() -> Any:
 
 
 def sizes(x: Any) -> tuple[int | None, ...]:
-    """The sizes of x: None for one that is not known yet, or stands for any, as JAX has them."""
+    """The sizes of x: None for one that is unknown or symbolic (as in JAX's shape polymorphism)."""
     return tuple(size if isinstance(size, int) else None for size in x.shape)
 
 
 def least(x: Any, axis: tuple[int, ...]) -> Any:
-    """The min over axes that are kept; of nothing, as a replica may have, infinity."""
+    """The min over axes that are kept; infinity for an empty x, as a replica may have."""
     if keras.backend.backend() != "tensorflow":
         return ops.min(x, axis=axis, keepdims=True)
     return sys.modules["tensorflow"].reduce_min(x, axis=axis, keepdims=True)
 
 
 def most(x: Any, axis: tuple[int, ...]) -> Any:
-    """The max likewise."""
+    """The max over axes that are kept; -infinity for an empty x."""
     if keras.backend.backend() != "tensorflow":
         return ops.max(x, axis=axis, keepdims=True)
     return sys.modules["tensorflow"].reduce_max(x, axis=axis, keepdims=True)
 
 
 def of_one_shape(y: Any, x: Any) -> Any:
-    """y, in a graph of TensorFlow with an error when it runs if the shape of y is not that of x.
+    """y; a TensorFlow graph raises at run time if the shape of y is not that of x.
 
-    Assertions are dropped by XLA; the sum of a list is an operation that wants equal shapes itself.
+    XLA drops assertions; add_n is an operation that itself requires equal shapes.
     """
     symbolic = isinstance(y, keras.KerasTensor) or isinstance(x, keras.KerasTensor)
     if symbolic or keras.backend.backend() != "tensorflow":
@@ -69,20 +69,20 @@ def of_one_shape(y: Any, x: Any) -> Any:
 
 
 def mark_head(outputs: Any, activation: str) -> Any:
-    """Outputs that `head_of` knows to be an activation's."""
-    with contextlib.suppress(AttributeError, TypeError):  # of tensors that take none
+    """Marks outputs as those of an activation, for `head_of`."""
+    with contextlib.suppress(AttributeError, TypeError):  # tensors without attributes
         outputs._segact_head = activation
     return outputs
 
 
 def head_of(x: Any) -> str | None:
-    """The activation that made x, where it is known: one of ours, or the sigmoid Keras marks."""
+    """The activation that made x, if known: one of ours, or the sigmoid, which Keras marks."""
     keras_head = "a sigmoid" if getattr(x, "_keras_logits", None) is not None else None
     return getattr(x, "_segact_head", keras_head)
 
 
 def is_traced(x: Any) -> bool:
-    """Whether x stands for values that are not there yet, in compiled or transformed code."""
+    """Whether x has no values yet, in compiled or transformed code."""
     kinds = {kind.__name__ for kind in type(x).__mro__}
     if kinds & {"KerasTensor", "SymbolicTensor", "Tracer", "FakeTensor"}:
         return True
@@ -90,7 +90,7 @@ def is_traced(x: Any) -> bool:
         return False
     torch = sys.modules["torch"]
     functorch = torch._C._functorch
-    while functorch.is_gradtrackingtensor(x):  # by torch.func.grad
+    while functorch.is_gradtrackingtensor(x):  # under torch.func.grad
         x = functorch.get_unwrapped(x)
     return torch.compiler.is_compiling() or functorch.is_batchedtensor(x)
 
@@ -107,27 +107,27 @@ def bits(x: Any) -> Any:
 
 
 def atan2(y: float, x: Any) -> Any:
-    """That of torch, which keras.ops computes in float32 for float64, too."""
+    """atan2; on torch the backend's own, as keras.ops computes it in float32 for float64, too."""
     torch = sys.modules["torch"]
     return torch.atan2(torch.tensor(y, dtype=x.dtype, device=x.device), x)
 
 
 def sorts_bits(x: Any) -> bool:
-    """Whether bits are sorted faster than numbers."""
+    """Whether sorting the bits, as integers, is faster than sorting the numbers."""
     if keras.backend.backend() == "torch":
         return not _is_recorded()  # neither TorchScript nor ONNX has bits
-    # TensorFlow outside of graphs sorts either in the same time.
+    # TensorFlow outside of graphs sorts both in the same time.
     narrow = keras.backend.standardize_dtype(x.dtype) == "float32"
     return narrow and (keras.backend.backend() == "jax" or is_traced(x))
 
 
 def sorts_places(x: Any) -> bool:
-    """Whether they are sorted with their places in the time of a sort without."""
+    """Whether sorting bits and indices in one integer is as fast as sorting the bits."""
     return keras.backend.backend() == "torch"
 
 
 def wide_integers() -> contextlib.AbstractContextManager[Any]:
-    """A block that has int64, on JAX without `jax_enable_x64` too."""
+    """A `with` block in which int64 exists, on JAX also without `jax_enable_x64`."""
     if keras.backend.backend() != "jax":
         return contextlib.nullcontext()
     jax = sys.modules["jax"]
@@ -149,7 +149,7 @@ def put_back(x: Any, order: Any) -> Any:
         ]
         place = x.at[(*others, order)]
         return place.set(x, unique_indices=True, mode="promise_in_bounds")
-    # TensorFlow gathers in a fifth of the time of a scatter.
+    # In TensorFlow a gather takes a fifth of the time of a scatter.
     tensorflow = sys.modules["tensorflow"]
     rows = tensorflow.reshape(order, (-1, tensorflow.shape(order)[-1]))
     count, length = tensorflow.unstack(tensorflow.shape(rows))
@@ -163,11 +163,11 @@ def put_back(x: Any, order: Any) -> Any:
 def differentiable(
     f: Callable[..., Any], push: Callable[..., Any], pull: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """f of tensors, with both of its derivatives given, each differentiable in turn.
+    """f of tensors, with both of its derivatives given, which are differentiable again.
 
-    `push(arguments, tangents)` is that of forward mode, `pull(arguments, upstream)` the gradients
-    of reverse mode. JAX makes its reverse mode of `push`, which has to be linear in the tangents;
-    TensorFlow has reverse mode alone.
+    `push(arguments, tangents)` is the derivative of forward mode, `pull(arguments, upstream)` the
+    gradients of reverse mode. JAX derives its reverse mode from `push`, which has to be linear in
+    the tangents; TensorFlow has only reverse mode.
     """
     backend = keras.backend.backend()
     if backend == "jax":
@@ -187,17 +187,17 @@ def differentiable(
 def _apply(
     f: Callable[..., Any], push: Callable[..., Any], pull: Callable[..., Any], *arguments: Any
 ) -> Any:
-    """A custom function of PyTorch, with forward mode where there is any."""
+    """Call a custom function of PyTorch, with forward mode if it has one."""
     torch = sys.modules["torch"]
     if _is_recorded():
-        return f(*arguments)  # what TorchScript and torch.export record, we do not differentiate
-    # The compiler takes no function that has a `jvp`.
+        return f(*arguments)  # TorchScript and torch.export record plain operations
+    # The compiler does not support functions with a `jvp`.
     forward_mode = not torch.compiler.is_compiling()
     return _torch_function(forward_mode=forward_mode).apply(f, push, pull, *arguments)
 
 
 def _is_recorded() -> bool:
-    """Whether TorchScript or `torch.export` looks on."""
+    """Whether TorchScript or `torch.export` is recording."""
     torch = sys.modules["torch"]
     compiling = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     return bool(torch.jit.is_tracing() or compiling)
@@ -205,7 +205,7 @@ def _is_recorded() -> bool:
 
 @functools.cache
 def _torch_function(forward_mode: bool) -> Any:
-    """What `differentiable` is on PyTorch."""
+    """`differentiable` on PyTorch."""
     torch = sys.modules["torch"]
     forward_ad = torch.autograd.forward_ad
 
@@ -225,7 +225,7 @@ def _torch_function(forward_mode: bool) -> Any:
     def jvp(ctx: Any, *tangents: Any) -> Any:
         if not torch._functorch.eager_transforms.JVP_NESTING > 1:
             return ctx.push(ctx.saved_tensors, tangents[3:])
-        # PyTorch switches forward mode off in here: the one around it would find a slope of 0.
+        # PyTorch switches forward mode off in here: an outer forward mode would get a slope of 0.
         with forward_ad._set_fwd_grad_enabled(True):
             saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
             return ctx.push(saved, tangents[3:])
@@ -239,17 +239,18 @@ def _torch_function(forward_mode: bool) -> Any:
 def given(
     both: Callable[..., Any], formula: Callable[..., Any], weigh: Callable[[Any, Any], Any]
 ) -> Callable[..., Any]:
-    """f(x, *rest) of flat tensors, of which values and slopes in x are made together by `both`.
+    """f(x, *rest) of flat tensors; `both` computes its values and slopes in x together.
 
-    The formula makes the derivatives in `rest`, and those of the slopes; `weigh` is the product of
-    reverse mode. On TensorFlow and torch: JAX has no way to keep the slope of a slope that is 0.
+    The derivatives in `rest`, and those of the slopes, come from the formula; `weigh` is the
+    product of reverse mode. Only on TensorFlow and torch: JAX cannot keep the slope of a slope
+    that is 0.
     """
     torch = keras.backend.backend() == "torch"
     return (_given_torch if torch else _given_tensorflow)(both, formula, weigh)
 
 
 def _given_tensorflow(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]:
-    """By custom gradients; XLA shares what they have in common with the values."""
+    """With custom gradients; XLA shares the subexpressions of values and gradients."""
     tensorflow = sys.modules["tensorflow"]
 
     def as_list(values: Any) -> list[Any]:
@@ -286,7 +287,7 @@ def _given_tensorflow(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]
 
 
 def _given_torch(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]:
-    """By a function that keeps the slopes; by the formula where transforms or compilers look on."""
+    """With a function that saves the slopes; under transforms and compilers by the formula."""
     torch = sys.modules["torch"]
 
     def call(*arguments: Any) -> Any:
@@ -307,7 +308,7 @@ def _given_torch(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]:
 
 @functools.cache
 def _torch_values() -> Any:
-    """Values that are there with their slopes, once they are computed."""
+    """Values computed together with their slopes."""
     torch = sys.modules["torch"]
 
     def forward(ctx: Any, both: Any, formula: Any, weigh: Any, *arguments: Any) -> Any:
@@ -321,10 +322,10 @@ def _torch_values() -> Any:
 
     def backward(ctx: Any, *upstream: Any) -> Any:
         x, *rest = ctx.saved_tensors[: ctx.count]
-        again = torch.is_grad_enabled()  # the gradient is to be differentiated in turn
+        again = torch.is_grad_enabled()  # the gradient will be differentiated again
         if again or torch._C._functorch.is_legacy_batchedtensor(upstream[0]):
             with torch.enable_grad():
-                # not x itself, whose hooks would run here as well
+                # not x itself, whose hooks would run here, too
                 x = x.view_as(x) if again else x.detach().requires_grad_()
                 values = ctx.formula(x, *rest)
             (found,) = torch.autograd.grad(values, x, upstream, create_graph=again)
@@ -338,29 +339,29 @@ def _torch_values() -> Any:
 
 
 def computed_once(x: Any) -> Any:
-    """x itself, which XLA on JAX is to compute once, however often it is used."""
+    """x itself; XLA on JAX computes it only once, for any number of uses."""
     if keras.backend.backend() == "jax":
         return sys.modules["jax"].lax.optimization_barrier(x)
     return x
 
 
 def seen_anew(x: Any) -> Any:
-    """x, which XLA on JAX does not know for the x that it has: so it computes again what it is for.
+    """x as a new value for XLA on JAX, which then computes again what it already has for x.
 
-    What two loops need and is no mere sum or product, it would compute in a loop before them, which
-    reads and writes as much as they do.
+    Otherwise XLA would compute what two loops share, unless that is only a sum or a product, in a
+    loop before them, which reads and writes as much as they do.
     """
     if keras.backend.backend() == "jax":
         jnp = sys.modules["jax"].numpy
-        return jnp.where(x > jnp.inf, jnp.zeros_like(x), x)  # which nothing is
+        return jnp.where(x > jnp.inf, jnp.zeros_like(x), x)  # a condition that is never true
     return x
 
 
 def sums_of_pairs(values: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
-    """Tensors of one shape, on JAX, with the halves of an axis added.
+    """Tensors of one shape, on JAX, with the halves of an axis added, in one loop.
 
-    In one loop: XLA makes one for each of several sums, and one before them for what they share. Of
-    more than two in a row its loop would be too long to become vectors.
+    For several sums XLA makes a loop each, and one before them for what they share. With more than
+    two additions in a row XLA would not vectorize the loop.
     """
     lax = sys.modules["jax"].lax
     shape = values[0].shape
@@ -374,7 +375,7 @@ def sums_of_pairs(values: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
 
 
 def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function, or a method, that takes symbolic inputs too: as one node of a Keras graph."""
+    """A function or method that also takes symbolic inputs, as one node of a Keras graph."""
     name = function.__name__
 
     @functools.wraps(function)
@@ -390,7 +391,7 @@ def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @keras.saving.register_keras_serializable(package="segact")
 class Node(keras.Operation):
-    """A call of an object, or of a method of it, in a Keras graph."""
+    """A call of an object, or of one of its methods, in a Keras graph."""
 
     def __init__(self, owner: Any, method: str = "__call__", name: str | None = None) -> None:
         super().__init__(name)

@@ -1,11 +1,11 @@
-"""Words for a name that is not known."""
+"""The error message for an unknown name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """What is wrong with a name, and the nearest known one, if any is near.
+    """Says that a name is unknown, and suggests a similar known one, if there is one.
 
     >>> unknown("activation", "ArcTan", ["sigmoid", "arctan"])
     "unknown activation 'ArcTan'; did you mean 'arctan'? Known: sigmoid, arctan"

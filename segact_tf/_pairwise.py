@@ -1,8 +1,8 @@
 """Sums added in pairs, because XLA may add one element after the other, and the axes of a sum.
 
-10 million equal float32 values then sum to something off by 0.6 %. A sum of block sums is no help:
-XLA merges it into one such sum. Halves are added along each axis whose length is known; what is
-left is summed by the backend.
+The sum of 10 million equal float32 values is then wrong by 0.6 %. A sum of block sums does not
+help: XLA merges it into one such sum. So halves are added along each axis whose length is known;
+the backend sums the rest.
 """
 
 from typing import Any
@@ -62,7 +62,7 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
     `count` has the shape of the sum with the summed axes kept, or is one number for all.
     """
     if len(x.shape) > 1 and len(axis) == len(x.shape) and None not in _engine.sizes(x):
-        # in a row: XLA's loops over a last axis of 1 are slow
+        # as one row: XLA's loops over a last axis of 1 are slow
         return mean(ops.reshape(x, (-1,)), ops.reshape(count, (-1,)), (0,))
 
     def forward(x: Any, count: Any) -> Any:
@@ -90,7 +90,7 @@ def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
 
 
 def _pairs(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
-    """Tensors of one shape; on JAX, where one loop adds several, with halves of an axis added."""
+    """Tensors of one shape; on JAX with the halves of an axis added, for all in one loop."""
     if keras.backend.backend() == "jax":
         for a in axis:
             if (size := _engine.sizes(values[0])[a]) and size % 2 == 0:
@@ -99,10 +99,10 @@ def _pairs(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
 
 
 def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
-    """The means of some elements each by the backend, and of how many; or x, 1.
+    """Means of short runs of elements, by the backend, and the length of the runs; or x, 1.
 
-    What is used twice, or added in halves at once, XLA would compute as often as that. Of more
-    than four in a row its loop would be too long to become vectors.
+    If x were added in halves directly, XLA would compute it once for each use. With runs of more
+    than four elements XLA would not vectorize the loop.
     """
     if keras.backend.backend() != "tensorflow":
         return _engine.computed_once(x), 1
@@ -117,7 +117,7 @@ def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
 
 
 def _fold(x: Any, axis: int) -> Any:
-    """Halves of x added along an axis until it is of length 4 or less, if the length is known."""
+    """Adds the halves of x along an axis until its length is 4 or less, if the length is known."""
     before = (slice(None),) * axis
     while (size := _engine.sizes(x)[axis]) is not None and size > 4:
         if size % 2:

@@ -1,8 +1,8 @@
-"""Special functions to the last digits, in either precision and on every backend.
+"""Special functions, accurate in both precisions and on every backend.
 
-Generic `erfc` cannot serve: the rounding of x / sqrt 2 alone costs it x^2 ulp in the tail, the log
-of `erfc` is gone where it underflows, and XLA's is off by 44 ulp before that. The normal functions
-come from one function of t >= 0,
+A generic `erfc` is not enough: the rounding of x / sqrt 2 alone costs x^2 ulp in the tail, the log
+of `erfc` is lost where `erfc` underflows, and XLA's has errors of 44 ulp before that. The functions
+of the normal distribution are computed from one function of t >= 0,
 
     T(t) = exp(t^2 / 2) Q(t),    Q the upper tail,
 
@@ -12,9 +12,9 @@ highest power first):
     Q(t) = exp(-t^2 / 2) T(t),    log Q(t) = -t^2 / 2 + log T(t),
     hazard = pdf / Q = 1 / (sqrt(2 pi) T).
 
-`log1p`, `atan` and `tan` stand here too: the backends' own are off by up to 5 ulp in float32 and
-129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX, for
-float64 too. For a like reason nothing here calls `keras.ops.maximum`: on torch it returns float32.
+`log1p`, `atan` and `tan` are here, too: the backends' own have errors of up to 5 ulp in float32 and
+129 in float64 (XLA's log1p), and keras.ops computes two of the three in float32 on JAX, also for
+float64. For a similar reason nothing here calls `keras.ops.maximum`: on torch it returns float32.
 """
 
 import math
@@ -207,7 +207,7 @@ INV_SQRT_TWO_PI = 1 / math.sqrt(2 * math.pi)
 INV_SQRT_TWO_PI_HIGH = 0.39892578125
 INV_SQRT_TWO_PI_LOW = INV_SQRT_TWO_PI - INV_SQRT_TWO_PI_HIGH
 
-# exp(-t^2 / 2) is 0 from here on, in float64 too.
+# exp(-t^2 / 2) is 0 from here on, also in float64.
 ZERO_FROM = 40.0
 
 
@@ -243,12 +243,12 @@ def at_most(x: Any, limit: float) -> Any:
 
 
 def at_least(x: Any, limit: float) -> Any:
-    """max(x, limit), likewise."""
+    """max(x, limit), with a slope of 1 at the limit; NaN stays."""
     return where(x < limit, limit, x)
 
 
 def clip(x: Any, low: float, high: float) -> Any:
-    """x between two limits, likewise."""
+    """x clipped to two limits, with a slope of 1 at the limits; NaN stays."""
     return at_most(at_least(x, low), high)
 
 
@@ -258,7 +258,7 @@ def relu(x: Any) -> Any:
 
 
 def count(x: Any) -> Any:
-    """How many are True up to each element over the last axis, exact beyond 2^24 too."""
+    """The number of True up to each element over the last axis, exact beyond 2^24."""
     return ops.cumsum(ops.cast(x, "int32"), axis=-1)
 
 
@@ -268,11 +268,11 @@ def places(x: Any) -> Any:
 
 
 def descending(x: Any) -> Any:
-    """The order of x >= 0 over its last axis, the largest first; equal ones as they stand.
+    """The stable order of x >= 0 over its last axis, the largest first.
 
-    The bits of such numbers are in their order, and integers are sorted by radix by torch on a CPU.
-    XLA there sorts one array in a fifth of the time that numbers with their places take: so the
-    upper half of an integer holds the bits, and the lower half the place.
+    The bits of such numbers, as integers, have the same order, and torch has a radix sort for
+    integers on a CPU. XLA on a CPU sorts one array in a fifth of the time of numbers with their
+    indices: so the upper half of an integer holds the bits, and the lower half the index.
     """
     if not _engine.sorts_bits(x):
         return ops.argsort(-x, axis=-1)  # stable on every backend
@@ -286,7 +286,7 @@ def descending(x: Any) -> Any:
 
 
 def put_back(x: Any, order: Any) -> Any:
-    """What was taken in this order over the last axis, where it stood before."""
+    """Undoes the order over the last axis: puts each value back where it was."""
     return _engine.put_back(x, order)
 
 
@@ -298,14 +298,14 @@ def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
 
 
 def _split(t: Any) -> tuple[Any, Any]:
-    """t = high + low, with high of few enough bits for an exact square while exp(-t^2 / 2) > 0."""
+    """t = high + low; high has so few bits that its square is exact while exp(-t^2 / 2) > 0."""
     scale = 2.0**20 if _name(t) == "float64" else 2.0**8
     high = ops.round(t * scale) / scale
     return high, t - high
 
 
 def _exp_half_square(high: Any, low: Any) -> tuple[Any, Any]:
-    """(E, e) with exp(-(high + low)^2 / 2) = E (1 + e), the square in E being exact."""
+    """(E, e) with exp(-(high + low)^2 / 2) = E (1 + e); the square in E is exact."""
     rest = low * (high + 0.5 * low)
     return ops.exp(high * high * -0.5), rest * (rest * (0.5 - rest * (1 / 6 - rest / 24)) - 1)
 
@@ -337,7 +337,7 @@ def normal_tail(t: Any) -> Any:
     high, low = _split(t)
     bulk, rest = _exp_half_square(high, low)
     n, d = _scaled_tail(t)
-    # Divided by high + 5/4, which is exact, instead of d: the quotient is off by 1 - low / d.
+    # The divisor high + 5/4 is exact, d is not: the quotient then lacks a factor 1 - low / d.
     rest = rest - low / d * (1 + rest)
     return bulk * ((0.5 + (n + (0.5 + n) * rest)) / (high + 1.25))
 
@@ -351,7 +351,7 @@ def normal_log_tail(t: Any) -> Any:
 def normal_hazard(t: Any) -> Any:
     """pdf(t) / Q(t) for t >= 0, which tends to t."""
     n, d = _scaled_tail(t)
-    # The factor tends to 1 from below: rounded beyond it, the largest floats would overflow.
+    # The factor tends to 1 from below: rounded above 1, it would make the largest floats overflow.
     return d * at_most(INV_SQRT_TWO_PI / (0.5 + n), 1.0)
 
 
@@ -368,15 +368,15 @@ def normal_lower_quantile(p: Any, q: Any) -> Any:
 
 def log1p(x: Any) -> Any:
     """log(1 + x) for x in [-1/2, 1], as 2 atanh(s) with s = x / (2 + x)."""
-    if keras.backend.backend() == "torch":  # whose own is exact
+    if keras.backend.backend() == "torch":  # its own is exact
         return ops.log1p(x)
-    twice = x / (1 + 0.5 * x)  # 2 s, for s itself may underflow
+    twice = x / (1 + 0.5 * x)  # 2 s, since s itself may underflow
     square = 0.25 * (twice * twice)
     return twice + twice * (square * _polynomial(square, LOG1P[_name(x)]))
 
 
 def log_small(p: Any) -> Any:
-    """log(p) for p >= 0, also below the smallest normal number, which XLA takes for 0."""
+    """log(p) for p >= 0, also below the smallest normal number, which XLA flushes to 0."""
     least = np.finfo(_name(p)).smallest_subnormal
     # The bits of such a number count how many of the least it is.
     count = ops.cast(_engine.bits(p), p.dtype)
@@ -397,7 +397,7 @@ def log1p_ratio(a: Any, b: Any) -> Any:
 
 def atan_tail(t: Any) -> Any:
     """atan(1 / t) / pi for t >= 0: the Cauchy distribution's tail."""
-    if keras.backend.backend() == "torch":  # whose own is exact
+    if keras.backend.backend() == "torch":  # its own is exact
         return _engine.atan2(1.0, t) / math.pi
     s = ops.where(t > 1, 1 / at_least(t, 1.0), t)
     square = s * s
@@ -412,7 +412,7 @@ def tan(x: Any) -> Any:
 
 
 def tanh_half(t: Any) -> Any:
-    """tanh(t / 2) for t >= 0, of which keras.ops has the digits of float32 alone on JAX."""
+    """tanh(t / 2) for t >= 0, which keras.ops on JAX computes only to float32."""
     return -ops.expm1(-t) / (1 + ops.exp(-t))
 
 
@@ -422,7 +422,7 @@ def power(x: Any, exponent: float) -> Any:
 
 
 def divide(a: Any, b: Any) -> Any:
-    """a / b; JAX's own gradient squares b, and loses it below 1e-19."""
+    """a / b; JAX's own gradient squares b, which underflows below 1e-19."""
 
     def push(arguments: Any, tangents: Any) -> Any:
         (a, b), (of_a, of_b) = arguments, tangents

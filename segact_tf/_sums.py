@@ -1,7 +1,7 @@
 """The sums that the losses are made of, and the steps from a sum to a loss.
 
-A loss sums over its elements in one of two ways: a loss of each element (`cross_entropy`,
-`focal_cross_entropy`, `squared_error`), or the areas of `overlap`.
+There are two kinds of sums: of an elementwise loss (`cross_entropy`, `focal_cross_entropy`,
+`squared_error`), and of TP, FP and FN (`overlap`).
 """
 
 import math
@@ -62,8 +62,8 @@ def squared_error(batch: Batch, axis: Axis, mean: bool) -> Any:
 def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Any, Any]:
     """fp FP + fn FN, and tp TP + fp FP + fn FN.
 
-    TP, FP and FN are the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)). XLA takes up to
-    a quarter longer for three sums than for these two.
+    TP, FP and FN are the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)). Three sums take
+    up to a quarter longer than these two under XLA.
     """
     batch.check_values()
     x, y = batch.masked()
@@ -83,7 +83,7 @@ def overlap_ratio(
 def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Any, Any], Any]) -> Any:
     """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`.
 
-    The sort is most of its cost. e stays where it is; g, a constant, is brought there.
+    Most of the time goes into the sort. e is not reordered; g, a constant, is put into its order.
     """
     batch.check_values()
     x, y = batch.masked()
@@ -96,35 +96,35 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Any, Any], Any])
         w = ops.take_along_axis(_flat(batch.w, axis), order, axis=-1)
         g = ops.cast(ops.stop_gradient(_weighted_steps(target, w)), e.dtype)
     else:
-        g = _steps(target, e)  # what is left out has an error of 0 and comes last
+        g = _steps(target, e)  # ignored elements have an error of 0 and come last
     g = _special.put_back(g, order)
     return total(g * _special.where(g == 0, 0.0, e), (len(e.shape) - 1,))
 
 
 def _steps(target: Any, e: Any) -> Any:
-    """g of `lovasz` of targets and background in this order, in the precision of e."""
+    """The weights g of `lovasz` for targets and background in this order, in the precision of e."""
     hits = _special.count(target)
     left = ops.cast(hits[..., -1:] - hits, e.dtype)
     union = left + _special.places(e)
-    # Where the union is 1, this is the first and adds 1, also in a group without a target.
+    # Where the union is 1, this is the first element and adds 1, also in a group without a target.
     whole = ops.logical_or(target, union == 1)
     return _special.where(whole, 1.0, left / _special.at_least(union - 1, 1.0)) / union
 
 
 def _weighted_steps(target: Any, w: Any) -> Any:
-    """The same of weights, whose sums float32 cannot hold."""
+    """The same for weighted elements, in float64: float32 sums are not exact enough."""
     w = _special.double(w)
     hit, miss = (_special.where(t, 0.0, w) for t in (ops.logical_not(target), target))
     whole = ops.sum(hit, axis=-1, keepdims=True)
     left = _special.at_least(whole - (ops.cumsum(hit, axis=-1) - hit), 0.0)
     union = whole + (ops.cumsum(miss, axis=-1) - miss)
-    first = ops.cast(miss > 0, union.dtype)  # of a group without a target
+    first = ops.cast(miss > 0, union.dtype)  # in a group without a target
     least = _special.where(union == 0, 1.0, union)
     return ops.where(union == 0, first, hit / least + left / least * (miss / (least + miss)))
 
 
 def ratio(error: Any, whole: Any, smooth: float) -> Any:
-    """error / (whole + smooth); 0 where that is 0, or so small that its inverse overflows."""
+    """error / (whole + smooth); 0 where whole + smooth is 0 or its inverse overflows."""
     whole = whole + smooth if smooth else whole
     empty = whole < _special.tiny(whole)
     return _special.divide(error, ops.where(empty, math.inf, whole))
@@ -137,7 +137,7 @@ def power(x: Any, exponent: float) -> Any:
         return ops.ones_like(x)
 
     def derivative(x: Any) -> Any:
-        # Of a smaller number the power would overflow, and the slope of what it is of be lost.
+        # For a smaller x the power in the slope would overflow, and the slope of x be lost.
         positive = _special.at_least(x, _special.tiny(x))
         return ops.where(x > 0, exponent * _special.power(positive, exponent - 1), 0.0)
 
@@ -145,12 +145,12 @@ def power(x: Any, exponent: float) -> Any:
 
 
 def times(factor: float, loss: Any) -> Any:
-    """factor * loss; a factor of 0 makes exactly 0, also of infinity and NaN."""
+    """factor * loss; exactly 0 for a factor of 0, also if the loss is infinity or NaN."""
     return factor * loss if factor != 0 else _weigh(ops.full_like(loss, factor), loss)
 
 
 def scale_groups(loss: Any, batch: Batch, axis: Axis) -> Any:
-    """The losses of groups, scaled so that their mean is that of those with a valid element."""
+    """The losses of groups, scaled so that their mean is over those with a valid element."""
     present = batch.present(axis)
     if present is None or not len(loss.shape):
         return loss
@@ -187,13 +187,13 @@ def _weighted(loss: Any, w: Any) -> Any:
 
 
 def _reduce(loss: Any, batch: Batch, axis: Axis, mean: bool) -> Any:
-    """The losses of elements, weighted; their mean over the valid ones, or their sum."""
+    """The losses of elements, times their weights; or the mean over the valid ones, or the sum."""
     loss = _weighted(loss, batch.w)
     return _mean(loss, batch.valid, axis) if mean else total(loss, axis)
 
 
 def _mean(loss: Any, valid: Any, axis: Axis) -> Any:
-    """The mean over `axis` of the valid elements; 0 where there is none."""
+    """The mean over `axis` of the valid elements; 0 if there is none."""
     return _average(loss, _count(loss, valid, axis), axis) if axis else loss
 
 
@@ -203,17 +203,17 @@ def _average(loss: Any, count: Any, axis: Axis) -> Any:
 
 
 def _count(loss: Any, valid: Any, axis: Axis) -> Any:
-    """How many over `axis`, whose dimensions are kept, are valid; at least 1."""
+    """The number of valid elements over `axis`, at least 1; dimensions are kept."""
     if valid is not None:
-        # Counted in integers, which no sum rounds.
+        # Integers: their sum is not rounded.
         n = ops.sum(ops.cast(valid, "int32"), axis=axis, keepdims=True)
         return ops.cast(ops.where(n > 0, n, ops.ones_like(n)), loss.dtype)
     return ops.cast(math.prod([ops.shape(loss)[a] for a in axis]), loss.dtype)
 
 
 def _flat(x: Any, axis: Axis) -> Any:
-    """The axes `axis` as one, the last."""
+    """x with the axes `axis` merged into one, the last."""
     kept = tuple(a for a in range(len(x.shape)) if a not in axis)
     sizes = [ops.shape(x)[a] for a in kept]
-    length = math.prod([ops.shape(x)[a] for a in axis])  # -1 cannot stand beside a size of 0
+    length = math.prod([ops.shape(x)[a] for a in axis])  # reshape takes no -1 with a size of 0
     return ops.reshape(ops.transpose(x, (*kept, *axis)), (*sizes, length))

@@ -2,8 +2,8 @@
 
 Each activation F is the cdf of a distribution and has the methods of `scipy.stats`: `cdf` (calling
 the activation does the same), `sf` = 1 - F, `logcdf`, `logsf`, `pdf`, `ppf` and `effective_domain`.
-No method of the seven rounds a probability before its logarithm, and none subtracts from 1 what is
-close to 1.
+In the seven no method takes the logarithm of a rounded probability, and none subtracts a number
+close to 1 from 1.
 
 >>> from keras.ops import convert_to_numpy
 >>> x = np.array([-100.0, 0.0, 100.0], "float32")
@@ -15,7 +15,7 @@ array([-5.0055244e+03, -6.9309998e-01, -0.0000000e+00], dtype=float32)
 3.0776...
 
 Sources: L. Nieradzik, "Sigmoid activation is not optimal with binary segmentation" (2021), and the
-paper arXiv:2109.00903 for the seven activations, the squeeze by epsilon and the effective domain.
+paper arXiv:2109.00903 for the seven activations, epsilon and the effective domain.
 
 float16 and bfloat16 are computed in float32 and returned in the input's dtype. The methods are
 differentiable twice, with analytic first derivatives. All is written in `keras.ops` and runs on the
@@ -61,12 +61,12 @@ __all__ = [
 
 Axis = tuple[int, ...]
 
-# From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
+# From here on, 1 + t^2 rounds to t^2 also in float64, and a tail equals its leading term.
 FAR = 1e8
 
 
 def _wide(x: Any, name: str = "x") -> Any:
-    """x in the precision that it is computed in: float64 stays, all else is float32."""
+    """x in the precision of the computation: float64 stays, all else is float32."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
@@ -86,7 +86,7 @@ def _probability(p: Any) -> Any:
 
 
 def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
-    """f(x), computed wide and returned in the dtype of x."""
+    """f(x), computed in at least float32 and returned in the dtype of x."""
     x = ops.convert_to_tensor(x)
     return ops.cast(_differentiate(_wide(x), f, derivative), x.dtype)
 
@@ -120,7 +120,7 @@ class Activation:
     shape and returns one of the same shape and dtype.
 
     Args:
-        epsilon: the squeeze of the published code, in [0, 1/2): every method is that of
+        epsilon: as in the published code, in [0, 1/2): every method is that of
             epsilon + (1 - 2 epsilon) F(x), without rounding it first. 0 is the exact F.
     """
 
@@ -170,7 +170,7 @@ class Activation:
         raise NotImplementedError(f"{self.name} has no ppf")
 
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
-        """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs over which F does its rising."""
+        """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs between which F rises."""
         _check_epsilon(epsilon, open=True)
         low, high = ops.convert_to_numpy(self.ppf(np.array([epsilon, 1 - epsilon]))).tolist()
         return low, high
@@ -185,7 +185,7 @@ class Activation:
         return self.epsilon + (1 - 2 * self.epsilon) * probability
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this activation again."""
+        """The arguments that create this activation again."""
         return {"epsilon": self.epsilon}
 
     @classmethod
@@ -204,7 +204,7 @@ class Activation:
 
 
 class _Symmetric(Activation):
-    """F(-x) = 1 - F(x), so that all follows from the tail F(-t) at t = abs(x) >= 0.
+    """F(-x) = 1 - F(x), so everything follows from the tail F(-t) at t = abs(x) >= 0.
 
     A subclass defines, for t >= 0, `_tail`, `_log_tail`, `_density`, its derivative `_slope`, the
     hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2 with q = p - 1/2.
@@ -282,18 +282,18 @@ class _Symmetric(Activation):
         return -ops.where(below, near, far)
 
     def _hazards(self, t: Any) -> tuple[Any, Any]:
-        """pdf / cdf at -t, which underflows nowhere, and at t."""
+        """pdf / cdf at -t, which never underflows, and at t."""
         density, near = self._upper_pdf(t), self._upper_cdf(t)
         far = self._hazard(t) if self.epsilon == 0 else density / self.sf(t)
         return far, density / near
 
     def _upper_pdf(self, t: Any) -> Any:
-        """pdf(t), for those that know t >= 0."""
+        """pdf(t) for t >= 0, which is not checked."""
         scale = 1 - 2 * self.epsilon
         return _elementwise(t, lambda t: scale * self._density(t), lambda t: scale * self._slope(t))
 
     def _upper_cdf(self, t: Any) -> Any:
-        """cdf(t), for those that know t >= 0."""
+        """cdf(t) for t >= 0, which is not checked."""
         return _elementwise(t, lambda t: 1 - self._squeeze(self._tail(t)), self._upper_pdf)
 
     def _pdf(self, x: Any) -> Any:
@@ -307,9 +307,9 @@ class _Symmetric(Activation):
     def _ppf(self, p: Any) -> Any:
         below = p <= 0.5
         nearer = ops.where(below, p, 1 - p)
-        # p - 1/2 before the first rounding: close to the middle its digits decide.
+        # p - 1/2 before the first rounding: for p near 1/2 the result depends on its last digits.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
-        # Where nothing is subtracted, a number below the smallest normal one stays as it is.
+        # Where nothing is subtracted, a number below the smallest normal one is not flushed.
         p = (nearer - self.epsilon) / (1 - 2 * self.epsilon) if self.epsilon else nearer
         x = self._lower_quantile(ops.abs(_special.at_least(p, 0.0)), q)
         return ops.where(nearer < 0, math.nan, ops.where(below, x, -x))
@@ -345,7 +345,7 @@ class Sigmoid(_Symmetric):
         return 1 / (1 + e), e / (1 + e)
 
     def _lower_quantile(self, p: Any, q: Any) -> Any:
-        # From 1/3 on, log1p keeps the digits that log would lose at 1/2.
+        # From 1/3 on, log1p keeps the digits that log would lose near 1/2.
         centre = _special.log1p(2 * q / (1 - p))
         odds = ops.log(_special.at_least(p, _special.tiny(p)) / (1 - p))
         tail = ops.where(p < _special.tiny(p), _special.log_small(p), odds)
@@ -502,7 +502,7 @@ class HardTanh(Activation):
         return ops.cast(self._inside(x), x.dtype)
 
     def _inside(self, x: Any) -> Any:
-        # 1 - x is exact where it decides; 1 - epsilon is not.
+        # 1 - x is exact where the clip compares it; 1 - epsilon is not.
         return (x > self.epsilon) & (1 - x > self.epsilon)
 
     def _cdf(self, x: Any) -> Any:
@@ -533,7 +533,7 @@ class HardTanh(Activation):
 
 
 def _stretch(x: Any, axis: Axis, group: Any) -> Any:
-    """(x - min) / (max - min) over axes and replicas; 1/2 for a constant input."""
+    """(x - min) / (max - min) over axes and the replicas; 1/2 for a constant input."""
 
     def forward(x: Any) -> Any:
         x, low, high, span = _extremes_of_all(x, axis, group)
@@ -549,7 +549,7 @@ def _stretch(x: Any, axis: Axis, group: Any) -> Any:
 
 
 def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
-    unit = _stretch(x, axis, None)  # TensorFlow, which has replicas, has no forward mode
+    unit = _stretch(x, axis, None)  # only TensorFlow has replicas, and it has no forward mode
     x, low, high, span = _extremes(x, axis)
     tangent = ops.where(low == high, 0.0, tangent) / span / 8
     at_low, at_high = x == low, x == high
@@ -558,8 +558,8 @@ def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
         ties = _pairwise.sum(ops.cast(at, x.dtype), axis, keepdims=True)
         return ops.sum(ops.where(at, tangent, 0.0), axis, keepdims=True) / ties
 
-    # In this order: JAX goes it backwards for the gradient. What cancels at an extreme it adds
-    # first, and it divides last, by which the smallest gradients are lost.
+    # JAX computes the gradient in the reverse of this order: so it adds first the terms that cancel
+    # at an extreme, and divides last, since the smallest gradients are lost in the division.
     moved = ops.where(at_low, 0.0, (1 - unit) * of_extreme(at_low))
     moved = moved + ops.where(at_high, 0.0, unit * of_extreme(at_high))
     tangent = tangent - ops.where(at_low, of_extreme(at_low), 0.0)
@@ -574,7 +574,7 @@ def _stretch_gradient(x: Any, axis: Axis, group: Any, upstream: Any) -> Any:
         low, high = (_tied(x, t, axis, group) for t in (low, high))
         span = ops.where(low == high, 1.0, high - low)
     grad = ops.where(low == high, 0.0, upstream)
-    # An extreme's own slope and its share of all slopes cancel: subtract the two first.
+    # The slope of an extreme and its share of all slopes cancel: subtract these two first.
     at_low, at_high = x == low, x == high
     through_low = ops.where(at_low, 0.0, grad * (1 - unit))
     through_high = ops.where(at_high, 0.0, grad * unit)
@@ -586,7 +586,7 @@ def _stretch_gradient(x: Any, axis: Axis, group: Any, upstream: Any) -> Any:
 
 
 def _extremes(x: Any, axis: Axis) -> tuple[Any, Any, Any, Any]:
-    """x / 8, its min and max, and their distance: it cannot overflow, its inverse not underflow."""
+    """x / 8, its min and max, and max - min, which cannot overflow, nor its inverse underflow."""
     x = x / 8
     low, high = _engine.least(x, axis), _engine.most(x, axis)
     return x, low, high, ops.where(low == high, 1.0, high - low)
@@ -602,9 +602,9 @@ def _extremes_of_all(x: Any, axis: Axis, group: Any) -> tuple[Any, Any, Any, Any
 
 
 def _tied(x: Any, extreme: Any, axis: Axis, group: Any) -> Any:
-    """An extreme of all replicas, with a gradient that the elements at it share.
+    """An extreme of all replicas; the elements equal to it share its gradient.
 
-    As `amin` and `amax` do it for those of one replica.
+    As `amin` and `amax` do on one replica.
     """
     at = x == extreme
     zeros = ops.where(at, x - extreme, 0.0)
@@ -613,13 +613,13 @@ def _tied(x: Any, extreme: Any, axis: Axis, group: Any) -> Any:
 
 
 def _totals(axis: Axis, group: Any, *values: Any) -> tuple[Any, ...]:
-    """The sum of each over `axis`, which is kept, and over the replicas."""
+    """The sum of each tensor over `axis` (kept, with size 1) and over the replicas."""
     return all_reduce(group, *(_pairwise.sum(each, axis, keepdims=True) for each in values))
 
 
 @keras.saving.register_keras_serializable(package="segact")
 class Linear(Activation):
-    """F(x) = epsilon + (1 - 2 epsilon) (x - min) / (max - min), the batch stretched onto (0, 1).
+    """F(x) = epsilon + (1 - 2 epsilon) (x - min) / (max - min), the batch scaled to (0, 1).
 
     The minimum and maximum are of the whole input, or over `axis` (a dimension or several, such as
     (1, 2, 3) for each image of NCHW). Gradients flow through both; elements that tie for one share
@@ -629,7 +629,7 @@ class Linear(Activation):
 
     name = "linear"
     default_epsilon = 1e-7
-    _group: Any = None  # the replica that this is, where others have parts of the batch
+    _group: Any = None  # this replica, if others have the other parts of the batch
 
     def __init__(
         self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
@@ -653,7 +653,7 @@ class Linear(Activation):
     def logcdf(self, x: Any) -> Any:
         x = ops.convert_to_tensor(x)
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
-        # Where p is 0, it is 0 for every input, and its logarithm has no slope.
+        # If p is 0, it is 0 for every input, and its logarithm has a slope of 0.
         left = ops.log(ops.where(p == 0, 1.0, p))
         right = _special.log1p(-ops.where(p > 0.5, q, 0.0))
         log = ops.where(p > 0.5, right, ops.where(p == 0, -math.inf, left))
@@ -667,7 +667,7 @@ class Linear(Activation):
         low = _engine.least(ops.where(valid, x, math.inf), axis)
         high = _engine.most(ops.where(valid, x, -math.inf), axis)
         low, high = all_extremes(self._group, low, high)
-        middle = ops.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
+        middle = ops.where(low <= high, low / 2 + high / 2, 0.0)  # a value between min and max
         return ops.where(valid, x, ops.stop_gradient(middle))
 
     def _axis(self, x: Any) -> Axis:
@@ -678,7 +678,7 @@ class Linear(Activation):
 
 
 class _LinearOverRanks(Linear):
-    """`Linear` on one part of a batch, with the extremes of all parts."""
+    """`Linear` on one part of a batch, with the min and max of all parts."""
 
     def __init__(self, f: Linear, group: Any) -> None:
         super().__init__(f.epsilon, f.axis)
@@ -687,7 +687,7 @@ class _LinearOverRanks(Linear):
 
 @keras.saving.register_keras_serializable(package="segact")
 class _Custom(Activation):
-    """What `register_activation` makes of a user's functions."""
+    """The activation that `register_activation` makes of a user's functions."""
 
     def __init__(
         self,
@@ -743,7 +743,7 @@ class _Custom(Activation):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Activation:
-        # The functions are not saved: whoever loads has registered them under the same name.
+        # The functions are not saved: register them under the same name before loading.
         return get_activation(config["name"], epsilon=config["epsilon"])
 
 
@@ -770,7 +770,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:
-        ValueError: an unknown name; the message has the known ones, and the nearest if it is near.
+        ValueError: an unknown name; the message lists the known ones, and a similar one if any.
         TypeError: neither a name nor an activation, or params together with an activation.
 
     >>> get_activation("linear", axis=(1, 2, 3))
@@ -800,26 +800,26 @@ def register_activation(
     ppf: Function | None = None,
     replace: bool = False,
 ) -> Activation:
-    """Make an activation of your own known by name, and return it.
+    """Register your own activation under a name, and return it.
 
     The functions are elementwise, on float32 or float64 tensors, and differentiated as they are.
-    The same definition may be registered again, as when a notebook's cell is run twice. What holds
-    the activation, such as a loss, can be pickled only if the functions can: those at the top of a
-    module, not lambdas, nor functions inside of another.
+    The same definition may be registered again, as when a notebook's cell is run twice. An object
+    that holds the activation, such as a loss, can be pickled only if the functions can: functions
+    at the top level of a module can, lambdas and nested functions cannot.
 
     Args:
-        name: how `get_activation` and the losses find it.
+        name: the name for `get_activation` and the losses.
         cdf: F(x), rising from 0 to 1.
         logcdf: log F(x). Without it the logarithms are those of the rounded probability, clamped
             to the smallest normal number (-87.3 in float32), with a gradient of 0 where they are.
         symmetric: F(-x) = 1 - F(x). Then sf(x) = cdf(-x) and logsf(x) = logcdf(-x); otherwise
             sf = 1 - cdf, and logsf is its clamped logarithm.
-        pdf: F'(x), and ppf: the inverse of F, for those who call them; no loss does.
-        replace: take the name from another definition; losses that hold that one keep it.
+        pdf, ppf: F'(x) and the inverse of F; no loss calls them.
+        replace: replace another definition of this name; existing losses keep the old one.
 
     Raises:
-        ValueError: another definition has the name, or it is that of one of the seven.
-        TypeError: the name is no text, or one of the functions cannot be called.
+        ValueError: another definition has the name, or it is one of the seven names.
+        TypeError: the name is not a string, or one of the functions is not callable.
 
     >>> gumbel = register_activation("gumbel", lambda x: ops.exp(-ops.exp(-x)),
     ...                              lambda x: -ops.exp(-x))

@@ -1,6 +1,6 @@
-"""Cross entropy on probabilities as each framework computes it, so that a port trains the same.
+"""Cross entropy from probabilities as each framework computes it, so that a port trains the same.
 
-A convention is what a framework takes for log p and log(1 - p), and the gradient of each in p:
+A convention is how a framework computes log p and log(1 - p), and the gradient of each in p:
 
     loss = -(y LP + (1 - y) LQ)
 
@@ -13,7 +13,7 @@ A convention is what a framework takes for log p and log(1 - p), and the gradien
 | `torch_legacy` | PyTorch to 0.4.0 | log(p + 1e-12), log(1 - p + 1e-12) | finite |
 
 `exact`, the sixth name, clips nothing and needs raw outputs: it is the loss with
-`from_logits=True`. The others go with `from_logits=False`:
+`from_logits=True`. The others need `from_logits=False`:
 
 >>> import numpy as np, segact_tf
 >>> y_true, p = np.zeros(1, "float32"), segact_tf.sigmoid(np.array([200.0], "float32"))
@@ -44,24 +44,24 @@ from segact_tf.activations import Activation, _elementwise, get_activation
 
 __all__ = ["CONVENTIONS", "Convention", "get_convention"]
 
-# Of the convention that a loss takes where none is named.
+# The convention of a loss if none is named.
 DEFAULT = "keras"
 
 TORCH_EPSILON = 1e-12
 
 
 def _keras_epsilon() -> float:
-    """What clips a probability in Keras: 1e-7, unless a program sets another."""
+    """The epsilon with which Keras clips a probability: 1e-7, unless a program sets another."""
     return float(keras.config.epsilon())
 
 
 class Convention:
-    """What stands for log p (`logcdf`) and log(1 - p) (`logsf`), each with its own gradient."""
+    """How log p (`logcdf`) and log(1 - p) (`logsf`) are computed, each with its own gradient."""
 
     name = ""
 
     def cdf(self, p: Any) -> Any:
-        """p, which is a probability already."""
+        """p itself: it is already a probability."""
         return p
 
     def sf(self, p: Any) -> Any:
@@ -77,7 +77,7 @@ class Convention:
         return _elementwise(p, self._log_q, self._log_q_derivative)
 
     def _fill_invalid(self, p: Any, valid: Any) -> Any:
-        """p, with 0 for a placeholder where it is not valid."""
+        """p, with 0 as a placeholder where it is not valid."""
         return ops.where(valid, p, 0.0)
 
     def _log_p(self, p: Any) -> Any:
@@ -94,16 +94,16 @@ class Convention:
 
 
 def _added(x: Any, epsilon: float) -> Any:
-    """x + epsilon for x >= 0; a compiler must not merge epsilon with a constant inside of x."""
+    """x + epsilon for x >= 0, so that a compiler cannot add epsilon to a constant inside of x."""
     return _special.at_least(x, 0.0) + epsilon
 
 
 class Keras(Convention):
-    """Keras 3 (3.0 to 3.15) from probabilities: clipped, and a gradient of zero beyond the limits.
+    """Keras 3 (3.0 to 3.15) from probabilities: clipped, with a gradient of zero beyond the limits.
 
-    Exactly the value and gradient of stock Keras on JAX; on TensorFlow, where the stock loss must
-    not find the logits behind a sigmoid, the value, and the gradient to 3 ulp. Stock Keras on torch
-    clips too, but takes log1p(-k): 1.000e-7 instead of 1.192e-7 at p = 0, label 0.
+    The value and gradient are exactly those of Keras's own loss on JAX; on TensorFlow, if that loss
+    does not find the logits behind a sigmoid, the value exactly and the gradient to 3 ulp. Keras on
+    torch clips too, but computes log1p(-k): 1.000e-7 instead of 1.192e-7 at p = 0, label 0.
     Exactly on a limit the gradient factor is 1 here, on TensorFlow and on torch, and 1/2 on JAX.
 
     Source: `binary_crossentropy` in keras/src/backend/{tensorflow,jax,torch}/nn.py.
@@ -134,7 +134,7 @@ class Keras(Convention):
 
 
 class Keras2(Keras):
-    """Keras 2.3 to 2.15, tf.keras, and tf-keras: clipped, and epsilon once more inside the log.
+    """Keras 2.3 to 2.15, tf.keras, and tf-keras: clipped, and epsilon added again inside the log.
 
     Exactly the value of tf-keras 2.21, where it does not find the logits behind a sigmoid, and the
     gradient to 3 ulp. Inside of a `tf.function` TensorFlow adds 1 and epsilon first, so that its
@@ -153,14 +153,14 @@ class Keras2(Keras):
 
 
 class KerasLogit(Keras):
-    """Keras 2.0 to 2.2 (2017, 2018) on TensorFlow: clipped, back to a logit z, then softplus.
+    """Keras 2.0 to 2.2 (2017, 2018) on TensorFlow: clipped, converted to a logit z, then softplus.
 
     Computed without rounding z = log(k / (1 - k)): log F(z) = -log1p((1 - k) / k). In float32 the
-    original rounds z, and its small losses are off by up to 1.3e-6 relative from that. The gradient
-    is that of `keras`.
+    original rounds z, so its small losses differ by up to 1.3e-6 relative. The gradient is that of
+    `keras`.
 
     Source: `binary_crossentropy` in keras/backend/tensorflow_backend.py of 2.2.4, which no current
-    TensorFlow can run.
+    TensorFlow version can run.
     """
 
     name = "keras_logit"
@@ -173,10 +173,10 @@ class KerasLogit(Keras):
 
 
 class Torch(Convention):
-    """PyTorch since 1.5: the logarithms are clamped at -100, the gradient never is zero for it.
+    """PyTorch since 1.5: the logarithms are clamped at -100, but their gradient is not zero there.
 
-    The gradient of the loss is (p - y) / max(p (1 - p), 1e-12). For hard targets the value and
-    gradient of `F.binary_cross_entropy` to 2 ulp; for soft ones, whose terms may cancel in the
+    The gradient of the loss is (p - y) / max(p (1 - p), 1e-12). For hard targets value and gradient
+    agree with `F.binary_cross_entropy` to 2 ulp; for soft ones, whose terms may cancel in the
     gradient, to 2 ulp of the larger term.
 
     Source: aten/src/ATen/native/Loss.cpp, since pull request 31365 of January 2020.
@@ -206,9 +206,9 @@ class TorchLegacy(Convention):
     In float64 a loss may be -1e-12. The gradient of the loss is
     (p - y) / ((1 - p + 1e-12) (p + 1e-12)). On a CPU the original added 1e-12 in double precision,
     on CUDA in that of p, as here. From 0.4.1 to 1.4 only log 0 was replaced, by log 1e-12. No
-    current Python can run either.
+    current Python version can run either.
 
-    Source: aten/src/THNN/generic/BCECriterion.c; pull request 8147 ended it.
+    Source: aten/src/THNN/generic/BCECriterion.c, until pull request 8147.
     """
 
     name = "torch_legacy"
@@ -237,11 +237,11 @@ _KNOWN: dict[str, Convention] = {
 }
 
 CONVENTIONS = ("exact", *_KNOWN)
-"""The names that `convention=` takes."""
+"""The allowed names of `convention=`."""
 
 
 def get_convention(name: str) -> Convention:
-    """The convention on probabilities of that name.
+    """The convention for probabilities of that name.
 
     Raises:
         ValueError: an unknown name, with the nearest known one; "exact", which has no
@@ -263,11 +263,11 @@ def distribution(
 ) -> Activation | Convention:
     """The `Activation` or `Convention` whose cdf, sf, logcdf and logsf a loss uses.
 
-    The activation ("sigmoid" for None) of raw outputs, the convention (`DEFAULT` for None) of
-    probabilities.
+    For raw outputs the activation (None is "sigmoid"), for probabilities the convention (None is
+    `DEFAULT`).
 
     Raises:
-        ValueError: an unknown name; a convention of probabilities together with from_logits=True;
+        ValueError: an unknown name; a convention for probabilities with from_logits=True;
             an activation together with from_logits=False.
         TypeError: from_logits is neither True nor False.
     """
@@ -290,6 +290,6 @@ def distribution(
 
 
 def check_flag(name: str, value: bool) -> None:
-    """True or False."""
+    """Raise unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")

@@ -15,44 +15,43 @@ twice.
 
 Every loss takes `y_true` and `y_pred` of one shape, any number of dimensions. float16 and bfloat16
 are computed in float32; the result is float32, or float64 for float64 `y_pred`. Targets lie in
-[0, 1], in any dtype, and are differentiable where they are floating. What they share:
+[0, 1], in any dtype; floating ones are differentiable. Options of all losses:
 
     activation: F, by name or as an `Activation`; None is "sigmoid". F(x) is the probability of 1.
-    from_logits: False where `y_pred` holds probabilities; then there is no activation to name.
-    axis: of the elementwise losses, the axis, or several, over which the mean is taken; None is
-        all, () is none.
-    sample_weight: of each element, >= 0, of the rank of `y_pred` with sizes equal to its own or 1,
-        such as (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and
-        their mean still divides by the number of elements, as Keras does; overlap losses weigh each
-        element inside of their sums, where one that is constant over a group cancels. Where it is
-        0, the element contributes exactly nothing to value and gradient, for any raw output and
-        any target, NaN included. It is a constant: no gradient flows into it.
-    ignore_index: elements whose target is this number, such as 255, are left out: their weight is
+    from_logits: False if `y_pred` holds probabilities; then do not pass an activation.
+    axis: the axis, or several, over which an elementwise loss takes the mean; None is all, () is
+        none.
+    sample_weight: one for each element, >= 0, with the rank of `y_pred` and sizes equal to those of
+        `y_pred` or 1, such as (N, 1, 1, 1) for one weight a sample. Elementwise losses are
+        multiplied by it, and their mean still divides by the number of elements, as Keras does.
+        Overlap losses multiply each element in their sums; there a weight that is constant over a
+        group cancels. An element with weight 0 adds exactly zero to value and gradient, for any raw
+        output and any target, NaN included. No gradient flows into the weight.
+    ignore_index: elements whose target is this number, such as 255, are ignored: their weight is
         0, and the mean is over the others; 0 if there are none.
-    mask: elements where it is 0 or False are left out.
-    validate: whether to look at the values of target, weight, and probabilities. None does so where
-        that does not make a device wait: on a CPU, outside of compiled code; True always, and
-        raises in compiled code, False never.
+    mask: elements where it is 0 or False are ignored, in the same way.
+    validate: whether to check the values of target, weight, and probabilities. None checks them if
+        that needs no synchronization with a device: on a CPU, outside of compiled code; True checks
+        always, and raises in compiled code; False never checks.
 
-Targets within 1e-6 of [0, 1], as interpolation makes them, are taken for 0 or 1. Where values are
-not looked at, and validate=False does not say that they are right, targets are clamped to [0, 1],
-and a target or probability beyond [-1/2, 3/2], such as one of a mask of 0 and 255, makes the loss
-NaN; so does a negative weight in compiled code.
+Targets within 1e-6 of [0, 1], such as interpolation gives, count as 0 or 1. If validate=None cannot
+check the values, targets are clamped to [0, 1], and a target or probability outside of [-1/2, 3/2],
+such as 255 in a mask of 0 and 255, makes the loss NaN; so does a negative weight in compiled code.
 
-On a CPU the first raw outputs that all lie in [0, 1], and are not all 0 or 1, are warned of
+On a CPU a loss warns of raw outputs that all lie in [0, 1] and are not all 0 or 1
 (`ActivatedInputWarning`): once for each object of a class, and for each activation of a function.
-So is what an `OutputActivation` or Keras's sigmoid made, where Keras says so.
+It also warns of the outputs of an `OutputActivation` or of Keras's sigmoid, where Keras marks them.
 
 The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
-`lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
+`lovasz_hinge`) sum over the whole batch, as published, or over groups of elements:
 
-    per_sample: each sample, that is each index of the first dimension;
-    channel_axis: each channel: -1 for NHWC and NDHWC, 1 for NCHW and NCDHW, where the channels are
-        labels independent of each other.
+    per_sample: each sample is a group, that is each index of the first dimension;
+    channel_axis: each channel is a group: -1 for NHWC and NDHWC, 1 for NCHW and NCDHW. The channels
+        are independent labels.
 
-They return the loss of each of these groups: of shape (), (N,), (C,) or (N, C). A group that is
-left out as a whole, by `ignore_index` or `mask`, has a loss of 0 and does not count in the mean:
-the losses of the others are scaled, so that Keras's mean over all comes out right.
+They return the loss of each of these groups: of shape (), (N,), (C,) or (N, C). A group without a
+valid element, by `ignore_index` or `mask`, has a loss of 0 and does not count in the mean: the
+losses of the others are scaled, so that Keras's mean over all groups is right.
 
 Without any target, a group has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output
 when smooth = 0, without a gradient, and 0 where the denominator is 0 (or below the smallest normal
@@ -60,29 +59,31 @@ number). `lovasz` is the largest error.
 
 On several devices a loss is that of the whole batch, and so is the gradient:
 
-    Under `tf.distribute`, in `strategy.run` and in `fit`, the areas of an overlap loss, or the sum
-    and count of a mean, are added up over the replicas, and so is what their gradients ask for. A
-    function returns the whole batch's value on each replica; a class its share of it, so that the
-    sum over the replicas, which Keras and TensorFlow take, is the loss and its gradient.
-    With `per_sample=True` a sample belongs to one replica, and their sum and count alone are added
-    up. Sums, and what is not reduced, of elements or samples need no exchange.
-    "linear" has the minimum and maximum of all replicas, unless its `axis` leaves out the first.
+    Under `tf.distribute`, in `strategy.run` and in `fit`, the sums TP, FP and FN of an overlap
+    loss, or the sum and count of a mean, are added up over the replicas, and so are their upstream
+    gradients. A function returns the value of the whole batch on each replica; a class returns its
+    share of it, so that the sum over the replicas, which Keras and TensorFlow take, is the loss and
+    its gradient.
+    With `per_sample=True` a sample belongs to one replica: only the sum and the count of the
+    samples' losses are added up. Losses that are not reduced, or only summed, of elements or
+    samples, exchange nothing.
+    "linear" has the minimum and maximum of all replicas, unless its `axis` omits the first axis.
     `lovasz` and `lovasz_hinge` sort all errors of a group, and raise without per_sample=True.
-    Under `keras.distribution.DataParallel` on JAX, compiled code has the whole batch as it is; in
-    `jax.pmap` and `jax.shard_map` a loss is of the part.
+    Under `keras.distribution.DataParallel` on JAX, compiled code sees the whole batch; in
+    `jax.pmap` and `jax.shard_map` a loss is that of the part.
     On torch, Keras has no such distribution: in processes of `torch.distributed` a loss is that of
-    the process's own part, where `segact_torch` takes a `process_group`.
+    the process's own part; `segact_torch` has a `process_group` for that.
 
-One replica alone has the loss without a strategy. docs/scaling.md has an example.
+With one replica it is the loss without a strategy. docs/scaling.md has an example.
 
-In `compile(loss=...)`, take the classes: what a function returns Keras weighs itself, after the
-sums.
+In `compile(loss=...)`, use the classes: Keras multiplies the result of a function by the sample
+weights only after the sums.
 
 What raises, in every loss: TypeError for integer `y_pred`; ValueError for shapes that differ, for
 an empty input that is no replica's part, for an unknown activation or convention, for an activation
 together with `from_logits=False`, for a number out of its range, and for targets or probabilities
-outside [0, 1] or negative weights, where they are looked at (`validate`). TypeError where True or
-False, a number or a tensor is wanted and something else came.
+outside [0, 1] or negative weights, if they are checked (`validate`). TypeError if an argument has
+to be True or False, a number or a tensor, and is not.
 """
 
 from typing import Any
@@ -131,20 +132,20 @@ def binary_cross_entropy(
 ) -> Any:
     """-(y log F(x) + (1 - y) log(1 - F(x))), from the logarithms of the tails: nothing is clipped.
 
-    A term of weight zero adds exactly zero to value and gradient.
+    A term with weight zero adds exactly zero to value and gradient.
 
     Args:
-        convention: what to take for the logarithms, see `segact_tf.conventions`: "exact", the
+        convention: how to compute the logarithms, see `segact_tf.conventions`: "exact", the
             only one from raw outputs, or with `from_logits=False` "keras", the default, "keras2",
             "keras_logit", "torch" or "torch_legacy".
-        pos_weight: a factor of the term of y, a number, or an array that broadcasts to the shape of
-            `y_pred`, such as (C,) for NHWC.
+        pos_weight: a factor of the term with y, a number, or an array that broadcasts to the shape
+            of `y_pred`, such as (C,) for NHWC.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
         y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
             see `segact_tf.functional`.
 
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
-    perfect match?" (2019), for what the clipped form loses.
+    perfect match?" (2019), for the errors of the clipped form.
     """
     check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
@@ -175,12 +176,12 @@ def binary_focal_cross_entropy(
     """The focal loss: cross entropy times the error to the power gamma.
 
     (y (1 - F(x)) + (1 - y) F(x))^gamma times `binary_cross_entropy`, times y alpha + (1 - y)
-    (1 - alpha) if there is an alpha. The paper uses gamma = 2 with alpha = 0.25.
+    (1 - alpha) unless alpha is None. The paper uses gamma = 2 with alpha = 0.25.
 
     Args:
         convention: of the cross entropy, as in `binary_cross_entropy`.
         gamma: >= 0; 0 is cross entropy.
-        alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
+        alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None: no weights.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
         y_true, y_pred, activation, from_logits, axis, sample_weight, ignore_index, mask, validate:
             see `segact_tf.functional`.
@@ -325,7 +326,7 @@ def tversky(
     Args:
         alpha: the weight of false positives, >= 0.
         beta: the weight of false negatives, >= 0. (Up to Keras 3.15 `keras.losses.Tversky`
-            has the two the other way round, against its own documentation.)
+            has the two swapped, contrary to its documentation.)
         smooth: >= 0, added to numerator and denominator of the index. 0 gives a group without
             any target a loss of 1 and no gradient.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
@@ -412,11 +413,11 @@ def dice_cross_entropy(
 ) -> Any:
     """lambda_dice times `dice` plus lambda_ce times the mean of `binary_cross_entropy`.
 
-    Both over each group of elements that Dice sums over.
+    Both are taken over the same groups of elements.
 
     Args:
         lambda_dice, lambda_ce: the weights of the two losses, >= 0.
-        smooth: of Dice. 0 gives a group without any target a Dice of 1 and no gradient of it.
+        smooth: of Dice. 0 gives a group without any target a Dice loss of 1 without a gradient.
         convention, pos_weight, label_smoothing: of the cross entropy.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.
@@ -454,10 +455,10 @@ def lovasz(
 ) -> Any:
     """The Lovasz extension of the Jaccard loss at the errors abs(y - F(x)); y is 0 or 1.
 
-    The errors e in descending order are weighted by what each adds to the Jaccard loss of those
-    before it: with i targets left and a union u, 1 / u for a target (then i falls by one) and
-    i / (u (u + 1)) for background (then u grows by one). The sort is stable: where errors are
-    equal, the earlier element counts as the larger, and the gradient is the same everywhere.
+    The errors e are sorted in descending order, and each is weighted by the increase of the Jaccard
+    loss when its element is added to those before it: with i targets left and a union u, 1 / u for
+    a target (then i falls by one) and i / (u (u + 1)) for background (then u grows by one). The
+    sort is stable: of equal errors the earlier element comes first, on every device and backend.
 
     Args:
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
@@ -494,7 +495,7 @@ def lovasz_hinge(
 ) -> Any:
     """The Lovasz extension of the Jaccard loss at the hinge max(0, 1 - x (2 y - 1)); y is 0 or 1.
 
-    It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
+    It takes margins, raw outputs whose sign is the prediction, so no activation. See `lovasz`.
 
     Args:
         y_true, y_pred, per_sample, channel_axis, sample_weight, ignore_index, mask, validate:

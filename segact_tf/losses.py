@@ -1,7 +1,7 @@
 """The losses of `segact_tf.functional` as classes, with their options in the constructor.
 
-`functional` explains the options; weights and masks, which belong to a batch, go into the call, or
-come from `fit` and from masked layers. A mask leaves elements out:
+`functional` explains the options; weights and masks, which differ by batch, are passed in the call,
+or come from `fit` and from masked layers. Elements with weight 0 are ignored:
 
 >>> import numpy as np
 >>> loss = Dice("arctan", smooth=1.0)
@@ -9,17 +9,18 @@ come from `fit` and from masked layers. A mask leaves elements out:
 >>> round(float(loss(y_true, y_pred, sample_weight=np.array([[1.0, 0.0]]))), 4)
 0.0134
 
-As every Keras loss, the classes convert to their own dtype, and add one trailing axis of size 1 to
-`y_true` or `y_pred` where it has one axis less than the other. A `sample_weight` of a lower rank is
-aligned from the left: (N,) is one weight a sample. Of an overlap loss with `per_sample=True` such
-weights multiply the losses of the samples.
+Like every Keras loss, the classes convert their inputs to their own dtype, and add one trailing
+axis of size 1 to `y_true` or `y_pred` if it has one axis less than the other. A `sample_weight` of
+a lower rank is aligned from the left: (N,) is one weight for each sample. In an overlap loss with
+`per_sample=True` such weights multiply the losses of the samples.
 
 With `smooth=0`, the default, a group without any target, such as an empty mask with
-`per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
-the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
+`per_sample=True`, has an overlap loss of 1 for any output, and no gradient: the network does not
+learn to predict an empty mask. It does with `smooth=1.0`, or with Dice + cross entropy.
 
-Under `tf.distribute` each replica returns its share of the whole batch's loss: their sum is the
-loss, and the sum of their gradients its gradient, whatever the reduction (`functional` says more).
+Under `tf.distribute` each replica returns its share of the loss of the whole batch: the sum over
+the replicas is the loss, and the sum of their gradients its gradient, for any reduction (see
+`functional`).
 
 The functions can be imported from here, too.
 """
@@ -86,7 +87,7 @@ __all__ = [
     "tversky",
 ]
 
-# The options that are numbers >= 0, if they are numbers, and the largest that each may be.
+# The options that must be >= 0 if they are numbers, and the largest allowed value of each.
 NUMBERS = {
     **dict.fromkeys(("alpha", "beta", "gamma", "smooth", "pos_weight"), math.inf),
     **dict.fromkeys(("lambda_dice", "lambda_ce"), math.inf),
@@ -95,7 +96,7 @@ NUMBERS = {
 
 
 class _Loss(keras.losses.Loss):
-    """A function of `segact_tf.functional` with its options, all but the tensors of a batch.
+    """A function of `segact_tf.functional` with all options but the tensors of a batch.
 
     Args:
         reduction, name, dtype: as in `keras.losses.Loss`.
@@ -103,7 +104,7 @@ class _Loss(keras.losses.Loss):
     """
 
     function: ClassVar[Callable[..., Any]]
-    _looked = False  # whether raw outputs were looked at
+    _looked = False  # whether raw outputs were checked
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class _Loss(keras.losses.Loss):
 
     @_engine.symbolic
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Keras's own, with weights and masks of elements, and a sum that XLA adds up in pairs."""
+        """As in Keras, with weights and masks of elements, and a sum that XLA adds up in pairs."""
         if type(self).call is not _Loss.call:  # a subclass with a `call` of its own
             return super().__call__(y_true, y_pred, sample_weight)
         options, mask = dict(self.options), self._mask(y_pred)
@@ -148,7 +149,7 @@ class _Loss(keras.losses.Loss):
         if not self._looked and options.get("activation", sigmoid) is not None:
             f = options.get("activation", sigmoid)
             self._looked = warn_of_probabilities(y_pred, f)
-        # y_true as it is: a cast could round the number to ignore
+        # y_true without a cast, which could round the number to ignore
         y_true, y_pred = _with_last_axis(
             ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred, dtype=self.dtype)
         )
@@ -164,13 +165,13 @@ class _Loss(keras.losses.Loss):
             options["sample_weight"] = w
             if not elementwise and _are_of_groups(sample_weight, w, options["per_sample"]):
                 of_groups = w
-                # A group of weight 0 is left out: NaN in it reaches no sum.
+                # A group with weight 0 is ignored: NaN in it reaches no sum.
                 options["sample_weight"] = ops.cast(w != 0, w.dtype)
         losses = type(self).function(y_true, y_pred, **options)
         if of_groups is not None:
             of_groups = _for_groups(of_groups, losses, self.options["validate"])
             losses = _weigh(of_groups, losses)
-        # Whether each replica has the losses of its own samples, or all have those of the batch.
+        # Each replica has the losses of its own samples, or all have the losses of the batch.
         group = group_of() if options.get("per_sample") else None
         share = self._replica_share(_are_shared(y_pred, options))
         if self.reduction in (None, "none"):
@@ -182,27 +183,27 @@ class _Loss(keras.losses.Loss):
             loss = ratio(loss, _mean_of_all(counted, present, group), 0.0)
         elif self.reduction == "mean_with_sample_weight" and w is not None and elementwise:
             loss = ratio(loss, _mean_weight(w, y_true, y_pred, options), 0.0)
-        elif self.reduction == "sum" and not elementwise:  # the losses are scaled for a mean
+        elif self.reduction == "sum" and not elementwise:  # the losses were scaled for a mean
             present = _present(y_true, y_pred, options)
             if present is not None:
                 loss = loss * _mean_of_all(ops.cast(present, loss.dtype), None, group)
         return loss if share is None else loss * ops.cast(share, loss.dtype)
 
     def _mask(self, y_pred: Any) -> Any:
-        """The mask that a masked layer left on `y_pred`, or None.
+        """The mask that a masked layer attached to `y_pred`, or None.
 
-        Keras has no public function for it: a loss of 1, sent through it, comes back as the mask.
+        Keras has no public function for it, but multiplies a loss of 1 by the mask.
         """
         mask = _Apply(lambda y, x: ops.ones(()), "none", self.dtype)(0.0, y_pred)
         return mask if len(mask.shape) else None
 
     def _replica_share(self, shared: bool) -> Any:
-        """1 / replicas under tf.distribute, of what is to be added up over them; else 1 or None.
+        """1 / replicas under tf.distribute, for losses that are added up over them; else 1 or None.
 
-        Keras divides means alone. Losses that all replicas have are divided whatever the reduction.
+        Keras divides only means. Losses that all replicas have are divided for any reduction.
         """
         if self.reduction not in ("sum", "none", None) or (shared and group_of() is not None):
-            # Keras has no public function for it: a loss of 1, sent through it, comes back so.
+            # Keras has no public function for it, but multiplies a loss of 1 by the share.
             return _Apply(lambda y, x: x, "sum_over_batch_size")(0.0, ops.ones((1,)))
         return None
 
@@ -218,7 +219,7 @@ class _Loss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "_Loss":
-        """Options that a config of an older version does not have get their defaults."""
+        """Options that are missing in a config of an older version get their defaults."""
         parts = ("activation", "dtype")
         loaded = {k: keras.saving.deserialize_keras_object(config[k]) for k in parts if k in config}
         return cls(**{**config, **loaded})
@@ -236,7 +237,7 @@ class _Apply(keras.losses.Loss):
 
 
 def _with_last_axis(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Both with a last axis of size 1 where one has it: `fit` hands over (N,) and (N, 1)."""
+    """Both with a last axis of size 1 if one has it: `fit` passes (N,) and (N, 1)."""
     true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
     if pred_rank == true_rank + 1 and y_pred.shape[-1] == 1:
         return ops.expand_dims(y_true, -1), y_pred
@@ -262,13 +263,13 @@ def _from_left(values: Any, x: Any, name: str) -> Any:
 
 
 def _are_of_groups(given: Any, w: Any, per_sample: bool) -> bool:
-    """Whether weights are one for all, or one for each sample that is a group of its own."""
+    """Whether there is one weight for all, or one for each sample and each sample is a group."""
     ones = all(size == 1 for size in tuple(w.shape)[1:])
     return len(np.shape(given)) == 0 or (per_sample and ones)
 
 
 def _present(y: Any, x: Any, options: dict[str, Any]) -> Any:
-    """Which groups of an overlap loss have a valid element; None where all do."""
+    """Which groups of an overlap loss have a valid element; None if all have one."""
     valid = _valid(x, y, options["ignore_index"], options.get("mask"))
     batch = Batch(x, y, None, valid, sigmoid, group=group_of())
     return batch.present(batch.groups(options["per_sample"], options["channel_axis"]))
@@ -284,21 +285,21 @@ def _for_groups(w: Any, losses: Any, validate: bool | None) -> Any:
 
 
 def _are_shared(x: Any, options: dict[str, Any]) -> bool:
-    """Whether each loss is of samples of all replicas, and not of one."""
+    """Whether each loss is over samples of all replicas, not of one."""
     if "axis" in options:
         return 0 in _pairwise.axes(x, options["axis"])
     return not options["per_sample"]
 
 
 def _mean_weight(w: Any, y: Any, x: Any, options: dict[str, Any]) -> Any:
-    """The mean weight of the elements that are not left out."""
+    """The mean weight of the elements that are not ignored."""
     w = ops.broadcast_to(w, ops.shape(x))
     valid = _valid(x, y, options["ignore_index"], options.get("mask"))
     return _mean_of_all(w if valid is None else ops.where(valid, w, 0.0), valid, group_of())
 
 
 def _mean_of_all(x: Any, valid: Any = None, group: Any = None) -> Any:
-    """The mean of the valid, also of those of other replicas."""
+    """The mean over the valid elements of all replicas."""
     axis = _pairwise.axes(x, None)
     mean = _mean(x, valid, axis)
     if group is None:
@@ -313,9 +314,9 @@ def _sum_of_all(x: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="segact")
 class BinaryCrossentropy(_Loss):
-    """`binary_cross_entropy` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`binary_cross_entropy` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
     >>> loss = BinaryCrossentropy("normal_cdf")
     >>> round(float(loss(np.array([[1.0]]), np.array([[-100.0]]))), 4)
@@ -358,7 +359,7 @@ class BinaryCrossentropy(_Loss):
 class BinaryFocalCrossentropy(_Loss):
     """`binary_focal_cross_entropy` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
     >>> loss = BinaryFocalCrossentropy(gamma=2.0)
     >>> round(float(loss(np.array([[1.0]]), np.array([[-4.0]]))), 4)
@@ -403,9 +404,9 @@ class BinaryFocalCrossentropy(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class MeanSquaredError(_Loss):
-    """`mean_squared_error` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`mean_squared_error` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
     >>> loss = MeanSquaredError("softsign")
     >>> round(float(loss(np.array([[0.0]]), np.array([[3.0]]))), 4)
@@ -440,12 +441,12 @@ class MeanSquaredError(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class Dice(_Loss):
-    """`dice` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`dice` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> loss = Dice("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
@@ -484,12 +485,12 @@ class Dice(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class Jaccard(_Loss):
-    """`jaccard` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`jaccard` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> loss = Jaccard("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
@@ -528,12 +529,12 @@ class Jaccard(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class Tversky(_Loss):
-    """`tversky` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`tversky` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> loss = Tversky(alpha=0.3, beta=0.7)
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -576,12 +577,12 @@ class Tversky(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class FocalTversky(_Loss):
-    """`focal_tversky` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`focal_tversky` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> loss = FocalTversky()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -627,12 +628,12 @@ class FocalTversky(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class DiceCrossentropy(_Loss):
-    """`dice_cross_entropy` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`dice_cross_entropy` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a Dice loss of 1 and no
-    gradient but that of the cross entropy.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a Dice loss of 1, and only
+    the gradient of the cross entropy.
 
     >>> loss = DiceCrossentropy()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)
@@ -681,9 +682,9 @@ class DiceCrossentropy(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class Lovasz(_Loss):
-    """`lovasz` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`lovasz` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
     >>> loss = Lovasz("arctan")
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[8.0, -8.0]]))), 4)
@@ -720,9 +721,9 @@ class Lovasz(_Loss):
 
 @keras.saving.register_keras_serializable(package="segact")
 class LovaszHinge(_Loss):
-    """`lovasz_hinge` as a Keras loss: its options here, `(y_true, y_pred)` in the call.
+    """`lovasz_hinge` as a Keras loss: options here, `(y_true, y_pred)` in the call.
 
-    `sample_weight`, which belongs to a batch, goes into the call; see `segact_tf.functional`.
+    `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
     >>> loss = LovaszHinge()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[0.5, -3.0]]))), 4)

@@ -1,7 +1,7 @@
 """Output activations and losses for binary classification and segmentation, in PyTorch.
 
-The Keras implementation is `segact_tf`; the two agree, and `segact-parity run` proves it.
-`backends()` says whether the fast ways of the losses are there.
+The Keras implementation is `segact_tf`; `segact-parity run` checks that the two agree.
+`backends()` says whether compiled loops and GPU kernels are available.
 """
 
 from segact_torch._backends.availability import backends

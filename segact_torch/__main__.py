@@ -1,4 +1,4 @@
-"""`python -m segact_torch`: what the losses run by here."""
+"""`python -m segact_torch`: which backends the losses can use here."""
 
 from pathlib import Path
 

@@ -20,30 +20,30 @@ from segact_torch.conventions import Convention, check_flag
 
 Axis = tuple[int, ...]
 
-# How far a target may lie beyond [0, 1] and be taken for 0 or 1: interpolation rounds.
+# A target may be this far outside of [0, 1] and counts as 0 or 1: interpolation rounds.
 SLACK = 1e-6
-# The activations under which some raw outputs were looked at: see `warn_of_probabilities`.
+# The activations for which `warn_of_probabilities` has checked some raw outputs.
 _LOOKED: set[str] = set()
 
 
 class ActivatedInputWarning(UserWarning):
-    """A loss of raw outputs was given what looks like probabilities, and applies F to them."""
+    """A loss got an input that looks like probabilities and applies F to it, as to raw outputs."""
 
 
 class Batch:
     """Raw outputs x, targets y, weights w, which elements are valid, and F.
 
-    All in the shape of x. x, y and w are in the precision that the loss is computed in; `input`,
-    `target` and `weight` are the same as they were given, for backends that read them so. An
-    element that is left out has a weight of 0; w = None stands for weights of 1, valid = None for
-    every element. `weighted` is False where they only say what is left out.
+    All have the shape of x. x, y and w are in the precision in which the loss is computed; `input`,
+    `target` and `weight` are the arguments before conversion, for backends that read them so. An
+    ignored element has a weight of 0; w = None stands for weights of 1, valid = None for every
+    element. `weighted` is False if the weights are only those of ignored elements.
 
-    x holds probabilities where f is a `Convention`. The values are looked at by `check_values`:
-    `validate` says whether to, and `hard` that targets have to be 0 or 1. Targets that nobody has
-    looked at are taken `in_range`, unless validate=False says that they are right.
+    x holds probabilities if f is a `Convention`. `check_values` checks the values: `validate` says
+    whether to, and `hard` that targets have to be 0 or 1. Targets that were not checked go through
+    `in_range`, unless validate=False says that they are right.
 
-    `group` are the ranks that have the other parts of the batch, if there are any. An empty part is
-    given a size of 1 for each of 0, and left out as a whole; `missing` is its own shape.
+    `group` are the ranks that have the other parts of the batch, if any. In an empty part each size
+    of 0 becomes 1 and every element is ignored; `missing` is the original shape.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Batch:
 
     @property
     def across(self) -> ProcessGroup | None:
-        """The ranks that one sum goes over; None where each has the whole of its own."""
+        """The ranks over which a sum over `axis` goes; None if each rank has whole groups."""
         return None if self.per_sample else self.group
 
     @property
     def guarded(self) -> bool:
-        """Whether targets that nobody looks at are to be `in_range`."""
+        """Whether targets that are not checked go through `in_range`."""
         return self.validate is not False
 
     @classmethod
@@ -109,7 +109,7 @@ class Batch:
         process_group: ProcessGroup | str | None = None,
         hard: bool = False,
     ) -> "Batch":
-        """The arguments of a loss as a batch, or an error that says what is wrong with them."""
+        """The arguments of a loss as a batch; raises for wrong ones."""
         if not type(input) is type(target) is Tensor or weight is not None or mask is not None:
             input, target, weight, mask = map(_plain, (input, target, weight, mask))
         _check_tensor(input, "input")
@@ -144,7 +144,7 @@ class Batch:
         return cls(input, target, w, valid, f, validate, hard)._of_group(group)
 
     def _of_group(self, group: ProcessGroup) -> "Batch":
-        """The part of this rank, as one that adds nothing where it is empty."""
+        """The part of this rank; an empty part becomes one that adds zero."""
         x, y, w, valid, f = self.input, self.target, self.weight, self.valid, self.f
         if _is_distributed(x) or _is_distributed(y):
             raise ValueError(
@@ -157,7 +157,7 @@ class Batch:
             w = valid = x.new_zeros(shape, dtype=torch.bool)
         if group.size() > 1 and isinstance(f, Linear):
             f = _LinearOverRanks(f, group) if f.axis is None or 0 in f._axis(x) else f
-            # Every rank is to fill in what is left out, though here there may be nothing.
+            # All ranks have to fill in ignored elements, also those that have none.
             w = x.new_ones([1] * x.ndim, dtype=torch.bool).expand(x.shape) if w is None else w
         others = group if group.size() > 1 else None
         batch = Batch(x, y, w, valid, f, self.validate, self.hard, others)
@@ -165,14 +165,14 @@ class Batch:
         return batch
 
     def of_outputs(self, x: Tensor) -> "Batch":
-        """The same batch of other raw outputs."""
+        """The same batch with other raw outputs."""
         constants = (self.target, self.weight, self.valid)
         return Batch(x, *constants, self.f, self.validate, self.hard, self.group)
 
     def masked(self) -> tuple[Tensor, Tensor]:
-        """x and y, with finite placeholders where the weight is 0: NaN there reaches no sum.
+        """x and y, with finite placeholders where the weight is 0, so NaN there reaches no sum.
 
-        Targets that nobody looked at are `in_range`, and probabilities not far from it.
+        Targets that were not checked go through `in_range`, probabilities through `_near`.
         """
         x, y = self._filled()
         if self.checked or not self.guarded:
@@ -186,7 +186,7 @@ class Batch:
         return self.f._fill_invalid(self.x, used), torch.where(used, self.y, 0.0)
 
     def elements(self, reduction: str) -> tuple[Axis, bool]:
-        """The dimensions that a loss of each element is reduced over, and whether to its mean."""
+        """The dimensions over which an elementwise loss is reduced, and whether to the mean."""
         check_reduction(reduction)
         axis = () if reduction == "none" else tuple(range(self.input.ndim))
         return axis, reduction == "mean"
@@ -226,7 +226,7 @@ class Batch:
         return weights
 
     def present(self, axis: Axis) -> Tensor | None:
-        """Which groups have a valid element, on any rank; None where all do."""
+        """Which groups have a valid element, on any rank; None if all have one."""
         if self.across is not None:
             (count,) = all_reduce(self.across, self.count(axis))
             return count > 0
@@ -235,7 +235,7 @@ class Batch:
         return self.valid.sum(axis) > 0 if axis else self.valid
 
     def count(self, axis: Axis) -> Tensor:
-        """How many elements over `axis` are valid on this rank, for each group."""
+        """The number of valid elements over `axis` on this rank, for each group."""
         if self.valid is not None:
             return _special.double(self.valid.sum(axis) if axis else self.valid)
         shape = self.input.shape
@@ -244,7 +244,7 @@ class Batch:
         return _special.double(self.input.new_ones(kept, dtype=torch.int64) * number)
 
     def cut(self, losses: Tensor, axis: Axis) -> Tensor:
-        """The losses that are not summed over `axis`, without those of what is missing."""
+        """Losses not summed over `axis`, without those of the placeholders of an empty part."""
         if self.missing is None:
             return losses
         kept = [size for a, size in enumerate(self.missing) if a not in axis]
@@ -257,12 +257,12 @@ class Batch:
         return 1 / math.prod([self.input.shape[a] for a in axis])
 
     def check_values(self) -> None:
-        """Raise for values out of their range, once, where `validate` allows to look."""
+        """Raise for values out of their range, once, if `validate` allows the check."""
         if not self.checked:
             self.checked = self._looks(self._check_ranges)
 
     def _looks(self, check: Callable[[], None]) -> bool:
-        """Make a check of values, where `validate` allows it; whether it was made.
+        """Run a check of values if `validate` allows it; returns whether it ran.
 
         Under vmap and on fake tensors values cannot be read; that is an error only with
         validate=True.
@@ -291,14 +291,14 @@ class Batch:
 
 
 def in_range(y: Tensor) -> Tensor:
-    """Targets that cannot be refused: the nearest in [0, 1], but NaN beyond [-1/2, 3/2]."""
+    """Targets whose values cannot be checked: clamped to [0, 1], NaN beyond [-1/2, 3/2]."""
     return _near(y, _special.clip(y, 0.0, 1.0))
 
 
 def _near(p: Tensor, value: Tensor) -> Tensor:
-    """The value, but NaN where p lies beyond [-1/2, 3/2].
+    """The value, but NaN where p lies outside of [-1/2, 3/2].
 
-    What lies so far out is a mask of 0 and 255, a class, a label to ignore, or a raw output.
+    A value so far out is from a mask of 0 and 255, a class, an ignored label, or a raw output.
     """
     return torch.where((p - 0.5).abs() <= 1, value, math.nan)
 
@@ -306,8 +306,8 @@ def _near(p: Tensor, value: Tensor) -> Tensor:
 def warn_of_probabilities(x: Tensor, f: Activation | Convention) -> bool:
     """Warn, once for each activation, of raw outputs on a CPU that all lie in [0, 1].
 
-    Not for the two activations that have their domain there. Returns whether they could be told:
-    they cannot in compiled code, nor where all are 0 or 1.
+    Not for "hardtanh" and "linear", whose domain is [0, 1]. Returns whether the values could tell:
+    they cannot in compiled code, or if all are 0 or 1.
     """
     if isinstance(f, (Convention, HardTanh, Linear)):
         return True
@@ -330,7 +330,7 @@ def warn_of_probabilities(x: Tensor, f: Activation | Convention) -> bool:
 
 
 def level_of_caller() -> int:
-    """The stacklevel, for who calls this, of the first caller outside of this package and torch."""
+    """The `stacklevel` for a warning: the first caller outside of this package and torch."""
     packages = (Path(__file__).parent, Path(torch.__file__).parent)
     inside = tuple(f"{package}{os.sep}" for package in packages)
     frame, level = sys._getframe(1), 1
@@ -340,7 +340,7 @@ def level_of_caller() -> int:
 
 
 def _valid(x: Tensor, y: Tensor, ignore_index: int | None, mask: Tensor | None) -> Tensor | None:
-    """Which elements are not left out, by target or by mask."""
+    """Which elements are not ignored, by target or by mask."""
     check_ignore_index(ignore_index)
     fitted = _fitted(mask, "mask", x)
     named = None if ignore_index is None else _differs(y, ignore_index)
@@ -350,7 +350,7 @@ def _valid(x: Tensor, y: Tensor, ignore_index: int | None, mask: Tensor | None) 
 
 
 def _differs(y: Tensor, number: float) -> Tensor | None:
-    """y != number; None where it cannot be equal: PyTorch compares -100 with uint8 as 156."""
+    """y != number; None if it cannot be equal: PyTorch compares -100 with uint8 as 156."""
     if not y.is_floating_point() and y.dtype != torch.bool:
         limits = torch.iinfo(y.dtype)
         if not limits.min <= number <= limits.max:
@@ -373,7 +373,7 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
 
 
 def _plain(values: Any) -> Any:
-    """A tensor without the subclass, if that only wraps functions, as MONAI's and torchvision's."""
+    """The plain tensor of a subclass that only wraps functions, as MONAI's and torchvision's do."""
     kind = type(values)
     if kind in (Tensor, torch.nn.Parameter) or not isinstance(values, Tensor):
         return values
@@ -396,22 +396,22 @@ def _check_tensor(values: Any, name: str) -> None:
 def _check_range(
     values: Tensor, name: str, high: float = 1.0, slack: float = 0.0
 ) -> tuple[float, float]:
-    """The least and the largest, if they lie in [0, high]."""
+    """The smallest and the largest value; raises if they are outside of [0, high]."""
     low, top = (t.item() for t in torch.aminmax(values.detach()))
-    if not (low >= -slack and top <= high + slack):  # so that NaN is refused
+    if not (low >= -slack and top <= high + slack):  # written so that NaN raises, too
         wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
         raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
     return low, top
 
 
 def check_pos_weight(pos_weight: Tensor) -> None:
-    """Numbers >= 0, and finite."""
+    """Raise unless all numbers are >= 0 and finite."""
     _check_range(pos_weight, "pos_weight", torch.finfo(torch.float64).max)
 
 
 def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
-    """0 <= value <= high, or 0 < value if `open`; and finite."""
-    real = type(value) is float or isinstance(value, numbers.Real)  # the quick question first
+    """Raise unless 0 <= value <= high, or 0 < value if `open`, and value is finite."""
+    real = type(value) is float or isinstance(value, numbers.Real)  # the quick check first
     number = real and -math.inf < value < math.inf
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
@@ -427,7 +427,7 @@ def check_groups(per_sample: bool, channel_axis: int | None) -> None:
 
 
 def check_sorted(per_sample: bool, process_group: ProcessGroup | str | None) -> None:
-    """No ranks share a group of a Lovasz loss."""
+    """Raise if ranks share a group of a Lovasz loss."""
     check_group(process_group)
     if process_group is not None and not per_sample:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Whether two functions are one definition, made twice: a notebook's cell that is run again."""
+"""Whether two functions have the same definition, as after running a notebook's cell twice."""
 
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-# What a function does, without where its source stands.
+# What a function does, without the position of its source.
 _OF_CODE = (
     *("co_code", "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars"),
     *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_flags"),
@@ -15,17 +15,17 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 def same(one: Any, other: Any) -> bool:
     """Whether both are the same object, or functions of the same content.
 
-    Of the same code, defaults and enclosed values, in the same module; what their names stand for
-    is looked up at each call and may change.
+    That is, of the same code, defaults and closure, in the same module. Global names are looked up
+    at each call; what they refer to is not compared.
     """
     try:
         return bool(_content(one) == _content(other))
-    except (RecursionError, ValueError):  # one that encloses itself, or what is not there yet
+    except (RecursionError, ValueError):  # it encloses itself, or a variable without a value yet
         return one is other
 
 
 def _content(value: Any) -> Any:
-    """What stands for a value in the comparison; for most objects that they are this one."""
+    """What is compared for a value; for most objects their identity."""
     if isinstance(value, (tuple, list, frozenset)):
         return type(value), [_content(part) for part in value]
     if isinstance(value, dict):

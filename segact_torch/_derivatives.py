@@ -1,8 +1,8 @@
-"""Functions with derivatives that are given, and products in which 0 times infinity is 0.
+"""Functions with given derivatives, and products in which 0 times infinity is 0.
 
-Reverse mode, forward mode, and both of each other, by one `torch.autograd.Function` each. Compiled
-code takes none that has forward mode, and what records code (TorchScript, `torch.export`) is given
-plain operations.
+Each has reverse mode, forward mode, and each of both differentiated again, in one
+`torch.autograd.Function`. Compiled code does not support functions with forward mode and gets one
+without; TorchScript and `torch.export`, which record code, get plain operations.
 """
 
 import functools
@@ -19,7 +19,7 @@ Some = TypeVar("Some", bound=Callable[..., Any])
 
 
 def _eager_before_2_6(function: Some) -> Some:
-    """The compiler of PyTorch 2.4 and 2.5 calls this function as it is.
+    """The compiler of PyTorch 2.4 and 2.5 calls this function without compiling it.
 
     It does not know custom functions with a `setup_context` of constants, and 2.4 loses the
     gradient of one of another.
@@ -29,7 +29,7 @@ def _eager_before_2_6(function: Some) -> Some:
 
 
 class _Differentiable(torch.autograd.Function):
-    """f(x) elementwise, with a derivative that is given and differentiable in turn."""
+    """f(x) elementwise, with a given derivative that is itself differentiable."""
 
     generate_vmap_rule = True
 
@@ -55,7 +55,7 @@ class _Differentiable(torch.autograd.Function):
 
 
 class _Given(torch.autograd.Function):
-    """A value of x, with its slope, both of them computed already."""
+    """A value of x and its slope, both already computed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class _Given(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    """weight * value; exactly 0 where either is 0, also if the other is infinity or NaN."""
 
     generate_vmap_rule = True
 
@@ -93,7 +93,7 @@ class _Product(torch.autograd.Function):
 
 
 def _save(ctx: Any, *tensors: Tensor) -> None:
-    """Keep tensors for both modes of differentiation; compiled code has reverse mode alone."""
+    """Save tensors for both modes of differentiation; compiled code has only reverse mode."""
     ctx.save_for_backward(*tensors)
     if not torch.compiler.is_compiling():
         ctx.save_for_forward(*tensors)
@@ -101,10 +101,10 @@ def _save(ctx: Any, *tensors: Tensor) -> None:
 
 @_eager_before_2_6
 def _apply(function: Any, *args: Any) -> Any:
-    """A custom function of this package, with forward mode where there is any."""
+    """Call a custom function of this package, with forward mode if it has one."""
     if not torch.compiler.is_compiling() and not torch._C._is_tracing():
         return _with_forward_mode(function).apply(*args)
-    # The compiler takes no function that has a `jvp`.
+    # The compiler does not support functions with a `jvp`.
     return function.forward(*args) if _is_recorded() else function.apply(*args)
 
 
@@ -113,7 +113,7 @@ def _with_forward_mode(function: Any) -> Any:
     def jvp(ctx: Any, *tangents: Any) -> Any:
         if not eager_transforms.JVP_NESTING > 1:
             return function.push(ctx, ctx.saved_tensors, *tangents)
-        # PyTorch switches forward mode off in here: the one around it would find a slope of 0.
+        # PyTorch switches forward mode off in here: an outer forward mode would get a slope of 0.
         with forward_ad._set_fwd_grad_enabled(True):
             saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
             return function.push(ctx, saved, *tangents)
@@ -122,7 +122,7 @@ def _with_forward_mode(function: Any) -> Any:
 
 
 def _is_recorded() -> bool:
-    """Whether TorchScript or `torch.export` looks on, whose record is not differentiated by us."""
+    """Whether TorchScript or `torch.export` is recording; it gets plain operations."""
     if torch.compiler.is_compiling():
         return not torch.compiler.is_dynamo_compiling() or _is_exporting()
     return torch.jit.is_tracing()
@@ -134,7 +134,7 @@ def _is_exporting() -> bool:
 
 
 def _weigh(weight: Tensor, value: Tensor) -> Tensor:
-    """weight * value; where either is 0, exactly 0, also of infinity and NaN."""
+    """weight * value; exactly 0 where either is 0, also if the other is infinity or NaN."""
     return _apply(_Product, weight, value)
 
 
@@ -142,8 +142,8 @@ def _weigh(weight: Tensor, value: Tensor) -> Tensor:
 def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
     """f(x) elementwise, with that derivative.
 
-    Compiled code has first derivatives alone, and takes them as values: a compiler that makes
-    numbers variables, as with dynamic=True, cannot find them inside of a custom function.
+    In compiled code there are only first derivatives, passed as values: a compiler that turns
+    numbers into variables, as with dynamic=True, cannot find them inside of a custom function.
     """
     plain = not torch.compiler.is_compiling() or _is_recorded()
     if plain or torch._C._are_functorch_transforms_active():

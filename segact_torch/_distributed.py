@@ -1,12 +1,13 @@
 """Sums, counts and extremes over the ranks of a process group.
 
-Each rank has a part of the batch, and every rank computes the loss of the whole: what is summed
-over the parts goes through `all_reduce` before anything is made of it. Its gradient is the sum of
-what all ranks ask for, by the same exchange. DDP and FSDP take the mean of the ranks' gradients:
-it is that of the mean of the ranks' losses, whatever each rank multiplies its own by.
+Each rank has a part of the batch, and every rank computes the loss of the whole batch: each sum
+over the parts goes through `all_reduce` before it is used. The gradient of such a sum is the sum of
+the upstream gradients of all ranks, by the same exchange. DDP and FSDP take the mean of the ranks'
+gradients: that is the gradient of the mean of the ranks' losses, also if each rank multiplies its
+own by another number.
 
-Sums travel in float64, where the device has it: one is 8 bytes in the forward pass and 8 in the
-backward pass, and a count 8. Without a group these functions return what they are given.
+Sums are sent in float64, if the device has it: 8 bytes in the forward pass and 8 in the backward
+pass; a count is 8 bytes. Without a group these functions return their arguments.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,11 @@ if TYPE_CHECKING or dist.is_available():
 else:
 
     class ProcessGroup:
-        """There is none in a PyTorch that was built without `torch.distributed`."""
+        """A placeholder, for a PyTorch that was built without `torch.distributed`."""
 
 
 def check_group(process_group: ProcessGroup | str | None) -> None:
-    """None, "world" or a group that this rank belongs to; "world" may be there later."""
+    """Raise unless it is None, "world" (which may be created later) or a group with this rank."""
     if process_group is None or isinstance(process_group, ProcessGroup):
         return
     if not isinstance(process_group, str):
@@ -42,7 +43,7 @@ def check_group(process_group: ProcessGroup | str | None) -> None:
 
 
 def group_of(process_group: ProcessGroup | str | None) -> ProcessGroup | None:
-    """The group that is meant by the argument of a loss, or None."""
+    """The group that the argument of a loss refers to, or None."""
     check_group(process_group)
     if not isinstance(process_group, str):
         return process_group
@@ -55,7 +56,7 @@ def group_of(process_group: ProcessGroup | str | None) -> ProcessGroup | None:
 
 
 def all_reduce(group: ProcessGroup | None, *sums: Tensor) -> tuple[Tensor, ...]:
-    """Each of these, which have one shape, summed over the ranks, in one exchange."""
+    """Each of these tensors of one shape summed over the ranks, in one exchange."""
     if group is None:
         return sums
     stacked = torch.stack([_special.double(each) for each in sums])
@@ -64,9 +65,9 @@ def all_reduce(group: ProcessGroup | None, *sums: Tensor) -> tuple[Tensor, ...]:
 
 
 def all_mean(group: ProcessGroup | None, mean: Tensor, count: Tensor) -> Tensor:
-    """The mean of what all ranks have, of which each has the mean of `count`; 0 of none.
+    """The mean over all ranks, from each rank's mean of `count` elements; 0 if there are none.
 
-    A mean travels, not the sum, which may overflow where it does not.
+    The mean is sent, not the sum, which may overflow where the mean does not.
     """
     if group is None:
         return mean
@@ -77,16 +78,16 @@ def all_mean(group: ProcessGroup | None, mean: Tensor, count: Tensor) -> Tensor:
 
 
 def all_extremes(group: ProcessGroup | None, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the largest of the ranks' extremes, as constants."""
+    """The smallest minimum and the largest maximum of all ranks, as constants."""
     if group is None:
         return low, high
-    # The largest is what is least with its sign changed, so that one exchange does.
+    # The maximum is minus the minimum of the negatives, so one exchange is enough.
     low, minus_high = _apply(_Least, torch.stack((low, -high)).detach(), group).unbind()
     return low, -minus_high
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over the ranks, and of its gradients likewise."""
+    """The sum over the ranks; its gradient is the sum of the gradients."""
 
     @staticmethod
     def forward(x: Tensor, group: ProcessGroup) -> Tensor:
@@ -111,7 +112,7 @@ class _AllReduce(torch.autograd.Function):
 
 
 class _Least(torch.autograd.Function):
-    """The least over the ranks, as a constant."""
+    """The minimum over the ranks, as a constant."""
 
     @staticmethod
     def forward(x: Tensor, group: ProcessGroup) -> Tensor:
@@ -135,7 +136,7 @@ class _Least(torch.autograd.Function):
 
 
 def _exchanged(x: Tensor, group: ProcessGroup, operation: str) -> Tensor:
-    """What all ranks of the group together make of their x, the same on each."""
+    """x reduced over all ranks of the group; the same result on each."""
     x = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(x, op=getattr(dist.ReduceOp, operation), group=group)
     return x

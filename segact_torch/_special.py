@@ -1,7 +1,8 @@
-"""The standard normal distribution's tail and quantile, to the last digits in either precision.
+"""The tail and the quantile of the standard normal distribution, accurate in both precisions.
 
-Generic `erfc` cannot serve: the rounding of x / sqrt 2 alone costs it x^2 ulp in the tail, and the
-log of `erfc` is gone where it underflows. Everything here comes from one function of t >= 0,
+A generic `erfc` is not enough: the rounding of x / sqrt 2 alone costs x^2 ulp in the tail, and the
+log of `erfc` is lost where `erfc` underflows. Everything here is computed from one function of
+t >= 0,
 
     T(t) = exp(t^2 / 2) Q(t),    Q the upper tail,
 
@@ -115,7 +116,7 @@ INV_SQRT_TWO_PI = 1 / math.sqrt(2 * math.pi)
 INV_SQRT_TWO_PI_HIGH = 0.39892578125
 INV_SQRT_TWO_PI_LOW = INV_SQRT_TWO_PI - INV_SQRT_TWO_PI_HIGH
 
-# exp(-t^2 / 2) is 0 from here on, in float64 too.
+# exp(-t^2 / 2) is 0 from here on, also in float64.
 ZERO_FROM = 40.0
 
 
@@ -144,17 +145,17 @@ def at_most(x: Tensor, limit: float) -> Tensor:
 
 
 def at_least(x: Tensor, limit: float) -> Tensor:
-    """max(x, limit), likewise."""
+    """max(x, limit), with a slope of 1 at the limit; NaN stays."""
     return torch.clamp(x, min=limit)
 
 
 def clip(x: Tensor, low: float, high: float) -> Tensor:
-    """x between two limits, likewise."""
+    """x clipped to two limits, with a slope of 1 at the limits; NaN stays."""
     return torch.clamp(x, low, high)
 
 
 def count(x: Tensor) -> Tensor:
-    """How many are True up to each element over the last dimension, exact beyond 2^24 too."""
+    """The number of True up to each element over the last dimension, exact beyond 2^24."""
     return x.cumsum(-1)
 
 
@@ -164,11 +165,11 @@ def places(x: Tensor) -> Tensor:
 
 
 def descending(x: Tensor) -> Tensor:
-    """The order of x >= 0 over its last dimension, the largest first; equal ones as they stand.
+    """The stable order of x >= 0 over its last dimension, the largest first.
 
-    The bits of such numbers are in their order, and integers are sorted by radix on a CPU.
+    The bits of such numbers, as integers, have the same order; a CPU has a radix sort for integers.
     """
-    # Neither TorchScript nor ONNX has bits, nor has vmap of old versions.
+    # TorchScript, ONNX and vmap of old versions cannot read bits.
     if _is_recorded() or torch._C._are_functorch_transforms_active():
         return x.argsort(dim=-1, descending=True, stable=True)
     bits = x.abs().view(torch.int64 if x.dtype == torch.float64 else torch.int32)  # no -0
@@ -176,7 +177,7 @@ def descending(x: Tensor) -> Tensor:
 
 
 def put_back(x: Tensor, order: Tensor) -> Tensor:
-    """What was taken in this order over the last dimension, where it stood before."""
+    """Undoes the order over the last dimension: puts each value back where it was."""
     return x.scatter(-1, order, x)
 
 
@@ -188,14 +189,14 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 
 def _split(t: Tensor) -> tuple[Tensor, Tensor]:
-    """t = high + low, with high of few enough bits for an exact square while exp(-t^2 / 2) > 0."""
+    """t = high + low; high has so few bits that its square is exact while exp(-t^2 / 2) > 0."""
     scale = 2.0**20 if _name(t) == "float64" else 2.0**8
     high = torch.round(t * scale) / scale
     return high, t - high
 
 
 def _exp_half_square(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-    """(E, e) with exp(-(high + low)^2 / 2) = E (1 + e), the square in E being exact."""
+    """(E, e) with exp(-(high + low)^2 / 2) = E (1 + e); the square in E is exact."""
     rest = low * (high + 0.5 * low)
     return torch.exp(high * high * -0.5), rest * (rest * (0.5 - rest * (1 / 6 - rest / 24)) - 1)
 
@@ -227,7 +228,7 @@ def normal_tail(t: Tensor) -> Tensor:
     high, low = _split(t)
     bulk, rest = _exp_half_square(high, low)
     n, d = _scaled_tail(t)
-    # Divided by high + 5/4, which is exact, instead of d: the quotient is off by 1 - low / d.
+    # The divisor high + 5/4 is exact, d is not: the quotient then lacks a factor 1 - low / d.
     rest = rest - low / d * (1 + rest)
     part = bulk / (high + 1.25)
     # 1/2 + n is not rounded before it is multiplied
@@ -243,7 +244,7 @@ def normal_log_tail(t: Tensor) -> Tensor:
 def normal_hazard(t: Tensor) -> Tensor:
     """pdf(t) / Q(t) for t >= 0, which tends to t."""
     n, d = _scaled_tail(t)
-    # The factor tends to 1 from below: rounded beyond it, the largest floats would overflow.
+    # The factor tends to 1 from below: rounded above 1, it would make the largest floats overflow.
     return d * at_most(INV_SQRT_TWO_PI / (0.5 + n), 1.0)
 
 

@@ -1,9 +1,9 @@
 """The sums that the losses are made of, and the steps from a sum to a loss.
 
-A loss sums over its elements in one of two ways: a loss of each element (`cross_entropy`,
-`focal_cross_entropy`, `squared_error`), or the areas of `overlap`. These formulas are the
-definition: they run on every device and can be differentiated again. `segact_torch._backends` has
-functions of the same names that give the same numbers, and their gradient, in one pass.
+There are two kinds of sums: of an elementwise loss (`cross_entropy`, `focal_cross_entropy`,
+`squared_error`), and of TP, FP and FN (`overlap`). These formulas are the definition: they run on
+every device and can be differentiated again. `segact_torch._backends` has functions of the same
+names that give the same numbers, and their gradient, in one pass.
 """
 
 import math
@@ -65,8 +65,8 @@ def squared_error(batch: Batch, axis: Axis, mean: bool) -> Tensor:
 def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Tensor, Tensor]:
     """fp FP + fn FN, and tp TP + fp FP + fn FN.
 
-    TP, FP and FN are the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)). XLA takes up to
-    a quarter longer for three sums than for these two.
+    TP, FP and FN are the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)). Three sums take
+    up to a quarter longer than these two under XLA.
     """
     batch.check_values()
     x, y = batch.masked()
@@ -86,7 +86,7 @@ def overlap_ratio(
 def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """sum e g over `axis`, with e = max(error(x, y), 0) in descending order and g of `lovasz`.
 
-    The sort is most of its cost. e stays where it is; g, a constant, is brought there.
+    Most of the time goes into the sort. e is not reordered; g, a constant, is put into its order.
     """
     batch.check_values()
     x, y = batch.masked()
@@ -99,35 +99,35 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor],
         w = _flat(batch.w, axis).gather(-1, order)
         g = _weighted_steps(target, w).detach().to(e.dtype)
     else:
-        g = _steps(target, e)  # what is left out has an error of 0 and comes last
+        g = _steps(target, e)  # ignored elements have an error of 0 and come last
     g = _special.put_back(g, order)
     return total(g * torch.where(g == 0, 0.0, e), (e.ndim - 1,))
 
 
 def _steps(target: Tensor, e: Tensor) -> Tensor:
-    """g of `lovasz` of targets and background in this order, in the precision of e."""
+    """The weights g of `lovasz` for targets and background in this order, in the precision of e."""
     hits = _special.count(target)
     left = (hits[..., -1:] - hits).to(e.dtype)
     union = left + _special.places(e)
-    # Where the union is 1, this is the first and adds 1, also in a group without a target.
+    # Where the union is 1, this is the first element and adds 1, also in a group without a target.
     whole = target | (union == 1)
     return torch.where(whole, 1.0, left / _special.at_least(union - 1, 1.0)) / union
 
 
 def _weighted_steps(target: Tensor, w: Tensor) -> Tensor:
-    """The same of weights, whose sums float32 cannot hold."""
+    """The same for weighted elements, in float64: float32 sums are not exact enough."""
     w = _special.double(w)
     hit, miss = (torch.where(t, 0.0, w) for t in (~target, target))
     whole = hit.sum(-1, keepdim=True)
     left = _special.at_least(whole - (hit.cumsum(-1) - hit), 0.0)
     union = whole + (miss.cumsum(-1) - miss)
-    first = (miss > 0).to(union.dtype)  # of a group without a target
+    first = (miss > 0).to(union.dtype)  # in a group without a target
     least = torch.where(union == 0, 1.0, union)
     return torch.where(union == 0, first, hit / least + left / least * (miss / (least + miss)))
 
 
 def ratio(error: Tensor, whole: Tensor, smooth: float) -> Tensor:
-    """error / (whole + smooth); 0 where that is 0, or so small that its inverse overflows."""
+    """error / (whole + smooth); 0 where whole + smooth is 0 or its inverse overflows."""
     whole = whole + smooth if smooth else whole
     empty = whole < _special.tiny(whole)
     return error / whole.masked_fill(empty, math.inf)
@@ -140,7 +140,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
         return torch.ones_like(x)
 
     def derivative(x: Tensor) -> Tensor:
-        # Of a smaller number the power would overflow, and the slope of what it is of be lost.
+        # For a smaller x the power in the slope would overflow, and the slope of x be lost.
         positive = _special.at_least(x, _special.tiny(x))
         return torch.where(x > 0, exponent * positive ** (exponent - 1), 0.0)
 
@@ -148,15 +148,15 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 
 def times(factor: float, loss: Tensor) -> Tensor:
-    """factor * loss; a factor of 0 makes exactly 0, also of infinity and NaN."""
+    """factor * loss; exactly 0 for a factor of 0, also if the loss is infinity or NaN."""
     return factor * loss if factor != 0 else _weigh(torch.full_like(loss, factor), loss)
 
 
 def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Tensor:
-    """The losses of groups: each, their sum or the mean of those with a valid element."""
+    """The losses of groups, their sum, or the mean of those with a valid element."""
     check_reduction(reduction)
     loss = loss.to(batch.dtype)
-    if reduction == "none" or not loss.ndim:  # the loss of one group is 0 where nothing is valid
+    if reduction == "none" or not loss.ndim:  # a group without a valid element has a loss of 0
         return batch.cut(loss, axis)
     all = tuple(range(loss.ndim))
     if reduction == "sum":
@@ -195,18 +195,18 @@ def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:
 
 
 def _reduce(loss: Tensor, batch: Batch, axis: Axis, mean: bool) -> Tensor:
-    """The losses of elements, weighted; their mean over the valid ones, or their sum."""
+    """The losses of elements, times their weights; or the mean over the valid ones, or the sum."""
     loss = _weighted(loss, batch.w)
     return _mean(loss, batch.valid, axis) if mean else total(loss, axis)
 
 
 def _mean(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
-    """The mean over `axis` of the valid elements; 0 where there is none."""
+    """The mean over `axis` of the valid elements; 0 if there is none."""
     return _apply(_Average, loss, _count(loss, valid, axis), frozenset(axis)) if axis else loss
 
 
 class _Average(torch.autograd.Function):
-    """The sum over `axis` divided by `count`, also where the sum overflows and the mean does not.
+    """The sum over `axis` divided by `count`, also if the sum overflows and the mean does not.
 
     `count` has the shape of the sum with the summed dimensions kept.
     """
@@ -238,7 +238,7 @@ class _Average(torch.autograd.Function):
 
 
 def _count(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
-    """How many over `axis`, whose dimensions are kept, are valid; at least 1."""
+    """The number of valid elements over `axis`, at least 1; dimensions are kept."""
     if valid is not None:
         return valid.sum(axis, keepdim=True).clamp(min=1).to(loss.dtype)
     shape = [1 if a in axis else size for a, size in enumerate(loss.shape)]
@@ -246,8 +246,8 @@ def _count(loss: Tensor, valid: Tensor | None, axis: Axis) -> Tensor:
 
 
 def _flat(x: Tensor, axis: Axis) -> Tensor:
-    """The dimensions `axis` as one, the last."""
+    """x with the dimensions `axis` merged into one, the last."""
     kept = tuple(a for a in range(x.ndim) if a not in axis)
     sizes = [x.shape[a] for a in kept]
-    length = math.prod([x.shape[a] for a in axis])  # -1 cannot stand beside a size of 0
+    length = math.prod([x.shape[a] for a in axis])  # reshape takes no -1 with a size of 0
     return x.permute((*kept, *axis)).reshape(*sizes, length)

@@ -2,8 +2,8 @@
 
 Each activation F is the cdf of a distribution and has the methods of `scipy.stats`: `cdf` (calling
 the activation does the same), `sf` = 1 - F, `logcdf`, `logsf`, `pdf`, `ppf` and `effective_domain`.
-No method of the seven rounds a probability before its logarithm, and none subtracts from 1 what is
-close to 1.
+In the seven no method takes the logarithm of a rounded probability, and none subtracts a number
+close to 1 from 1.
 
 >>> import torch, segact_torch
 >>> x = torch.tensor([-100.0, 0.0, 100.0])
@@ -15,7 +15,7 @@ tensor([-5.0055e+03, -6.9315e-01, -0.0000e+00])
 tensor(3.0777)
 
 Sources: L. Nieradzik, "Sigmoid activation is not optimal with binary segmentation" (2021), and the
-paper arXiv:2109.00903 for the seven activations, the squeeze by epsilon and the effective domain.
+paper arXiv:2109.00903 for the seven activations, epsilon and the effective domain.
 
 float16 and bfloat16 are computed in float32 and returned in the input's dtype. The methods are
 differentiable twice, with analytic first derivatives.
@@ -60,12 +60,12 @@ __all__ = [
 
 Axis = tuple[int, ...]
 
-# From here on, 1 + t^2 is t^2 in float64 too, and a tail is its leading term.
+# From here on, 1 + t^2 rounds to t^2 also in float64, and a tail equals its leading term.
 FAR = 1e8
 
 
 def _wide(x: Tensor, name: str = "x") -> Tensor:
-    """x in the precision that it is computed in: float64 stays, all else is float32."""
+    """x in the precision of the computation: float64 stays, all else is float32."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
@@ -84,13 +84,13 @@ def _probability(p: Any) -> Tensor:
 
 
 def _elementwise(x: Tensor, f: Function, derivative: Function) -> Tensor:
-    """f(x), computed wide and returned in the dtype of x."""
+    """f(x), computed in at least float32 and returned in the dtype of x."""
     return _differentiate(_wide(x), f, derivative).to(x.dtype)
 
 
 @fx.wrap
 def _cdf(f: "Activation", x: Tensor) -> Tensor:
-    """f(x), which torch.fx does not look into."""
+    """f(x), which torch.fx does not trace into."""
     return f.cdf(x)
 
 
@@ -123,7 +123,7 @@ class Activation:
     shape and returns one of the same shape and dtype.
 
     Args:
-        epsilon: the squeeze of the published code, in [0, 1/2): every method is that of
+        epsilon: as in the published code, in [0, 1/2): every method is that of
             epsilon + (1 - 2 epsilon) F(x), without rounding it first. 0 is the exact F.
     """
 
@@ -139,7 +139,7 @@ class Activation:
         return _cdf(self, x)
 
     def __fx_create_arg__(self, tracer: fx.Tracer) -> fx.Node:
-        """In a graph of torch.fx: an attribute of the traced module."""
+        """How torch.fx puts it into a graph: as an attribute of the traced module."""
         name = next(
             n for i in itertools.count() if not hasattr(tracer.root, n := f"_activation{i}")
         )
@@ -174,7 +174,7 @@ class Activation:
         raise NotImplementedError(f"{self.name} has no ppf")
 
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
-        """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs over which F does its rising."""
+        """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs between which F rises."""
         _check_epsilon(epsilon, open=True)
         low, high = self.ppf(torch.tensor([epsilon, 1 - epsilon], dtype=torch.float64)).tolist()
         return low, high
@@ -189,7 +189,7 @@ class Activation:
         return self.epsilon + (1 - 2 * self.epsilon) * probability
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this activation again."""
+        """The arguments that create this activation again."""
         return {"epsilon": self.epsilon}
 
     def __eq__(self, other: object) -> bool:
@@ -204,7 +204,7 @@ class Activation:
 
 
 class _Symmetric(Activation):
-    """F(-x) = 1 - F(x), so that all follows from the tail F(-t) at t = abs(x) >= 0.
+    """F(-x) = 1 - F(x), so everything follows from the tail F(-t) at t = abs(x) >= 0.
 
     A subclass defines, for t >= 0, `_tail`, `_log_tail`, `_density`, its derivative `_slope`, the
     hazard `_hazard` = density / tail, and `_lower_quantile` for p <= 1/2 with q = p - 1/2.
@@ -282,18 +282,18 @@ class _Symmetric(Activation):
         return -torch.where(below, near, far)
 
     def _hazards(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """pdf / cdf at -t, which underflows nowhere, and at t."""
+        """pdf / cdf at -t, which never underflows, and at t."""
         density, near = self._upper_pdf(t), self._upper_cdf(t)
         far = self._hazard(t) if self.epsilon == 0 else density / self.sf(t)
         return far, density / near
 
     def _upper_pdf(self, t: Tensor) -> Tensor:
-        """pdf(t), for those that know t >= 0."""
+        """pdf(t) for t >= 0, which is not checked."""
         scale = 1 - 2 * self.epsilon
         return _elementwise(t, lambda t: scale * self._density(t), lambda t: scale * self._slope(t))
 
     def _upper_cdf(self, t: Tensor) -> Tensor:
-        """cdf(t), for those that know t >= 0."""
+        """cdf(t) for t >= 0, which is not checked."""
         return _elementwise(t, lambda t: 1 - self._squeeze(self._tail(t)), self._upper_pdf)
 
     def _pdf(self, x: Tensor) -> Tensor:
@@ -307,9 +307,9 @@ class _Symmetric(Activation):
     def _ppf(self, p: Tensor) -> Tensor:
         below = p <= 0.5
         nearer = torch.where(below, p, 1 - p)
-        # p - 1/2 before the first rounding: close to the middle its digits decide.
+        # p - 1/2 before the first rounding: for p near 1/2 the result depends on its last digits.
         q = (nearer - 0.5) / (1 - 2 * self.epsilon)
-        # Where nothing is subtracted, a number below the smallest normal one stays as it is.
+        # Where nothing is subtracted, a number below the smallest normal one is not flushed.
         p = (nearer - self.epsilon) / (1 - 2 * self.epsilon) if self.epsilon else nearer
         x = self._lower_quantile(torch.abs(_special.at_least(p, 0.0)), q)
         return torch.where(nearer < 0, math.nan, torch.where(below, x, -x))
@@ -344,7 +344,7 @@ class Sigmoid(_Symmetric):
         return 1 / (1 + e), e / (1 + e)
 
     def _lower_quantile(self, p: Tensor, q: Tensor) -> Tensor:
-        # From 1/3 on, log1p keeps the digits that log would lose at 1/2.
+        # From 1/3 on, log1p keeps the digits that log would lose near 1/2.
         centre = torch.log1p(2 * q / (1 - p))
         odds = torch.log(_special.at_least(p, _special.tiny(p)) / (1 - p))
         tail = torch.where(p < _special.tiny(p), _special.log_small(p), odds)
@@ -492,13 +492,13 @@ class HardTanh(Activation):
         return _elementwise(_probability(p), self._ppf, lambda p: 1 / self.pdf(p))
 
     def _pdf(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # which would keep booleans, by a slow loop
+        if torch.compiler.is_compiling():  # inductor would save booleans, in a slow loop
             above, below = (x - self.epsilon).relu(), (1 - x - self.epsilon).relu()
             return above.sign() * below.sign()
         return self._inside(x).to(x.dtype)
 
     def _inside(self, x: Tensor) -> Tensor:
-        # 1 - x is exact where it decides; 1 - epsilon is not.
+        # 1 - x is exact where the clip compares it; 1 - epsilon is not.
         return (x > self.epsilon) & (1 - x > self.epsilon)
 
     def _cdf(self, x: Tensor) -> Tensor:
@@ -529,7 +529,7 @@ class HardTanh(Activation):
 
 
 class _Stretch(torch.autograd.Function):
-    """(x - min) / (max - min) over a set of axes and a group of ranks; 1/2 for a constant."""
+    """(x - min) / (max - min) over axes and the ranks of a group; 1/2 for a constant input."""
 
     generate_vmap_rule = True
 
@@ -549,7 +549,7 @@ class _Stretch(torch.autograd.Function):
         unit = _apply(_Stretch, x, ctx.axis, group)
         x, low, high, span = _extremes_of_all(x, axis, group)
         grad = torch.where(low == high, 0.0, grads[0])
-        # An extreme's own slope and its share of all slopes cancel: subtract the two first.
+        # The slope of an extreme and its share of all slopes cancel: subtract these two first.
         at_low, at_high = x == low, x == high
         through_low = torch.where(at_low, 0.0, grad * (1 - unit))
         through_high = torch.where(at_high, 0.0, grad * unit)
@@ -578,7 +578,7 @@ class _Stretch(torch.autograd.Function):
 
 
 def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x / 8, its min and max, and their distance: it cannot overflow, its inverse not underflow."""
+    """x / 8, its min and max, and max - min, which cannot overflow, nor its inverse underflow."""
     x = x / 8
     low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
     return x, low, high, torch.where(low == high, 1.0, high - low)
@@ -596,9 +596,9 @@ def _extremes_of_all(
 
 
 def _tied(x: Tensor, extreme: Tensor, axis: Axis, group: ProcessGroup) -> Tensor:
-    """An extreme of all ranks, with a gradient that the elements at it share, where one is asked.
+    """An extreme of all ranks; the elements equal to it share its gradient, if one is needed.
 
-    As `amin` and `amax` do it for those of one rank.
+    As `amin` and `amax` do on one rank.
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         return extreme
@@ -609,12 +609,12 @@ def _tied(x: Tensor, extreme: Tensor, axis: Axis, group: ProcessGroup) -> Tensor
 
 
 def _totals(axis: Axis, group: ProcessGroup | None, *values: Tensor) -> tuple[Tensor, ...]:
-    """The sum of each over `axis`, which is kept, and over the ranks."""
+    """The sum of each tensor over `axis` (kept, with size 1) and over the ranks."""
     return all_reduce(group, *(each.sum(axis, keepdim=True) for each in values))
 
 
 class Linear(Activation):
-    """F(x) = epsilon + (1 - 2 epsilon) (x - min) / (max - min), the batch stretched onto (0, 1).
+    """F(x) = epsilon + (1 - 2 epsilon) (x - min) / (max - min), the batch scaled to (0, 1).
 
     The minimum and maximum are of the whole input, or over `axis` (a dimension or several, such as
     (1, 2, 3) for each image of NCHW). Gradients flow through both; elements that tie for one share
@@ -646,7 +646,7 @@ class Linear(Activation):
 
     def logcdf(self, x: Tensor) -> Tensor:
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
-        # Where p is 0, it is 0 for every input, and its logarithm has no slope.
+        # If p is 0, it is 0 for every input, and its logarithm has a slope of 0.
         left = torch.log(torch.where(p == 0, 1.0, p))
         right = torch.log1p(-torch.where(p > 0.5, q, 0.0))
         log = torch.where(p > 0.5, right, torch.where(p == 0, -math.inf, left))
@@ -660,12 +660,12 @@ class Linear(Activation):
         low = torch.where(valid, x, math.inf).amin(axis, keepdim=True)
         high = torch.where(valid, x, -math.inf).amax(axis, keepdim=True)
         low, high = all_extremes(self._group, low, high)
-        middle = torch.where(low <= high, low / 2 + high / 2, 0.0)  # neither the min nor the max
+        middle = torch.where(low <= high, low / 2 + high / 2, 0.0)  # a value between min and max
         return torch.where(valid, x, middle.detach())
 
     def _axis(self, x: Tensor) -> Axis:
         if self.axis is None:
-            return ()  # all, of any rank: also of one that torch.jit.trace did not see
+            return ()  # of any rank, also one other than torch.jit.trace saw
         wanted = (self.axis,) if isinstance(self.axis, int) else self.axis
         if any(not -x.ndim <= a < x.ndim for a in wanted):
             raise ValueError(
@@ -678,7 +678,7 @@ class Linear(Activation):
 
 
 class _LinearOverRanks(Linear):
-    """`Linear` on one part of a batch, with the extremes of all parts."""
+    """`Linear` on one part of a batch, with the min and max of all parts."""
 
     def __init__(self, f: Linear, group: ProcessGroup) -> None:
         super().__init__(f.epsilon, f.axis)
@@ -686,7 +686,7 @@ class _LinearOverRanks(Linear):
 
 
 class _Custom(Activation):
-    """What `register_activation` makes of a user's functions."""
+    """The activation that `register_activation` makes of a user's functions."""
 
     def __init__(
         self,
@@ -756,7 +756,7 @@ def get_activation(activation: str | Activation, **params: Any) -> Activation:
         params: `epsilon`, and for "linear" `axis`.
 
     Raises:
-        ValueError: an unknown name; the message has the known ones, and the nearest if it is near.
+        ValueError: an unknown name; the message lists the known ones, and a similar one if any.
         TypeError: neither a name nor an activation, or params together with an activation.
 
     >>> get_activation("linear", axis=(1, 2, 3))
@@ -786,26 +786,26 @@ def register_activation(
     ppf: Function | None = None,
     replace: bool = False,
 ) -> Activation:
-    """Make an activation of your own known by name, and return it.
+    """Register your own activation under a name, and return it.
 
     The functions are elementwise, on float32 or float64 tensors, and differentiated as they are.
-    The same definition may be registered again, as when a notebook's cell is run twice. What holds
-    the activation, such as a loss, can be pickled only if the functions can: those at the top of a
-    module, not lambdas, nor functions inside of another.
+    The same definition may be registered again, as when a notebook's cell is run twice. An object
+    that holds the activation, such as a loss, can be pickled only if the functions can: functions
+    at the top level of a module can, lambdas and nested functions cannot.
 
     Args:
-        name: how `get_activation` and the losses find it.
+        name: the name for `get_activation` and the losses.
         cdf: F(x), rising from 0 to 1.
         logcdf: log F(x). Without it the logarithms are those of the rounded probability, clamped
             to the smallest normal number (-87.3 in float32), with a gradient of 0 where they are.
         symmetric: F(-x) = 1 - F(x). Then sf(x) = cdf(-x) and logsf(x) = logcdf(-x); otherwise
             sf = 1 - cdf, and logsf is its clamped logarithm.
-        pdf: F'(x), and ppf: the inverse of F, for those who call them; no loss does.
-        replace: take the name from another definition; losses that hold that one keep it.
+        pdf, ppf: F'(x) and the inverse of F; no loss calls them.
+        replace: replace another definition of this name; existing losses keep the old one.
 
     Raises:
-        ValueError: another definition has the name, or it is that of one of the seven.
-        TypeError: the name is no text, or one of the functions cannot be called.
+        ValueError: another definition has the name, or it is one of the seven names.
+        TypeError: the name is not a string, or one of the functions is not callable.
 
     >>> gumbel = register_activation("gumbel", lambda x: torch.exp(-torch.exp(-x)),
     ...                              lambda x: -torch.exp(-x))
@@ -860,7 +860,7 @@ class OutputActivation(nn.Module):
         return self.activation(input)
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """Called by torch.jit.script, which cannot read an activation: here are its traces."""
+        """Called by torch.jit.script, which cannot compile an activation: returns its traces."""
         if type(self.activation) not in _REGISTRY.values():
             raise TypeError(
                 "torch.jit.script takes an activation of segact_torch, "

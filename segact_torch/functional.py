@@ -1,9 +1,9 @@
 """Losses for binary classification and segmentation, each written once for every activation.
 
 `segact_torch.losses` has each of these functions as a module. `input` holds raw outputs and the
-loss applies the activation; a network whose last layer applies it already says `from_logits=False`.
-Keras's own default is the opposite of ours: an activated head under `from_logits=True` is squashed
-twice.
+loss applies the activation; if the last layer of the network applies it, pass `from_logits=False`.
+Keras's own default is the opposite: with our `from_logits=True` the activation of such a layer is
+applied twice.
 
 >>> import torch, segact_torch
 >>> logits, target = torch.tensor([-2.0, 0.0, 30.0]), torch.tensor([0.0, 1.0, 0.0])
@@ -15,75 +15,75 @@ tensor(1.7997)
 
 Every loss takes `input` and `target` of one shape, any number of dimensions. float16 and bfloat16
 are computed in float32; the result is float32, or float64 for float64 input. Targets lie in [0, 1],
-in any dtype, and are differentiable where they are floating. What they share:
+in any dtype; floating ones are differentiable. Options of all losses:
 
     activation: F, by name or as an `Activation`; None is "sigmoid". F(x) is the probability of 1.
-    from_logits: False where `input` holds probabilities; then there is no activation to name.
-    weight: of each element, >= 0, of the rank of `input` with sizes equal to its own or 1, such as
-        (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it and their mean
-        still divides by the number of elements, as `torch.nn` does; overlap losses weigh each
-        element inside of their sums, where one that is constant over a group cancels. Where it is
-        0, the element contributes exactly nothing to value and gradient, for any raw output and
-        any target, NaN included. It is a constant: no gradient flows into it.
-    ignore_index: elements whose target is this number, such as 255, are left out: their weight is
+    from_logits: False if `input` holds probabilities; then do not pass an activation.
+    weight: one for each element, >= 0, with the rank of `input` and sizes equal to those of `input`
+        or 1, such as (N, 1, 1, 1) for one weight a sample. Elementwise losses are multiplied by it,
+        and their mean still divides by the number of elements, as `torch.nn` does. Overlap losses
+        multiply each element in their sums; there a weight that is constant over a group cancels.
+        An element with weight 0 adds exactly zero to value and gradient, for any raw output and
+        any target, NaN included. No gradient flows into the weight.
+    ignore_index: elements whose target is this number, such as 255, are ignored: their weight is
         0, and the mean is over the others; 0 if there are none.
-    mask: elements where it is 0 or False are left out.
+    mask: elements where it is 0 or False are ignored, in the same way.
     reduction: "mean", "sum" or "none".
-    validate: whether to look at the values of target, weight, and probabilities. None does so where
-        that does not make a device wait: on a CPU, outside of compiled code; True always, and
-        raises in compiled code, False never.
-    process_group: the ranks that have the other parts of the batch, as a `torch.distributed` group
-        that this one is in, or "world", the default group; None for this process alone.
+    validate: whether to check the values of target, weight, and probabilities. None checks them if
+        that needs no synchronization with a device: on a CPU, outside of compiled code; True checks
+        always, and raises in compiled code; False never checks.
+    process_group: the ranks that have the other parts of the batch: a `torch.distributed` group
+        that includes this process, or "world", the default group; None for this process alone.
 
-Targets within 1e-6 of [0, 1], as interpolation makes them, are taken for 0 or 1. Where values are
-not looked at, and validate=False does not say that they are right, targets are clamped to [0, 1],
-and a target or probability beyond [-1/2, 3/2], such as one of a mask of 0 and 255, makes the loss
-NaN; so does a negative weight in compiled code.
+Targets within 1e-6 of [0, 1], such as interpolation gives, count as 0 or 1. If validate=None cannot
+check the values, targets are clamped to [0, 1], and a target or probability outside of [-1/2, 3/2],
+such as 255 in a mask of 0 and 255, makes the loss NaN; so does a negative weight in compiled code.
 
-On a CPU the first raw outputs that all lie in [0, 1], and are not all 0 or 1, are warned of
+On a CPU a loss warns of raw outputs that all lie in [0, 1] and are not all 0 or 1
 (`ActivatedInputWarning`): once for each module, and for each activation of a function.
 
 The overlap losses (`dice`, `jaccard`, `tversky`, `focal_tversky`, `dice_cross_entropy`, `lovasz`,
-`lovasz_hinge`) sum over the whole batch, as published, to one number, or apart over
+`lovasz_hinge`) sum over the whole batch, as published, or over groups of elements:
 
-    per_sample: each sample, that is each index of the first dimension;
-    channel_axis: each channel: 1 for NCHW and NCDHW, -1 for NHWC and NDHWC, where the channels are
-        labels independent of each other.
+    per_sample: each sample is a group, that is each index of the first dimension;
+    channel_axis: each channel is a group: 1 for NCHW and NCDHW, -1 for NHWC and NDHWC. The channels
+        are independent labels.
 
-`reduction` is over these groups; "none" returns (N,), (C,) or (N, C). A group that is left out as a
-whole, by `ignore_index` or `mask`, has a loss of 0 and does not count in the mean; the mean of none
-is 0.
+`reduction` is over these groups; "none" returns (N,), (C,) or (N, C). A group without a valid
+element, by `ignore_index` or `mask`, has a loss of 0 and does not count in the mean; if no group
+has one, the mean is 0.
 
 Without any target, a group has TP = FN = 0: then `dice` is FP / (FP + smooth), so 1 for any output
 when smooth = 0, without a gradient, and 0 where the denominator is 0 (or below the smallest normal
 number). `lovasz` is the largest error.
 
-With a `process_group` every rank has the loss of the whole batch. The areas of an overlap loss, or
-the sum and count of a mean, are added up over the ranks, and so is what their gradients ask for:
-then the mean of the ranks' gradients, which DDP and FSDP take, is the gradient of that loss, or of
-the mean of the ranks' where each multiplies it by a number of its own.
+With a `process_group` every rank has the loss of the whole batch. The sums TP, FP and FN of an
+overlap loss, or the sum and count of a mean, are added up over the ranks, and so are their upstream
+gradients. So the mean of the ranks' gradients, which DDP and FSDP take, is the gradient of that
+loss (if each rank multiplies the loss by a number of its own, that of the mean of the products).
 
     All ranks run forward and backward pass, with the same options; the sizes of their parts and
-    what is left out may differ. A part that is empty or left out as a whole adds zero.
-    With `per_sample=True` a sample belongs to one rank, and their sum and count alone are added up.
-    reduction="sum" and "none", of elements or samples, need no exchange: they are of this rank's
-    part, and DDP takes the mean of the ranks' sums. Channels over the batch are those of all ranks.
-    "linear" has the minimum and maximum of all ranks, unless its `axis` leaves out the first
-    dimension.
-    `lovasz` and `lovasz_hinge` sort all errors of a group, and take a group with per_sample=True.
-    Each rank checks its own input: where one raises, the others wait until the group's timeout.
-    A DTensor goes without: its sums are over all its parts as it is.
+    the ignored elements may differ. A part that is empty or ignored as a whole adds zero.
+    With `per_sample=True` a sample belongs to one rank: only the sum and the count of the samples'
+    losses are added up.
+    reduction="sum" and "none", of elements or samples, exchange nothing: they are those of this
+    rank's part, and DDP takes the mean of the ranks' sums. The loss of a channel is over all ranks.
+    "linear" has the minimum and maximum of all ranks, unless its `axis` omits the first dimension.
+    `lovasz` and `lovasz_hinge` sort all errors of a group of elements, and take a `process_group`
+    only with per_sample=True.
+    Each rank checks its own input: if one raises, the others wait until the group's timeout.
+    A DTensor needs no `process_group`: its sums are over all its parts.
 
-One rank alone has the loss without a group. docs/scaling.md has an example, and what is moved.
+With one rank it is the loss without a group. docs/scaling.md has an example, and the bytes sent.
 
-All compile into one graph, also with `dynamic=True`.
+All losses compile into one graph, also with `dynamic=True`.
 
 What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
 empty input without a `process_group`, for "world" where there is no default group, for an unknown
 activation, convention or reduction, for an activation together with `from_logits=False`, for a
-number out of its range, and for targets or probabilities outside [0, 1] or negative weights, where
-they are looked at (`validate`). TypeError where True or False, a number, a tensor or a process
-group is wanted and something else came.
+number out of its range, and for targets or probabilities outside [0, 1] or negative weights, if
+they are checked (`validate`). TypeError if an argument has to be True or False, a number, a tensor
+or a process group, and is not.
 """
 
 from torch import Tensor
@@ -132,20 +132,20 @@ def binary_cross_entropy(
 ) -> Tensor:
     """-(y log F(x) + (1 - y) log(1 - F(x))), from the logarithms of the tails: nothing is clipped.
 
-    A term of weight zero adds exactly zero to value and gradient.
+    A term with weight zero adds exactly zero to value and gradient.
 
     Args:
-        convention: what to take for the logarithms, see `segact_torch.conventions`: "exact", the
+        convention: how to compute the logarithms, see `segact_torch.conventions`: "exact", the
             only one from raw outputs, or with `from_logits=False` "torch", the default, "keras",
             "keras2", "keras_logit" or "torch_legacy".
-        pos_weight: a factor of the term of y, as in `nn.BCEWithLogitsLoss`: a number, or a tensor
+        pos_weight: a factor of the term with y, as in `nn.BCEWithLogitsLoss`: a number, or a tensor
             that broadcasts to the shape of `input`, such as (C, 1, 1) for NCHW.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
         input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate,
             process_group: see `segact_torch.functional`.
 
     Source: arXiv:2109.00903; H. Hentschke, "Sigmoid activation and binary crossentropy: a less than
-    perfect match?" (2019), for what the clipped form loses.
+    perfect match?" (2019), for the errors of the clipped form.
     """
     check_number("label_smoothing", label_smoothing, high=1.0)
     f = distribution(activation, from_logits, convention)
@@ -175,12 +175,12 @@ def binary_focal_cross_entropy(
     """The focal loss: cross entropy times the error to the power gamma.
 
     (y (1 - F(x)) + (1 - y) F(x))^gamma times `binary_cross_entropy`, times y alpha + (1 - y)
-    (1 - alpha) if there is an alpha. The paper uses gamma = 2 with alpha = 0.25.
+    (1 - alpha) unless alpha is None. The paper uses gamma = 2 with alpha = 0.25.
 
     Args:
         convention: of the cross entropy, as in `binary_cross_entropy`.
         gamma: >= 0; 0 is cross entropy.
-        alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None weighs neither.
+        alpha: the weight of class 1, in [0, 1]; that of class 0 is 1 - alpha. None: no weights.
         label_smoothing: s in [0, 1], which moves targets to y (1 - s) + s / 2.
         input, target, activation, from_logits, weight, ignore_index, mask, reduction, validate,
             process_group: see `segact_torch.functional`.
@@ -324,7 +324,7 @@ def tversky(
     Args:
         alpha: the weight of false positives, >= 0.
         beta: the weight of false negatives, >= 0. (Up to Keras 3.15 `keras.losses.Tversky`
-            has the two the other way round, against its own documentation.)
+            has the two swapped, contrary to its documentation.)
         smooth: >= 0, added to numerator and denominator of the index. 0 gives a group without
             any target a loss of 1 and no gradient.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
@@ -411,11 +411,11 @@ def dice_cross_entropy(
 ) -> Tensor:
     """lambda_dice times `dice` plus lambda_ce times the mean of `binary_cross_entropy`.
 
-    Both over each group of elements that Dice sums over.
+    Both are taken over the same groups of elements.
 
     Args:
         lambda_dice, lambda_ce: the weights of the two losses, >= 0.
-        smooth: of Dice. 0 gives a group without any target a Dice of 1 and no gradient of it.
+        smooth: of Dice. 0 gives a group without any target a Dice loss of 1 without a gradient.
         convention, pos_weight, label_smoothing: of the cross entropy.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
             mask, reduction, validate, process_group: see `segact_torch.functional`.
@@ -453,10 +453,10 @@ def lovasz(
 ) -> Tensor:
     """The Lovasz extension of the Jaccard loss at the errors abs(y - F(x)); y is 0 or 1.
 
-    The errors e in descending order are weighted by what each adds to the Jaccard loss of those
-    before it: with i targets left and a union u, 1 / u for a target (then i falls by one) and
-    i / (u (u + 1)) for background (then u grows by one). The sort is stable: where errors are
-    equal, the earlier element counts as the larger, and the gradient is the same everywhere.
+    The errors e are sorted in descending order, and each is weighted by the increase of the Jaccard
+    loss when its element is added to those before it: with i targets left and a union u, 1 / u for
+    a target (then i falls by one) and i / (u (u + 1)) for background (then u grows by one). The
+    sort is stable: of equal errors the earlier element comes first, on every device and backend.
 
     Args:
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
@@ -495,7 +495,7 @@ def lovasz_hinge(
 ) -> Tensor:
     """The Lovasz extension of the Jaccard loss at the hinge max(0, 1 - x (2 y - 1)); y is 0 or 1.
 
-    It takes margins, raw outputs whose sign decides, and therefore no activation. See `lovasz`.
+    It takes margins, raw outputs whose sign is the prediction, so no activation. See `lovasz`.
 
     Args:
         input, target, per_sample, channel_axis, weight, ignore_index, mask, reduction, validate,

@@ -1,6 +1,6 @@
 """The losses of `segact_torch.functional` as modules, with their options in the constructor.
 
-`functional` explains the options; weight and mask, which belong to a batch, go into the call:
+`functional` explains the options; weight and mask, which differ by batch, are passed in the call:
 
 >>> import torch
 >>> loss = DiceLoss("arctan", smooth=1.0)
@@ -9,12 +9,12 @@
 tensor(0.0134)
 
 With `smooth=0`, the default, a group without any target, such as an empty mask with
-`per_sample=True`, has an overlap loss of 1 whatever the output, and no gradient: nothing teaches
-the network to leave it empty. `smooth=1.0` does, and so does the cross entropy beside Dice.
+`per_sample=True`, has an overlap loss of 1 for any output, and no gradient: the network does not
+learn to predict an empty mask. It does with `smooth=1.0`, or with Dice + cross entropy.
 
-On several devices `process_group="world"` gives the loss of the whole batch, and is found when the
-loss is called: such a loss can be made, pickled and saved before there is a group. One that was
-given a group itself can be copied within the process, and raises where it is pickled.
+On several devices `process_group="world"` gives the loss of the whole batch. The group is looked up
+when the loss is called, so the loss can be made, pickled and saved before there is a group. A loss
+that was given a group object can be copied within the process, but not pickled.
 
 The functions can be imported from here, too.
 """
@@ -78,7 +78,7 @@ __all__ = [
     "tversky",
 ]
 
-# The options that are numbers >= 0, if they are numbers, and the largest that each may be.
+# The options that must be >= 0 if they are numbers, and the largest allowed value of each.
 NUMBERS = {
     **dict.fromkeys(("alpha", "beta", "gamma", "smooth", "pos_weight"), math.inf),
     **dict.fromkeys(("lambda_dice", "lambda_ce"), math.inf),
@@ -87,10 +87,10 @@ NUMBERS = {
 
 
 class _Loss(nn.Module):
-    """A function of `segact_torch.functional` with its options, all but the tensors of a batch."""
+    """A function of `segact_torch.functional` with all options but the tensors of a batch."""
 
     function: ClassVar[Callable[..., Tensor]]
-    _looked = False  # whether raw outputs were looked at
+    _looked = False  # whether raw outputs were checked
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -114,9 +114,9 @@ class _Loss(nn.Module):
         self.options = options
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Options that a pickle of an older version does not have get their defaults."""
+        """Options that are missing in a pickle of an older version get their defaults."""
         super().__setstate__(state)
-        given = {"input", "target", "weight", "mask", *self._buffers}  # those that are no options
+        given = {"input", "target", "weight", "mask", *self._buffers}  # not options
         parameters = inspect.signature(self.function).parameters
         defaults = {name: p.default for name, p in parameters.items() if name not in given}
         self.options = {**defaults, **self.options}
@@ -131,7 +131,7 @@ class _Loss(nn.Module):
         return self.__dict__
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Loss":
-        """A copy, in this process and so with the same process group."""
+        """A copy in this process, with the same process group."""
         group = self.options["process_group"]
         memo[id(group)] = group
         copied = memo[id(self)] = type(self).__new__(type(self))
@@ -145,7 +145,7 @@ class _Loss(nn.Module):
         weight: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The loss; `weight` and `mask` are those of this batch."""
+        """The loss of a batch, with its `weight` and `mask`."""
         if not torch.compiler.is_compiling() and not self._looked:
             f = self.options.get("activation", sigmoid)
             self._looked = f is None or warn_of_probabilities(input, f)
@@ -160,9 +160,9 @@ class _Loss(nn.Module):
 
 
 class BinaryCrossEntropyLoss(_Loss):
-    """`binary_cross_entropy` as a module: its options here, `(input, target)` in the call.
+    """`binary_cross_entropy` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
     >>> BinaryCrossEntropyLoss("normal_cdf")(torch.tensor([-100.0]), torch.tensor([1.0]))
     tensor(5005.5244)
@@ -197,9 +197,9 @@ class BinaryCrossEntropyLoss(_Loss):
 
 
 class BinaryFocalCrossEntropyLoss(_Loss):
-    """`binary_focal_cross_entropy` as a module: its options here, `(input, target)` in the call.
+    """`binary_focal_cross_entropy` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
     >>> BinaryFocalCrossEntropyLoss(gamma=2.0)(torch.tensor([-4.0]), torch.tensor([1.0]))
     tensor(3.8749)
@@ -238,9 +238,9 @@ class BinaryFocalCrossEntropyLoss(_Loss):
 
 
 class MeanSquaredErrorLoss(_Loss):
-    """`mean_squared_error` as a module: its options here, `(input, target)` in the call.
+    """`mean_squared_error` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
     >>> MeanSquaredErrorLoss("softsign")(torch.tensor([3.0]), torch.tensor([0.0]))
     tensor(0.7656)
@@ -269,12 +269,12 @@ class MeanSquaredErrorLoss(_Loss):
 
 
 class DiceLoss(_Loss):
-    """`dice` as a module: its options here, `(input, target)` in the call.
+    """`dice` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> DiceLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0396)
@@ -309,12 +309,12 @@ class DiceLoss(_Loss):
 
 
 class JaccardLoss(_Loss):
-    """`jaccard` as a module: its options here, `(input, target)` in the call.
+    """`jaccard` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> JaccardLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0762)
@@ -349,12 +349,12 @@ class JaccardLoss(_Loss):
 
 
 class TverskyLoss(_Loss):
-    """`tversky` as a module: its options here, `(input, target)` in the call.
+    """`tversky` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> loss = TverskyLoss(alpha=0.3, beta=0.7)
     >>> loss(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
@@ -394,12 +394,12 @@ class TverskyLoss(_Loss):
 
 
 class FocalTverskyLoss(_Loss):
-    """`focal_tversky` as a module: its options here, `(input, target)` in the call.
+    """`focal_tversky` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a loss of 1 and no
-    gradient: take `smooth=1.0`.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a loss of 1 and no gradient:
+    use `smooth=1.0`.
 
     >>> FocalTverskyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2029)
@@ -441,12 +441,12 @@ class FocalTverskyLoss(_Loss):
 
 
 class DiceCrossEntropyLoss(_Loss):
-    """`dice_cross_entropy` as a module: its options here, `(input, target)` in the call.
+    """`dice_cross_entropy` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
-    With `smooth=0` an empty mask alone in its group (`per_sample=True`) has a Dice loss of 1 and no
-    gradient but that of the cross entropy.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a Dice loss of 1, and only
+    the gradient of the cross entropy.
 
     >>> DiceCrossEntropyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2461)
@@ -491,9 +491,9 @@ class DiceCrossEntropyLoss(_Loss):
 
 
 class LovaszLoss(_Loss):
-    """`lovasz` as a module: its options here, `(input, target)` in the call.
+    """`lovasz` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
     >>> LovaszLoss("arctan")(torch.tensor([[8.0, -8.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.0396)
@@ -527,9 +527,9 @@ class LovaszLoss(_Loss):
 
 
 class LovaszHingeLoss(_Loss):
-    """`lovasz_hinge` as a module: its options here, `(input, target)` in the call.
+    """`lovasz_hinge` as a module: options here, `(input, target)` in the call.
 
-    Weight and mask, which belong to a batch, go into the call; see `segact_torch.functional`.
+    Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
     >>> LovaszHingeLoss()(torch.tensor([[0.5, -3.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.5000)

@@ -1,4 +1,4 @@
-"""The write-up's claims, beside what runs show: each with its figure, ours, and the command."""
+"""The write-up's claims, compared with runs: its figure, ours, and the command."""
 
 import dataclasses
 import shlex
@@ -32,10 +32,10 @@ SEED_EPOCH = 8
 SEEN = (-3.0, 8.0)
 """The write-up's raw outputs after 8 epochs."""
 SLACK = 2.0
-"""What "about" may add to either end of them."""
+"""The margin that "about" adds at each end."""
 PAST = 16.0
 VISIBLE = 0.01
-"""The relative difference of two losses that the eye finds in a scatter."""
+"""The relative difference of two losses that is visible in a scatter plot."""
 BATCH_SIZES = (4, 20)
 _PROGRAM = "python -m examples.cats_vs_dogs"
 Splits = dict[str, Samples]
@@ -43,7 +43,7 @@ Splits = dict[str, Samples]
 
 @dataclass(frozen=True)
 class Row:
-    """One claim and one run; `holds` is None where there is nothing to hold it against."""
+    """One claim and one run; `holds` is None if there is nothing to compare."""
 
     claim: str
     run: str
@@ -61,9 +61,9 @@ class Row:
 def table(run_folders: Sequence[Path]) -> list[Row]:
     """One row for every claim and run, claim by claim.
 
-    The losses are those of the sigmoid, clipped as the convention keras has it, whatever the run
+    The losses are those of the sigmoid, clipped by the convention keras, for any loss that the run
     was trained with. Raises `RunError`: a folder without a run, one that was trained with another
-    activation than the sigmoid, and what `clipping.splits_of` raises.
+    activation than the sigmoid, and the errors of `clipping.splits_of`.
     """
     columns = [_claims(Run.open(folder, Options)) for folder in run_folders]
     return [row for rows in zip(*columns, strict=True) for row in rows]
@@ -112,7 +112,7 @@ def _claims(run: Run) -> list[Row]:
             _stops,
             "segact-parity conventions",
         ),
-        row("accuracy after full training", "not at hand", at_last, _accuracy, trained),
+        row("accuracy after full training", "not known", at_last, _accuracy, trained),
         *(
             row(
                 f"in batches of {size} the two losses do not differ visibly "
@@ -128,7 +128,7 @@ def _claims(run: Run) -> list[Row]:
 
 
 def training_command(run: Run) -> str:
-    """What trains such a run; the data folder is called DIR."""
+    """The command that trains such a run; the data folder is called DIR."""
     options = run.options
     usual = Options().as_dict()
     if options["data"] is None:
@@ -168,9 +168,11 @@ def _past(splits: Splits) -> tuple[str, bool]:
 
 
 def _stops(splits: Splits) -> tuple[str, bool | None]:
-    """Where float32 losses stop, and how many samples stand there."""
+    """The limits of float32 losses, and the number of samples at them."""
     (low, high_cat), (_, high_dog) = limits("keras", 0), limits("keras", 1)
-    ours = f"{low:.3g} below, {high_cat:.3f} (cats) and {high_dog:.3f} (dogs) above; there stand "
+    ours = (
+        f"{low:.3g} below, {high_cat:.3f} (cats) and {high_dog:.3f} (dogs) above; at these limits: "
+    )
 
     def standing(samples: Samples) -> str:
         highest = np.where(samples.labels > 0, high_dog, high_cat)
@@ -188,7 +190,7 @@ def _accuracy(splits: Splits) -> tuple[str, None]:
 
 
 def _batches(splits: Splits, size: int, seed: int) -> tuple[str, bool | None]:
-    """How far the means over batches are apart, at most, and how many visibly."""
+    """The largest difference of the means over batches, and the number of visible ones."""
     apart = {}
     for name, samples in splits.items():
         apart[name] = relative_difference(*batch_means(samples, size, seed))
@@ -200,7 +202,9 @@ def _batches(splits: Splits, size: int, seed: int) -> tuple[str, bool | None]:
         return f"{many}, at most {found.max():.2g} apart, relative"
 
     ours = "; ".join(f"{name} {said(found)}" for name, found in apart.items())
-    clipped = any(samples.parted.any() for samples in splits.values())  # else there is no claim
+    clipped = any(
+        samples.parted.any() for samples in splits.values()
+    )  # otherwise there is no claim
     judged = clipped and all(found.size for found in apart.values())
     return ours, not any((found > VISIBLE).any() for found in apart.values()) if judged else None
 
@@ -222,7 +226,7 @@ def print_claims(out: Console, rows: Sequence[Row]) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The same as Markdown, with the command in a column."""
+    """The table as Markdown, with the command in a column."""
     lines = [(*_HEADS, "command"), ("---",) * 6]
     lines += [(r.claim, r.run, r.told, r.ours, r.verdict, f"`{r.command}`") for r in rows]
     return "".join(
@@ -233,10 +237,11 @@ def markdown(rows: Sequence[Row]) -> str:
 def command(
     folders: Annotated[list[Path], typer.Argument(help="The folders of runs.")],
     to: Annotated[
-        Path | None, typer.Option("--markdown", help="Write it there as Markdown, too.")
+        Path | None,
+        typer.Option("--markdown", help="Also write the table to this file, as Markdown."),
     ] = None,
 ) -> None:
-    """Hold the write-up's claims against runs."""
+    """Compare the write-up's claims with runs."""
     rows = table(folders)
     print_claims(console(), rows)
     if to:

@@ -1,7 +1,7 @@
 """Cats against dogs: the clipped loss and the unclipped one, in Keras and in PyTorch.
 
-Exit code 0: done. 1: a comparison that does not hold. 2: wrong usage, or something that cannot be
-had, read or written; one line says what.
+Exit code 0: done. 1: a comparison failed. 2: wrong usage, or something that cannot be downloaded,
+read or written; one line says what.
 """
 
 import os
@@ -65,11 +65,11 @@ def train(
     epochs: Annotated[
         int,
         typer.Option(
-            help=f"Train for at most so many epochs; {SYNTHETIC_EPOCHS} for the synthetic set."
+            help=f"The largest number of epochs; {SYNTHETIC_EPOCHS} for the synthetic set."
         ),
     ] = Options.epochs,
     patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without a lower training loss.")
+        int, typer.Option(help="Stop after this many epochs without a lower training loss.")
     ] = Options.patience,
     checkpoint_epoch: Annotated[
         int, typer.Option(help="Keep the weights and raw outputs of this epoch.")
@@ -77,13 +77,11 @@ def train(
     activation: asked.Activation = Options.activation,
     loss: asked.Loss = Options.loss,
     convention: asked.Convention = None,
-    dropout: Annotated[
-        float, typer.Option(help="The share of features that is dropped.")
-    ] = Options.dropout,
+    dropout: Annotated[float, typer.Option(help="The dropout rate.")] = Options.dropout,
     optimizer: asked.Optimizer = Options.optimizer,
     learning_rate: asked.LearningRate = Options.learning_rate,
     seed: Annotated[
-        int, typer.Option(help="The seed of initial weights, order and dropout.")
+        int, typer.Option(help="The seed of initial weights, sample order and dropout.")
     ] = Options.seed,
     device: asked.Device = Options.device,
     devices: asked.Devices = Options.devices,
@@ -94,7 +92,7 @@ def train(
     base_weights: Annotated[
         str,
         typer.Option(
-            help="What vgg16 and inception_v3 start from: imagenet, random, or a file of weights."
+            help="Initial weights of vgg16 and inception_v3: imagenet, random, or a file."
         ),
     ] = Options.base_weights,
 ) -> None:
@@ -114,7 +112,7 @@ def train(
 
 
 def _options(typed: dict[str, Any]) -> Options:
-    """What was typed, over the defaults, which are smaller for the synthetic set."""
+    """The typed options and the defaults, which are smaller for the synthetic set."""
     small = {"size": SYNTHETIC_SIZE, "epochs": SYNTHETIC_EPOCHS}
     try:
         return Options(**(({} if "data" in typed else small) | typed))
@@ -148,11 +146,11 @@ def compare(
     left: Annotated[Path, typer.Argument(help="The folder of a run.")],
     right: Annotated[Path, typer.Argument(help="The folder of another run.")],
     data: Annotated[
-        Path | None, typer.Option(help="Where the images are now, if they were moved.")
+        Path | None, typer.Option(help="The folder of the images, if they were moved.")
     ] = None,
     cache: asked.Cache = None,
 ) -> None:
-    """Hold two runs against each other; exit code 1 where they should agree and do not."""
+    """Compare two runs; exit code 1 if they should agree and do not."""
     with _errors():
         runs = Run.open(left, Options), Run.open(right, Options)
         agree = comparison.compare(*runs, console(), data, cache)
@@ -163,7 +161,7 @@ def compare(
 def download(
     folder: Annotated[Path, typer.Argument(help="The folder to put the images in.")],
 ) -> None:
-    """Fetch the write-up's images; goes on where an earlier try ended."""
+    """Download the write-up's images; an interrupted download is continued."""
     with _errors():
         archive.download(folder)
 

@@ -1,7 +1,7 @@
-"""The cross entropy of a run's samples: from probabilities, as a convention has it, and exact.
+"""The cross entropy of a run's samples: from probabilities, by a convention, and exact.
 
-Raw outputs are float32; the probability is rounded to float32, as every framework does, and the
-logarithms are taken as the convention has it. What is exact is computed in float64.
+Raw outputs are float32; the probability is rounded to float32, as in every framework, and the
+logarithms are those of the convention. The exact loss is computed in float64.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from parity.common.arrays import Array
 from parity.suite.case import CONVENTIONS, SMOOTH, Case
 
 KERAS_LIMITS = (-float(np.log1p(-CLIP)), -float(np.log(CLIP)))
-"""Between these Keras's loss would stop, were 1 - 1e-7 a float32: 1.00000005e-7 and 16.118."""
+"""The limits of Keras's loss if 1 - 1e-7 were a float32: 1.00000005e-7 and 16.118."""
 FULL = "full"
 
 
@@ -42,21 +42,21 @@ class Samples:
 
 
 def check_convention(convention: str) -> str:
-    """Raises `RunError` for what is no convention on probabilities."""
+    """Raises `RunError` for a name that is not a convention for probabilities."""
     if convention not in CONVENTIONS:
         raise RunError(f"--convention {convention}; wanted one of {', '.join(CONVENTIONS)}")
     return convention
 
 
 def relative_difference(clipped: Array, exact: Array) -> Array:
-    """|clipped - exact| / exact, 0 where both are the same, infinite where only `exact` is 0."""
+    """|clipped - exact| / exact; 0 if both are equal, infinite if only `exact` is 0."""
     apart = np.abs(clipped - exact)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(apart == 0, 0.0, apart / exact)
 
 
 def probabilities(raw: Array, activation: str) -> Array:
-    """Those of float32 raw outputs, rounded to float32."""
+    """The probabilities of float32 raw outputs, rounded to float32."""
     from parity.reference import float64 as oracle
 
     case = Case("", "float32", activation, "cdf")
@@ -65,7 +65,7 @@ def probabilities(raw: Array, activation: str) -> Array:
 
 
 def from_probabilities(probability: Array, labels: Array, convention: str) -> Array:
-    """The loss of every sample as the convention takes it from a float32 probability."""
+    """The loss of every sample, by the convention, from a float32 probability."""
     from parity.reference import float64 as oracle
 
     case = Case("", "float32", f"{convention}_convention", "binary_cross_entropy")
@@ -84,7 +84,7 @@ def from_raw_outputs(raw: Array, labels: Array, activation: str = "sigmoid") -> 
 
 
 def raw_limit(activation: str) -> float:
-    """The raw output whose probability is 1 - 1e-7; minus it, that with 1e-7. Sigmoid: 16.118."""
+    """The raw output with probability 1 - 1e-7 (minus it has 1e-7). Sigmoid: 16.118."""
     from parity.reference import float64 as oracle
 
     case = Case("", "float64", activation, "ppf")
@@ -92,7 +92,7 @@ def raw_limit(activation: str) -> float:
 
 
 def limits(convention: str, label: int) -> tuple[float, float]:
-    """The smallest and the largest loss a float32 probability can have with this label.
+    """The smallest and the largest loss that a float32 probability can have with this label.
 
     Keras's are 1.192e-7 and, for label 0, 15.942, since 1 - 1e-7 is rounded to 1 - 1.192e-7.
     """
@@ -103,7 +103,7 @@ def limits(convention: str, label: int) -> tuple[float, float]:
 
 
 def measure(raw: Array, labels: Array, names: Array, activation: str, convention: str) -> Samples:
-    """Both losses of samples; raises `RunError` where raw outputs are not finite."""
+    """Both losses of samples; raises `RunError` if raw outputs are not finite."""
     bad = ~np.isfinite(raw)
     if bad.any():
         raise RunError(f"{bad.sum()} of {bad.size} raw outputs are not finite: no losses of them")
@@ -119,7 +119,7 @@ def measure(raw: Array, labels: Array, names: Array, activation: str, convention
 
 
 def moments(run: Run) -> list[str]:
-    """When the run has kept its raw outputs, in order: `epoch_8`, `full`; may be empty."""
+    """The moments of which the run has raw outputs, in order: `epoch_8`, `full`; may be empty."""
     asked = (f"epoch_{run.options['checkpoint_epoch']}", FULL)
     return [when for when in asked if run.path(f"outputs_{when}.npz").is_file()]
 
@@ -127,8 +127,8 @@ def moments(run: Run) -> list[str]:
 def splits_of(run: Run, when: str, convention: str = "keras") -> dict[str, Samples]:
     """The samples of both splits at a moment.
 
-    Raises `RunError`: nothing is there, or it is damaged; an activation that the oracle does not
-    know, or one that depends on the batch; raw outputs that are not finite.
+    Raises `RunError`: a missing or damaged file; an activation that the oracle does not know, or
+    one that depends on the batch; raw outputs that are not finite.
     """
     activation = run.options["activation"]
     if activation not in SMOOTH:
@@ -150,13 +150,13 @@ def splits_of(run: Run, when: str, convention: str = "keras") -> dict[str, Sampl
 
 
 def batch_means(samples: Samples, size: int, seed: int) -> tuple[Array, Array]:
-    """The two losses of whole batches of `size`, in the order of the first epoch of a seed."""
+    """The two losses of full batches of `size`, in the order of the first epoch of a seed."""
     order = [b for b in batches(len(samples.raw), size, seed, 0) if len(b) == size]
     index = np.array(order, dtype=int).reshape(-1, size)
     return samples.from_probability[index].mean(1), samples.from_raw[index].mean(1)
 
 
 def of_classes(samples: Samples) -> Iterator[tuple[str, Array]]:
-    """The name of each class, and where its samples are."""
+    """The name of each class, and a mask of its samples."""
     for label, name in enumerate(CLASSES):
         yield name, samples.labels == label

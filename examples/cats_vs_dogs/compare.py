@@ -1,10 +1,10 @@
-"""Two runs beside each other: what must agree, what does, and where only intervals can be claimed.
+"""Compare two runs.
 
-1. The final weights of a Keras run, put into the PyTorch network, give that run's raw outputs of
+1. The final weights of a Keras run, put into the PyTorch network, give that run's raw outputs for
    all validation images.
-2. Two runs with SGD or RMSprop, no dropout, and the same of everything else have the same loss at
-   each of the first steps, as `segact-parity train` has it.
-3. Otherwise their histories stand side by side.
+2. Two runs with SGD or RMSprop, without dropout and otherwise with the same options, have the same
+   loss at each of the first steps, with the tolerance of `segact-parity train`.
+3. The histories of other runs are only printed side by side.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from parity import weights
 from parity.common.tolerance import Difference, difference
 
 TOLERANCE = 1e-4
-"""Of raw outputs, absolute."""
+"""The absolute bound for raw outputs."""
 _COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "clipped", "val_clipped")
 
 
 @dataclass(frozen=True)
 class Ported:
-    """What PyTorch makes of the images with the weights of a Keras run."""
+    """The raw outputs of a Keras run, and those of the PyTorch network with its weights."""
 
     difference: Difference
     worst: str
@@ -39,9 +39,9 @@ class Ported:
 
 
 def ported(run: Run, data: Path | None = None, cache: Path | None = None) -> Ported:
-    """Put the final weights of a Keras run into the PyTorch network and look at all images.
+    """Put the final weights of a Keras run into the PyTorch network and run all images.
 
-    Raises `RunError` where the two networks are not the same one, or the images are others.
+    Raises `RunError` if the two networks differ, or the images are others.
     """
     from examples.common.torch_training import raw_outputs
 
@@ -72,9 +72,9 @@ def ported(run: Run, data: Path | None = None, cache: Path | None = None) -> Por
 def compare(
     left: Run, right: Run, out: Console, data: Path | None = None, cache: Path | None = None
 ) -> bool:
-    """Print what is found; returns whether all that must agree does.
+    """Print the comparisons; returns whether everything agrees that must.
 
-    Raises `RunError` for runs that have no history yet, and what `ported` raises.
+    Raises `RunError` for runs that have no history yet, and the errors of `ported`.
     """
     for run in (left, right):
         run.need("history.csv")

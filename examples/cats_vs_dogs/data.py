@@ -1,4 +1,4 @@
-"""The images: a folder of real ones, or drawn ones; decoded once, kept as bytes.
+"""The images: a folder of photographs, or drawn images; decoded once, kept as bytes.
 
 A folder holds `train/cats`, `train/dogs`, `validation/cats` and `validation/dogs`. Cats are class
 0 and come first, then dogs, class 1, each in natural order (cat.9 before cat.10).
@@ -30,12 +30,12 @@ SPLITS = ("train", "validation")
 CLASSES = ("cats", "dogs")
 SEED = 20190131
 DRAWN = {"train": 400, "validation": 200}
-"""How many images `synthetic` draws, half of them of each class."""
+"""The number of images that `synthetic` draws, half of them of each class."""
 
 _WANTED = [f"{split}/{name}" for split in SPLITS for name in CLASSES]
 _FORMAT = 1
 Files = dict[str, list[tuple[str, int]]]
-"""By split: path below the folder and label of each image, in order."""
+"""By split: the path (below the folder) and the label of each image, in order."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Split:
 def load(folder: Path | None, size: int, cache: Path | None = None) -> tuple[Split, Split]:
     """The images for training and for validation, `size` x `size`, stretched bilinearly.
 
-    `folder` None gives `synthetic(size)`. `cache` is a folder, made if it is missing, where the
-    decoded images are kept; what is there is read if it was made from the same files (by name,
-    size and time), and made anew otherwise.
+    `folder` None gives `synthetic(size)`. `cache` is a folder, created if it is missing, in which
+    the decoded images are kept; they are read from it if they were made from the same files (by
+    name, size and time), and decoded again otherwise.
 
-    Raises `DataError`: a folder that is missing or laid out otherwise, a class without images, a
-    file that is no image or a damaged one (it is named), a cache that cannot be written.
+    Raises `DataError`: a folder that is missing or has another layout, a class without images, a
+    file that is not an image or a damaged one (it is named), a cache that cannot be written.
     """
     _check_size(size)
     if folder is None:
@@ -107,7 +107,7 @@ def _check_size(size: int) -> None:
 
 
 def _files(folder: Path, split: str) -> list[tuple[str, int]]:
-    """Path below `folder` and label of each of a split's images, in order."""
+    """The path (below `folder`) and the label of each image of a split, in order."""
     found = []
     for label, name in enumerate(CLASSES):
         place = folder / split / name
@@ -130,9 +130,9 @@ def _decode_one(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _decode(folder: Path, files: Files, size: int) -> dict[str, Array]:
-    """All images of each split; raises `DataError` with the first bad file, after the last.
+    """All images of each split; raises `DataError` with the first bad file, after reading all.
 
-    So one who has several bad files learns how many.
+    So the message can say how many files are bad.
     """
     found = {split: np.empty((len(files[split]), size, size, 3), np.uint8) for split in files}
     jobs = [(split, i) for split in files for i in range(len(files[split]))]

@@ -7,18 +7,18 @@ from examples.common.fetch import FetchError, check_sha256, fetch, unpacked
 
 URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
 SHA256 = "91af24e0be191e9380dafc8710d0933fa826ec8e51f26f85c1fddba4e8018e3f"
-"""Of the 68,606,236 bytes that the archive has had since 2020 at least. The source is the Git LFS
+"""The SHA-256 of the archive, 68,606,236 bytes since 2020 at least. The source is the Git LFS
 pointer of a copy with exactly that size: datasets/cats_and_dogs_filtered.zip in the repository
 HubBucket-Team/depot on GitHub, at commit e0117ff79fc15df1574a9c063085f738e62df81f."""
 
 
 def download(folder: Path, url: str = URL, sha256: str = SHA256, timeout: float = 30.0) -> None:
-    """Fetch the archive, check its SHA-256 and unpack it: `folder` then holds `train/cats` etc.
+    """Download the archive, check its SHA-256 and unpack it: `folder` then holds `train/cats` etc.
 
-    Nothing is fetched if it holds them already. `folder` appears whole or not at all; only an
-    interrupted download leaves something beside it, which the next call goes on from.
+    Nothing is downloaded if it holds them already. `folder` appears whole or not at all; only an
+    interrupted download leaves a file in the folder above, from which the next call continues.
 
-    Raises `DataError`: a folder that holds something else, and whatever else goes wrong; and
+    Raises `DataError`: a folder that holds something else, and every other error; and
     `KeyboardInterrupt` with a line that says what is kept.
     """
     if _is_laid_out(folder):
@@ -27,7 +27,7 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256, timeout: float 
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: holds something else; wanted a new or an empty folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # named by its content, so that no other archive is taken for it
+        # named by its digest, so that another archive is not mistaken for it
         archive = folder.parent / f"{folder.name}.{check_sha256(sha256)[:8]}.zip"
         fetch(url, archive, sha256, timeout)
         try:
@@ -45,7 +45,7 @@ def _is_laid_out(folder: Path) -> bool:
 
 
 def _place(archive: Path, folder: Path) -> None:
-    """Unpack beside `folder`, and rename to it what holds the images."""
+    """Unpack in the folder above `folder`, and rename the folder with the images to it."""
     with unpacked(archive, folder.parent) as found:
         inside = [path for path in (found, *found.glob("*")) if _is_laid_out(path)]
         if not inside:

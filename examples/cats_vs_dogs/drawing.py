@@ -1,4 +1,4 @@
-"""Drawn cats and dogs, for those who have no photographs at hand."""
+"""Drawn cats and dogs, for use without photographs."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +13,19 @@ def _ellipse(centre: tuple[float, float], radii: tuple[float, float]) -> Points:
 
 
 def _ear(roundness: float, side: int) -> Points:
-    """Between a triangle (0), the cat's, and a long drooping ellipse (1), the dog's."""
+    """An ear: between a triangle (0, cat) and a long drooping ellipse (1, dog)."""
     corners = np.array([[0.16, -0.62], [0.98, -1.55], [0.94, -0.1]])
     share = np.linspace(0, 3, 48, endpoint=False)
     edge, along = share.astype(int), (share % 1)[:, None]
     pointed = corners[edge] * (1 - along) + corners[(edge + 1) % 3] * along
-    # both run the same way round from the inner corner, so that points between them make an ear
+    # both outlines start at the inner corner and turn the same way, so the mean is an ear
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False) - 2.2
     drooping = np.array([1.0, -0.05]) + np.stack([0.32 * np.cos(angle), 0.85 * np.sin(angle)], 1)
     return ((1 - roundness) * pointed + roundness * drooping) * np.array([side, 1])
 
 
 def _pose(rng: np.random.Generator) -> tuple[Points, Points]:
-    """Where the head is and how it is turned: a matrix and a shift, in shares of the image."""
+    """Position and rotation of the head: a matrix and a shift, in units of the image size."""
     turn, scale = rng.normal(0, 0.12), rng.uniform(0.25, 0.31)
     cos, sin = np.cos(turn), np.sin(turn)
     squeeze = np.diag(scale * rng.uniform(0.9, 1.1, 2))
@@ -33,7 +33,7 @@ def _pose(rng: np.random.Generator) -> tuple[Points, Points]:
 
 
 def _ground(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A blotchy ground, (32, 32, 3): a few random waves in each colour."""
+    """A blotchy background, (32, 32, 3): a few random waves in each colour."""
     y, x = np.mgrid[:32, :32] / 32
     colours = np.tile(rng.uniform(120, 220) + rng.normal(0, 15, 3), (32, 32, 1))
     for _ in range(4):
@@ -44,11 +44,11 @@ def _ground(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def draw(dog: bool, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One head on a blotchy ground, uint8 (size, size, 3).
+    """One head on a blotchy background, uint8 (size, size, 3).
 
-    Only ears and muzzle tell: how round the ears and how broad the muzzle is, is spread about 0.2
-    for cats and 0.8 for dogs, so that a few stand between the two. Colour, pose, ground, noise and
-    what is in the way are alike.
+    Only ears and muzzle differ: the roundness of the ears and the width of the muzzle vary around
+    0.2 for cats and 0.8 for dogs, so a few lie between the two. Colour, pose, background, noise
+    and objects in front have the same distribution for both.
     """
     from PIL import Image, ImageDraw
 
@@ -71,7 +71,7 @@ def draw(dog: bool, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     for side in (-1, 1):
         fill(_ellipse((0.4 * side, -0.2), (0.15, 0.15)), dark)
     fill(_ellipse((0, 0.25), (0.1 + 0.12 * roundness, 0.1)), dark)
-    if rng.random() < 0.2:  # something in front, which may hide an ear
+    if rng.random() < 0.2:  # an object in front, which may hide an ear
         place = (rng.uniform(-1, 1), rng.uniform(-1.2, 1))
         fill(_ellipse(place, (0.45, 0.3)), rng.uniform(0, 255, 3))
     small = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.float64)

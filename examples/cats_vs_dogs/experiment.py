@@ -1,19 +1,19 @@
-"""What the write-up did not measure: the same training with the clipped and the unclipped loss.
+"""The same training with the clipped and with the unclipped loss (not in the write-up).
 
 For every seed and batch size two runs start from the same weights and take the same batches in
-the same order; one has the loss of raw outputs, the other that of probabilities as the convention
-keras clips them. A folder holds
+the same order; one has the loss from raw outputs, the other the loss from probabilities that are
+clipped by the convention keras. A folder holds
 
-    experiment.json     what was asked for
+    experiment.json     the options of the experiment
     runs/               the run folders: seed_0_batch_20_clipped, ...
-    logs/               what each has printed
-    epochs.csv          of every batch size, quantity and epoch: the mean of either loss over the
-                        seeds and of their paired differences, with intervals
-    runs.csv            one row a run: its last epoch, and its loss by one measure for all
+    logs/               the output of each run
+    epochs.csv          for every batch size, quantity and epoch: the mean over the seeds with each
+                        loss, and of the paired differences, with intervals
+    runs.csv            one row a run: its last epoch, and its unclipped loss
     results.md, epochs.png, epochs.svg
 
-The last four are written anew after each run, from those that are finished. Dask's workers train
-(`examples.common.scheduling`).
+The last four are written again after each run, from the runs that are finished. Dask's workers
+train (`examples.common.scheduling`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,18 +54,18 @@ QUANTITIES = {
     "val_clipped": "validation samples clipped",
     "val_clipped_wrong": "of these wrong, validation",
 }
-"""Columns of history.csv. A training sample counts as the loss met it, dropout and all."""
+"""Columns of history.csv. Training samples have the raw outputs that the loss got, with dropout."""
 EXACT = {
     "exact_loss": "training loss, unclipped",
     "exact_val_loss": "validation loss, unclipped",
 }
-"""Of the final weights, without dropout: one measure for both, which their own losses are not."""
+"""The unclipped loss of the final weights, without dropout: the same measure for both."""
 _SPLITS = {"exact_loss": "train", "exact_val_loss": "validation"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for; `base` has all options that the runs share."""
+    """The options of the experiment; `base` has the options that all runs share."""
 
     base: Options
     batch_sizes: tuple[int, ...] = BATCH_SIZES
@@ -83,14 +83,14 @@ class Plan:
             raise RunError("the experiment is of the cross entropy of the sigmoid")
 
     def trainings(self) -> Iterator["Training"]:
-        """All, seed by seed, the large batches, which are quick, first."""
+        """All trainings, seed by seed; large batches first, which are quick."""
         for seed in self.seeds:
             for batch_size in sorted(self.batch_sizes, reverse=True):
                 for loss in LOSSES:
                     yield Training(self, seed, batch_size, loss)
 
     def as_dict(self) -> dict[str, Any]:
-        """For experiment.json: `base` without what every run has of its own."""
+        """For experiment.json: `base` without the options that differ by run."""
         base = self.base.as_dict()
         for name in ("seed", "batch_size", "convention"):
             del base[name]
@@ -108,7 +108,7 @@ class Training:
 
     @property
     def options(self) -> Options:
-        """Those of its run."""
+        """The options of its run."""
         own = {
             "seed": self.seed,
             "batch_size": self.batch_size,
@@ -118,11 +118,11 @@ class Training:
 
     @property
     def name(self) -> str:
-        """That of its folder."""
+        """The name of its folder."""
         return f"seed_{self.seed}_batch_{self.batch_size}_{self.loss}"
 
     def found(self, out: Path) -> Run | None:
-        """Its run, if it has been started."""
+        """Its run, or None if it has not been started."""
         folder = out / "runs" / self.name
         return Run.open(folder) if (folder / "config.json").is_file() else None
 
@@ -136,11 +136,10 @@ def run(
     scheduler: str | None = None,
     dashboard: bool = False,
 ) -> list[str]:
-    """Train all that is not trained yet; returns a line for each that failed.
+    """Run all trainings that are not finished; returns a line for each that failed.
 
-    A finished run stays as it is and an unfinished one goes on; after each, the results are
-    written. Raises `RunError` where `out` holds an experiment that was asked otherwise or
-    something else.
+    A finished run is kept and an unfinished one is continued; after each, the results are written.
+    Raises `RunError` if `out` holds an experiment with other options or something else.
     """
     with needs("cats_vs_dogs", "sweep"):
         from examples.common import scheduling
@@ -170,7 +169,7 @@ def run(
 
 
 def _last(rows: Sequence[Row]) -> str:
-    """A run that has ended, in words."""
+    """A line about a finished run."""
     last, took = rows[-1], duration(sum(row["seconds"] for row in rows))
     return (
         f"loss {last['loss']:.4g}, validation loss {last['val_loss']:.4g}, accuracy "
@@ -179,7 +178,7 @@ def _last(rows: Sequence[Row]) -> str:
 
 
 def _check(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
-    """See that no other was asked for before, of the same images; raises `RunError`."""
+    """Check that an existing experiment has the same options and images; raises `RunError`."""
     path, asked = out / PLAN, plan.as_dict()
     if path.is_file():
         held = read_json(path)
@@ -192,7 +191,7 @@ def _check(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
             if set(held.get(name, [])) - set(asked[name]):
                 option = f"--{name.replace('_', '-').removesuffix('s')}"
                 has = ", ".join(map(str, held[name]))
-                raise RunError(f"{out}: this experiment has {option} {has}; ask for these, too")
+                raise RunError(f"{out}: this experiment has {option} {has}; give these, too")
     elif holds_something(out):
         raise RunError(f"{out}: holds something else; choose another folder")
     for one in plan.trainings():
@@ -204,7 +203,7 @@ def _check(plan: Plan, out: Path, images: Mapping[str, Any]) -> None:
 
 
 def _check_options(one: Training, found: Run) -> None:
-    """Raises `RunError` for a finished run that was another training."""
+    """Raises `RunError` for a finished run with other options."""
     for name, value in one.options.as_dict().items():
         if name not in ("data", "device") and found.options.get(name) != value:
             was, option = found.options.get(name), f"--{name.replace('_', '-')}"
@@ -212,8 +211,8 @@ def _check_options(one: Training, found: Run) -> None:
 
 
 def left(plan: Plan, out: Path, side_by_side: int = 1) -> str:
-    """How long the rest may take, by the seconds of epochs so far; "at least" where some batch size
-    has none yet."""
+    """An estimate of the remaining time, from the epochs so far; "at least" if a batch size has
+    none yet."""
     seconds: dict[int, list[float]] = {size: [] for size in plan.batch_sizes}
     missing = dict.fromkeys(plan.batch_sizes, 0)
     for one in plan.trainings():
@@ -232,7 +231,7 @@ def left(plan: Plan, out: Path, side_by_side: int = 1) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two finished runs that differ in the loss alone."""
+    """Two finished runs that differ only in the loss."""
 
     batch_size: int
     seed: int
@@ -242,7 +241,7 @@ class Pair:
 
 
 def pairs(plan: Plan, out: Path) -> list[Pair]:
-    """All of which both runs are finished; raises `RunError` where their first weights differ."""
+    """All pairs whose runs are both finished; raises `RunError` if their initial weights differ."""
     found = []
     for batch_size in sorted(plan.batch_sizes):
         for seed in plan.seeds:
@@ -267,7 +266,7 @@ def _check_same_start(runs: Sequence[Run]) -> None:
 
 
 def exact_losses(run: Run) -> dict[str, float]:
-    """The unclipped loss of the final weights, whatever they were trained with."""
+    """The unclipped loss of the final weights, for runs with either loss."""
     found = run.outputs(FULL)
     return {
         name: float(from_raw_outputs(found[f"{split}_raw"], found[f"{split}_labels"]).mean())
@@ -288,9 +287,9 @@ class Compared:
 
 
 def compared(found: Sequence[Pair]) -> list[Compared]:
-    """Every quantity at every epoch that all pairs of a batch size have; what is exact, at the end.
+    """Every quantity at every epoch that all pairs of a batch size have; exact losses at the end.
 
-    A run whose loss is no longer finite ends early; what follows then is not compared.
+    A run whose loss is no longer finite ends early; later epochs are then not compared.
     """
     rows = []
     for batch_size in sorted({pair.batch_size for pair in found}):
@@ -307,7 +306,7 @@ def compared(found: Sequence[Pair]) -> list[Compared]:
 def _compared(
     batch_size: int, quantity: str, epoch: int, values: Sequence[dict[str, Row]]
 ) -> Compared:
-    """Of one row for each loss, for every seed."""
+    """A quantity compared, from one row for each loss and seed."""
     clipped, unclipped = ([rows[loss][quantity] for rows in values] for loss in LOSSES)
     differences = [one - other for one, other in zip(clipped, unclipped, strict=True)]
     intervals = (interval(numbers) for numbers in (clipped, unclipped, differences))
@@ -347,7 +346,7 @@ def _run_rows(found: Sequence[Pair]) -> list[dict[str, Any]]:
 
 
 def write_results(plan: Plan, out: Path) -> None:
-    """Write the tables and the figure of all pairs that are finished; nothing without any."""
+    """Write the tables and the figure of all finished pairs, if there are any."""
     found = pairs(plan, out)
     if not found:
         return
@@ -360,7 +359,7 @@ def write_results(plan: Plan, out: Path) -> None:
 
 
 def _said(found: Sequence[Pair]) -> str:
-    """What was trained, where, and how long it took."""
+    """A note: what was trained, where, and how long it took."""
     run = next(iter(found[0].runs.values()))
     options, data = run.options, run.config["data"]
     seconds = sum(row["seconds"] for p in found for rows in p.histories.values() for row in rows)
@@ -374,7 +373,7 @@ def _said(found: Sequence[Pair]) -> str:
         f"{duration(seconds)} of training. "
         f"Means over the seeds ± half of the {LEVEL:.0%} interval of Student's t; differences are "
         f"paired by seed, clipped minus unclipped. Of {count} such intervals "
-        f"{(1 - LEVEL) * count:.1f} leave 0 out by chance alone."
+        f"{(1 - LEVEL) * count:.1f} exclude 0 by chance alone."
     )
 
 
@@ -403,7 +402,7 @@ def _final_cells(rows: Sequence[Compared]) -> list[tuple[str, ...]]:
 
 
 def _epoch_cells(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """How many training samples were clipped at every epoch: heads and lines."""
+    """The number of clipped training samples at every epoch: heads and lines."""
     sizes = sorted({row.batch_size for row in rows})
     heads = ["epoch", *(f"{size}, {loss}" for size in sizes for loss in LOSSES)]
     by = {(row.batch_size, row.epoch): row for row in rows if row.quantity == "clipped"}
@@ -438,7 +437,7 @@ def print_results(out: Console, found: Sequence[Pair], rows: Sequence[Compared])
 
 
 def markdown(found: Sequence[Pair], rows: Sequence[Compared]) -> str:
-    """The same as Markdown."""
+    """Both tables as Markdown."""
 
     def as_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
         lines = [heads, ["---"] * len(heads), *cells]
@@ -462,7 +461,7 @@ _DIFFERENCE: dict[str, dict[str, Any]] = {
 
 
 def draw(found: Sequence[Pair], rows: Sequence[Compared], suffix: str) -> bytes:
-    """Quantities by epoch, a column for every batch size; png or svg by the suffix."""
+    """Draw quantities by epoch, a column for every batch size; png or svg by the suffix."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -498,7 +497,7 @@ def draw(found: Sequence[Pair], rows: Sequence[Compared], suffix: str) -> bytes:
 
 
 def _curves(axes: Any, rows: Sequence[Compared], styles: dict[str, dict[str, Any]]) -> None:
-    """Both losses with their intervals, or the difference with its own and a line at 0."""
+    """Both losses with their intervals, or the difference with its interval and a line at 0."""
     epochs = [row.epoch for row in rows]
     if "difference" in styles:
         axes.axhline(0, color="0.5", linewidth=0.8)
@@ -508,7 +507,7 @@ def _curves(axes: Any, rows: Sequence[Compared], styles: dict[str, dict[str, Any
         half = np.nan_to_num([one.half for one in found])
         axes.plot(epochs, mean, label=loss, markersize=4, markerfacecolor="none", **style)
         low, high = mean - half, mean + half
-        if loss != "difference":  # nothing that is shown can be below 0
+        if loss != "difference":  # no quantity can be below 0
             low = np.maximum(low, 0)
         if rows and rows[0].quantity == "val_accuracy":
             high = np.minimum(high, 1)
@@ -520,22 +519,28 @@ def _curves(axes: Any, rows: Sequence[Compared], styles: dict[str, dict[str, Any
     axes.spines[["top", "right"]].set_visible(False)
 
 
-_BatchSizes = Annotated[list[int], typer.Option(help="Images a batch; may be repeated.")]
-_Seeds = Annotated[list[int], typer.Option(help="The seed of weights and order; may be repeated.")]
+_BatchSizes = Annotated[
+    list[int], typer.Option(help="The number of images in a batch; may be repeated.")
+]
+_Seeds = Annotated[
+    list[int], typer.Option(help="The seed of weights and sample order; may be repeated.")
+]
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="The experiment's folder; what is there goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder of the experiment; an unfinished one in it continues.")
+    ],
     framework: asked.Framework = "torch",
     backend: asked.Backend = Options.backend,
     data: Annotated[
-        Path | None, typer.Option(help="The images; without it, the synthetic set.")
+        Path | None, typer.Option(help="The folder of images; without it, the synthetic set.")
     ] = None,
     cache: asked.Cache = None,
     batch_size: _BatchSizes = list(BATCH_SIZES),  # noqa: B006
     seed: _Seeds = list(SEEDS),  # noqa: B006
     size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = SIZE,
-    epochs: Annotated[int, typer.Option(help="How many epochs every run has.")] = EPOCHS,
+    epochs: Annotated[int, typer.Option(help="The number of epochs of every run.")] = EPOCHS,
     learning_rate: Annotated[
         float, typer.Option(help="The learning rate of RMSprop.")
     ] = Options.learning_rate,
@@ -544,7 +549,7 @@ def command(
     scheduler: asked.Scheduler = None,
     dashboard: asked.Dashboard = False,
 ) -> None:
-    """Train with the clipped and the unclipped loss, and say what differs."""
+    """Train with the clipped and with the unclipped loss, and compare the results."""
     try:
         base = Options(
             framework=framework,
@@ -552,7 +557,7 @@ def command(
             data=str(data) if data else None,
             size=size,
             epochs=epochs,
-            patience=epochs,  # none stops before the others
+            patience=epochs,  # so that no run stops before the others
             learning_rate=learning_rate,
             device=device,
         )

@@ -1,7 +1,7 @@
-"""The figures of the write-up: what the raw outputs are, and what clipping does to their losses.
+"""The figures of the write-up: the raw outputs, and the effect of clipping on their losses.
 
-Of each moment that a run has kept (after 8 epochs, after full training) two figures, as PNG and
-SVG, with the numbers behind them as CSV, all in the run's `figures`:
+For each moment with kept raw outputs (after 8 epochs, after full training) two figures, as PNG and
+SVG, with their numbers as CSV, all in the run's `figures`:
 
     epoch_8_keras               raw outputs by class; probabilities; the loss of every sample from
                                 its probability, by the convention keras, against that from its
@@ -46,11 +46,11 @@ _HATCHES = {"cats": "////", "dogs": "...."}
 
 
 def draw(run_folder: Path, convention: str | None = None) -> list[Path]:
-    """Draw all that the run has outputs for; returns the paths written.
+    """Draw the figures for all moments with kept outputs; returns the paths written.
 
     `convention` is one of `suite.case.CONVENTIONS`, by default keras. Every file is written
-    whole or not at all. Raises `RunError` for a run that has kept no outputs yet, and what
-    `clipping.splits_of` raises.
+    whole or not at all. Raises `RunError` for a run that has kept no outputs yet, and the errors of
+    `clipping.splits_of`.
     """
     run, convention = Run.open(run_folder, Options), convention or "keras"
     found = moments(run)
@@ -88,7 +88,7 @@ def _title(run: Run, when: str) -> str:
 
 
 def _rows(split: str, samples: Samples) -> list[dict[str, Any]]:
-    """The numbers behind the figure of samples."""
+    """The numbers of the figure of samples."""
     columns = (
         ("name", samples.names),
         ("label", samples.labels),
@@ -104,7 +104,7 @@ def _rows(split: str, samples: Samples) -> list[dict[str, Any]]:
 
 
 def _mean_rows(split: str, clipped: Array, exact: Array) -> list[dict[str, Any]]:
-    """The numbers behind the figure of batches."""
+    """The numbers of the figure of batches."""
     return [
         {
             "split": split,
@@ -132,7 +132,7 @@ def _samples_figure(splits: dict[str, Samples], title: str, convention: str, lim
 
 
 def _histogram(axes: Any, samples: Samples, values: Array, label: str) -> None:
-    """By class: coloured outlines, told apart by their hatching too."""
+    """Histograms by class: coloured outlines with different hatching."""
     low, high = (0.0, 1.0) if label == "probability" else _around(values)
     edges = np.linspace(low, high, 41)
     for name, mine in of_classes(samples):
@@ -158,7 +158,7 @@ def _around(values: Array) -> tuple[float, float]:
 
 
 def _mark_limits_of_raw(axes: Any, raw: Array, limit: float) -> None:
-    """Where the probability is 1e-7 and 1 - 1e-7, if the raw outputs come near."""
+    """Mark where the probability is 1e-7 and 1 - 1e-7, if raw outputs are near."""
     for near, at in ((raw.min() < -0.9 * limit, -limit), (raw.max() > 0.9 * limit, limit)):
         if near:
             axes.axvline(at, color="black", linestyle="--", linewidth=0.9)
@@ -166,7 +166,7 @@ def _mark_limits_of_raw(axes: Any, raw: Array, limit: float) -> None:
 
 
 def _scatter(axes: Any, samples: Samples, convention: str) -> None:
-    """The loss from the probability against that from the raw output, of each sample."""
+    """Scatter: for each sample, the loss from the probability against that from the raw output."""
     low, high = _range(samples.from_raw, samples.from_probability, convention)
     for name, mine in of_classes(samples):
         shown = np.maximum(samples.from_probability[mine], low)
@@ -190,7 +190,7 @@ def _scatter(axes: Any, samples: Samples, convention: str) -> None:
 
 
 def _batches_figure(means: dict[str, tuple[Array, Array]], title: str, convention: str) -> Any:
-    """The scatter of every split, of means over batches."""
+    """Scatter plots of means over batches, for every split."""
     heading = f"{title}; means over batches of {BATCH_SIZE}"
     with charts.drawing((6 * len(means), 5), heading) as figure:
         for axes, (name, (clipped, exact)) in zip(
@@ -218,7 +218,7 @@ def _batches_figure(means: dict[str, tuple[Array, Array]], title: str, conventio
 
 
 def _range(exact: Array, clipped: Array, convention: str) -> tuple[float, float]:
-    """Of both axes: all losses above 0, and the convention's limits, with a margin."""
+    """The range of both axes: all losses above 0, and the convention's limits, with a margin."""
     ends = [end for label in (0, 1) for end in limits(convention, label)]
     ends += KERAS_LIMITS if convention.startswith("keras") else []
     found = np.concatenate([exact, clipped, ends])
@@ -232,7 +232,7 @@ def _losses(axes: Any, low: float, high: float, convention: str, clipped: Array)
     """Logarithmic axes, the line of equal losses and the limits of the convention."""
     axes.plot([low, high], [low, high], color="0.6", linewidth=0.9, zorder=1)
     for value, words in _limit_words(convention):
-        above = value > 1  # the words stand where no sample can be
+        above = value > 1  # the text is where no sample can be
         for line in (axes.axhline, axes.axvline):
             line(value, color="black", linestyle="--", linewidth=0.8, zorder=2)
         axes.annotate(
@@ -268,7 +268,7 @@ def _losses(axes: Any, low: float, high: float, convention: str, clipped: Array)
 
 
 def _limit_words(convention: str) -> list[tuple[float, str]]:
-    """Where to draw a limit, and what to write beside it."""
+    """The positions of the limits, and their labels."""
     (low_0, high_0), (low_1, high_1) = (limits(convention, label) for label in (0, 1))
     if convention == "keras":
         low, high = KERAS_LIMITS
@@ -283,7 +283,7 @@ def _limit_words(convention: str) -> list[tuple[float, str]]:
     words = {value: f"{value:.5g}" for value in found}
     both = {v: w if len(found[v]) == 2 else f"{w} for {found[v][0]}" for v, w in words.items()}
     merged: dict[str, tuple[float, str]] = {}
-    for value, text in both.items():  # limits too close to be told apart share a line of words
+    for value, text in both.items():  # limits that are too close share one label
         end = "high" if value > 1 else "low"
         old = merged.get(end)
         merged[end] = (max(value, old[0]), f"{old[1]}, {text}") if old else (value, text)
@@ -293,9 +293,12 @@ def _limit_words(convention: str) -> list[tuple[float, str]]:
 def command(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
     convention: Annotated[
-        str, typer.Option(help=f"How to take losses of probabilities: {', '.join(CONVENTIONS)}.")
+        str,
+        typer.Option(
+            help=f"The convention of losses from probabilities: {', '.join(CONVENTIONS)}."
+        ),
     ] = "keras",
 ) -> None:
-    """Draw the figures of a run, with the numbers behind them."""
+    """Draw the figures of a run, and write their numbers as CSV."""
     for path in draw(folder, convention):
         console().print(str(path), markup=False, soft_wrap=True)

@@ -1,8 +1,7 @@
 """The networks, each twice: same layers, same initial weights, one linear output.
 
-`convnet` is the write-up's, F. Chollet's small one. `vgg16` and `inception_v3` are a convolutional
-base that stays as it is, from keras.applications and from torchvision, under the convnet's dense
-layers.
+`convnet` is the write-up's, F. Chollet's small one. `vgg16` and `inception_v3` are a frozen
+convolutional base, from keras.applications and from torchvision, with the convnet's dense layers.
 """
 
 import json
@@ -22,20 +21,20 @@ from parity.weights.read import assign, read
 
 CHANNELS = (32, 64, 128, 128)
 HIDDEN = 512
-# What the bases were trained on, as x * scale + offset for x in [0, 1], by whose weights they are.
-_CAFFE = (255.0, (-103.939, -116.779, -123.68))  # of blue, green and red, in this order
+# The preprocessing of the bases, x * scale + offset for x in [0, 1], by the source of the weights.
+_CAFFE = (255.0, (-103.939, -116.779, -123.68))  # for blue, green and red, in this order
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _AROUND_0 = (2.0, -1.0)
 
 
 class BaseError(RunError):
-    """A pretrained base that cannot be had."""
+    """A pretrained base that cannot be loaded."""
 
 
 def build(options: Any) -> Any:
     """The network of a run, in its framework, with its initial weights.
 
-    Raises `BaseError` where the weights of a base cannot be had.
+    Raises `BaseError` if the weights of a base cannot be loaded.
     """
     make = keras_network if options.framework == "keras" else torch_network
     source = preprocessing(options)
@@ -45,7 +44,7 @@ def build(options: Any) -> Any:
 
 
 def preprocessing(options: Any) -> str:
-    """Whose preprocessing goes with the weights of the base: "keras", "torchvision" or neither."""
+    """Which preprocessing the weights of the base need: "keras", "torchvision" or neither."""
     if options.model == "convnet" or options.base_weights == "random":
         return ""
     if options.base_weights == "imagenet":
@@ -86,7 +85,7 @@ def keras_network(
     x = layers.Flatten()(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     x = layers.Dense(HIDDEN, activation="relu")(x)
-    # in mixed precision this one is not: a raw output of 16 matters here to the last digit
+    # float32 also in mixed precision: a raw output of 16 has to be exact here
     return keras.Model(image, layers.Dense(1, dtype=keras.config.floatx())(x), name=model)
 
 
@@ -150,7 +149,7 @@ def _torch_base(model: str, base_weights: str) -> Any:
 
     try:
         from torchvision import models
-    except Exception as error:  # without its compiled part it fails in ways of its own
+    except Exception as error:  # without its compiled part it raises errors of its own
         raise BaseError(f"--model {model}: torchvision cannot be imported ({error})") from error
     asked = "DEFAULT" if base_weights == "imagenet" else None
     options = {} if model == "vgg16" else {"transform_input": False, "init_weights": False}
@@ -192,7 +191,7 @@ def _torch_preprocessing(model: str, source: str) -> Any:
 
 
 def _affine(model: str, source: str) -> tuple[bool, Any, Any]:
-    """Whether blue comes first, then scale and offset: what the base was trained with."""
+    """The preprocessing of the base: whether blue comes first, then scale and offset."""
     if source == "keras" and model == "vgg16":
         return True, *_CAFFE
     if source == "torchvision":
@@ -209,7 +208,7 @@ def _not_had(model: str, error: Exception) -> BaseError:
 
 
 def _features(before: Any, size: int) -> tuple[int, int, int]:
-    """Channels, height and width of what PyTorch's network flattens."""
+    """Channels, height and width of the features that PyTorch's network flattens."""
     import torch
 
     with torch.no_grad():
@@ -222,9 +221,9 @@ def _features(before: Any, size: int) -> tuple[int, int, int]:
 def initialise(network: Any, options: Any) -> None:
     """Give every layer its initial weights, the same numbers in both frameworks.
 
-    Glorot uniform with biases of 0, as Keras does; in a random base He uniform, so that something
-    comes out of many layers. (Of the base of inception_v3 the frameworks order the layers
-    otherwise.) A base with weights of its own keeps them, or gets those of a file.
+    Glorot uniform with biases of 0, as in Keras; in a random base He uniform, so that the signal
+    does not vanish over many layers. (The layers of the base of inception_v3 have another order in
+    each framework.) A base with pretrained weights keeps them, or gets those of a file.
     """
     generator = np.random.default_rng((options.seed, 0, 2))
     layers = read(network)
@@ -246,7 +245,7 @@ def initialise(network: Any, options: Any) -> None:
 
 
 def _initial(layer: Layer, generator: np.random.Generator, he: bool) -> dict[str, Array]:
-    """The initial arrays of a layer, in Keras's layout; float32, whatever the precision."""
+    """The initial arrays of a layer, in Keras's layout; float32 for any precision."""
     found = {}
     for name, array in layer.arrays.items():
         if name == "kernel":

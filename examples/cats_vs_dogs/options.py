@@ -1,4 +1,4 @@
-"""What a training is asked for."""
+"""The options of a training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 from examples.common.options import TrainingOptions
 
 SMALLEST = {"convnet": 46, "vgg16": 32, "inception_v3": 75}
-"""The least size, in pixels, of which something is left after the last convolution."""
+"""The smallest image size, in pixels, for which the last convolution has an output."""
 MODELS = tuple(SMALLEST)
 SIZE, EPOCHS = 150, 300
-"""The write-up's size, and a cap on epochs that early stopping comes before."""
+"""The write-up's size, and more epochs than early stopping needs."""
 SYNTHETIC_SIZE, SYNTHETIC_EPOCHS = 64, 20
 """The synthetic set trains in under two minutes with these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainingOptions):
-    """Raises `ValueError`, naming the option as it is typed, for what cannot be."""
+    """The options of a training; raises `ValueError`, naming the option, for invalid values."""
 
     size: int = SIZE
     epochs: int = EPOCHS
@@ -36,5 +36,5 @@ class Options(TrainingOptions):
 
     @property
     def folder(self) -> Path | None:
-        """Where the images are; None: the synthetic ones."""
+        """The folder of the images; None: the synthetic ones."""
         return Path(self.data) if self.data else None

@@ -1,8 +1,8 @@
-"""Cats against dogs, as both frameworks train it.
+"""The task cats against dogs, for both frameworks.
 
-Of training samples the columns of history.csv have the raw outputs that the loss has seen: with
-dropout, and while the weights move. Of validation samples they are those of the epoch's last
-weights.
+For training samples the columns of history.csv are from the raw outputs that the loss got: with
+dropout, and while the weights change. For validation samples they are from the weights at the end
+of the epoch.
 """
 
 import hashlib
@@ -88,11 +88,11 @@ class CatsVsDogs(Task):
         return self.splits[split].labels[indices].astype(np.float32)[:, None]
 
     def network(self) -> Any:
-        """With the initial weights of the seed."""
+        """The network, with the initial weights of the seed."""
         return build(self.options)
 
     def described(self) -> dict[str, Any]:
-        """Whether they are drawn, how many there are, and a digest of all."""
+        """Whether the images are drawn, their number, and a digest of all."""
         digest = hashlib.sha256()
         for split in self.splits.values():
             for part in (split.images.tobytes(), split.labels.tobytes(), "\n".join(split.names)):
@@ -101,19 +101,19 @@ class CatsVsDogs(Task):
         return {"synthetic": drawn, **self.counts, "sha256": digest.hexdigest()}
 
     def row(self, epoch: int, logs: Mapping[str, Any], seconds: float) -> Row:
-        """Counts as whole numbers."""
+        """The row of an epoch, with counts as whole numbers."""
         found = super().row(epoch, logs, seconds)
         return {name: int(v) if "clipped" in name else v for name, v in found.items()}
 
     def after_epoch(self, recorder: Recorder) -> None:
-        """Weights and raw outputs of the epoch that the options name."""
+        """Write weights and raw outputs of the epoch that the options name."""
         epoch = self.options.checkpoint_epoch
         if len(recorder.rows) == epoch:
             recorder.save(recorder.run.path(f"epoch_{epoch}.safetensors"))
             self._write_outputs(recorder, f"epoch_{epoch}")
 
     def at_end(self, recorder: Recorder) -> None:
-        """The raw outputs of full training."""
+        """Write the raw outputs of full training."""
         self._write_outputs(recorder, "full")
 
     def _write_outputs(self, recorder: Recorder, when: str) -> None:

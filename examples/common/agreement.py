@@ -1,7 +1,8 @@
-"""Two runs beside each other: where their losses must agree, and what else they show.
+"""Compare two runs: their losses, where these must agree, and their histories.
 
-Two runs with SGD or RMSprop, no dropout, and the same of everything else have the same loss at each
-of the first steps, as `segact-parity train` has it. Otherwise only intervals can be claimed.
+Two runs with SGD or RMSprop, without dropout and otherwise with the same options, have the same
+loss at each of the first steps, with the tolerance of `segact-parity train`. Other runs can only be
+compared statistically, with intervals.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from parity.report.console import print_table
 from parity.training.run import BOUNDS, relative
 
 _EXACT = ("torch", "keras-tensorflow")
-"""What computes float64 in float64 throughout."""
+"""The implementations that compute float64 in float64 throughout."""
 _OF_PLACE = ("framework", "backend", "data", "device")
 """Options that may differ between runs whose losses must agree."""
 
@@ -28,7 +29,7 @@ def name_of(run: Run) -> str:
 
 
 def differing(left: Run, right: Run) -> list[str]:
-    """In what the runs differ, or have that makes them differ, so that only intervals remain."""
+    """Why the losses of two runs need not agree; empty if they must."""
     one, other = left.options, right.options
     if set(one) != set(other):
         raise RunError(f"{left.folder} and {right.folder}: runs of different examples")
@@ -47,15 +48,15 @@ def differing(left: Run, right: Run) -> list[str]:
 
 
 def say(out: Console, line: str) -> None:
-    """Print a line as it is."""
+    """Print a line unchanged."""
     out.print(line, markup=False, soft_wrap=True)
 
 
 def print_steps(out: Console, left: Run, right: Run) -> bool:
-    """Whether the losses of the first steps are within the bound, where they must be."""
+    """Whether the losses of the first steps are within the bound, if they must be."""
     reasons = differing(left, right)
     if reasons:
-        say(out, f"losses: only intervals can be claimed: {'; '.join(reasons)}")
+        say(out, f"losses: not compared step by step:  {'; '.join(reasons)}")
         return True
     names = name_of(left), name_of(right)
     exact = left.options["precision"] == "64" and all(name in _EXACT for name in names)
@@ -80,7 +81,8 @@ def print_steps(out: Console, left: Run, right: Run) -> bool:
     if not passed and left.options["precision"] == "32":
         say(
             out,
-            "  past a kink of ReLU or max pooling a rounding error parts two sound trainings: try "
+            "  two correct trainings diverge when a rounding error crosses a kink of ReLU or max "
+            "pooling: try "
             "--precision 64, or a smaller --learning-rate",
         )
     epochs = list(zip(left.history(), right.history(), strict=False))

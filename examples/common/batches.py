@@ -1,6 +1,6 @@
-"""The order of the samples and the seed of the dropout, of every epoch on its own.
+"""The order of the samples and the seed of the dropout in each epoch.
 
-Both frameworks take the same batches, and an epoch that is done again after a kill is the same.
+Both frameworks take the same batches, and an epoch that is repeated after a kill is the same.
 """
 
 import numpy as np
@@ -21,15 +21,15 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Array]:
 
 
 def in_batches(indices: Array, batch_size: int) -> list[Array]:
-    """Indices in their order, cut into batches."""
+    """Indices, in this order, in batches."""
     return np.split(indices, range(batch_size, len(indices), batch_size))
 
 
 def dropout_seed(seed: int, epoch: int) -> int:
-    """What the framework's own generator starts an epoch from; the masks differ by framework."""
+    """The seed of the framework's generator for an epoch; the dropout masks differ by framework."""
     return int(np.random.default_rng((seed, epoch, 1)).integers(2**31))
 
 
 def as_input(images: Array) -> Array:
-    """What a network gets: float32 in [0, 1]. Divided here, since a GPU may round a division."""
+    """The input of a network: float32 in [0, 1]. Divided here, since a GPU may round a division."""
     return images.astype(np.float32) / np.float32(255)

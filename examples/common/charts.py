@@ -1,4 +1,4 @@
-"""What the charts of the examples have in common: files, colours, and lines told apart by more."""
+"""What the charts of the examples have in common: files, colours and line styles."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from parity.report.palette import LOOKS, Look
 
 
 def line_styles(names: Sequence[str], known: Mapping[str, Look] | None = None) -> dict[str, Look]:
-    """Colour, marker and dashes for each name, always the same for what is `known`.
+    """Colour, marker and dashes for each name, always the same for a `known` name.
 
-    Others have what no name that is shown has; after seven in all they begin again.
+    Other names get styles that no shown name has; after seven in all the styles repeat.
     """
     looks = {name: look for name, look in (known or {}).items() if name in names}
     free = [look for look in LOOKS if look not in looks.values()]
@@ -27,13 +27,13 @@ def line_styles(names: Sequence[str], known: Mapping[str, Look] | None = None) -
 
 @contextmanager
 def drawing(size: tuple[float, float], title: str) -> Iterator[Any]:
-    """A figure to draw in, `size` in inches, with the examples' letters."""
+    """A figure of `size` inches, with the font sizes of the examples."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context({"font.size": 9}):
         figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(fill(title, int(12 * size[0])))  # 12 letters an inch
+        figure.suptitle(fill(title, int(12 * size[0])))  # 12 characters an inch
         yield figure
 
 

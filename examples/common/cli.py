@@ -16,7 +16,7 @@ from parity.weights import WeightsError
 
 @contextmanager
 def plain_errors(program: str) -> Iterator[None]:
-    """Turn what a user can cause into one plain line and an exit code: 2, or 130 for Ctrl-C."""
+    """Print errors that a user can cause as one line; exit code 2, or 130 for Ctrl-C."""
     try:
         yield
     except (RunError, DataError, HeadError, WeightsError) as error:
@@ -34,7 +34,7 @@ def _end(program: str, message: object, code: int) -> None:
 
 
 def typed_options(context: typer.Context, apart: Sequence[str]) -> dict[str, Any]:
-    """The options of a command that were typed, without those that stand apart."""
+    """The options that were typed, without those that are not the run's own."""
     found = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)

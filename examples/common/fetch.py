@@ -1,7 +1,7 @@
-"""Fetching a file whose SHA-256 is known, and unpacking an archive that somebody else made.
+"""Download a file with a known SHA-256, and unpack an archive that is not trusted.
 
-What is kept of an interrupted download needs no note of where it came from: in the end the digest
-says whether the pieces belong together, and where they do not, the download begins anew, once.
+The part of an interrupted download is kept without a note of its source: in the end the digest
+shows whether the pieces belong together. If they do not, the download starts again, once.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from typing import NoReturn
 from examples.common.progress import progress_display
 
 LARGEST = 1 << 30
-"""So many bytes are fetched at most, and as many unpacked from one archive."""
+"""The largest number of bytes of a download, and of the files of one archive."""
 MOST_MEMBERS = 100_000
 _CHUNK = 1 << 16
 
 
 class FetchError(ValueError):
-    """A file that cannot be had or unpacked; the message is one plain line."""
+    """A file that cannot be downloaded or unpacked; the message is one line."""
 
 
 def check_sha256(sha256: str) -> str:
@@ -43,12 +43,12 @@ def _sha256(path: Path) -> str:
 
 
 def fetch(url: str, path: Path, sha256: str, timeout: float = 30.0) -> None:
-    """Fetch a file over HTTP, with a progress bar: `path` is the whole file, or what it was.
+    """Download a file over HTTP, with a progress bar; `path` changes only if all succeeds.
 
-    An interrupted download is kept beside, as `.part`, and the next call goes on from there if the
-    server can. Nothing is kept of a file with another digest, of one above 1 GiB, or where the
-    disk is full; nothing is fetched if `path` is that file already. `timeout`, in seconds, is for
-    the connection and for each wait.
+    An interrupted download is kept as `.part` in the same folder, and the next call continues it if
+    the server supports that. Nothing is kept of a file with another digest, of one above 1 GiB, or
+    if the disk is full; nothing is downloaded if `path` is already that file. `timeout` (seconds)
+    is for the connection and for each wait.
 
     Raises `FetchError`; and `KeyboardInterrupt` with a line that says what is kept.
     """
@@ -58,7 +58,7 @@ def fetch(url: str, path: Path, sha256: str, timeout: float = 30.0) -> None:
     if path.exists() and _sha256(path) == sha256:
         return
     part = path.with_name(f"{path.name}.part")
-    attempts = 2 if part.exists() else 1  # the pieces may be of two files, which shows at the end
+    attempts = 2 if part.exists() else 1  # the pieces may be from two different files
     for _ in range(attempts):
         _Download(url, part, timeout).run()
         found = _sha256(part)
@@ -70,10 +70,10 @@ def fetch(url: str, path: Path, sha256: str, timeout: float = 30.0) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a few words."""
+    """The reason of an error, in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server says {error.code} {error.reason}"
-    inner = getattr(error, "reason", error)  # urllib wraps what the socket raised
+    inner = getattr(error, "reason", error)  # urllib wraps the error of the socket
     if isinstance(inner, TimeoutError):
         return "no answer in time"
     if isinstance(inner, OSError) and inner.strerror:
@@ -82,14 +82,14 @@ def _reason(error: BaseException) -> str:
 
 
 class _Download:
-    """One attempt at what `part` lacks of a file."""
+    """One attempt to download what `part` lacks of a file."""
 
     def __init__(self, url: str, part: Path, timeout: float) -> None:
         self.url, self.part, self.timeout = url, part, timeout
         self.done = part.stat().st_size if part.exists() else 0
 
     def run(self) -> None:
-        """Ask, write; raises `FetchError`, and `KeyboardInterrupt` that says what is kept."""
+        """Download; raises `FetchError`, and `KeyboardInterrupt` that says what is kept."""
         try:
             with self._network():
                 answer = self._ask()
@@ -99,11 +99,11 @@ class _Download:
                 self._write(answer)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{self.url}: interrupted{self._kept()}") from None
-        except OSError as error:  # of the file: those of the network are FetchErrors by now
+        except OSError as error:  # from the file: errors of the network are FetchErrors
             self._drop(f"{self.part}: cannot be written; {_reason(error)}")
 
     def _ask(self) -> HTTPResponse | None:
-        """The server's answer; None if it has no more than there is already."""
+        """The server's answer; None if `part` is already complete."""
         request = urllib.request.Request(self.url)
         if self.done:
             request.add_header("Range", f"bytes={self.done}-")
@@ -117,7 +117,7 @@ class _Download:
         return answer
 
     def _write(self, answer: HTTPResponse) -> None:
-        """Append the answer, or begin anew if the server sends the file from its start."""
+        """Append the answer, or start again if the server sends the file from its start."""
         if answer.status == 206:
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {self.done}-"):
                 self._drop(f"{self.url}: the server sent another part than it was asked for")
@@ -140,7 +140,9 @@ class _Download:
             if max(total or 0, self.done) > LARGEST:
                 self._drop(f"{self.url}: larger than {LARGEST} bytes")
             with self._network():
-                chunk = answer.read1(_CHUNK)  # what has come, without waiting for more
+                chunk = answer.read1(
+                    _CHUNK
+                )  # the bytes that have arrived, without waiting for more
             if not chunk:
                 break
             self.done += len(chunk)
@@ -159,7 +161,7 @@ class _Download:
         if not self.done:
             self.part.unlink(missing_ok=True)
             return ""
-        return f"; {self.done} bytes are kept in {self.part}, the same command goes on from there"
+        return f"; {self.done} bytes are kept in {self.part}, the same command continues from there"
 
     def _drop(self, line: str) -> NoReturn:
         with suppress(OSError):
@@ -171,13 +173,13 @@ class _Download:
 def unpacked(archive: Path, folder: Path) -> Iterator[Path]:
     """Unpacks a zip archive into a folder of its own inside `folder`; it is removed at the end.
 
-    So what is wanted of it is renamed to its place, whole. Raises `FetchError`: no zip archive, a
-    damaged or an encrypted one, one that names paths outside of its folder or holds links, one of
-    more than 1 GiB or 100,000 files, a full disk.
+    The caller renames what it needs to its final place, whole. Raises `FetchError`: not a zip
+    archive, a damaged or an encrypted one, one that names paths outside of its folder or holds
+    links, one of more than 1 GiB or 100,000 files, a full disk.
     """
     target = (
         folder / f".{archive.name}.unpacked"
-    )  # one name, so that a killed call leaves no litter
+    )  # a fixed name: a call clears what a killed one has left
     try:
         if target.exists():
             shutil.rmtree(target)
@@ -199,19 +201,19 @@ def _unpack(archive: Path, target: Path) -> None:
                     file.extract(member, target)
     except (OSError, FetchError):
         raise
-    except Exception as error:  # zipfile, zlib, bz2 and lzma raise almost anything
+    except Exception as error:  # zipfile, zlib, bz2 and lzma raise many kinds of errors
         raise FetchError(f"{archive}: not a zip archive, or damaged ({_reason(error)})") from error
 
 
 def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuse what would leave the folder or fill the disk; zipfile keeps to the sizes it names."""
+    """Refuse paths outside of the folder, and too much data; zipfile enforces the named sizes."""
     if len(members) > MOST_MEMBERS:
         raise FetchError(f"{archive}: holds {len(members)} files; wanted {MOST_MEMBERS} at most")
     size = sum(member.file_size for member in members)
     if size > LARGEST:
         raise FetchError(f"{archive}: unpacks to {size} bytes; wanted {LARGEST} at most")
     for member in members:
-        path = PureWindowsPath(member.filename)  # which knows all separators, and drives
+        path = PureWindowsPath(member.filename)  # knows all separators, and drives
         if path.anchor or ".." in path.parts:
             raise FetchError(f"{archive}: {member.filename!r} would leave the folder")
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -1,4 +1,4 @@
-"""Locks: what one process alone may do at a time."""
+"""Locks: only one process at a time holds one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from examples.common.runs import RunError
 
 @contextmanager
 def held_alone(path: Path, otherwise: str) -> Iterator[None]:
-    """Holds a lock while inside; raises `RunError` with the line `otherwise` where another does.
+    """Holds a lock in a `with` block; raises `RunError(otherwise)` if another process holds it.
 
-    The lock ends with the process, however that ends; the file stays.
+    The lock ends with the process, also if that is killed; the file stays.
     """
     import fcntl
 
@@ -24,7 +24,7 @@ def held_alone(path: Path, otherwise: str) -> Iterator[None]:
 
 
 def holds_something(path: Path) -> bool:
-    """Whether a path is taken; hidden names in a folder are locks, and what a kill has left."""
+    """Whether it exists and is not empty, without hidden names (locks, leftovers of a kill)."""
     if not path.is_dir():
         return path.exists()
     return any(not inside.name.startswith(".") for inside in path.iterdir())

@@ -1,7 +1,7 @@
-"""What raw outputs mean: an activation, a loss, and perhaps a convention.
+"""The head of a network: an activation, a loss, and perhaps a convention.
 
-`TorchHead` and `KerasHead` are mirrors. Without a convention (or with `exact`) the loss is that of
-raw outputs; with one it is that of the activation's probabilities, as the convention has it.
+`TorchHead` and `KerasHead` are mirrors. Without a convention (or with `exact`) the loss is computed
+from raw outputs; with one, from the probabilities of the activation, as the convention does it.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from parity.common.naming import class_name, unknown
 from parity.suite.case import ACTIVATIONS, CONVENTIONS, REDUCED
 
 CLIP = 1e-7
-"""Keras clips probabilities this far from 0 and 1; of a sigmoid, raw outputs of +-16.118."""
+"""Keras clips probabilities this close to 0 and 1; for a sigmoid, raw outputs of +-16.118."""
 _WITH_CONVENTION = ("binary_cross_entropy", "binary_focal_cross_entropy", "dice_cross_entropy")
 
 
 class HeadError(ValueError):
-    """An activation, loss or convention that cannot be had; the message is one plain line."""
+    """An activation, loss or convention that cannot be used; the message is one line."""
 
 
 def check_names(activation: str, loss: str, convention: str | None) -> None:
-    """Raises `HeadError` for what is not known, or does not go with the others."""
+    """Raises `HeadError` for a name that is unknown, or does not fit the others."""
     for kind, name, known in (
         ("activation", activation if ":" not in activation else None, ACTIVATIONS),
         ("loss", loss, REDUCED),
@@ -41,7 +41,7 @@ def check_names(activation: str, loss: str, convention: str | None) -> None:
 
 
 def imported(target: str) -> Any:
-    """What `module:name` names; raises `HeadError`."""
+    """The object that `module:name` names; raises `HeadError`."""
     module, _, name = target.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -58,8 +58,8 @@ class _Head:
     Attributes:
         activation: of the framework's own package.
         convention: the name of a convention on probabilities, or None.
-        limits: the raw outputs at which the activation is 1e-7 and 1 - 1e-7; infinite where it
-            cannot say.
+        limits: the raw outputs at which the activation is 1e-7 and 1 - 1e-7; infinite if it has
+            no `ppf`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class _Head:
             self._threshold = float(self.activation.ppf(self.tensor(np.array(0.5, np.float32))))
 
     def _activation(self, text: str) -> Any:
-        """By name, or `module:name`: an activation of the framework, or a CDF to make one of."""
+        """From a name or `module:name`: an activation of the framework, or a CDF to make one."""
         if ":" not in text:
             return self.package.get_activation(text)
         found = imported(text)
@@ -103,25 +103,25 @@ class _Head:
         return found if self.name == "lovasz_hinge" else found | {"activation": self.activation}
 
     def tensor(self, array: Array) -> Any:
-        """An array of NumPy's as the framework takes it."""
+        """A NumPy array as a tensor of the framework."""
         raise NotImplementedError
 
     def array(self, tensor: Any) -> Array:
-        """The other way round."""
+        """A tensor of the framework as a NumPy array."""
         raise NotImplementedError
 
     def probabilities(self, raw: Array) -> Array:
-        """From raw outputs to probabilities, NumPy's."""
+        """The probabilities of raw outputs, both NumPy arrays."""
         return self.array(self.activation.cdf(self.tensor(raw)))
 
     def positive(self, raw: Any) -> Any:
-        """Whether a raw output says yes: its probability is above 1/2."""
+        """Whether the prediction is class 1: a probability above 1/2."""
         if self._threshold is None:
             return self.activation.cdf(raw) > 0.5
         return raw > self._threshold
 
     def wrong(self, raw: Any, labels: Any) -> Any:
-        """Whether that is not what the label says."""
+        """Whether the prediction differs from the label."""
         return self.positive(raw) != (labels > 0.5)
 
     def clipped(self, raw: Any) -> Any:
@@ -130,7 +130,7 @@ class _Head:
 
 
 class TorchHead(_Head):
-    """In PyTorch; raises `HeadError`."""
+    """The head in PyTorch; raises `HeadError`."""
 
     def __init__(
         self, activation: str, loss: str, convention: str | None = None, **loss_options: Any
@@ -143,16 +143,16 @@ class TorchHead(_Head):
         self._loss = getattr(segact_torch, f"{class_name(self.name)}Loss")(**self._loss_options())
 
     def tensor(self, array: Array) -> Any:
-        """An array of NumPy's as a tensor."""
+        """A NumPy array as a tensor."""
         return self.xp.from_numpy(np.ascontiguousarray(array))
 
     def array(self, tensor: Any) -> Array:
-        """A tensor as an array of NumPy's."""
+        """A tensor as a NumPy array."""
         found: Array = tensor.detach().cpu().numpy()
         return found
 
     def loss_of(self, raw: Any, targets: Any) -> Any:
-        """What `loss` is in both."""
+        """The loss of any input and target, as `loss` computes it."""
         return self.loss(raw, targets)
 
     def loss(self, raw: Any, labels: Any) -> Any:
@@ -161,7 +161,7 @@ class TorchHead(_Head):
 
 
 class KerasHead(_Head):
-    """In Keras; raises `HeadError`."""
+    """The head in Keras; raises `HeadError`."""
 
     def __init__(
         self, activation: str, loss: str, convention: str | None = None, **loss_options: Any
@@ -175,16 +175,16 @@ class KerasHead(_Head):
         self._loss = getattr(segact_tf, name)(**self._loss_options())
 
     def tensor(self, array: Array) -> Any:
-        """An array of NumPy's as a tensor."""
+        """A NumPy array as a tensor."""
         return self.xp.convert_to_tensor(array)
 
     def array(self, tensor: Any) -> Array:
-        """A tensor as an array of NumPy's."""
+        """A tensor as a NumPy array."""
         found: Array = self.xp.convert_to_numpy(tensor)
         return found
 
     def loss_of(self, raw: Any, targets: Any) -> Any:
-        """What `loss` is in both, though Keras has the targets first."""
+        """The loss of any input and target, as `loss` computes it; Keras has the targets first."""
         return self.loss(targets, raw)
 
     def loss(self, labels: Any, raw: Any) -> Any:
@@ -192,7 +192,7 @@ class KerasHead(_Head):
         return self._loss(labels, self.activation.cdf(raw) if self.convention else raw)
 
     def keras_loss(self) -> Any:
-        """The same as Keras's `compile` takes it."""
+        """The loss for Keras's `compile`."""
         import keras
 
         head = self

@@ -1,6 +1,6 @@
-"""Reading folders of images: names in order, damaged files, threads, a cache of what was read.
+"""Reading folders of images: natural order, damaged files, threads, a cache.
 
-Nothing here knows of a layout; `DataError` is what a user can cause, whatever the layout.
+It works for every layout; `DataError` is an error that a user can cause.
 """
 
 import hashlib
@@ -19,17 +19,20 @@ from examples.common.progress import progress_display
 from parity.common.arrays import Array
 from parity.common.files import written_whole
 
-_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # what file managers leave; names with a dot likewise
+_NOT_IMAGES = {
+    "thumbs.db",
+    "desktop.ini",
+}  # files of file managers; names with a dot are ignored, too
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 class DataError(ValueError):
-    """Images that cannot be had; the message is one plain line."""
+    """Images that cannot be read; the message is one line."""
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """A sort key that takes digits as numbers; equal numbers (7 and 07) go by their spelling.
+    """A sort key that compares digits as numbers, and equal numbers (7 and 07) as text.
 
     >>> sorted(["cat.10", "cat.9", "cat.09"], key=natural)
     ['cat.09', 'cat.9', 'cat.10']
@@ -39,10 +42,10 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def entries(folder: Path) -> list[str]:
-    """The names in a folder in natural order, without what file managers leave.
+    """The names in a folder in natural order, without the files of file managers.
 
-    Raises `DataError` where it cannot be listed, and `FileNotFoundError` or `NotADirectoryError`
-    where there is none: what to say then is for the layout to know (`wrong_folder`).
+    Raises `DataError` if it cannot be listed, and `FileNotFoundError` or `NotADirectoryError` if
+    there is none: for these the layout has its own message (`wrong_folder`).
     """
     try:
         found = sorted((entry.name for entry in folder.iterdir()), key=natural)
@@ -54,9 +57,9 @@ def entries(folder: Path) -> list[str]:
 
 
 def wrong_folder(folder: Path, missing: str, wanted: Sequence[str]) -> DataError:
-    """Says why `folder` is not laid out as wanted: what it holds, or where to look instead.
+    """The error for a folder of another layout: what it holds, or which folder may be meant.
 
-    `wanted`: the folders that it should hold, of which `missing` is the one that it has not.
+    `wanted`: the folders that it should hold; `missing`: the one of them that it lacks.
     """
     names = ", ".join(wanted)
     if not folder.exists():
@@ -82,7 +85,7 @@ def read_image(path: Path, mode: str) -> Any:
         raise DataError(f"{path}: cannot be read; {error.strerror or error}") from error
     try:
         with Image.open(io.BytesIO(content)) as image:
-            image.verify()  # the checksums of a PNG, which decoding alone passes over
+            image.verify()  # the checksums of a PNG, which decoding does not check
         with Image.open(io.BytesIO(content)) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{path}: {image.mode} pixels; wanted 8 bits a channel")
@@ -91,7 +94,7 @@ def read_image(path: Path, mode: str) -> Any:
         raise
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image") from None
-    except Exception as error:  # a damaged file makes the decoders raise almost anything
+    except Exception as error:  # a damaged file makes the decoders raise many kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: a damaged image ({reason})") from error
 
@@ -99,7 +102,7 @@ def read_image(path: Path, mode: str) -> Any:
 def in_parallel(
     function: Callable[[Job], Result], jobs: Sequence[Job], description: str
 ) -> Iterator[Result | DataError]:
-    """What `function` gives for each job, in order, or the `DataError` that it raised."""
+    """The result of `function` for each job, in order, or the `DataError` that it raised."""
 
     def outcome(job: Job) -> Result | DataError:
         try:
@@ -107,7 +110,7 @@ def in_parallel(
         except DataError as error:
             return error
 
-    # Pillow's decoders run outside of Python's lock, so threads do
+    # Pillow's decoders release the GIL, so threads are enough
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_display() as progress:
         outcomes = pool.map(outcome, jobs)
         try:
@@ -125,7 +128,7 @@ def raise_first(errors: Sequence[DataError]) -> None:
 
 
 def cache_key(folder: Path, names: Sequence[str], *made_with: Any) -> str:
-    """A digest of the files (name, size and time of each), of what else is given, and of Pillow."""
+    """A digest of the files (name, size, time), of the other arguments, and of Pillow's version."""
     import PIL
 
     def stamp(name: str) -> list[Any]:
@@ -140,10 +143,10 @@ def cache_key(folder: Path, names: Sequence[str], *made_with: Any) -> str:
 
 
 def cached(path: Path, key: str, made: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-    """The arrays that a file keeps, if it has this key; else they are made, and kept in it.
+    """The arrays in a cache file, if it has this key; otherwise they are made and written to it.
 
-    The file is written whole or not at all; a missing or damaged one is made anew. Raises
-    `DataError` where it cannot be written.
+    The file is written whole or not at all; a missing or damaged one is made again. Raises
+    `DataError` if it cannot be written.
     """
     arrays = _read_cache(path, key)
     if arrays is None:
@@ -163,11 +166,11 @@ def _write_cache(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
 
 
 def _read_cache(path: Path, key: str) -> dict[str, Array] | None:
-    """What is kept there, or None if it is missing, has another key, or is damaged."""
+    """The arrays in the cache file, or None if it is missing, has another key, or is damaged."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
             return {name: file[name] for name in file.files if name != "key"}
-    except Exception:  # a damaged file makes numpy, zipfile and zlib raise almost anything
+    except Exception:  # a damaged file makes numpy, zipfile and zlib raise many kinds of errors
         return None

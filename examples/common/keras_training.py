@@ -1,4 +1,4 @@
-"""Training in Keras, through `fit`. `prepare` comes before Keras is imported."""
+"""Training in Keras, with `fit`. Call `prepare` before Keras is imported."""
 
 import io
 import math
@@ -25,7 +25,7 @@ from parity.common.files import write_atomically
 CHECKPOINT = "last.npz"
 """All variables of the network and of its optimizer, in their order."""
 RHO, EPSILON = 0.9, 1e-7
-"""Of RMSprop and Adam: Keras's defaults."""
+"""The other settings of RMSprop and Adam: Keras's defaults."""
 _POLICIES = {"64": "float64", "16-mixed": "mixed_float16", "bf16-mixed": "mixed_bfloat16"}
 
 
@@ -39,7 +39,7 @@ def prepare(options: TrainingOptions) -> None:
             os.environ["JAX_PLATFORMS"] = "cpu"
     if options.precision == "64":
         os.environ["JAX_ENABLE_X64"] = "1"
-    if "tensorboard.compat.notf" in sys.modules:  # a training in PyTorch was here
+    if "tensorboard.compat.notf" in sys.modules:  # after a training in PyTorch in this process
         for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
             del sys.modules[name]
     with _quiet():
@@ -61,7 +61,7 @@ def prepare(options: TrainingOptions) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Importing TensorFlow says things on standard error before it can be told not to."""
+    """Hides what TensorFlow prints on standard error during its import."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -74,7 +74,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _settle_tensorflow(device: str) -> None:
-    """Deterministic; on a GPU float32 is to be float32."""
+    """Deterministic operations; full float32 precision on a GPU, no TF32."""
     import tensorflow as tf
 
     if device == "cpu":
@@ -86,7 +86,7 @@ def _settle_tensorflow(device: str) -> None:
 
 
 def _settle_jax(device: str) -> None:
-    """The same on JAX."""
+    """The same settings on JAX."""
     import jax
 
     if device == "cuda" and jax.default_backend() != "gpu":
@@ -95,7 +95,7 @@ def _settle_jax(device: str) -> None:
 
 
 def _settle_torch(device: str) -> None:
-    """The same on torch."""
+    """The same settings on torch."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -119,7 +119,7 @@ def _distribute(options: TrainingOptions) -> None:
         return
     import jax
 
-    with suppress(RuntimeError):  # where JAX runs already
+    with suppress(RuntimeError):  # if JAX is already initialized
         jax.config.update("jax_num_cpu_devices", options.devices)
     found = keras.distribution.list_devices()
     if len(found) < options.devices:
@@ -129,12 +129,12 @@ def _distribute(options: TrainingOptions) -> None:
 
 
 def _several_of_tensorflow(count: int) -> list[str]:
-    """The names of so many GPUs; where there are none, of parts of the CPU."""
+    """The names of as many GPUs; without GPUs, of logical devices of the CPU."""
     import tensorflow as tf
 
     kind = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
     if kind == "CPU":
-        with suppress(RuntimeError):  # where TensorFlow runs already
+        with suppress(RuntimeError):  # if TensorFlow is already initialized
             parts = [tf.config.LogicalDeviceConfiguration()] * count
             tf.config.set_logical_device_configuration(
                 tf.config.list_physical_devices(kind)[0], parts
@@ -146,7 +146,7 @@ def _several_of_tensorflow(count: int) -> list[str]:
 
 
 def _strategy(options: TrainingOptions) -> Any:
-    """What TensorFlow trains on several devices by; None elsewhere."""
+    """TensorFlow's strategy for several devices; None otherwise."""
     if options.devices == 1 or options.backend != "tensorflow":
         return None
     import tensorflow as tf
@@ -155,11 +155,11 @@ def _strategy(options: TrainingOptions) -> Any:
 
 
 def _of_all_replicas(value: Any, how: str) -> Any:
-    """The least or the largest of what the replicas of TensorFlow have, or their sum."""
+    """The minimum, the maximum or the sum over the replicas of TensorFlow."""
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
-    if context is None:  # the whole batch is here
+    if context is None:  # this is already the whole batch
         return value
     join = {"min": tf.reduce_min, "max": tf.reduce_max, "last": tf.reduce_sum}[how]
     return join(context.all_gather(value[None], axis=0))
@@ -194,7 +194,7 @@ def _dataset(task: Task) -> Any:
             self.set_epoch(0)
 
         def set_epoch(self, epoch: int) -> None:
-            """Before each epoch."""
+            """Set the epoch; called before each epoch."""
             self.epoch = epoch
             self.batches = batches(task.counts[TRAIN], options.batch_size, options.seed, epoch)
 
@@ -209,16 +209,16 @@ def _dataset(task: Task) -> Any:
 
 def raw_outputs(network: Any, batches: Iterable[Array]) -> Array:
     """The raw outputs of a network in inference mode, float32."""
-    strategy = getattr(network, "distribute_strategy", None)  # of TensorFlow
+    strategy = getattr(network, "distribute_strategy", None)  # a tensor of TensorFlow
     if strategy is not None and strategy.num_replicas_in_sync > 1:
-        # Keras would have every replica predict the same batch
+        # with Keras every replica would predict the same batch
         found = [np.asarray(network(batch, training=False)) for batch in batches]
         return np.concatenate(found).astype(np.float32)
     return np.concatenate([network.predict_on_batch(batch) for batch in batches]).astype(np.float32)
 
 
 def _metrics(task: Task, head: KerasHead, strategy: Any) -> list[Any]:
-    """What the task measures, and the loss of the last batch."""
+    """The metrics of the task, and the loss of the last batch."""
     import keras
     from keras import ops
 
@@ -234,7 +234,7 @@ def _metrics(task: Task, head: KerasHead, strategy: Any) -> list[Any]:
         def __init__(self, name: str, how: str, measure: Any) -> None:
             super().__init__(name=name)
             self.how, self.measure = how, measure
-            # replicas have sums of their own, and all the rest in common
+            # sums differ by replica, everything else is the same
             aggregation = "sum" if how == "sum" else "mean"
             self.state = self.add_variable((), "zeros", aggregation=aggregation, name="state")
             self.reset_state()
@@ -249,7 +249,7 @@ def _metrics(task: Task, head: KerasHead, strategy: Any) -> list[Any]:
             self.state.assign(start[self.how])
 
         def result(self) -> Any:
-            return self.state + 0.0  # a number of now: the variable goes on
+            return self.state + 0.0  # the value now: the variable changes later
 
     def gathered(name: str, how: str, measure: Any) -> Any:
         if how != "mean":
@@ -275,7 +275,7 @@ def _optimizer(options: TrainingOptions) -> Any:
 
 
 def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> list[Any]:
-    """The library's own, and those that do what belongs to an epoch."""
+    """Keras's own callbacks, and ours for the start and the end of an epoch."""
     import keras
 
     task = trainer.task
@@ -284,19 +284,19 @@ def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> lis
     )
 
     class Evaluator(keras.callbacks.Callback):
-        """Sets the learning rate before an epoch, and looks at the validation samples after it."""
+        """Sets the learning rate before an epoch, and evaluates the validation samples after it."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            """The epoch's order, dropout and rate depend on seed and history alone."""
+            """Order, dropout and learning rate of the epoch depend only on seed and history."""
             dataset.set_epoch(epoch)
             self.model.optimizer.learning_rate = task.learning_rate(recorder.rows)
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            if batch == 0:  # not before: on torch, the start of a loader takes a number
+            if batch == 0:  # not earlier: on torch, the start of a loader draws a random number
                 trainer.seed_dropout(len(recorder.rows))
 
         def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-            """Of all callbacks the first, so that the others find it in the logs."""
+            """Runs before all other callbacks, which find the results in the logs."""
             logs |= task.evaluate(trainer.head, recorder.predict(VALIDATION))
             logs["learning_rate"] = task.learning_rate(recorder.rows)
 
@@ -308,7 +308,7 @@ def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> lis
                 early.on_epoch_end(epoch, {task.monitor: value})
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            """Look at the clock."""
+            """Start the clock."""
             self.started = time.monotonic()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -316,13 +316,13 @@ def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> lis
                 recorder.steps.append(float(logs["step_loss"]))
 
         def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:
-            """Validation is over, too."""
+            """Called after validation."""
             seconds = time.monotonic() - self.started
             recorder.end_of_epoch(task.row(epoch + 1, logs, seconds))
             trainer.save_checkpoint(recorder.run.path(CHECKPOINT), epoch + 1)
 
     class Bar(keras.callbacks.ProgbarLogger):
-        """Keras's own, with the numbers that one looks at."""
+        """Keras's progress bar, with the columns of the task."""
 
         def _update_progbar(self, batch: int, logs: Any = None) -> None:
             super()._update_progbar(batch, shown(logs))
@@ -334,7 +334,7 @@ def _callbacks(trainer: "KerasTrainer", recorder: Recorder, dataset: Any) -> lis
         return {name: value for name, value in (logs or {}).items() if name in task.shown}
 
     logs = str(recorder.run.path("tensorboard"))
-    # which writes through TensorFlow, on every backend
+    # it writes with TensorFlow, on every backend
     written = find_spec("tensorflow") is not None
     return [
         Evaluator(),
@@ -372,14 +372,16 @@ class KerasTrainer:
         return raw_outputs(self.network, inputs)
 
     def seed_dropout(self, epoch: int) -> None:
-        """As Keras's `SeedGenerator` starts from a seed."""
+        """Set the seed, as Keras's `SeedGenerator` does."""
         import keras
 
         seed = dropout_seed(self.options.seed, epoch)
         for layer in self.network.layers:
             if isinstance(layer, keras.layers.Dropout) and layer.rate:
                 layer.seed_generator.state.assign(np.array([seed, 0], dtype="uint32"))
-        if self.options.backend == "torch":  # where Keras's dropout goes by the global generator
+        if (
+            self.options.backend == "torch"
+        ):  # on torch, where Keras's dropout uses the global generator
             import torch
 
             torch.manual_seed(seed)
@@ -389,7 +391,7 @@ class KerasTrainer:
         return {str(number): variable for number, variable in enumerate(every)}
 
     def save_checkpoint(self, path: Path, epochs: int) -> None:
-        """The weights, the optimizer's state, and how many epochs they have behind them."""
+        """Save the weights, the optimizer's state, and the number of finished epochs."""
         import keras
 
         content = io.BytesIO()
@@ -398,7 +400,7 @@ class KerasTrainer:
         write_atomically(path, content.getvalue())
 
     def load_checkpoint(self, path: Path) -> int:
-        """The other way round; 0 epochs where there is none. Raises `RunError`."""
+        """Load a checkpoint; returns its epochs, 0 if there is none. Raises `RunError`."""
         if not path.is_file():
             return 0
         try:
@@ -406,11 +408,11 @@ class KerasTrainer:
                 for name, variable in self._variables().items():
                     variable.assign(file[name])
                 return int(file["epochs"])
-        except Exception as error:  # a damaged file makes numpy raise almost anything
+        except Exception as error:  # a damaged file makes numpy raise many kinds of errors
             raise RunError(f"{path}: damaged ({error})") from error
 
     def train(self, run: Run) -> None:
-        """From the run's checkpoint, or from the beginning where there is none."""
+        """Train from the run's checkpoint, or from the beginning if there is none."""
         done = self.load_checkpoint(run.path(CHECKPOINT))
         dataset = _dataset(self.task)
         recorder = Recorder(

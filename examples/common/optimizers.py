@@ -7,10 +7,10 @@ import torch
 
 
 class RMSprop(torch.optim.Optimizer):
-    """w - lr g / sqrt(v + epsilon), with v the mean of g^2 that forgets by rho.
+    """w - lr g / sqrt(v + epsilon), with v the moving average of g^2 with decay rho.
 
-    The epsilon of `torch.optim.RMSprop` stands outside of the root: lr g / (sqrt(v) + eps). At the
-    default of Keras, 1e-7, that matters for all |g| below 1e-3, and no setting of one is the other.
+    `torch.optim.RMSprop` adds epsilon outside of the root: lr g / (sqrt(v) + eps). At Keras's
+    default, 1e-7, that matters for all |g| below 1e-3, and no setting makes the two equal.
     """
 
     def __init__(

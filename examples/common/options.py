@@ -1,4 +1,4 @@
-"""What every training is asked for, and how it is typed."""
+"""The options that every training has, and their command-line form."""
 
 import importlib.util
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ IMPLEMENTATIONS = ("torch", *(implementation("keras", backend) for backend in BA
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Raises `ValueError`, naming the option as it is typed, for what cannot be."""
+    """The options of a training; raises `ValueError`, naming the option, for invalid values."""
 
     framework: str = "torch"
     backend: str = "tensorflow"
@@ -65,7 +65,7 @@ class TrainingOptions:
         check_names(self.activation, self.loss, self.convention)
 
     def check_one_of(self, name: str, known: tuple[str, ...]) -> None:
-        """Raises `ValueError` for an option that is none of these."""
+        """Raises `ValueError` for an option that is not one of these."""
         if getattr(self, name) not in known:
             raise self.error(name, f"one of {', '.join(known)}")
 
@@ -75,7 +75,7 @@ class TrainingOptions:
             raise self.error(name, f"a whole number >= {least}")
 
     def error(self, name: str, wanted: str) -> ValueError:
-        """What to raise."""
+        """The error to raise."""
         return ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted {wanted}")
 
     @property
@@ -84,52 +84,52 @@ class TrainingOptions:
         return implementation(self.framework, self.backend)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the run's configuration."""
+        """As a dictionary, for the run's configuration."""
         return asdict(self)
 
 
 def missing(options: TrainingOptions) -> str:
-    """The packages that the framework needs and that are not there, or nothing."""
+    """The packages that the framework needs and that are missing; empty if none is."""
     needed = {"torch": ("torch", "lightning"), "keras": ("keras", options.backend)}
     absent = [m for m in needed[options.framework] if importlib.util.find_spec(m) is None]
     return ", ".join(absent)
 
 
 def one_of(names: tuple[str, ...]) -> str:
-    """For the help of an option."""
+    """Names as a list in words, for the help of an option."""
     return f"{', '.join(names[:-1])} or {names[-1]}."
 
 
-# The options as they are typed; each command gives its own defaults.
-Framework = Annotated[str, typer.Option(help=f"What trains: {one_of(FRAMEWORKS)}")]
-Backend = Annotated[str, typer.Option(help=f"What Keras runs on: {one_of(BACKENDS)}")]
-Cache = Annotated[Path | None, typer.Option(help="A folder in which to keep the decoded images.")]
-Out = Annotated[Path | None, typer.Option(help="The run's folder; by default runs/FRAMEWORK.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
-BatchSize = Annotated[int, typer.Option(help="How many images a batch has.")]
+# The options of the commands; each command has its own defaults.
+Framework = Annotated[str, typer.Option(help=f"The framework: {one_of(FRAMEWORKS)}")]
+Backend = Annotated[str, typer.Option(help=f"The backend of Keras: {one_of(BACKENDS)}")]
+Cache = Annotated[Path | None, typer.Option(help="A folder in which decoded images are kept.")]
+Out = Annotated[Path | None, typer.Option(help="The folder of the run; by default runs/FRAMEWORK.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")]
+BatchSize = Annotated[int, typer.Option(help="The number of images in a batch.")]
 Activation = Annotated[
-    str, typer.Option(help=f"{', '.join(ACTIVATIONS)}; or module:name, one of your own.")
+    str, typer.Option(help=f"{', '.join(ACTIVATIONS)}; or module:name, your own.")
 ]
 Loss = Annotated[str, typer.Option(help=one_of(tuple(REDUCED)))]
 Convention = Annotated[
     str | None,
     typer.Option(
-        help=f"Take the loss of probabilities, as {one_of(CONVENTIONS)} Or exact: of raw outputs, "
-        "as without this option."
+        help=f"Compute the loss from probabilities, as {one_of(CONVENTIONS)} Or exact: from raw "
+        "outputs, as without this option."
     ),
 ]
 Optimizer = Annotated[str, typer.Option(help=one_of(OPTIMIZERS))]
 LearningRate = Annotated[float, typer.Option(help="The learning rate at the start.")]
 Device = Annotated[str, typer.Option(help=f"Where to train: {one_of(DEVICES)}")]
-Devices = Annotated[int, typer.Option(help="How many devices share each batch.")]
+Devices = Annotated[int, typer.Option(help="The number of devices that share each batch.")]
 Precision = Annotated[str, typer.Option(help=f"The bits of a number: {one_of(PRECISIONS)}")]
 Jobs = Annotated[
-    int | None, typer.Option(help="So many runs side by side on this machine, in place of one.")
+    int | None, typer.Option(help="The number of runs at a time on this machine; by default one.")
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="The address of a Dask scheduler, whose workers train: tcp://HOST:8786."),
+    typer.Option(help="The address of a Dask scheduler whose workers train: tcp://HOST:8786."),
 ]
 Dashboard = Annotated[
-    bool, typer.Option("--dashboard", help="Show what the workers of --jobs do on a local page.")
+    bool, typer.Option("--dashboard", help="Show the work of --jobs on a local web page.")
 ]

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, which leave nothing behind and are silent where no one looks."""
+"""Progress bars on standard error, which are erased at the end; none without a terminal."""
 
 from rich.console import Console
 from rich.progress import (

@@ -4,15 +4,15 @@
     history.csv             one row an epoch
     steps.csv               the loss of each of the first steps
     initial.safetensors     the weights before the first step;
-    best.safetensors        after the epoch that is best by what the task monitors;
+    best.safetensors        after the best epoch, by the column that the task monitors;
     final.safetensors       and at the end
-    last.*                  the framework's own checkpoint, to go on from
-    tensorboard             logs (of Keras where TensorFlow is installed, too)
+    last.*                  the framework's own checkpoint, for --resume
+    tensorboard             logs (Keras writes them if TensorFlow is installed)
 
-and what the task adds (`Task.after_epoch`, `Task.at_end`).
+and the files of the task (`Task.after_epoch`, `Task.at_end`).
 
-A resumed run starts from its checkpoint, which is written after everything else of its epoch: what
-the folder holds of later epochs is made again.
+A resumed run starts from its checkpoint, which is written after everything else of its epoch: the
+files of later epochs are written again.
 """
 
 import csv
@@ -35,18 +35,18 @@ from parity.common.versions import versions
 
 FORMAT = 1
 LOCK = ".lock"
-"""Held by the process that trains the run."""
+"""The lock of the process that trains the run."""
 STEPS = 100
-"""So many steps have their loss written down."""
+"""The number of steps whose loss is recorded."""
 Row = dict[str, float]
 
 
 class RunError(ValueError):
-    """A run that cannot be started, continued or read; the message is one plain line."""
+    """A run that cannot be started, continued or read; the message is one line."""
 
 
 def all_versions() -> dict[str, str]:
-    """Those that a record of the judge holds, and of what the examples use besides."""
+    """The versions in a record of the judge, and those of the examples' own packages."""
     found = versions()
     for package in ("lightning", "torchvision", "pillow"):
         try:
@@ -57,7 +57,7 @@ def all_versions() -> dict[str, str]:
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A table with the keys of the first row for a head; numbers as they can be read back."""
+    """A table, with the keys of the first row as its head; numbers are read back exactly."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -74,7 +74,7 @@ def _number(path: Path, text: str | None) -> float:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """The rows of a table of numbers; none where there is no such file."""
+    """The rows of a table of numbers; none if there is no such file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -90,7 +90,7 @@ def best(values: Sequence[float], mode: str) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file holds; raises `RunError` where it is missing, damaged or no object."""
+    """The object in a JSON file; raises `RunError` if it is missing, damaged or not an object."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -117,8 +117,9 @@ def duration(seconds: float) -> str:
 def stopped(
     values: Sequence[float], patience: int, mode: str = "min", of: str = "training loss"
 ) -> str:
-    """Why training ends after these values, as the early stopping of both frameworks has it:
-    in words, and for a run that was killed before its end was written.
+    """Why training ends after these values; empty if it continues. As in both frameworks.
+
+    Also for a run that was killed before its end was recorded.
 
     >>> stopped([3.0, 2.0, 2.5, 2.0], patience=2), stopped([3.0, 2.0, 2.5, 1.0], patience=2)
     ('no lower training loss for 2 epochs', '')
@@ -133,14 +134,14 @@ def stopped(
 
 @dataclass
 class Run:
-    """A run's folder, open."""
+    """The folder of a run, and its configuration."""
 
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def check_new(cls, folder: Path) -> None:
-        """Raises `RunError` where something is in the folder already."""
+        """Raises `RunError` if there is already something in the folder."""
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: wanted a folder")
         if not folder.exists() or not any(folder.iterdir()):
@@ -153,7 +154,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any]) -> "Run":
-        """A new run; raises `RunError` where the folder holds anything."""
+        """A new run; raises `RunError` if the folder is not empty."""
         cls.check_new(folder)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, {"format": FORMAT, "finished": False, "stopped": "", **config})
@@ -162,9 +163,9 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, kind: type | None = None) -> "Run":
-        """A run that is there; raises `RunError` where it cannot be read.
+        """An existing run; raises `RunError` if it cannot be read.
 
-        `kind`: the options of an example, whose run it has to be.
+        `kind`: the options class of the example that the run has to belong to.
         """
         path = folder / "config.json"
         if not path.exists():
@@ -181,16 +182,16 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end."""
+        """Whether the run is finished."""
         return bool(self.config.get("finished"))
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was started with."""
+        """The options that the run was started with."""
         return dict(self.config["options"])
 
     def clear_leftovers(self) -> None:
-        """Remove what a kill has left of files that were being written; their names are hidden."""
+        """Remove partly written files that a kill has left; their names are hidden."""
         for path in self.folder.glob(".*"):
             if path.name == LOCK:
                 continue
@@ -204,18 +205,18 @@ class Run:
         return self.folder / name
 
     def need(self, name: str) -> Path:
-        """The same; raises `RunError` where there is no such file."""
+        """The path of a file of the run; raises `RunError` if there is no such file."""
         if not self.path(name).is_file():
             state = "" if self.finished else ", and the run is not finished"
             raise RunError(f"{self.folder}: has no {name}{state}")
         return self.path(name)
 
     def write_config(self) -> None:
-        """Write what `config` holds now."""
+        """Write the configuration."""
         write_atomically(self.path("config.json"), json_text(self.config).encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """What a file of the run holds; raises `RunError`."""
+        """The object in a JSON file of the run; raises `RunError`."""
         return read_json(self.need(name))
 
     def history(self) -> list[Row]:
@@ -227,7 +228,7 @@ class Run:
         return [row["loss"] for row in read_csv(self.path("steps.csv"))]
 
     def write_history(self, rows: Sequence[Row], steps: Sequence[float]) -> None:
-        """Replace both tables."""
+        """Write both tables again."""
         numbered = [{"step": number, "loss": loss} for number, loss in enumerate(steps, 1)]
         write_atomically(self.path("steps.csv"), csv_bytes(numbered))
         write_atomically(self.path("history.csv"), csv_bytes(rows))
@@ -239,26 +240,28 @@ class Run:
         write_atomically(self.path(f"outputs_{when}.npz"), content.getvalue())
 
     def outputs(self, when: str) -> dict[str, Array]:
-        """What `write_outputs` wrote; raises `RunError` where it is missing or damaged."""
+        """The arrays of `write_outputs`; raises `RunError` if the file is missing or damaged."""
         path = self.need(f"outputs_{when}.npz")
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return dict(file)
-        except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything
+        except (
+            Exception
+        ) as error:  # a damaged file makes numpy and zipfile raise many kinds of errors
             raise RunError(f"{path}: damaged ({error})") from error
 
 
 @dataclass
 class Recorder:
-    """What happens to a run's folder while it trains, whatever the framework.
+    """Writes the files of a run while it trains, in either framework.
 
     Args:
         run: the run.
-        task: what it trains, a `Task`.
-        save: writes the weights as they are now, into the file of a path.
-        predict: the raw outputs of the network as it is now, in inference mode, for a split.
-        done: the epochs that the checkpoint has behind it, which a resumed run goes on from.
-        steps_an_epoch: how many steps those have.
+        task: the `Task` that is trained.
+        save: writes the current weights to a path.
+        predict: the raw outputs of the current network for a split, in inference mode.
+        done: the number of epochs of the checkpoint from which a resumed run continues.
+        steps_an_epoch: the number of steps in an epoch.
     """
 
     run: Run
@@ -279,12 +282,12 @@ class Recorder:
 
     @property
     def watched(self) -> list[float]:
-        """What is monitored, of every epoch."""
+        """The monitored value of every epoch."""
         return [row[self.task.monitor] for row in self.rows]
 
     @property
     def reason(self) -> str:
-        """Why training ends here; empty while it goes on."""
+        """Why training ends now; empty if it continues."""
         task, options = self.task, self.task.options
         if self.rows and not math.isfinite(self.rows[-1]["loss"]):
             return "the training loss is no longer finite"
@@ -304,7 +307,7 @@ class Recorder:
         return best(self.watched, self.task.mode) == len(self.rows) - 1
 
     def end_of_epoch(self, row: Row) -> None:
-        """Write the row, and the weights and whatever else this epoch is the one for."""
+        """Write the row of the epoch, and the weights and files that are due after it."""
         self.rows.append(row)
         self.run.write_history(self.rows, self.steps)
         if self.is_best:
@@ -312,7 +315,7 @@ class Recorder:
         self.task.after_epoch(self)
 
     def end(self) -> None:
-        """Write what a finished run has; the configuration comes last."""
+        """Write the files of a finished run, the configuration last."""
         self.save(self.run.path("final.safetensors"))
         self.task.at_end(self)
         self.run.config |= {"finished": True, "stopped": self.reason, "epochs": len(self.rows)}

@@ -1,8 +1,8 @@
-"""Trainings side by side on the workers of Dask, which start here, or by hand on any machine.
+"""Trainings in parallel on the workers of Dask, which start here, or by hand on any machine.
 
-Each training is a process of its own, which a worker starts. It ends with its worker and with the
-client that asked for it; asked for again, of any worker, it goes on from its own last epoch. The
-scheduler and the workers import this module, and find the same folders under the same paths.
+A worker starts each training as a process. The process ends with its worker and with the client
+that submitted it; if the client submits it again, to any worker, it continues from its last epoch.
+The scheduler and the workers import this module, and need the same folders under the same paths.
 """
 
 import logging
@@ -32,12 +32,12 @@ from examples.common.runs import LOCK, Row, Run, RunError
 ROOT = Path(__file__).parents[2]
 _HOW = "start it in the clone, with PYTHONPATH=$PWD"
 _POLL, _PATIENCE = 0.1, 60.0
-"""Seconds between two looks at a training; and how long one that was killed may take to end."""
+"""Seconds between two checks of a training; and the time that a killed one has to end."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training in OUT/runs/NAME; what it prints goes into OUT/logs/NAME.txt."""
+    """A training in OUT/runs/NAME; its output goes to OUT/logs/NAME.txt."""
 
     module: str
     options: TrainingOptions
@@ -52,12 +52,12 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What it has printed."""
+        """The file with its output."""
         return self.out.absolute() / "logs" / f"{self.name}.txt"
 
     @property
     def words(self) -> list[str]:
-        """What trains it, after `python -m`."""
+        """The command line of the training, after `python -m`."""
         words = [self.module, "train", "--out", str(self.folder)]
         words += ["--cache", str(self.cache)] if self.cache else []
         for name, value in self.options.as_dict().items():
@@ -70,9 +70,9 @@ class Job:
 
 
 def train(words: list[str], folder: str, log: str, here: str) -> list[Row]:
-    """On a worker: a training from its last epoch to its end; the rows of its history.csv.
+    """On a worker: run a training from its last epoch to its end; returns its history.csv as rows.
 
-    `here` is the folder where it runs. Raises `RunError` with the last line that it printed.
+    `here` is the working directory. Raises `RunError` with the last line that it printed.
     """
     run = Run(Path(folder))
     _wait_for(run.path(LOCK))
@@ -81,10 +81,10 @@ def train(words: list[str], folder: str, log: str, here: str) -> list[Row]:
             return run.history()
         words = [*words, "--resume"]
     else:
-        run.clear_leftovers()  # of a kill before the configuration was written
+        run.clear_leftovers()  # left by a kill before the configuration was written
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    # Dask's, for itself: large tensors would have their memory mapped anew each time
+    # Dask sets it for itself: with it the memory of large tensors would be mapped again each time
     environment.pop("MALLOC_TRIM_THRESHOLD_", None)
     with (
         open(log, "ab") as file,
@@ -95,7 +95,7 @@ def train(words: list[str], folder: str, log: str, here: str) -> list[Row]:
             stderr=file,
             cwd=here,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the client
+            start_new_session=True,  # only the client handles Ctrl-C
         ) as process,
     ):
         try:
@@ -110,7 +110,7 @@ def train(words: list[str], folder: str, log: str, here: str) -> list[Row]:
 
 
 def _wait_for(lock: Path) -> None:
-    """Until no process trains the run: one that lost its worker takes a moment to end."""
+    """Wait until no process trains the run: one that lost its worker takes a moment to end."""
     until = time.monotonic() + _PATIENCE
     while lock.is_file():
         try:
@@ -124,7 +124,7 @@ def _wait_for(lock: Path) -> None:
 
 
 def _check_wanted() -> None:
-    """Ends the task where its client wants it no more, or its worker closes."""
+    """Ends the task if its client has cancelled it, or its worker closes."""
     worker = get_worker()
     task = worker.state.tasks.get(worker.get_current_task())
     closes = worker.status in (Status.closing, Status.closed)
@@ -140,7 +140,7 @@ def _last_line(log: Path, code: int) -> str:
 
 @dataclass(frozen=True)
 class Workers:
-    """Those of a scheduler at an address, or as many as `jobs` on this machine."""
+    """The workers of the scheduler at an address, or `jobs` workers on this machine."""
 
     jobs: int | None = None
     scheduler: str | None = None
@@ -157,7 +157,7 @@ class Workers:
 
     @contextmanager
     def client(self, gpus: int) -> Iterator[Client]:
-        """A client of them; they end with it where they are of this machine."""
+        """A client of these workers; workers started here end with it."""
         for name in ("distributed", "distributed.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.scheduler is None:
@@ -181,7 +181,7 @@ class Workers:
                 threads_per_worker=1,
                 dashboard_address=f"127.0.0.1:{8787 if self.dashboard else 0}",
                 scheduler_kwargs={"dashboard": self.dashboard},
-                resources={"GPU": gpus},  # which all share
+                resources={"GPU": gpus},  # all machines share it
                 silence_logs=logging.CRITICAL,
             )
 
@@ -194,13 +194,13 @@ def train_all(
     line: Callable[[list[Row], int], str],
     before: int = 0,
 ) -> list[str]:
-    """Train them all; returns a line for each that failed.
+    """Run all trainings; returns a line for each that failed.
 
     Args:
-        shared: a file that every worker is to find in the folder of them all.
-        line: says how a training went, from the rows of its history.csv and the number of those
-            that train side by side.
-        before: so many have ended before.
+        shared: a file in the folder of all trainings, which every worker has to find.
+        line: the line about a finished training, from the rows of its history.csv and the number
+            of trainings in parallel.
+        before: the number of trainings that had ended before.
     """
     if not jobs:
         return []
@@ -224,10 +224,10 @@ def train_all(
 
 
 def _check(client: Client, gpus: int, shared: Path, tell: Console) -> None:
-    """Raises `RunError` where scheduler or workers lack what a training needs.
+    """Raises `RunError` if scheduler or workers lack something that a training needs.
 
-    What is sent is of the standard library alone: of a task that it cannot import a scheduler says
-    nothing to its client.
+    The check uses only the standard library: if a scheduler cannot import a task, it does not tell
+    the client.
     """
     if not client.nthreads():
         say(tell, "the scheduler has no workers yet; waiting for one")
@@ -253,7 +253,7 @@ def _check(client: Client, gpus: int, shared: Path, tell: Console) -> None:
 def _trained(
     client: Client, jobs: Sequence[Job], gpus: int
 ) -> Iterator[tuple[Job, list[Row], str]]:
-    """Each as it ends: the rows of its history.csv, or what went wrong."""
+    """Each training when it ends: the rows of its history.csv, or its error."""
     keys = [f"train-{uuid4().hex}" for _ in jobs]
     futures = client.map(
         train,
@@ -270,16 +270,16 @@ def _trained(
         job = of[future.key]
         if future.status == "finished":
             rows = future.result()
-            future.release()  # else it is asked for again where its worker dies
+            future.release()  # without this it is submitted again if its worker dies
             yield job, rows, ""
         elif future.status == "cancelled":
-            raise RunError("the scheduler is gone; the same command, given again, goes on")
+            raise RunError("the scheduler has ended; run the same command again to continue")
         else:
             yield job, [], _reason(future.exception())
 
 
 def _reason(error: Any) -> str:
-    """Why a training has not ended well."""
+    """Why a training failed."""
     if isinstance(error, KilledWorker):
         return "the workers that trained it died, one after the other"
     if isinstance(error, RunError):
@@ -288,5 +288,5 @@ def _reason(error: Any) -> str:
 
 
 def say(out: Console, line: str) -> None:
-    """A line as it is, however long."""
+    """Print a line without wrapping it."""
     out.print(line, markup=False, highlight=False, soft_wrap=True)

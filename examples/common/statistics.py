@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
-"""Of the intervals, of Student's t."""
+"""The confidence level of the intervals, of Student's t."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Interval:
 
     @property
     def verdict(self) -> str:
-        """What the interval of a difference says: higher or lower than 0, or none shown."""
+        """What the interval of a difference shows: higher or lower than 0, or neither."""
         if math.isnan(self.half):
             return "-"
         if abs(self.mean) <= self.half:
@@ -37,7 +37,7 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Of values that are a sample of a normal distribution.
+    """The interval of the mean of a sample of a normal distribution.
 
     >>> interval([1.0, 2.0, 3.0])
     Interval(mean=2.0, half=2.484137711...)

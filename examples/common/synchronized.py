@@ -1,6 +1,6 @@
-"""Batch normalization of the whole batch, where ranks have a part each; also on CPUs.
+"""Batch normalization over the whole batch, of which each rank has a part; also on CPUs.
 
-`torch.nn.SyncBatchNorm` runs on GPUs alone.
+`torch.nn.SyncBatchNorm` runs only on GPUs.
 """
 
 import torch
@@ -10,10 +10,10 @@ from segact_torch._distributed import all_reduce, group_of
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """With the mean and variance of the pixels of all ranks."""
+    """Batch normalization with the mean and variance over the pixels of all ranks."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As `nn.BatchNorm2d`."""
+        """Like `nn.BatchNorm2d`."""
         if not self.training:
             return super().forward(input)
         group, axis = group_of("world"), (0, 2, 3)
@@ -36,7 +36,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronize(network: nn.Module) -> nn.Module:
-    """The network, with every `nn.BatchNorm2d` in it replaced; its weights stay."""
+    """The network with every `nn.BatchNorm2d` replaced; the weights stay."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:

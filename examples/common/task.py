@@ -1,4 +1,4 @@
-"""What is trained, told once for both frameworks: `Task`."""
+"""What is trained, defined once for both frameworks: `Task`."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,33 +12,33 @@ from examples.common.runs import Recorder, Row, RunError
 from parity.common.arrays import Array
 
 Measure = Callable[[Any, Any, Any], Any]
-"""From a head, raw outputs and targets of a batch."""
+"""Metrics, from a head and the raw outputs and targets of a batch."""
 TRAIN, VALIDATION = "train", "validation"
 _START = {"sum": 0.0, "min": math.inf, "max": -math.inf}
 
 
 class Task(ABC):
-    """The data, the network and what is measured of it.
+    """The data, the network and the metrics.
 
-    Arrays are NumPy's, float32, the channels last: inputs (N, H, W, C), targets and raw outputs
+    Arrays are NumPy arrays, float32, channels last: inputs (N, H, W, C), targets and raw outputs
     (N, ...). Only the tensors within PyTorch's network have the channels first.
     """
 
     monitor: ClassVar[str] = "loss"
-    """The column of history.csv by which epochs are better or worse,"""
+    """The monitored column of history.csv,"""
     mode: ClassVar[str] = "min"
-    """and whether more of it is better, or less;"""
+    """whether larger values of it are better,"""
     monitored: ClassVar[str] = "training loss"
-    """its name in words."""
+    """and its name in words."""
     measures: ClassVar[Mapping[str, tuple[str, Measure]]] = {}
-    """By column: how the batches of an epoch come together (`mean` of the samples, `sum`, `min`,
+    """By column: how the batches of an epoch are combined (`mean` of the samples, `sum`, `min`,
     `max`), and that of one batch."""
     shown: ClassVar[tuple[str, ...]] = ("loss", "val_loss")
     """The columns that progress bars show."""
     loss_options: ClassVar[Mapping[str, Any]] = {}
-    """Of the loss, beside its activation."""
+    """Parameters of the loss, in addition to the activation."""
     frozen: tuple[str, ...] = ()
-    """Parts of PyTorch's network that do not train; in Keras's their layers say so."""
+    """Parts of PyTorch's network that are frozen; in Keras the layers are marked."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -46,26 +46,26 @@ class Task(ABC):
     @property
     @abstractmethod
     def counts(self) -> Mapping[str, int]:
-        """How many samples there are in the splits `train` and `validation`."""
+        """The number of samples in the splits `train` and `validation`."""
 
     @abstractmethod
     def batch(self, split: str, indices: Array, epoch: int | None) -> tuple[Array, Array]:
-        """Inputs and targets; in epoch None without augmentation."""
+        """Inputs and targets; without augmentation if `epoch` is None."""
 
     @abstractmethod
     def targets(self, split: str, indices: Array) -> Array:
-        """The targets alone, without augmentation."""
+        """Only the targets, without augmentation."""
 
     @abstractmethod
     def network(self) -> Any:
-        """A network of the run's framework, with its initial weights."""
+        """The network in the run's framework, with its initial weights."""
 
     @abstractmethod
     def described(self) -> dict[str, Any]:
-        """What a run's configuration says of the data."""
+        """The description of the data in a run's configuration."""
 
     def check_devices(self, even: bool = False) -> None:
-        """Each device needs a sample of every batch; `even`: as many as every other.
+        """Each device needs a sample of every batch; `even`: the same number as every other.
 
         Raises `RunError`.
         """
@@ -79,7 +79,7 @@ class Task(ABC):
                 )
 
     def learning_rate(self, rows: list[Row]) -> float:
-        """That of the next epoch, after these."""
+        """The learning rate of the next epoch, after these epochs."""
         return float(self.options.learning_rate)
 
     def evaluate(self, head: Any, outputs: Array) -> dict[str, float]:
@@ -105,11 +105,11 @@ class Task(ABC):
 
     @abstractmethod
     def after_epoch(self, recorder: Recorder) -> None:
-        """Write what is to be kept of the epoch that has just ended."""
+        """Write the files of the epoch that has just ended."""
 
     @abstractmethod
     def at_end(self, recorder: Recorder) -> None:
-        """Write what a finished run has, beside its weights."""
+        """Write the files of a finished run, other than its weights."""
 
 
 def _add(one: float, other: float) -> float:

@@ -1,4 +1,4 @@
-"""Training in PyTorch, through Lightning."""
+"""Training in PyTorch, with Lightning."""
 
 import io
 import logging
@@ -32,7 +32,7 @@ from parity.common.files import write_atomically
 
 CHECKPOINT = "last.ckpt"
 RHO, EPSILON = 0.9, 1e-7
-"""Of RMSprop and Adam: Keras's defaults."""
+"""The other settings of RMSprop and Adam: Keras's defaults."""
 _PRECISIONS: dict[str, Any] = {
     "32": "32-true",
     "64": "64-true",
@@ -42,18 +42,18 @@ _PRECISIONS: dict[str, Any] = {
 
 
 def channels_first(array: Array) -> torch.Tensor:
-    """(N, H, W, C) as PyTorch takes it, (N, C, H, W); others as they are."""
+    """(N, H, W, C) as (N, C, H, W) for PyTorch; other ranks unchanged."""
     return torch.from_numpy(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
 
 
 def channels_last(tensor: torch.Tensor) -> Array:
-    """The other way round, as float32."""
+    """(N, C, H, W) as (N, H, W, C), float32; other ranks unchanged."""
     array: Array = tensor.float().cpu().numpy()
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
 class Samples(Dataset[Any]):
-    """The batches of the training samples of an epoch by their indices."""
+    """The batches of training samples of an epoch, from their indices."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -64,7 +64,7 @@ class Samples(Dataset[Any]):
 
 
 class Batches(Sampler[Any]):
-    """The batches of an epoch, which Lightning sets; each of several devices gets its part."""
+    """The batches of the epoch that Lightning sets; each of several devices gets its part."""
 
     def __init__(self, count: int, options: Any, rank: int) -> None:
         self.count, self.options, self.rank, self.epoch = count, options, rank, 0
@@ -84,7 +84,7 @@ class Batches(Sampler[Any]):
 
 @torch.inference_mode()
 def raw_outputs(network: torch.nn.Module, batches: Iterable[Array]) -> Array:
-    """The raw outputs, channels last, of a network in inference mode, which it leaves as it was."""
+    """The raw outputs, channels last, in inference mode; the mode of the network is restored."""
     kind = next(network.parameters())
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -97,7 +97,7 @@ def raw_outputs(network: torch.nn.Module, batches: Iterable[Array]) -> Array:
 
 
 class Learner(pl.LightningModule):
-    """The network with its head, as Lightning trains it."""
+    """The network with its head, as a Lightning module."""
 
     def __init__(self, task: Task, head: TorchHead) -> None:
         super().__init__()
@@ -108,18 +108,18 @@ class Learner(pl.LightningModule):
         self.recorder: Recorder | None = None
 
     def on_train_epoch_start(self) -> None:
-        """What is frozen does not train."""
+        """Frozen parts stay in inference mode."""
         for name in self.task.frozen:
             self.network.get_submodule(name).eval()
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        """The loss of a batch; an epoch's dropout depends on seed and epoch alone."""
-        if index == 0:  # not before: where a loader starts, it takes a number from the generator
+        """The loss of a batch; the dropout of an epoch depends only on seed and epoch."""
+        if index == 0:  # not earlier: the start of a loader draws a number from the generator
             seed = dropout_seed(self.options.seed, self.current_epoch)
             torch.manual_seed(seed + self.global_rank)
         inputs, targets = batch
         raw = self.network(inputs)
-        raw = raw.float() if raw.dtype.itemsize < 4 else raw  # of mixed precision
+        raw = raw.float() if raw.dtype.itemsize < 4 else raw  # in mixed precision
         loss: torch.Tensor = self.head.loss(raw, targets)
         self._log_all(loss, raw, targets)
         if self.recorder and self.recorder.wants_steps:
@@ -145,7 +145,7 @@ class Learner(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Of what is not frozen."""
+        """The optimizer of the parameters that are not frozen."""
         trained = [p for p in self.network.parameters() if p.requires_grad]
         rate = self.options.learning_rate
         if self.options.optimizer == "sgd":
@@ -156,18 +156,18 @@ class Learner(pl.LightningModule):
 
 
 class Evaluator(Callback):
-    """Sets the learning rate before an epoch, and looks at the validation samples after it."""
+    """Sets the learning rate before an epoch, and evaluates the validation samples after it."""
 
     def __init__(self, recorder: Recorder, head: TorchHead) -> None:
         self.recorder, self.head, self.task = recorder, head, recorder.task
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """By what the epochs before have shown."""
+        """Set the learning rate, from the history."""
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = self.task.learning_rate(self.recorder.rows)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Every device for itself: the weights are the same."""
+        """Evaluate; each device does it, with the same weights."""
         found = self.task.evaluate(self.head, self.recorder.predict(VALIDATION))
         found["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         for name, value in found.items():
@@ -187,38 +187,38 @@ class Keeper(Checkpoint):
         self.recorder, self.started = recorder, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the clock."""
+        """Start the clock."""
         self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation is over, too."""
+        """Called after validation."""
         seconds, recorder = time.monotonic() - self.started, self.recorder
         row = recorder.task.row(trainer.current_epoch + 1, trainer.callback_metrics, seconds)
         if trainer.is_global_zero:
             recorder.end_of_epoch(row)
         else:
             recorder.rows.append(row)
-        trainer.save_checkpoint(recorder.run.path(CHECKPOINT))  # in which all must take part
+        trainer.save_checkpoint(recorder.run.path(CHECKPOINT))  # all ranks must take part
 
 
 class WholeFile(TorchCheckpointIO):
-    """Checkpoints that are there whole, or not at all; Lightning's go through another disk."""
+    """Writes checkpoints whole or not at all; Lightning's own writes them on another disk first."""
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Write it."""
+        """Write the checkpoint."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_atomically(Path(path), content.getvalue())
 
 
 class Bar(RichProgressBar):
-    """Lightning's own, which counts epochs from 1 and does without the number of a version."""
+    """Lightning's progress bar, with epochs from 1 and without the version number."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """The numbers that one looks at."""
+        """The columns of the task."""
         found = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in found.items() if name != "v_num"}
 
@@ -246,7 +246,7 @@ class TorchTrainer:
             options.activation, options.loss, options.convention, **task.loss_options
         )
         in_training = self.head
-        if options.devices > 1:  # its loss is that of the whole batch
+        if options.devices > 1:  # the loss is that of the whole batch
             task.check_devices()
             in_training = TorchHead(
                 *(options.activation, options.loss, options.convention),
@@ -262,7 +262,7 @@ class TorchTrainer:
         return raw_outputs(self.learner.network, inputs)
 
     def train(self, run: Run) -> None:
-        """From the run's checkpoint, or from the beginning where there is none."""
+        """Train from the run's checkpoint, or from the beginning if there is none."""
         _settle()
         path, network = run.path(CHECKPOINT), self.learner.network
         done = _epochs_of(path)
@@ -324,19 +324,19 @@ class TorchTrainer:
 
 
 def _epochs_of(path: Path) -> int:
-    """How many epochs a checkpoint has behind it; 0 where there is none."""
+    """The number of epochs of a checkpoint; 0 if there is none."""
     if not path.is_file():
         return 0
     try:
         found: int = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
-    except Exception as error:  # a damaged file makes torch raise almost anything
+    except Exception as error:  # a damaged file makes torch raise many kinds of errors
         raise RunError(f"{path}: damaged ({type(error).__name__})") from error
     return found + 1
 
 
 def _settle() -> None:
-    """float32 on a GPU is to be float32, and Lightning is to say what matters alone."""
-    # tensorboard looks for this module to know that it is to do without TensorFlow
+    """Full float32 precision on a GPU, no TF32; and fewer messages of Lightning."""
+    # with this module tensorboard does not import TensorFlow
     if "tensorflow" not in sys.modules:
         sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     torch.backends.cudnn.allow_tf32 = False

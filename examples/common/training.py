@@ -1,4 +1,4 @@
-"""Starting and continuing a run, whatever the framework and the example: `start`, `resume`."""
+"""Starting and continuing a run, in both frameworks and examples: `start`, `resume`."""
 
 import dataclasses
 import os
@@ -15,10 +15,10 @@ from examples.common.runs import LOCK, Run, RunError, all_versions
 from examples.common.task import Task
 
 _MAY_CHANGE = ("data", "device", "epochs")
-"""What a resumed run may be given anew."""
+"""The options that may be changed in a resumed run."""
 Asked = TypeVar("Asked", bound=TrainingOptions)
 Make = Callable[[Any, Path | None], Task]
-"""A task from its options and a folder for decoded images."""
+"""A function that makes a task from its options and a folder for decoded images."""
 
 
 def start(make: Make, options: TrainingOptions, folder: Path, cache: Path | None = None) -> Run:
@@ -48,7 +48,7 @@ def start(make: Make, options: TrainingOptions, folder: Path, cache: Path | None
 def options_of(
     kind: type[Asked], run: Run, given: Mapping[str, Any] = MappingProxyType({})
 ) -> Asked:
-    """Those of a run, with what is given anew; raises `RunError` for what cannot be changed."""
+    """The options of a run, with the given changes; raises `RunError` for a forbidden change."""
     asked = run.options
     if set(asked) != {field.name for field in dataclasses.fields(kind)}:
         raise RunError(f"{run.folder}: a run of another example, or of another version of this one")
@@ -69,11 +69,11 @@ def resume(
     given: Mapping[str, Any],
     cache: Path | None = None,
 ) -> Run:
-    """Go on with an unfinished run, with its own options; `given` are those that were typed.
+    """Continue an unfinished run with its options; `given` are those that were typed now.
 
-    A run that the cap on epochs has ended is unfinished where `given` has more of them. Raises
-    `RunError` for a run that has ended otherwise, for options that it does not have, and for images
-    that are not its own.
+    A run that ended at its largest number of epochs is unfinished if `given` has more epochs.
+    Raises `RunError` for a run that ended for another reason, for other options, and for other
+    images.
     """
     run = Run.open(folder, kind)
     capped = run.config["stopped"].startswith("the cap")
@@ -96,19 +96,19 @@ def resume(
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
-    """No other process trains in the folder; the children of this one do."""
+    """Holds the lock of the folder: no other process, but children of this one, may train in it."""
     if is_child():
         return nullcontext()
     return held_alone(folder / LOCK, f"{folder}: another process trains this run")
 
 
 def is_child() -> bool:
-    """Whether this is one of the other processes that Lightning starts for several devices."""
+    """Whether this process was started by Lightning, for one of several devices."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def _prepare(options: TrainingOptions) -> None:
-    """See that the framework is there; of Keras, choose backend and device before its import."""
+    """Check that the framework is installed; choose Keras's backend and device before import."""
     absent = missing(options)
     if absent:
         backend = f" --backend {options.backend}" if options.framework == "keras" else ""
@@ -120,7 +120,7 @@ def _prepare(options: TrainingOptions) -> None:
 
 
 def _trainer(task: Task) -> Any:
-    """What trains in the framework; it is checked and built, but nothing has been written."""
+    """The trainer of the framework, checked and built; nothing has been written yet."""
     if task.options.framework == "torch":
         from examples.common.torch_training import TorchTrainer
 

@@ -1,6 +1,6 @@
-"""`python -m examples.common.with_parent MODULE ...`: a program that ends with who started it.
+"""`python -m examples.common.with_parent MODULE ...`: a program that ends with its parent.
 
-Its standard input is a pipe, which ends when the process that holds the other end does, however.
+Its standard input is a pipe, which closes when the parent process ends, also by a kill.
 """
 
 import os
@@ -10,7 +10,7 @@ import threading
 
 
 def _end_with_parent() -> None:
-    while os.read(0, 1):  # sys.stdin would be locked when Python ends
+    while os.read(0, 1):  # sys.stdin would still be locked when Python ends
         pass
     os._exit(1)
 

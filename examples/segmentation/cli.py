@@ -1,7 +1,7 @@
 """Segmentation with any output activation and any loss, in Keras and in PyTorch.
 
-Exit code 0: done. 1: a comparison that does not hold, or a run of a sweep that failed. 2: wrong
-usage, or something that cannot be had, read or written; one line says what.
+Exit code 0: done. 1: a comparison or a run of a sweep failed. 2: wrong usage, or something that
+cannot be downloaded, read or written; one line says what.
 """
 
 import os
@@ -27,7 +27,7 @@ app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 _APART = ("out", "resume", "cache", "jobs", "scheduler", "dashboard")
-"""Options that are not a run's own."""
+"""Options of `train` that are not the run's own."""
 _errors = partial(plain_errors, "segmentation")
 Data = Annotated[
     str | None,
@@ -35,21 +35,30 @@ Data = Annotated[
         help=f"LAYOUT:DIR, LAYOUT one of {', '.join(LAYOUTS)}; without it, synthetic images."
     ),
 ]
-Epochs = Annotated[int, typer.Option(help="Train for at most so many epochs.")]
+Epochs = Annotated[int, typer.Option(help="The largest number of epochs.")]
 Patience = Annotated[
-    int, typer.Option(help="Stop after so many epochs without a higher mean Dice.")
+    int, typer.Option(help="Stop after this many epochs without a higher mean Dice.")
 ]
 CutPatience = Annotated[
-    int, typer.Option(help="Cut the learning rate after so many epochs without a higher one.")
+    int,
+    typer.Option(
+        help="Reduce the learning rate after this many epochs without a higher mean Dice."
+    ),
 ]
-CutFactor = Annotated[
-    float, typer.Option(help="What is left of the learning rate when it is cut: a factor.")
+CutFactor = Annotated[float, typer.Option(help="The factor by which the learning rate is reduced.")]
+Classes = Annotated[
+    int, typer.Option(help="The number of labels in the masks of processed arrays.")
 ]
-Classes = Annotated[int, typer.Option(help="Labels in the masks of processed arrays.")]
-Size = Annotated[int | None, typer.Option(help="Stretch images and masks to so many pixels.")]
-Patch = Annotated[int | None, typer.Option(help="Train on random windows of so many pixels.")]
-Augment = Annotated[bool, typer.Option(help="Flips and right-angle turns in training.")]
-Folds = Annotated[int, typer.Option(help="Parts that the cases are cut into.")]
+Size = Annotated[
+    int | None, typer.Option(help="Resize images and masks to this height and width, in pixels.")
+]
+Patch = Annotated[
+    int | None, typer.Option(help="Train on random square windows of this size, in pixels.")
+]
+Augment = Annotated[
+    bool, typer.Option(help="Flip and rotate (by right angles) the training images.")
+]
+Folds = Annotated[int, typer.Option(help="The number of folds into which the cases are divided.")]
 Width = Annotated[int, typer.Option(help="Channels of the U-Net's first level.")]
 Depth = Annotated[int, typer.Option(help="Levels of the U-Net below its first.")]
 
@@ -72,10 +81,12 @@ def train(
     loss: Annotated[
         str, typer.Option(help=f"{', '.join((*LOSSES, *(n for n in REDUCED if n not in LOSSES)))}.")
     ] = Options.loss,
-    fold: Annotated[int, typer.Option(help="The part to validate on.")] = Options.fold,
+    fold: Annotated[
+        int, typer.Option(help="The fold to validate on, counted from 0.")
+    ] = Options.fold,
     folds: Folds = Options.folds,
     seed: Annotated[
-        int, typer.Option(help="The seed of initial weights, order and augmentation.")
+        int, typer.Option(help="The seed of initial weights, sample order and augmentation.")
     ] = Options.seed,
     epochs: Epochs = Options.epochs,
     patience: Patience = Options.patience,
@@ -131,19 +142,27 @@ def _tell(run: Run) -> None:
 @app.command()
 def sweep(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="The sweep's folder; what is there goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder of the sweep; an unfinished sweep in it continues.")
+    ],
     framework: Annotated[
-        str, typer.Option(help="Between commas: torch, keras, keras-jax, keras-torch.")
+        str,
+        typer.Option(
+            help="One or more of torch, keras, keras-jax, keras-torch, separated by commas."
+        ),
     ] = "torch",
     activations: Annotated[
-        str, typer.Option(help=f"Between commas: {', '.join(ACTIVATIONS)}; all: these.")
+        str, typer.Option(help=f"all, or some of {', '.join(ACTIVATIONS)}, separated by commas.")
     ] = "all",
     losses: Annotated[
         str,
-        typer.Option(help=f"Between commas: {', '.join(LOSSES)}, or any other of train --loss."),
+        typer.Option(help=f"{', '.join(LOSSES)}, or others of train --loss, separated by commas."),
     ] = "bce,dice,mse",
     seeds: Annotated[
-        str, typer.Option(help="Between commas: of initial weights, order and augmentation.")
+        str,
+        typer.Option(
+            help="Seeds of initial weights, sample order and augmentation, separated by commas."
+        ),
     ] = "0",
     jobs: asked.Jobs = None,
     scheduler: asked.Scheduler = None,
@@ -167,7 +186,7 @@ def sweep(
     device: asked.Device = Options.device,
     precision: asked.Precision = Options.precision,
 ) -> None:
-    """Train every framework, activation, loss, fold and seed; each is a run of its own."""
+    """Train all combinations of framework, activation, loss, fold and seed, each as one run."""
     with _errors():
         own = ("framework", "activations", "losses", "seeds")
         base = _options(typed_options(context, (*_APART, *own)))
@@ -190,8 +209,7 @@ def compare(
     left: Annotated[Path, typer.Argument(help="The folder of a run.")],
     right: Annotated[Path, typer.Argument(help="The folder of another run.")],
 ) -> None:
-    """Hold the losses of two runs against each other; exit code 1 where they must agree and do
-    not."""
+    """Compare the losses of two runs; exit code 1 if they should agree and do not."""
     with _errors():
         runs = Run.open(left, Options), Run.open(right, Options)
         for run in runs:

@@ -1,7 +1,7 @@
-"""The images and their masks: read from a folder or drawn; folds by case, patches, augmentation.
+"""Images and their masks: read from a folder or drawn; folds by case, patches, augmentation.
 
-Everything that is random follows from the seed, the epoch and the sample alone, so that both
-frameworks, and a run that goes on, see the same numbers.
+All random numbers depend only on the seed, the epoch and the sample, so both frameworks, and a
+resumed run, get the same.
 """
 
 import os
@@ -48,11 +48,11 @@ class Samples:
     """Images with their masks.
 
     Args:
-        images: (N, H, W, C), uint8, or float32, which the network takes as it is.
+        images: (N, H, W, C), uint8, or float32, which the network gets unchanged.
         masks: uint8, (N, H, W, K): 0, 1 or `IGNORE`, for each of K classes.
-        cases: N names; samples of one case never stand on both sides of a fold.
-        names: N names of their own: paths below the data's folder, with `/`.
-        source: what was asked for; "synthetic" for drawn ones.
+        cases: N names; samples of one case are never on both sides of a fold.
+        names: N different names: paths below the data folder, with `/`.
+        source: the --data option; "synthetic" for drawn images.
     """
 
     images: Array
@@ -70,12 +70,12 @@ def load(
     Args:
         size: images are stretched to `size` x `size`, bilinearly (antialiased), masks by the
             nearest pixel. Without it all images must have one size.
-        cache: a folder, made if it is missing, where what was read is kept; what is there is taken
-            if it was made from the same files (by name, size and time), and made anew otherwise.
-        classes: for `processed`, the labels 1 to `classes` become as many binary masks.
+        cache: a folder, created if it is missing, in which decoded images are kept; they are read
+            from it if they were made from the same files (by name, size and time).
+        classes: for `processed`, each of the labels 1 to `classes` becomes a binary mask.
 
     Grey masks are 1 above 127. Raises `DataError`: an unknown layout; a folder that is missing or
-    laid out otherwise; an image without a mask, or the reverse; a damaged file; a mask that is not
+    has another layout; an image without a mask, or the reverse; a damaged file; a mask that is not
     binary, or of another size than its image; images of different sizes, without `size`.
     """
     if size is not None:
@@ -103,13 +103,13 @@ def load(
 
 
 def _label(folder: Path) -> str:
-    """The folder's name, and a number for those with one name (every set's processed_training)."""
+    """The folder's name, with a number for repeated names (every set's processed_training)."""
     whole = folder.resolve()
     return f"{whole.name}_{zlib.crc32(os.fsencode(whole)):08x}"
 
 
 def synthetic(size: int = DRAWN_SIZE, count: int = DRAWN, seed: int = SEED) -> Samples:
-    """Drawn images `size` x `size`, RGB, of noisy ellipses on uneven ground; each is a case.
+    """Drawn images `size` x `size`, RGB, of noisy ellipses on uneven background; each is a case.
 
     The same arguments give the same images. Raises `DataError` for a size or count below 1.
     """
@@ -124,8 +124,8 @@ def synthetic(size: int = DRAWN_SIZE, count: int = DRAWN, seed: int = SEED) -> S
 def folds(cases: Sequence[str], count: int) -> list[tuple[Array, Array]]:
     """Indices of the samples for training and for validation, for each of `count` folds.
 
-    The different cases, in natural order, are cut into `count` runs of equal length (the first ones
-    have one more where that does not go up), each of which is for validation once.
+    The different cases, in natural order, are divided into `count` parts of equal length (or the
+    first parts have one more), each of which is for validation once.
 
     Raises `DataError` for fewer than two folds, or more than there are cases.
 
@@ -144,9 +144,9 @@ def folds(cases: Sequence[str], count: int) -> list[tuple[Array, Array]]:
 
 
 def padded(samples: Samples, multiple: int) -> Samples:
-    """The same with sides that `multiple` divides: more at the bottom and at the right.
+    """Samples padded at the bottom and at the right, to sides that `multiple` divides.
 
-    The images go on as their mirror image does, the masks are `IGNORE` there.
+    The images are continued by reflection, the masks are `IGNORE` there.
     """
     _check_whole("multiple", multiple)
     height, width = samples.images.shape[1:3]
@@ -179,12 +179,11 @@ def batch(
 ) -> tuple[Array, Array]:
     """Images and masks of some samples, float32: (B, H, W, C) and (B, H, W, K).
 
-    Images of uint8 are divided by 255, others are taken as they are. `epoch` None is for
-    validation: whole images, as they are. In training each sample is, by a generator of its own
-    from `seed`, `epoch` and its index, cut to a random window `patch` x `patch` and, with
-    `augment`, turned by right angles and flipped: by one of the eight ways that a square falls
-    onto itself, or of the four of a rectangle. No window has nothing but `IGNORE` in it, unless the
-    whole mask is so.
+    Images of uint8 are divided by 255, others are not changed. `epoch` None is for validation:
+    whole images without augmentation. In training a generator seeded with `seed`, `epoch` and the
+    index of the sample chooses a random window `patch` x `patch` and, with `augment`, a rotation by
+    right angles and a flip: one of the eight symmetries of a square, or of the four of a rectangle.
+    No window has only `IGNORE` in it, unless the whole mask is so.
 
     Raises `DataError` for a patch that does not fit.
     """
@@ -204,7 +203,7 @@ def batch(
 
 
 def _window(image: Array, mask: Array, patch: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """The same random square of both; drawn again about a pixel that counts if it has none."""
+    """The same random square of both; if no pixel in it counts, one around a pixel that does."""
     room = np.array(mask.shape[:2]) - patch
     top, left = rng.integers(0, room + 1)
     counts = (mask != IGNORE).any(-1)
@@ -216,7 +215,7 @@ def _window(image: Array, mask: Array, patch: int, rng: np.random.Generator) -> 
 
 
 def _turned(image: Array, mask: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Both flipped alike; a turn by a right angle is a transposition and a flip."""
+    """Both flipped in the same way; a rotation by 90 degrees is a transposition and a flip."""
     upside, sideways, across = rng.integers(0, 2, 3)
     pair = []
     for array in (image, mask):
@@ -244,7 +243,7 @@ def _split(source: str) -> tuple[str, str]:
 
 
 def stretched(image: Array, size: int) -> Array:
-    """To `size` x `size`, each channel on its own, in its dtype."""
+    """An image resized to `size` x `size`, channel by channel, in its dtype."""
     from PIL import Image
 
     channels = [
@@ -257,7 +256,7 @@ def stretched(image: Array, size: int) -> Array:
 
 
 def _nearest(mask: Array, size: int) -> Array:
-    """To `size` x `size`, by the pixel under the middle of each new one."""
+    """A mask resized to `size` x `size`, by the pixel under the centre of each new one."""
     rows, columns = (
         ((2 * np.arange(size) + 1) * length // (2 * size)) for length in mask.shape[:2]
     )
@@ -265,7 +264,7 @@ def _nearest(mask: Array, size: int) -> Array:
 
 
 def _are_bytes(image: Array) -> bool:
-    """Whether it holds whole numbers in 0..255, whatever its dtype."""
+    """Whether it holds whole numbers in 0..255, in any dtype."""
     return image.dtype == np.uint8 or bool(
         np.all((image >= 0) & (image <= 255) & (image == np.rint(image)))
     )
@@ -274,7 +273,7 @@ def _are_bytes(image: Array) -> bool:
 def _decode(
     folder: Path, items: Sequence[Item], layout: Layout, size: int | None, classes: int
 ) -> dict[str, Array]:
-    """Read all samples; raises `DataError` with the first bad one after the last was tried."""
+    """Read all samples; raises `DataError` with the first bad one, after trying all."""
 
     def read(item: Item) -> tuple[Array, Array, bool]:
         image, mask = layout.read([folder / file for file in item.files], classes)
@@ -311,9 +310,9 @@ def _unlike(path: Path, image: Array, other_name: str, other: Array) -> DataErro
 
 
 def _joined(images: list[Array], all_bytes: bool) -> Array:
-    """One array, uint8 where the numbers are bytes, whatever dtype they were stored in.
+    """One array, uint8 if the numbers are bytes, in any stored dtype.
 
-    The test space stores some sets' bytes as floats. Floats that are 1 at most are what they are.
+    The published code stores the bytes of some sets as floats. Floats up to 1 are not changed.
     """
     if {image.dtype for image in images} == {np.dtype(np.uint8)}:
         return np.stack(images)

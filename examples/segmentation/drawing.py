@@ -1,4 +1,4 @@
-"""Drawn images with their masks, for those who have none at hand: ellipses on uneven ground."""
+"""Drawn images with their masks, for use without data: ellipses on uneven background."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Plane = NDArray[np.float64]
 
 
 def _waves(size: int, count: int, rng: np.random.Generator) -> Plane:
-    """A smooth random surface (size, size) of about zero mean and unit deviation."""
+    """A smooth random surface (size, size) with about zero mean and unit deviation."""
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     frequencies, phases = rng.normal(0, 5, (count, 2)), rng.uniform(0, 2 * np.pi, count)
     waves = [
@@ -18,7 +18,7 @@ def _waves(size: int, count: int, rng: np.random.Generator) -> Plane:
 
 
 def _distance(size: int, radius: tuple[float, float], rng: np.random.Generator) -> Plane:
-    """How far each pixel lies inside of a random ellipse, in pixels, roughly; below 0 outside."""
+    """The approximate depth of each pixel in a random ellipse, in pixels; below 0 outside."""
     y, x = np.mgrid[:size, :size] + 0.5
     cy, cx = rng.uniform(0.05, 0.95, 2) * size
     radii = rng.uniform(*radius, 2) * size
@@ -32,11 +32,10 @@ def _distance(size: int, radius: tuple[float, float], rng: np.random.Generator) 
 def draw(size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """An image (size, size, 3), RGB, and its mask (size, size, 1), 1 in the ellipses.
 
-    Three to nine ellipses, which may overlap. The ground's light differs over an image by more than
-    ellipses differ from the ground, so that no threshold finds them; some are faint, their edges
-    are blurred, there is noise, and the mask's edge is off by up to a pixel or so, as that of
-    someone who traces them by hand: a border that nobody can be sure about. Ellipses in the other
-    tint, a few, belong to the ground.
+    Three to nine ellipses, which may overlap. The brightness of the background varies over an image
+    by more than ellipses differ from it, so no threshold finds them. Some are faint, their edges
+    are blurred, there is noise, and the edge of the mask is wrong by up to about a pixel, as in
+    masks drawn by hand. A few ellipses in another tint belong to the background.
     """
     light = rng.uniform(90, 150) + 28 * _waves(size, 5, rng)
     tint = rng.normal(0, 0.05, 3)
@@ -58,6 +57,6 @@ def draw(size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArra
 
 
 def _cover(distance: Plane, blur: float) -> Plane:
-    """How much of each pixel an ellipse covers, (size, size, 1): a slope at its edge."""
+    """The fraction of each pixel that an ellipse covers, (size, size, 1): a slope at its edge."""
     cover: Plane = 1 / (1 + np.exp(-np.clip(distance / (blur / 2), -40, 40)))
     return cover[..., None]

@@ -1,14 +1,14 @@
-"""The figures of a sweep, as PNG and SVG with the numbers behind them as CSV, in its `figures`.
+"""The figures of a sweep, as PNG and SVG with their numbers as CSV, in its `figures`.
 
-A file is named by what it shows, and by the data, framework and loss that it is of:
+A file name has the kind of the figure, and its data, framework and loss:
 
-    argument        the paper's: the cross entropy of a positive against the slope of its
+    argument        as in the paper: the cross entropy of a positive against the slope of its
                     activation; it needs no runs
     reliability     the share of positives by probability
     histograms      how many pixels have which probability, by truth
-    errors          what wrong pixels add to the cross entropy against Dice, by run
+    errors          the part of the cross entropy from wrong pixels, against Dice, by run
     differences     from sigmoid, paired, with intervals
-    overlays        some images with what is predicted, and where that is unsure
+    overlays        some images with predictions, and where these are unsure
 """
 
 import math
@@ -53,15 +53,15 @@ _NAMES = {
 
 
 def shown(name: str) -> str:
-    """An activation or a loss as figures call it."""
+    """The name of an activation or a loss in figures."""
     return _LOSSES.get(name) or _NAMES.get(name) or name.replace("_", " ")
 
 
 def draw(sweep: Sweep, overlays: int = 3, framework: str | None = None) -> Iterator[Path]:
-    """Draw all there are results for; gives the paths as they are written.
+    """Draw all figures for which there are results; yields the paths as they are written.
 
     `overlays` is the number of images to overlay, 0 for none; these are of one `framework`, by
-    default the first, since a process has one backend of Keras. Raises what `overlays.draw` does.
+    default the first, since a process has one backend of Keras. Raises as `overlays.draw`.
     """
     folder = sweep.folder / "figures"
     folder.mkdir(exist_ok=True)
@@ -100,7 +100,7 @@ _BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def of_data(data: str) -> str:
-    """Images as figures call them.
+    """The name of a data set in figures.
 
     >>> of_data("dsb2018:dsb2018_96"), of_data("processed:ACDC")
     ('cell nuclei (DSB 2018)', 'ACDC')
@@ -110,7 +110,7 @@ def of_data(data: str) -> str:
 
 
 def of_framework(framework: str) -> str:
-    """A framework as figures call it.
+    """The name of a framework in figures.
 
     >>> of_framework("torch"), of_framework("keras-jax")
     ('PyTorch', 'Keras on JAX')
@@ -121,17 +121,17 @@ def of_framework(framework: str) -> str:
 
 
 def title(group: dict[str, str]) -> str:
-    """What the figures of a group are of."""
+    """The title of the figures of a group."""
     return f"{capitalized(of_data(group['data']))}, {of_framework(group['framework'])}"
 
 
 def capitalized(words: str) -> str:
-    """The first letter large, all others as they are."""
+    """The text with a capital first letter."""
     return words[:1].upper() + words[1:]
 
 
 def argument() -> Drawn:
-    """-log F(x) against F'(x), parametric in x: once near, once far out with logarithms."""
+    """-log F(x) against F'(x), parametric in x: near 0, and in the tails on logarithmic axes."""
     from parity.reference import float64 as oracle
 
     names = (*SMOOTH, "hardtanh")  # the slope of linear depends on the batch
@@ -164,7 +164,7 @@ def argument() -> Drawn:
 
 
 def _label_ends(axes: Any, ends: dict[str, float], styles: dict[str, dict[str, Any]]) -> None:
-    """Names beside the right ends of curves on a logarithmic axis, pushed apart where too near."""
+    """Names at the right ends of curves on a logarithmic axis, moved apart if too close."""
     low, high = np.log10(axes.get_ylim())
     place = math.inf
     for name, end in sorted(ends.items(), key=lambda item: -item[1]):
@@ -207,7 +207,7 @@ def _pooled(found: Sequence[Result], part: str) -> dict[str, Array]:
 
 
 def reliability(sweep: Sweep, group: dict[str, str]) -> Drawn:
-    """A panel for every loss; beneath, how many pixels the bins have."""
+    """A panel for every loss; below it the number of pixels in each bin."""
     losses, activations, styles = _shares(sweep, group)
     rows: list[dict[str, Any]] = []
     heading = f"{title(group)}: how often a pixel is 1 that was given a probability"
@@ -252,7 +252,7 @@ def _bins(names: dict[str, Any], pooled: dict[str, Array]) -> list[dict[str, Any
 
 
 def _legend(figure: Any, panels: Sequence[Any]) -> None:
-    """Everything that any panel shows, once, beneath the figure."""
+    """One legend below the figure for all panels."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -301,9 +301,9 @@ def histograms(sweep: Sweep, group: dict[str, str]) -> Drawn:
 
 
 def wrong_error(result: Result) -> float:
-    """The least over thresholds of what wrong pixels add to the cross entropy, mean of classes.
+    """The part of the cross entropy from wrong pixels, minimum over thresholds, mean over classes.
 
-    Thresholds 0 and 1, which tell nothing apart, do not count.
+    Thresholds 0 and 1, which separate nothing, do not count.
     """
     return float(
         np.mean(
@@ -336,7 +336,7 @@ def errors(sweep: Sweep, group: dict[str, str]) -> Drawn:
             axes.margins(0.08)
             charts.plain(axes)
         found = [row["wrong_error"] for row in rows]
-        if max(found) > 4 * min(found) > 0:  # hardtanh's are far beyond the others'
+        if max(found) > 4 * min(found) > 0:  # the values of hardtanh are far larger
             for axes in panels:
                 _logarithmic(axes)
         panels[0].set_ylabel(f"Dice at the best of {len(THRESHOLDS)} thresholds")
@@ -345,7 +345,7 @@ def errors(sweep: Sweep, group: dict[str, str]) -> Drawn:
 
 
 def _logarithmic(axes: Any) -> None:
-    """The x axis, of few decades, with plain numbers."""
+    """Plain numbers on a logarithmic x axis of few decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -364,7 +364,7 @@ _OF_GROUPS: dict[str, Callable[[Sweep, dict[str, str]], Drawn]] = {
 
 
 def forest(found: Sequence[Difference]) -> Drawn:
-    """A row of panels for every quantity, a column for every loss; filled: 0 is left out."""
+    """A row of panels for every quantity, a column for every loss; filled: 0 is outside."""
     losses = list(dict.fromkeys(one.loss for one in found))
     activations = list(dict.fromkeys(one.activation for one in found))
     frameworks = list(dict.fromkeys(one.group["framework"] for one in found))
@@ -376,7 +376,7 @@ def forest(found: Sequence[Difference]) -> Drawn:
     data = capitalized(of_data(found[0].group["data"]))
     heading = (
         f"{data}: difference from {BASE}, paired, with {LEVEL:.0%} intervals (filled: 0 is "
-        "outside; an arrow: it goes on)"
+        "outside; an arrow: it reaches beyond)"
     )
     with charts.drawing(size, heading) as figure:
         grid = figure.subplots(
@@ -412,14 +412,14 @@ def forest(found: Sequence[Difference]) -> Drawn:
 
 
 def _limit(intervals: Sequence[Interval]) -> float:
-    """Where a row of panels ends, so that what is far beyond the rest does not hide it; or 0."""
+    """The limit of a row of panels, so that an outlier does not squeeze the rest; or 0."""
     ends = [abs(one.mean) + float(np.nan_to_num(one.half)) for one in intervals]
     limit = 4 * float(np.median(ends)) if ends else 0.0
     return limit if 0 < limit < max(ends) else 0.0
 
 
 def _beyond(axes: Any, one: Difference, place: float, limit: float, style: dict[str, Any]) -> None:
-    """An arrow at the edge, with the mean that is beyond it."""
+    """An arrow at the edge, with a mean that is beyond it."""
     side = math.copysign(1, one.interval.mean)
     axes.annotate(
         f"{one.interval.mean:+.2g}",
@@ -434,7 +434,7 @@ def _beyond(axes: Any, one: Difference, place: float, limit: float, style: dict[
 
 
 def _whisker(axes: Any, one: Difference, place: float, style: dict[str, Any]) -> None:
-    """The mean and its interval, which one pair alone has not."""
+    """The mean and its interval (none for a single pair)."""
     half = one.interval.half
     filled = one.interval.verdict in ("higher", "lower")
     axes.errorbar(
@@ -455,7 +455,7 @@ def _whisker(axes: Any, one: Difference, place: float, style: dict[str, Any]) ->
 def _cut_ends(
     axes: Any, one: Difference, place: float, limit: float, style: dict[str, Any]
 ) -> None:
-    """An arrow at the edge for an interval that goes on beyond it."""
+    """An arrow at the edge for an interval that reaches beyond it."""
     for side in (-1, 1):
         if limit and side * one.interval.mean + one.interval.half > limit:
             axes.annotate(
@@ -473,16 +473,22 @@ def _cut_ends(
 
 def command(
     folders: Annotated[
-        list[Path], typer.Argument(help="The folder of a sweep; more are added to the first.")
+        list[Path],
+        typer.Argument(
+            help="The folder of a sweep; results of more folders are added to the first."
+        ),
     ],
     overlays: Annotated[
-        int, typer.Option(help="Images to overlay with predictions; 0 for none.", min=0)
+        int, typer.Option(help="The number of images with overlaid predictions; 0 for none.", min=0)
     ] = 3,
     framework: Annotated[
-        str | None, typer.Option(help="Whose predictions to overlay; by default the first's.")
+        str | None,
+        typer.Option(
+            help="The framework whose predictions are overlaid; by default the first one."
+        ),
     ] = None,
 ) -> None:
-    """Draw the figures of a sweep, with the numbers behind them."""
+    """Draw the figures of a sweep, and write their numbers as CSV."""
     name = implementations(framework)[0] if framework else None
     for path in draw(read(*folders), overlays, name):
         console().print(str(path), markup=False, soft_wrap=True)

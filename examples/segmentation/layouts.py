@@ -2,7 +2,7 @@
 
     dsb2018, kvasir   DIR/images/NAME.* and DIR/masks/NAME.*; each image is a case
     drive             as distributed: DIR/training and DIR/test with images, 1st_manual and mask
-                      (the field of view: what lies outside is left out); each image is a case
+                      (the field of view: pixels outside are ignored); each image is a case
     processed         DIR/CASE/processed_K.npy: arrays (H, W, channels + 1), the labels last
 
 A layout lists the files, then reads them one sample at a time; it resizes nothing.
@@ -19,11 +19,11 @@ from examples.common.images import DataError, entries, read_image, wrong_folder
 from parity.common.arrays import Array
 
 IGNORE = 255
-"""The mask's value where a pixel counts neither in the loss nor in a metric."""
+"""The mask value of a pixel that counts neither in the loss nor in a metric."""
 GREY = range(32, 224)
-"""Values of a mask that are near neither 0 nor 255."""
+"""Mask values that are near neither 0 nor 255."""
 MOST_GREY = 0.005
-"""Share of a mask's pixels that may lie in the middle of 3 x 3 grey ones.
+"""The largest share of mask pixels that may be the centre of 3 x 3 grey ones.
 
 Resizing and JPEG make borders grey, one or two pixels wide: none of the 670 masks of nuclei has a
 single such pixel, photographs have a fifth and more.
@@ -32,14 +32,14 @@ single such pixel, photographs have a fifth and more.
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a folder, unread: its case and its files, paths below it, the image first."""
+    """One sample of a folder, not read yet: its case and its files, the image first."""
 
     case: str
     files: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """The sample's own."""
+        """The name of the sample."""
         return self.files[0]
 
 
@@ -54,11 +54,11 @@ class Layout:
     read: Callable[[Sequence[Path], int], tuple[Array, Array]]
 
 
-# What is in a folder
+# The files of a folder
 
 
 def _entries(folder: Path, below: str, wanted: Sequence[str]) -> list[str]:
-    """The names in `folder/below`, in natural order; there are some."""
+    """The names in `folder/below`, in natural order; raises if there are none."""
     try:
         found = entries(folder / below)
     except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +71,7 @@ def _entries(folder: Path, below: str, wanted: Sequence[str]) -> list[str]:
 def _by_key(
     folder: Path, below: str, wanted: Sequence[str], key: Callable[[str], str]
 ) -> dict[str, str]:
-    """Path below `folder` of each file of `folder/below`, by what it shares with its partners."""
+    """The path (below `folder`) of each file of `folder/below`, by its key for pairing."""
     found: dict[str, str] = {}
     for name in _entries(folder, below, wanted):
         file = f"{below}/{name}"
@@ -94,7 +94,7 @@ def _paired(
 
 
 def _image_folder(folder: Path) -> list[Item]:
-    """`images` and `masks` with the same names, but for the suffix."""
+    """`images` and `masks` with the same names, except for the suffix."""
     wanted = ("images", "masks")
     images, masks = (_by_key(folder, name, wanted, lambda file: Path(file).stem) for name in wanted)
     _paired(folder, images, masks, "mask")
@@ -117,13 +117,13 @@ def _drive_folder(folder: Path) -> list[Item]:
 
 
 def _number(name: str) -> str:
-    """What a name begins with, if that is a number."""
+    """The number with which a name begins, if any."""
     found = re.match(r"[0-9]+", name)
     return found.group() if found else name
 
 
 def _processed_folder(folder: Path) -> list[Item]:
-    """The test space's folders of cases; a case without a slice, and other files, are passed by."""
+    """The case folders of the published code; cases without a slice and other files are skipped."""
     pattern = re.compile(r"processed_.*\.npy")
     try:
         cases = entries(folder)
@@ -146,17 +146,17 @@ def _processed_folder(folder: Path) -> list[Item]:
     return items
 
 
-# What is in a file
+# The contents of a file
 
 
 def _values(array: Array) -> str:
-    """The first few values of an array, for an error's line."""
+    """The first few values of an array, for an error message."""
     values = np.unique(array)
     return ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if values.size > 6 else "")
 
 
 def _read_binary(path: Path) -> Array:
-    """A mask (H, W) of 0 and 1; raises `DataError` naming a file that is no such."""
+    """A mask (H, W) of 0 and 1; raises `DataError` naming a file that is not one."""
     grey = np.asarray(read_image(path, "L"))
     wanted = "wanted 0 and 255 (grey at borders alone), or 0 and 1"
     if grey.max() <= 1:
@@ -184,7 +184,7 @@ def _read_images(paths: Sequence[Path], classes: int) -> tuple[Array, Array]:
 
 
 def size_of(image: Array) -> str:
-    """Width and height, as they are said."""
+    """Width and height in words."""
     return f"{image.shape[1]} x {image.shape[0]}"
 
 
@@ -192,11 +192,11 @@ def _read_processed(paths: Sequence[Path], classes: int) -> tuple[Array, Array]:
     """The channels of an array, and its labels as masks."""
     path = paths[0]
     try:
-        with path.open("rb") as file:  # numpy leaves a damaged zip open
+        with path.open("rb") as file:  # numpy does not close a damaged zip
             found = np.load(file, allow_pickle=False)
     except OSError as error:
         raise DataError(f"{path}: cannot be read; {error.strerror or error}") from error
-    except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything
+    except Exception as error:  # a damaged file makes numpy and zipfile raise many kinds of errors
         raise DataError(f"{path}: not a file of one array, or a damaged one") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "buif":
         raise DataError(f"{path}: wanted one array of numbers")

@@ -1,16 +1,16 @@
-"""All numbers of a set of predictions, counted batch by batch.
+"""All metrics of a set of predictions, counted batch by batch.
 
     tally = Tally()
     for images, masks in batches:
         tally.update(probabilities(images), masks)
     result = tally.result()
 
-Those of the published test space: Dice at 21 thresholds, over the pixels of all images together,
-its mean and its best; the negative log-likelihood, and what of it is false positives and negatives.
-(There the likelihoods of classes are added up, here they are averaged like everything else.) As
-there, probabilities are clipped to [1e-7, 1 - 1e-7] first and a pixel is predicted where its
-probability is above the threshold, so that threshold 0 predicts every pixel and threshold 1 none,
-whatever the activation. Calibration is of the probabilities as they are.
+The metrics of the published code: Dice at 21 thresholds, over the pixels of all images together,
+its mean and its best; the negative log-likelihood, and the parts of it from false positives and
+false negatives. (The published code adds up the likelihoods of classes, here they are averaged like
+everything else.) As in the published code, probabilities are first clipped to [1e-7, 1 - 1e-7], and
+a pixel is predicted if its probability is above the threshold, so threshold 0 predicts every pixel
+and threshold 1 none, for every activation. Calibration uses the probabilities before clipping.
 """
 
 from dataclasses import dataclass, field
@@ -23,21 +23,21 @@ from parity.common.arrays import Array
 
 THRESHOLDS = tuple(i / 20 for i in range(21))
 BINS = 15
-"""Of the reliability diagram and the calibration error; of equal width, 1 is in the last."""
+"""Bins of the reliability diagram and the calibration error, of equal width; 1 is in the last."""
 HISTOGRAM_BINS = 50
 CLIP = 1e-7
 MEANS = ("nll", "mean_dice", "best_dice", "best_threshold", "brier", "calibration_error")
-"""What is averaged over the classes."""
+"""The metrics that are averaged over the classes."""
 _SLACK = 1e-6
-"""So far beyond 0 or 1 a probability may be, from rounding; it is taken for 0 or 1."""
+"""A probability this far outside of [0, 1], from rounding, counts as 0 or 1."""
 
 
 @dataclass
 class _Class:
     """The sums of one class; the first axis is the truth, 0 or 1.
 
-    counts, errors: pixels and their -log of the probability of the truth, by how many thresholds
-        are below the probability.
+    counts, errors: pixels and their -log of the probability of the truth, by the number of
+        thresholds below the probability.
     bins, bin_sums: pixels and their probabilities, by the bin of the reliability diagram.
     histogram: pixels, by the bin of the histogram.
     """
@@ -64,7 +64,7 @@ class _Class:
         self.squares += float(np.square(p - truth).sum())
 
     def result(self) -> dict[str, Any]:
-        """The numbers of `Tally.result` of one class."""
+        """The numbers of `Tally.result` for one class."""
         pixels, positives = int(self.counts.sum()), int(self.counts[1].sum())
         # a probability with k thresholds below it is predicted at thresholds 0 to k - 1
         false_positives, hits = _above(self.counts[0]), _above(self.counts[1])
@@ -101,7 +101,7 @@ class _Class:
 
 
 class Tally:
-    """What is counted of predictions so far; its size does not depend on how many there were.
+    """Counts over predictions; its size does not depend on the number of predictions.
 
     >>> import numpy as np
     >>> tally = Tally()
@@ -147,15 +147,15 @@ class Tally:
             one.update(values, truth[..., k][mine])
 
     def result(self) -> dict[str, Any]:
-        """Everything, of each class and as means over them, for a JSON file.
+        """All metrics, for each class and as means over classes, for a JSON file.
 
-            pixels, positives       how many count, and how many of them are 1
+            pixels, positives       the pixels that count, and those of them that are 1
             nll                     mean of -log of the probability of the truth
-            dice                    at each of `THRESHOLDS`; 1 where nothing is there and nothing is
-                                    predicted, as in `segact_torch.dice`
+            dice                    at each of `THRESHOLDS`; 1 if there are no positives and none
+                                    are predicted, as in `segact_torch.dice`
             mean_dice, best_dice, best_threshold    of these; the lowest threshold of equal ones
             false_positives, false_negatives        shares of all pixels, at each threshold
-            false_positive_error, false_negative_error      the part of `nll` that stands on them
+            false_positive_error, false_negative_error      the part of `nll` from them
             brier                   mean of (probability - truth)^2
             calibration_error       mean over the pixels of the gap between mean probability and
                                     share of positives of their bin
@@ -163,7 +163,7 @@ class Tally:
                                     in an empty one)
             histogram               pixels by probability, in `HISTOGRAM_BINS` bins, by truth
 
-        Raises `ValueError` where a class has no pixels.
+        Raises `ValueError` if a class has no pixels.
         """
         if not self._classes:
             raise ValueError("no predictions")
@@ -176,21 +176,21 @@ class Tally:
 
 
 def _sums(places: Array, truth: Array, size: int, weights: Array | None = None) -> Array:
-    """By truth and place, (2, size): how many, or the sums of the weights."""
+    """Counts, or sums of weights, by truth and bin, (2, size)."""
     return np.bincount(places + size * truth, weights, 2 * size).reshape(2, size)
 
 
 def _above(sums: Array) -> Array:
-    """From sums by how many thresholds are below, (22,): of what is above each threshold, (21,)."""
+    """Sums above each threshold, (21,), from sums by the number of thresholds below, (22,)."""
     return np.cumsum(sums[:0:-1])[::-1]
 
 
 def _below(sums: Array) -> Array:
-    """The same of what is not above."""
+    """Sums of what is not above each threshold, (21,)."""
     return np.cumsum(sums)[:-1]
 
 
 def _dice(hits: Array, false_positives: Array, misses: Array) -> Array:
-    """2 TP / (2 TP + FP + FN), 1 where that is 0 / 0."""
+    """2 TP / (2 TP + FP + FN), 1 for 0 / 0."""
     whole = 2 * hits + false_positives + misses
     return np.where(whole > 0, 2 * hits / np.maximum(whole, 1), 1.0)

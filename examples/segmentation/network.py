@@ -1,4 +1,4 @@
-"""The U-Net, twice: same layers, same initial weights; raw outputs out.
+"""The U-Net in both frameworks: same layers, same initial weights; it returns raw outputs.
 
 Each level has two 3 x 3 convolutions, each with batch normalization and ReLU; on the way down 2 x 2
 max pooling between the levels, on the way up nearest-neighbour doubling and a concatenation with
@@ -6,8 +6,8 @@ what was there before. The width doubles from level to level. (O. Ronneberger, P
 Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015, with `same`
 padding and batch normalization as is usual since.)
 
-In training both are the same. In evaluation PyTorch has had the unbiased variance of every batch in
-its running variance and Keras the biased one, n / (n - 1) apart for n pixels of a batch.
+In training both are the same. In evaluation they differ: PyTorch's running variance averages the
+unbiased variance of every batch, Keras's the biased one, a factor n / (n - 1) for n pixels.
 """
 
 import math
@@ -20,14 +20,14 @@ from parity.weights.layer import Layer
 from parity.weights.read import assign, read
 
 EPSILON, MOMENTUM = 1e-5, 0.1
-"""Of batch normalization, as PyTorch has them; Keras's momentum is 1 minus it."""
+"""PyTorch's settings of batch normalization; Keras's momentum is 1 minus this one."""
 
 
 def build(options: Any, channels: int) -> Any:
     """The network of a run, in its framework, with its initial weights."""
     sizes = (channels, options.classes, options.width, options.depth)
     if options.framework == "keras":
-        # a strategy of TensorFlow has to be told that batches are those of all devices
+        # under a strategy of TensorFlow batch normalization has to be synchronized
         together = options.devices > 1 and options.backend == "tensorflow"
         network = keras_unet(*sizes, synchronized=together)
     else:
@@ -68,7 +68,7 @@ def keras_unet(
         x = layers.UpSampling2D(2, interpolation="nearest", name=f"upsample_{level}")(x)
         x = layers.Concatenate(name=f"join_{level}")([skips[level], x])
         x = block(x, width << level, f"up_{level}")
-    # in mixed precision this one is not
+    # float32 also in mixed precision
     raw = layers.Conv2D(classes, 1, dtype=keras.config.floatx(), name="raw")(x)
     return keras.Model(image, raw, name="unet")
 
@@ -124,7 +124,7 @@ def initialise(network: Any, seed: int) -> None:
 
 
 def _initial(layer: Layer, generator: np.random.Generator, he: bool) -> dict[str, Array]:
-    """The initial arrays of a layer, in Keras's layout; float32, whatever the precision."""
+    """The initial arrays of a layer, in Keras's layout; float32 for any precision."""
     found = {}
     for name, array in layer.arrays.items():
         if name == "kernel":

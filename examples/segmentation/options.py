@@ -1,4 +1,4 @@
-"""What a training is asked for."""
+"""The options of a training."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ LOSSES = {
     "dice": "dice",
     "mse": "mean_squared_error",
 }
-"""Short names; any loss goes by its own, too."""
+"""Short names of losses; the full names work, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainingOptions):
-    """Raises `ValueError`, naming the option as it is typed, for what cannot be.
+    """The options of a training; raises `ValueError`, naming the option, for invalid values.
 
-    The schedule is the paper's: batches of 8, Adam at 1e-3, a tenth of the learning rate after
+    The schedule is the paper's: batches of 8, Adam at 1e-3, the learning rate divided by 10 after
     `cut_patience` epochs without a higher mean Dice, and the end after `patience`. (The published
-    code waits for one epoch more in both.)
+    code waits one epoch longer for both.)
     """
 
     batch_size: int = 8
@@ -59,7 +59,7 @@ class Options(TrainingOptions):
 
 
 def between_commas(text: str, option: str) -> tuple[str, ...]:
-    """Names between commas, each once."""
+    """Names separated by commas, each once."""
     found = [name.strip() for name in text.split(",") if name.strip()]
     if not found or len(set(found)) < len(found):
         raise RunError(f"--{option}: {text!r}; wanted different names between commas")

@@ -1,9 +1,9 @@
-"""Some images with what is predicted of them, and where the prediction is unsure.
+"""Some images with their predictions, and where these are unsure.
 
-Of every data and loss one figure: a row for each image of the first fold's validation, and beside
-image and truth the probabilities of every activation, with a line at its run's best threshold and
-a band where the probability lies between 0.1 and 0.9. (Those of `linear` depend on the images that
-stand in one batch, here the ones shown.)
+One figure for each data set and loss: a row for each image, from the validation images of the first
+fold. It shows image, truth, and the probabilities of every activation, with a line at the best
+threshold of the run and a band where the probability is between 0.1 and 0.9. (The probabilities of
+`linear` depend on the batch, here the images that are shown.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ from parity.report.palette import SKY, VERMILLION
 
 UNSURE = (0.1, 0.9)
 WINDOW = 128
-"""So many pixels are shown of larger images, where most of them are positive."""
+"""The largest size that is shown; of larger images, the window with most positives."""
 Predict = Callable[[Path, Array], Array]
 """From a run's folder and images (N, H, W, C): probabilities (N, H, W, K)."""
 
@@ -35,10 +35,10 @@ def draw(
     framework: str | None = None,
     predict: Predict | None = None,
 ) -> Iterator[Path]:
-    """Write a figure for every data and loss with results, of `count` images each.
+    """Write a figure of `count` images for every data set and loss with results.
 
-    Of one framework: by default the first that has results. Raises `RunError` where there is no
-    result of `framework`, and what reading the images and predicting raise.
+    For one framework, by default the first with results. Raises `RunError` if there is no result of
+    `framework`, and the errors of reading the images and predicting.
     """
     if predict is None:
         from examples.segmentation.predict import probabilities
@@ -63,7 +63,7 @@ def draw(
 
 
 def _runs(sweep: Sweep, group: dict[str, str], loss: str) -> list[Result]:
-    """The first run of every activation, of the first fold and seed that most of them have."""
+    """The first run of every activation, with the first fold and seed that most of them have."""
     cells = [
         sweep.cell(**group, loss=loss, activation=activation)[0]
         for activation in sweep.axis("activation", **group, loss=loss)
@@ -82,7 +82,7 @@ def _samples(result: Result) -> Samples:
 
 
 def _chosen(samples: Samples, result: Result, count: int) -> Samples:
-    """Of the images that a run was measured on `count`, evenly spread."""
+    """`count` of the images on which a run was measured, evenly spread."""
     _, validation = folds(samples.cases, result.found["folds"])[result.key.fold]
     places = np.linspace(0, len(validation) - 1, min(count, len(validation)) + 2)[1:-1]
     at = validation[np.unique(np.round(places).astype(int))]
@@ -123,7 +123,7 @@ def overlay(
 
 
 def _window(mask: Array) -> tuple[slice, slice]:
-    """Of a large image the part with the most positives, by half its length; else all of it."""
+    """The window of a large image with the most positives, in steps of half its size."""
     places = product(*(range(0, max(1, n - WINDOW // 2), WINDOW // 2) for n in mask.shape))
     windows = [
         tuple(
@@ -141,7 +141,7 @@ def _bare(axes: Any) -> None:
 
 
 def _picture(axes: Any, image: Array) -> None:
-    """Three channels of uint8 are colours; of others the first, from darkest to lightest."""
+    """Three channels of uint8 as colours; otherwise the first channel, darkest to lightest."""
     if image.shape[-1] == 3 and image.dtype == np.uint8:
         axes.imshow(image, interpolation="nearest")
     else:
@@ -150,7 +150,7 @@ def _picture(axes: Any, image: Array) -> None:
 
 
 def _truth(axes: Any, truth: Array) -> None:
-    """White is 1; what counts nowhere is hatched."""
+    """The truth: white is 1; ignored pixels are hatched."""
     axes.imshow(truth == 1, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     left_out = (truth == IGNORE).astype(float)
     if left_out.any():
@@ -169,7 +169,7 @@ def _probability(axes: Any, probability: Array, level: float) -> None:
 
 
 def _key(figure: Any, left_out: bool) -> None:
-    """What the colours are."""
+    """The legend of the colours."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -184,7 +184,7 @@ def _key(figure: Any, left_out: bool) -> None:
 
 
 def _numbers(probability: Array, truth: Array, level: float) -> dict[str, float]:
-    """Of the pixels shown that count: Dice at the threshold, and the share of the band."""
+    """Dice at the threshold and the share of the band, over the shown pixels that count."""
     counts = truth != IGNORE
     predicted, positive = probability[counts] > level, truth[counts] == 1
     whole = int(predicted.sum() + positive.sum())

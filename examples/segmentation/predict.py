@@ -25,10 +25,10 @@ class Model:
     """A trained network with its output activation.
 
     Args:
-        run: the run's folder; it need not be finished, but have an epoch behind it.
+        run: the folder of a run, finished or not, with at least one epoch.
 
-    Raises `RunError` where it holds none, and for a Keras run where Keras is on another backend
-    already; `WeightsError` where its weights are damaged.
+    Raises `RunError` if there is none, and for a Keras run if Keras is already on another backend;
+    `WeightsError` if its weights are damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,8 +55,8 @@ class Model:
     def __call__(self, images: Array) -> Array:
         """Probabilities (N, H, W, K), float32, of images (N, H, W, C) of any size.
 
-        uint8 images are divided by 255, others are taken as they are. With the activation `linear`
-        they depend on which images stand in one batch. Raises `RunError` for images of another
+        uint8 images are divided by 255, others are not changed. With the activation `linear` the
+        probabilities depend on the images of the batch. Raises `RunError` for images with another
         number of channels.
         """
         if images.ndim != 4 or images.shape[-1] != self.channels:
@@ -76,24 +76,26 @@ class Model:
 
 
 def probabilities(folder: Path, images: Array) -> Array:
-    """Those of a run, as `Model` has them."""
+    """The probabilities of a run for images, by `Model`."""
     return Model(folder)(images)
 
 
 def command(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    image: Annotated[list[Path], typer.Option(help="An image; several times.")],
+    image: Annotated[list[Path], typer.Option(help="An image file; may be repeated.")],
     out: Annotated[
         Path | None, typer.Option(help="Where to write; by default RUN/predictions.")
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="The probability above which the mask is 1; by default the run's best."),
+        typer.Option(
+            help="The probability above which the mask is 1; by default the run's best one."
+        ),
     ] = None,
 ) -> None:
     """Write, for each image, the probabilities and the mask as PNG (grey: 255 is 1).
 
-    A run with --size has the image stretched, and its probabilities stretched back.
+    For a run with --size the image is resized, and its probabilities are resized back.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise RunError(f"--threshold is {threshold}; wanted a number in [0, 1]")
@@ -104,8 +106,8 @@ def command(
     if model.dtype != "uint8":
         raise RunError(f"{folder}: trained on {model.dtype} arrays, which an image is not")
     if len({path.stem for path in image}) < len(image):
-        raise RunError("--image: two of one name; what is written would be, too")
-    pictures = [_read(path, mode) for path in image]  # all, before anything is written
+        raise RunError("--image: two files of the same name would be written to the same file")
+    pictures = [_read(path, mode) for path in image]  # read all images before anything is written
     place = out or folder / "predictions"
     place.mkdir(parents=True, exist_ok=True)
     for path, picture in zip(image, pictures, strict=True):
@@ -120,7 +122,7 @@ def command(
 
 
 def _stretched(model: Model, picture: Array) -> Array:
-    """Probabilities (H, W, K) of an image, looked at in the size of the training."""
+    """Probabilities (H, W, K) of an image that is resized to the size of the training."""
     from PIL import Image
 
     size = model.options.size

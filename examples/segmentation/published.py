@@ -1,10 +1,10 @@
-"""The published test space beside ours: its activations and losses, in float32 as it computes them.
+"""The activations and losses of the published code, in float32 as published, compared with ours.
 
-Written anew after the formulas of the code of arXiv:2109.00903 (github.com/lars76/
-segmentation_activations, train.py), to be compared with and not to be trained with. Its epsilon
-e = 1e-7 keeps probabilities away from 0 and 1. Sigmoid has none, nor has the cross entropy of
-softsign and of inverse square root, which is taken from raw outputs. Float32 has no 1 - e: it is
-1 - 1.19e-7 or 1 - 0.60e-7, so that -log(1 - p) ends at 15.942 or 16.636 where 16.118 is meant.
+Our own code for the formulas of arXiv:2109.00903 (github.com/lars76/segmentation_activations,
+train.py), for comparison, not for training. Its epsilon e = 1e-7 keeps probabilities away from 0
+and 1. Sigmoid has no epsilon; neither has the cross entropy of softsign and inverse square root,
+which is computed from raw outputs. float32 rounds 1 - e to 1 - 1.19e-7 or 1 - 0.60e-7, so the
+largest -log(1 - p) is 15.942 or 16.636 instead of 16.118.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,15 +30,15 @@ LOSSES = {
     "dice": ("dice", ""),
     "mse": ("mean_squared_error", "mean"),
 }
-"""Ours for the published ones: quantity and option, as `parity.suite` has them."""
+"""Our quantity and option for each published loss, as in `parity.suite`."""
 TOLERANCE = 1e-6
-"""A published loss that is further from the reference is marked; relative to losses above 1."""
+"""A published loss with a larger difference is marked; relative for losses above 1."""
 FAR = 200.0
-"""How far out the default batch goes: about the effective domain of softsign, the widest."""
+"""The range of the default batch: about the effective domain of softsign, the widest."""
 MOST = 5_000
-"""Up to so many raw outputs the reference has 50 digits; float64 serves beyond."""
+"""Up to this many raw outputs the reference has 50 digits; above, float64."""
 WRONG = ("inverse_square_root", "bce")
-"""The cell whose formula is not the loss it stands for."""
+"""The loss whose published formula is wrong."""
 NOTES = {
     "wrong": "its log(z + sqrt z), z = 1 + x^2, has lost the x of log(z + x sqrt z): a target of 1 "
     "costs nothing at x = 0 and log 2 far out, on the right side as on the wrong one",
@@ -46,9 +46,9 @@ NOTES = {
     "1 - 0.60e-7), so -log(1 - p) ends at 15.942 (16.636) and not at 16.118",
     "cancels": "its z - |x| loses its digits far out, and past 2^24 all of them: infinite, or NaN",
 }
-"""What the marks of a table mean."""
+"""The meaning of the marks in the table."""
 Tensor = Any
-"""A torch.Tensor, so that PyTorch is imported by those only who compute."""
+"""A torch.Tensor; PyTorch is imported only where it computes."""
 
 
 def _linear(x: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ _FROM_RAW: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "softsign": _softsign,
     "inverse_square_root": _inverse_square_root,
 }
-"""The cross entropies that are not of a probability."""
+"""The cross entropies that are not computed from a probability."""
 
 
 def loss(name: str, of: str, x: Tensor, y: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def loss(name: str, of: str, x: Tensor, y: Tensor) -> Tensor:
 
 
 def epsilon(name: str, of: str = "") -> float:
-    """That of a published activation, or of its loss: 1e-7; 0 for sigmoid and from raw outputs."""
+    """The epsilon of a published activation or loss: 1e-7; 0 for sigmoid and from raw outputs."""
     without = name == "sigmoid" or (of == "bce" and name in _FROM_RAW)
     return 0.0 if without else PUBLISHED_EPSILON
 
@@ -134,8 +134,8 @@ def epsilon(name: str, of: str = "") -> float:
 class Row:
     """One loss of one activation on one batch.
 
-    `epsilon`: that of the published one. `squeezed`, `exact`: ours with an epsilon of 1e-7, and
-    with its own, which is 0 but for hardtanh and linear. `reference`: exact at `epsilon`.
+    `epsilon`: that of the published loss. `squeezed`, `exact`: ours with an epsilon of 1e-7, and
+    with its default, 0 except for hardtanh and linear. `reference`: the exact loss at `epsilon`.
     """
 
     activation: str
@@ -148,21 +148,21 @@ class Row:
 
     @property
     def ours(self) -> float:
-        """Ours with the epsilon of the published one."""
+        """Our loss with the epsilon of the published one."""
         return self.squeezed if self.epsilon else self.exact
 
     @property
     def difference(self) -> float:
-        """The published one less ours."""
+        """The published loss minus ours."""
         return self.published - self.ours
 
     @property
     def mark(self) -> str:
-        """One of `NOTES`, or nothing where the published one is the reference's."""
+        """One of `NOTES`, or empty if the published loss agrees with the reference."""
         if (self.activation, self.loss) == WRONG:
             return "wrong"
         bound = TOLERANCE * max(1.0, abs(self.reference))
-        if abs(self.published - self.reference) <= bound:  # which NaN is not
+        if abs(self.published - self.reference) <= bound:  # false for NaN
             return ""
         from_raw = self.loss == "bce" and self.activation in _FROM_RAW
         return "cancels" if from_raw else "moved"
@@ -171,8 +171,8 @@ class Row:
 def default_batch() -> Inputs:
     """2 x 1 x 16 x 16 seeded float32 raw outputs `x` and targets `y`.
 
-    They are normal with a deviation of 3, but one in eight is anywhere up to 200 from 0; targets
-    follow them with noise, or not at all far out, and the largest raw output is wrong.
+    They are normal with a deviation of 3, but one in eight is uniform up to 200 from 0. Targets
+    follow the raw outputs with noise, far out they are random, and the largest raw output is wrong.
     """
     rng = np.random.default_rng((SEED, 7))
     shape = (2, 1, 16, 16)
@@ -180,14 +180,14 @@ def default_batch() -> Inputs:
     out = rng.uniform(size=shape) < 1 / 8
     y = np.where(out, noise, x + noise) > 0
     x = np.where(out, far, x)
-    y[x == x.max()] = 0  # else nothing shows where `linear` ends
+    y[x == x.max()] = 0  # otherwise the limit of `linear` has no effect
     return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
 
 
 def read(path: Path) -> Inputs:
     """`logits` and `targets` of an .npz as float32 `x` and `y`.
 
-    Raises `RunError`: what `user_logits.load_file` refuses, and logits beyond float32.
+    Raises `RunError`: files that `user_logits.load_file` refuses, and logits beyond float32.
     """
     try:
         found = load_file(path)
@@ -223,7 +223,7 @@ def _row(name: str, of: str, batch: Inputs) -> Row:
 
 
 def apart(batch: Inputs) -> dict[str, float]:
-    """How far the published probabilities are, at most, from ours with the same epsilon."""
+    """The largest difference of the published probabilities from ours with the same epsilon."""
     import torch
 
     import segact_torch
@@ -236,7 +236,7 @@ def apart(batch: Inputs) -> dict[str, float]:
 
 
 def reference_loss(name: str, of: str, batch: Inputs, epsilon: float) -> float:
-    """The loss as defined: at 50 digits for up to `MOST` raw outputs, else in float64."""
+    """The exact loss: with 50 digits for up to `MOST` raw outputs, else in float64."""
     from parity.reference import float64 as oracle
     from parity.reference import multiprecision as reference
 
@@ -258,7 +258,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def words(found: Sequence[Row], batch: Inputs) -> list[str]:
-    """What to say of a table: the batch, the columns, and the marks that are in it."""
+    """The notes of a table: the batch, the columns, and the marks that are in it."""
     x, y = batch["x"], batch["y"]
     digits = "50 digits" if x.size <= MOST else "float64"
     marks = {row.mark for row in found}
@@ -274,8 +274,8 @@ def words(found: Sequence[Row], batch: Inputs) -> list[str]:
 
 
 def print_rows(out: Console, found: Sequence[Row], batch: Inputs) -> None:
-    """The table, and what is to be said of it."""
-    table = Table(title="the published test space", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    """Print the table and its notes."""
+    table = Table(title="the published code", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for i, head in enumerate(HEADS):
         right = 2 <= i < len(HEADS) - 1
         table.add_column(head, justify="right" if right else "left", no_wrap=True)
@@ -289,7 +289,7 @@ def print_rows(out: Console, found: Sequence[Row], batch: Inputs) -> None:
 
 
 def markdown(found: Sequence[Row], batch: Inputs) -> str:
-    """The same as Markdown, with published losses that are marked in bold."""
+    """The table as Markdown, with marked published losses in bold."""
     lines: list[Sequence[str]] = [HEADS, ["---", "---", *["---:"] * 5, "---"]]
     for row in found:
         name, of, published, *others = _cells(row)
@@ -301,13 +301,16 @@ def markdown(found: Sequence[Row], batch: Inputs) -> str:
 def command(
     logits: Annotated[
         Path | None,
-        typer.Option(help="An .npz with logits and targets; a seeded batch without it."),
+        typer.Option(
+            help="An .npz file with logits and targets; without it, a seeded random batch."
+        ),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--markdown", help="Write it there as Markdown, too.")
+        Path | None,
+        typer.Option("--markdown", help="Also write the table to this file, as Markdown."),
     ] = None,
 ) -> None:
-    """Hold the losses of the published test space against ours, on one batch."""
+    """Compare the losses of the published code with ours, on one batch."""
     absent = [module for module in ("torch", "scipy", "mpmath") if find_spec(module) is None]
     if absent:
         raise RunError(f"published needs {', '.join(absent)}: not installed")

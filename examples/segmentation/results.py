@@ -1,7 +1,7 @@
 """The results of a sweep: reading them, their spread and their paired differences.
 
-A sweep's folder holds sweep.json, what was asked for, and runs/*/result.json, one of each run that
-is done. It may not be finished; what is missing is counted.
+The folder of a sweep holds sweep.json with its options, and runs/*/result.json, one for each
+finished run. The sweep may be unfinished; missing runs are counted.
 """
 
 import math
@@ -25,16 +25,16 @@ QUANTITIES = {
     "brier": "Brier score",
     "calibration_error": "calibration error",
 }
-"""What is compared, of `Tally.result`."""
+"""The metrics of `Tally.result` that are compared."""
 OVERLAP = ("mean_dice", "best_dice")
-"""Of these more is better, of the others less."""
+"""The metrics of which larger is better; of the others smaller is."""
 BASE = "sigmoid"
 MARGIN = 0.005
-"""In Dice: frameworks whose difference surely lies within are taken for the same."""
+"""In Dice: frameworks whose difference surely lies within this margin count as equal."""
 
 
 class Key(NamedTuple):
-    """What tells one run from the others of a sweep."""
+    """What identifies a run of a sweep."""
 
     data: str
     framework: str
@@ -46,32 +46,32 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """A run that is done; `found` is its result.json."""
+    """A finished run; `found` is its result.json."""
 
     folder: Path
     key: Key
     found: dict[str, Any]
 
     def value(self, quantity: str) -> float:
-        """One of the means over the classes."""
+        """A metric, as the mean over the classes."""
         return float(self.found["validation"][quantity])
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The results that are there, and the runs that were asked for, in the order of the tables."""
+    """The existing results, and the requested runs, in the order of the tables."""
 
     folder: Path
     results: dict[Key, Result]
     wanted: tuple[Key, ...]
 
     def axis(self, name: str, **chosen: str) -> list[str]:
-        """The values of a part of the key, of the runs that were asked for and are `chosen`."""
+        """The values of a part of the key, over the requested runs that are `chosen`."""
         keys = (key for key in self.wanted if _matches(key, chosen))
         return list(dict.fromkeys(getattr(key, name) for key in keys))
 
     def groups(self) -> list[dict[str, str]]:
-        """Every data with every framework that it was asked for."""
+        """Every data set with every framework for which runs were requested."""
         return [
             {"data": data, "framework": framework}
             for data in self.axis("data")
@@ -79,7 +79,7 @@ class Sweep:
         ]
 
     def cell(self, **chosen: str) -> tuple[dict[tuple[int, int], Result], int]:
-        """The results that are chosen, by fold and seed, and how many were asked for."""
+        """The chosen results, by fold and seed, and the number that was requested."""
         keys = [key for key in self.wanted if _matches(key, chosen)]
         found = {key[-2:]: self.results[key] for key in keys if key in self.results}
         return found, len(keys)
@@ -90,11 +90,11 @@ def _matches(key: Key, chosen: dict[str, str]) -> bool:
 
 
 def read(folder: Path, *more: Path) -> Sweep:
-    """The sweep in a folder, with the runs of others; what is written goes to the first.
+    """The sweep in the first folder, with the runs of the others; files are written to the first.
 
-    What was asked for is in sweep.json; where there is none, every activation is taken to want the
-    folds and seeds that any has. Raises `RunError` where there is no sweep, a file of it is
-    damaged, or a run is there twice.
+    The requested runs are in sweep.json; without it, every activation is expected to have all folds
+    and seeds that occur. Raises `RunError` if there is no sweep, a file of it is damaged, or a run
+    occurs twice.
     """
     results: dict[Key, Result] = {}
     wanted: set[Key] = set()
@@ -126,7 +126,7 @@ def read(folder: Path, *more: Path) -> Sweep:
 
 
 def _check_same_options(bases: Sequence[tuple[Path, dict[str, Any]]]) -> None:
-    """Sweeps of the same data are compared run by run, so that all else must be the same."""
+    """Sweeps of the same data are compared run by run, so their other options must be equal."""
     for i, (one, mine) in enumerate(bases):
         for other, theirs in bases[:i]:
             if shown_data(mine.get("data") or "") != shown_data(theirs.get("data") or ""):
@@ -157,7 +157,7 @@ def _result(path: Path) -> Result:
 
 
 def _asked(path: Path, asked: dict[str, Any], mine: Sequence[Result]) -> list[Key]:
-    """All runs of a sweep.json; what the data are called, its results know best."""
+    """All runs of a sweep.json; the name of the data is taken from its results."""
     try:
         data = {one.key.data for one in mine} or {shown_data(asked["base"]["data"] or "synthetic")}
         names = [asked[name] for name in ("implementations", "activations", "losses")]
@@ -168,7 +168,7 @@ def _asked(path: Path, asked: dict[str, Any], mine: Sequence[Result]) -> list[Ke
 
 
 def shown_data(source: str) -> str:
-    """What was given as --data, without the path to its folder.
+    """The value of --data without the path to its folder.
 
     >>> shown_data("dsb2018:/home/me/nuclei"), shown_data("processed:ACDC/processed_training")
     ('dsb2018:nuclei', 'processed:ACDC')
@@ -181,7 +181,7 @@ def shown_data(source: str) -> str:
 
 
 def _order(key: Key, activations: Sequence[str], losses: Sequence[str]) -> tuple[Any, ...]:
-    """As asked, else as the activations are listed anywhere; torch before Keras."""
+    """The requested order, otherwise the usual order of activations; torch before Keras."""
     ranks = (
         activations or ACTIVATIONS,
         losses or ("binary_cross_entropy", "dice", "mean_squared_error"),
@@ -195,7 +195,7 @@ def _order(key: Key, activations: Sequence[str], losses: Sequence[str]) -> tuple
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (of a sample) of so many values."""
+    """Mean and sample standard deviation of `count` values."""
 
     mean: float
     deviation: float
@@ -203,7 +203,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """NaN for what there are too few values for."""
+        """From values; NaN if there are too few."""
         mean = float(np.mean(values)) if values else math.nan
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
         return cls(mean, deviation, len(values))
@@ -216,7 +216,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one quantity between two cells, paired by fold and seed; `wanted` pairs were asked for."""
+    """The difference of a metric between two cells, paired by fold and seed; of `wanted` pairs."""
 
     group: dict[str, str]
     loss: str
@@ -226,7 +226,7 @@ class Difference:
     wanted: int
 
     def row(self, verdict: str) -> dict[str, Any]:
-        """For a table of numbers."""
+        """As a row of numbers."""
         mean, half = self.interval.mean, self.interval.half
         return {
             **self.group,
@@ -248,7 +248,7 @@ class Difference:
 def _paired(
     sweep: Sweep, one: dict[str, str], other: dict[str, str], quantity: str
 ) -> tuple[Interval, int]:
-    """One minus the other; raises `RunError` where the two were measured on other pixels."""
+    """One minus the other; raises `RunError` if the two were measured on different pixels."""
     (left, wanted), (right, also) = sweep.cell(**one), sweep.cell(**other)
     for pair in left.keys() & right.keys():
         pixels = [
@@ -266,7 +266,7 @@ def _paired(
 
 
 def differences(sweep: Sweep) -> list[Difference]:
-    """Every activation minus sigmoid, in every quantity; nothing for a loss without sigmoid."""
+    """Every activation minus sigmoid, in every metric; empty for a loss without sigmoid."""
     found = []
     for group in sweep.groups():
         for loss in sweep.axis("loss", **group):
@@ -281,7 +281,7 @@ def differences(sweep: Sweep) -> list[Difference]:
 
 
 def between_frameworks(sweep: Sweep) -> list[Difference]:
-    """Torch minus each other framework, of both Dice."""
+    """Torch minus each other framework, for mean and best Dice."""
     found = []
     for data in sweep.axis("data"):
         others = [name for name in sweep.axis("framework", data=data) if name != "torch"]
@@ -301,7 +301,7 @@ def between_frameworks(sweep: Sweep) -> list[Difference]:
 
 
 def within_margin(found: Interval, margin: float = MARGIN) -> str:
-    """Whether two frameworks are the same, by the interval of their difference.
+    """Whether two frameworks are equal, by the interval of their difference.
 
     >>> within_margin(Interval(0.001, 0.003, 5)), within_margin(Interval(0.01, 0.004, 5))
     ('within the margin', 'apart')

@@ -1,12 +1,12 @@
-"""Many trainings: every framework, activation, loss, fold and seed is a run of its own.
+"""Many trainings: one run for each combination of framework, activation, loss, fold and seed.
 
-    sweep.json      what is asked for
+    sweep.json      the options of the sweep
     runs/NAME/      the runs, NAME as torch_arctan_dice_fold0_seed0
-    logs/NAME.txt   what each has printed
+    logs/NAME.txt   the output of each run
 
-Dask's workers train them (`examples.common.scheduling`). A run has ended when it has its
-result.json, which is written last and whole; so a sweep that was killed goes on with the runs that
-have none, and these go on from their own last epoch.
+Dask's workers train them (`examples.common.scheduling`). A run is finished when it has its
+result.json, which is written last and whole; so a sweep that was killed continues with the runs
+that have none, and these continue from their last epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,13 +26,13 @@ from parity.common.files import json_text, write_atomically
 
 PLAN = "sweep.json"
 _OWN = ("framework", "backend", "activation", "loss", "fold", "seed")
-"""Options that each run has of its own."""
+"""The options that differ by run."""
 _MAY_CHANGE = ("device",)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for: all combinations; `base` has the options that the runs share.
+    """The options of the sweep: all combinations are run; `base` has the options that all share.
 
     Args:
         implementations: torch, or keras-tensorflow and so on.
@@ -45,7 +45,7 @@ class Plan:
     seeds: tuple[int, ...]
 
     def runs(self) -> Iterator[Options]:
-        """Fold by fold and seed by seed, so that what is there early is a sweep of few folds."""
+        """All runs, fold by fold and seed by seed: the first results are a sweep of few folds."""
         every = product(
             self.seeds,
             range(self.base.folds),
@@ -66,7 +66,7 @@ class Plan:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """For sweep.json."""
+        """As a dictionary, for sweep.json."""
         base = {name: v for name, v in self.base.as_dict().items() if name not in _OWN}
         return {
             "format": FORMAT,
@@ -94,16 +94,16 @@ def run(
     scheduler: str | None = None,
     dashboard: bool = False,
 ) -> list[str]:
-    """Train all that has not ended yet; returns a line for each that failed.
+    """Run all trainings that are not finished; returns a line for each that failed.
 
-    Raises `RunError` where `out` holds a sweep with other options or something else, and where
-    another process is at work on it.
+    Raises `RunError` if `out` holds a sweep with other options or something else, or if another
+    process works on it.
     """
     with needs("segmentation", "sweep"):
         from examples.common import scheduling
 
     workers = scheduling.Workers(jobs, scheduler, dashboard)
-    every = list(plan.runs())  # with options that make no sense, nothing is written
+    every = list(plan.runs())  # raises for wrong options, before anything is written
     if len({name_of(one) for one in every}) < len(every):
         raise RunError("--framework, --losses or --seeds: the same twice")
     asked = _asked(plan, out)
@@ -121,14 +121,14 @@ def run(
 
 
 def _how(rows: Sequence[Row], _: int) -> str:
-    """A run that has ended, in words."""
+    """A line about a finished run."""
     dice = max(row["val_mean_dice"] for row in rows)
     took = duration(sum(row["seconds"] for row in rows))
     return f"mean Dice {dice:.4f}, {counted(len(rows), 'epoch')}, {took}"
 
 
 def _asked(plan: Plan, out: Path) -> dict[str, Any]:
-    """What is asked for, with the runs asked for before; raises `RunError` for other options."""
+    """The plan and the runs of an existing sweep.json; raises `RunError` for other options."""
     path, asked = out / PLAN, plan.as_dict()
     if path.is_file():
         held = read_json(path)
@@ -137,7 +137,7 @@ def _asked(plan: Plan, out: Path) -> dict[str, Any]:
             raise RunError(f"{path}: not a sweep, format {FORMAT}")
         for name, value in asked["base"].items():
             if name == "data" and shown_data(value or "") == shown_data(base.get(name) or ""):
-                continue  # a folder that was moved
+                continue  # the folder may have been moved
             if base.get(name) != value and name not in _MAY_CHANGE:
                 option = f"--{name.replace('_', '-')}"
                 raise RunError(f"{out}: this sweep has {option} {base.get(name)}, not {value}")
@@ -149,12 +149,12 @@ def _asked(plan: Plan, out: Path) -> dict[str, Any]:
 
 
 def names(text: str, option: str, all_of: Sequence[str]) -> tuple[str, ...]:
-    """Names between commas; `all` stands for these."""
+    """Names separated by commas; `all` stands for these."""
     return tuple(all_of) if text.strip() == "all" else between_commas(text, option)
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers between commas, each once."""
+    """Whole numbers separated by commas, each once."""
     try:
         found = tuple(int(name) for name in between_commas(text, option))
     except ValueError:

@@ -1,13 +1,13 @@
-"""The tables of a sweep: means and deviations, differences from sigmoid, and between frameworks.
+"""The tables of a sweep: means and deviations, differences from sigmoid and between frameworks.
 
 In the sweep's `tables`, each as Markdown, CSV and LaTeX (booktabs):
 
     results         activation x loss: mean and standard deviation over folds and seeds
     differences     from sigmoid, paired by fold and seed, with intervals
-    frameworks      torch minus each backend of Keras, likewise, against a margin
+    frameworks      torch minus each backend of Keras, paired, with intervals, against a margin
     runs.csv        one row a run
 
-A sweep may not be finished: what is missing is said.
+The sweep may be unfinished: the tables say what is missing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ from parity.report.console import console, print_table
 
 
 class Cell(NamedTuple):
-    """Of a table: its text, and whether it stands out."""
+    """A cell of a table: its text, and whether it is bold."""
 
     text: str
     bold: bool = False
@@ -51,7 +51,7 @@ Line = list[Cell]
 
 @dataclass(frozen=True)
 class Block:
-    """A table as it is read; `heads[:names]` are names, the others numbers."""
+    """A table to read; the columns `heads[:names]` are names, the others numbers."""
 
     title: str
     names: int
@@ -61,7 +61,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Report:
-    """Tables that belong together, what to know of them, and the numbers as rows."""
+    """Tables that belong together, a note, and the numbers as rows."""
 
     name: str
     note: str
@@ -78,7 +78,7 @@ def _title(group: dict[str, str]) -> str:
 
 
 def results(sweep: Sweep) -> Report:
-    """Mean and deviation of every quantity; the best of each loss, where most runs are, is bold."""
+    """Mean and deviation of every metric; bold: the best for each loss, of those with most runs."""
     rows: list[dict[str, Any]] = []
     blocks = []
     shown = {"best_threshold": "threshold", **QUANTITIES}
@@ -105,8 +105,8 @@ def results(sweep: Sweep) -> Report:
     note = (
         "Mean ± standard deviation over folds and seeds, each run at the epoch of its best mean "
         "Dice, chosen on the images it is measured on. (The published tables take the best Dice "
-        "and the least NLL each at an epoch of its own.) Bold: the best of a loss (more Dice, less "
-        "of the rest)."
+        "and the least NLL, each at its own best epoch.) Bold: the best for each loss (highest "
+        "Dice, lowest of the other metrics)."
     )
     return Report("results", f"{_progress(sweep)} {note}", blocks, rows)
 
@@ -122,12 +122,12 @@ def _result_row(
 
 
 def _mean(spread: Spread) -> str:
-    """As it is printed, so that what looks the same is the same."""
+    """The mean as printed, so that means that look equal are equal."""
     return f"{spread.mean:.4f}"
 
 
 def _best(name: str, spreads: Sequence[Spread]) -> str:
-    """The best mean of those with the most runs, as printed; nothing where only one is there."""
+    """The best mean of those with the most runs, as printed; None if there is only one."""
     most = max(spread.count for spread in spreads)
     means = [spread.mean for spread in spreads if spread.count == most]
     if not most or len(means) == 1 or name not in QUANTITIES:
@@ -136,7 +136,7 @@ def _best(name: str, spreads: Sequence[Spread]) -> str:
 
 
 def _progress(sweep: Sweep) -> str:
-    """How many runs are there, how long they took and why they ended."""
+    """The number of runs, their time, and why they ended."""
     done = [one.found for one in sweep.results.values()]
     seconds = sum(float(one.get("seconds", 0)) for one in done)
     ends = [str(one.get("stopped", "")) for one in done]
@@ -148,12 +148,12 @@ def _progress(sweep: Sweep) -> str:
 _INTERVALS = (
     f"means with {LEVEL:.0%} intervals of Student's t, paired by fold and seed. Folds share "
     "training images, so that the intervals are approximate, rather too narrow; and of many "
-    "intervals some leave 0 out by chance."
+    "intervals some exclude 0 by chance."
 )
 
 
 def difference_report(found: Sequence[Difference]) -> Report:
-    """The differences from sigmoid, apart for Dice and for what is of probabilities."""
+    """The differences from sigmoid: a table for Dice, and one for the metrics of probabilities."""
     blocks = []
     for group in _distinct(one.group for one in found):
         for names in (OVERLAP, tuple(name for name in QUANTITIES if name not in OVERLAP)):
@@ -163,7 +163,7 @@ def difference_report(found: Sequence[Difference]) -> Report:
             ]
             heads = ("loss", "activation", "pairs", *(QUANTITIES[name] for name in names))
             blocks.append(Block(f"{_title(group)}, minus {BASE}", 2, heads, lines))
-    note = f"Activation minus {BASE}: {_INTERVALS} Bold: the interval leaves 0 out."
+    note = f"Activation minus {BASE}: {_INTERVALS} Bold: the interval excludes 0."
     rows = [one.row(one.interval.verdict) for one in found]
     return Report("differences", note, blocks, rows)
 
@@ -188,7 +188,7 @@ def _difference_line(mine: Sequence[Difference]) -> Line:
 
 
 def framework_report(found: Sequence[Difference], margin: float = MARGIN) -> Report:
-    """The differences between frameworks, with what the margin makes of them."""
+    """The differences between frameworks, compared with the margin."""
     blocks = []
     for group in _distinct(one.group for one in found):
         mine = [one for one in found if one.group == group]
@@ -234,7 +234,7 @@ def _tex(text: str) -> str:
 
 
 def latex(report: Report) -> str:
-    """Every table as a tabular of booktabs; what to know of it, and its title, as comments."""
+    """Every table as a tabular of booktabs; note and titles are comments."""
     parts = [f"% needs the package booktabs\n% {report.note}"]
     for block in report.blocks:
         columns = "l" * block.names + "r" * (len(block.heads) - block.names)
@@ -250,7 +250,7 @@ def latex(report: Report) -> str:
 
 
 def show(out: Console, report: Report) -> None:
-    """The tables on a terminal."""
+    """Print the tables on a terminal."""
     for block in report.blocks:
         table = Table(title=block.title, box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for i, head in enumerate(block.heads):
@@ -277,7 +277,7 @@ def run_rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def write(sweep: Sweep, margin: float = MARGIN) -> tuple[list[Report], list[Path]]:
-    """Write all tables; returns them and the paths. Raises `RunError` where no run is done."""
+    """Write all tables; returns them and the paths. Raises `RunError` if no run is finished."""
     if not sweep.results:
         raise RunError(f"{sweep.folder}: none of its runs is done")
     reports = [results(sweep), difference_report(differences(sweep))]
@@ -297,11 +297,14 @@ def write(sweep: Sweep, margin: float = MARGIN) -> tuple[list[Report], list[Path
 
 def command(
     folders: Annotated[
-        list[Path], typer.Argument(help="The folder of a sweep; more are added to the first.")
+        list[Path],
+        typer.Argument(
+            help="The folder of a sweep; results of more folders are added to the first."
+        ),
     ],
     margin: Annotated[
         float,
-        typer.Option(help="Frameworks that differ by less than this Dice are the same.", min=0),
+        typer.Option(help="Frameworks whose Dice differs by less than this count as equal.", min=0),
     ] = MARGIN,
 ) -> None:
     """Print the tables of a sweep and write them as Markdown, CSV and LaTeX."""

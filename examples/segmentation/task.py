@@ -1,4 +1,4 @@
-"""Segmentation, as both frameworks train it."""
+"""The task segmentation, for both frameworks."""
 
 import hashlib
 import math
@@ -23,11 +23,11 @@ BEST = "best.json"
 
 
 class Segmentation(Task):
-    """One fold of the images of a source, and a U-Net.
+    """One fold of a data set, and a U-Net.
 
-    An epoch is as good as its mean Dice over 21 thresholds on the images of validation. In
-    history.csv the columns `val_...` are the means over classes of `metrics.Tally.result`, and
-    `val_loss`. A finished run has a result.json: that of its best epoch.
+    The monitored value is mean Dice over 21 thresholds on the validation images. In history.csv the
+    columns `val_...` are the means over classes of `metrics.Tally.result`, and `val_loss`. A
+    finished run has a result.json: the result of its best epoch.
     """
 
     monitor, mode, monitored = "val_mean_dice", "max", "mean Dice"
@@ -45,7 +45,7 @@ class Segmentation(Task):
         self.measured: dict[str, Any] = {}
 
     def _check_normalization(self, options: Options) -> None:
-        """At the bottom a batch has more than one pixel, or batch normalization has no variance."""
+        """A batch needs more than one pixel at the bottom, for batch normalization's variance."""
         sides = self.samples.images.shape[1:3]
         pixels = math.prod((options.patch or side) >> options.depth for side in sides)
         if pixels == 1 and 1 in (options.batch_size, self.counts[TRAIN] % options.batch_size):
@@ -57,11 +57,11 @@ class Segmentation(Task):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many images each side of the fold has."""
+        """The number of images on each side of the fold."""
         return {name: len(part) for name, part in self.parts.items()}
 
     def batch(self, split: str, indices: Array, epoch: int | None) -> tuple[Array, Array]:
-        """Images (N, H, W, C) and masks (N, H, W, K), with 255 for what is left out."""
+        """Images (N, H, W, C) and masks (N, H, W, K), with 255 for ignored pixels."""
         options = self.options
         return data.batch(
             self.samples,
@@ -73,7 +73,7 @@ class Segmentation(Task):
         )
 
     def targets(self, split: str, indices: Array) -> Array:
-        """The masks as they are."""
+        """The masks without augmentation."""
         return self.samples.masks[self.parts[split][indices]].astype(np.float32)
 
     def network(self) -> Any:
@@ -81,7 +81,7 @@ class Segmentation(Task):
         return build(self.options, self.samples.images.shape[-1])
 
     def described(self) -> dict[str, Any]:
-        """Where the images are from, how many there are, of what shape, and a digest of all."""
+        """The source of the images, their number, shape, and a digest of all."""
         digest = hashlib.sha256()
         for array in (self.samples.images, self.samples.masks):
             digest.update(array.tobytes())
@@ -95,7 +95,7 @@ class Segmentation(Task):
         }
 
     def learning_rate(self, rows: list[Row]) -> float:
-        """A part of what it was, after some epochs without a higher mean Dice, each time anew."""
+        """The learning rate, reduced each time that some epochs had no higher mean Dice."""
         options = self.options
         rate, best, waited = options.learning_rate, -np.inf, 0
         for row in rows:
@@ -106,7 +106,7 @@ class Segmentation(Task):
         return float(rate)
 
     def evaluate(self, head: Any, outputs: Array) -> dict[str, float]:
-        """The loss, and what `Tally` counts of the probabilities; NaN for NaN, which ends a run."""
+        """The loss, and the metrics of `Tally`; NaN if outputs are NaN, which ends the run."""
         if not np.isfinite(outputs).all():
             self.measured = {}
             return {f"val_{name}": math.nan for name in ("loss", *MEANS)}
@@ -118,13 +118,13 @@ class Segmentation(Task):
         return found | {f"val_{name}": self.measured[name] for name in MEANS}
 
     def after_epoch(self, recorder: Recorder) -> None:
-        """Keep what was measured of the best epoch."""
+        """Keep the metrics of the best epoch."""
         if recorder.is_best:
             found = {"epoch": len(recorder.rows), "validation": self.measured}
             write_atomically(recorder.run.path(BEST), json_text(found).encode())
 
     def at_end(self, recorder: Recorder) -> None:
-        """Write the result, whole; raises `RunError` where no epoch had one."""
+        """Write the result, whole; raises `RunError` if no epoch had one."""
         options, run = self.options, recorder.run
         if not run.path(BEST).is_file():
             raise RunError(f"{run.folder}: no result; {recorder.reason}")

@@ -1,1 +1,1 @@
-"""How far off: errors, their bounds, measurements, and the dense sweep."""
+"""Accuracy: errors, their bounds, measurements, and the dense sweep."""

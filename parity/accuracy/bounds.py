@@ -1,7 +1,7 @@
 """The bounds that every implementation keeps, in one place.
 
-They are chosen once per kind of quantity and never widened to make a case pass. Where a framework
-itself makes a bound unreachable, the case stands in `EXCEPTIONS` with its figure and its cause.
+They are chosen once per kind of quantity and never widened to make a case pass. If a framework
+itself makes a bound unreachable, the case is listed in `EXCEPTIONS` with its figure and its cause.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ import numpy as np
 from parity.suite.case import Case
 
 FAR = 1e4
-"""Up to this |x| the bounds hold without `FAR_FLOOR`; the second sweep covers what lies beyond."""
+"""Up to this |x| the bounds hold without `FAR_FLOOR`; the second sweep covers larger |x|."""
 
 FAR_FLOOR = 1e-40
-"""Beyond `FAR`, the slope of a density may be anything of this size where the true one is smaller.
+"""Beyond `FAR`, the slope of a density may have any value up to this, if the true one is smaller.
 
-Far below the smallest float32 number: it concerns float64 alone, where an implementation may stop
-following a slope that is x^-3 or less.
+It is far below the smallest float32 number, so it matters only in float64, where an implementation
+may not follow a slope that is x^-3 or less.
 """
 
 FILE_AGREEMENT = 1e-6
 """On a user's file, the largest relative difference of a reduced loss between implementations."""
 
 ORACLE = 1e-13
-"""Relative: what the float64 oracle keeps against the reference, in values and gradients."""
+"""The relative error that the float64 oracle may have against the reference."""
 
 TRUTHS = ("reference", "oracle")
-"""What implementations are judged against."""
+"""The names of the two sources of expected values."""
 
 # kind of quantity: (float32 PyTorch, float32 Keras, float64 PyTorch, float64 Keras);
 # elementwise float32 figures are ulp, all others relative
@@ -48,7 +48,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Exceedance:
-    """A case that a framework keeps from its bound: its worst figure, and why."""
+    """A case that misses its bound because of a framework: its worst figure, and the cause."""
 
     implementation: str
     dtype: str
@@ -60,11 +60,11 @@ class Exceedance:
 
 
 EXCEPTIONS: tuple[Exceedance, ...] = ()
-"""Strict: a figure exceeded fails, and so does an entry that is no longer needed."""
+"""Strict: it fails if a figure is exceeded, and if an entry is no longer needed."""
 
 
 def kind(case: Case, part: str) -> str:
-    """Which row of the table bounds this part (`value`, `grad_x` or `grad_y`) of a case.
+    """The row of the table for this part (`value`, `grad_x` or `grad_y`) of a case.
 
     The gradient of any quantity of `linear` is a reduction, since every element moves with the
     smallest and the largest one: it is judged as the gradient of a reduced loss.
@@ -85,7 +85,7 @@ def unit(case: Case, part: str) -> str:
 
 
 def underflow(case: Case, part: str) -> float:
-    """How many smallest normal numbers a factor that was flushed to zero may cost the result.
+    """The error, in smallest normal numbers, that a factor flushed to zero may cause.
 
     A result below the smallest normal number may be flushed to zero (`error.elementwise_error`),
     and so may the density f where it is a factor: in the gradient 2 (F - y) f of a squared error,
@@ -101,7 +101,7 @@ def underflow(case: Case, part: str) -> float:
 
 
 def far_floor(case: Case, part: str) -> float:
-    """The magnitude up to which a result beyond |x| = `FAR` is as good as zero."""
+    """The magnitude up to which a result beyond |x| = `FAR` counts as zero."""
     return FAR_FLOOR if (case.quantity, part) == ("pdf", "grad_x") else 0.0
 
 
@@ -127,8 +127,7 @@ def table_bound(implementation: str, case: Case, part: str) -> float:
 def bound(left: str, right: str, case: Case, part: str) -> float:
     """The bound between two implementations: the sum of theirs.
 
-    On the right the reference stands for the truth, and so does the oracle, which is judged on the
-    left.
+    On the right the reference and the oracle count as exact; on the left the oracle has a bound.
     """
     total = 0.0
     for implementation in (left,) if right in TRUTHS else (left, right):

@@ -1,4 +1,4 @@
-"""A comparison: two sides held against each other in one part of one case."""
+"""A comparison of two sides in one part of one case."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -81,7 +81,7 @@ class Comparison:
         activation: str = "",
         quantity: str = "function",
     ) -> "Comparison":
-        """That one side has a gradient and `without` has none."""
+        """A comparison in which one side has a gradient and `without` has none."""
         nothing = np.array(np.nan, dtype)
         apart = difference(nothing, nothing)
         found = cls.of_difference(names, case, part, apart, {}, activation, quantity)
@@ -104,7 +104,7 @@ class Comparison:
 
     @property
     def judged_alone(self) -> bool:
-        """Against the reference or the oracle, not against another implementation."""
+        """Whether it is against the reference or the oracle, not another implementation."""
         return self.right in bounds.TRUTHS
 
     @property
@@ -114,7 +114,7 @@ class Comparison:
 
     @property
     def described(self) -> str:
-        """The quantity, and what keeps the two sides from being compared in it."""
+        """The quantity, and why it cannot be compared, if so."""
         if self.without_gradient:
             return f"{self.quantity}, whose gradient was lost:"
         if self.difference is None or self.difference.comparable:
@@ -124,7 +124,7 @@ class Comparison:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What is aggregated over input sets: dtype, activation, quantity and part."""
+        """The key of aggregation over input sets: dtype, activation, quantity and part."""
         return self.dtype, self.activation, self.described, self.part
 
     def as_dict(self) -> dict[str, Any]:
@@ -133,13 +133,13 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Comparison":
-        """What `as_dict` gave of an implementation's."""
+        """The comparison of an implementation, from `as_dict`."""
         rest = dict(fields)
         inside = {name: value for name in ("x", "y") if (value := rest.pop(name)) is not None}
         return cls(**rest, inside=inside)
 
     def line(self) -> str:
-        """One plain line that says everything about it."""
+        """One line with everything about it."""
         letter = "p" if self.quantity == "ppf" or "_convention" in self.activation else "x"
         at = "" if self.x is None else f" at {letter}={self.x:.9g}"
         at += "" if self.y is None else f", y={self.y:.9g}"
@@ -152,7 +152,7 @@ class Comparison:
             f"({self.case}; {self.over} of {self.count} over)"
         )
 
-    # Of a user's functions
+    # For a user's functions
 
     @property
     def place(self) -> str:
@@ -161,7 +161,7 @@ class Comparison:
 
     @property
     def problem(self) -> str:
-        """What keeps the two from being compared where one has no gradient."""
+        """Why the two cannot be compared: one has no gradient."""
         if not self.without_gradient:
             return ""
         return (
@@ -171,7 +171,7 @@ class Comparison:
         )
 
     def lines(self) -> list[str]:
-        """The place, and how far the two are apart there."""
+        """The place, and the difference there."""
         if self.problem or self.difference is None:
             return [f"{self.place}: {self.problem}"]
         where = ", ".join(f"{name} = {value:.9g}" for name, value in self.inside.items())

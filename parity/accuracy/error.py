@@ -1,4 +1,4 @@
-"""How far a result is from the expected one, entry by entry.
+"""The error of a result, entry by entry.
 
 Elementwise float32 errors are counted in ulp of the expected value, float64 ones relative to it,
 either against a given scale where terms cancel. A reduced loss is judged relatively, its gradient
@@ -13,7 +13,7 @@ from parity.common.arrays import Array
 from parity.suite.case import Batch
 
 _EDGE = 16
-"""Rounding units by which a result may miss the edge of the range and still be on it."""
+"""The tolerance, in rounding units, for a result at the edge of the range."""
 
 _CANCELLED = 0.05
 """The part of its largest term below which the largest entry of a reduced gradient cancelled.
@@ -32,7 +32,7 @@ def ulp(values: Array, dtype: str) -> Array:
 
 
 def _flushed(zero: Array, other: Array, dtype: str) -> Array:
-    """Where one side is 0 and the other below the smallest normal number, give or take rounding."""
+    """Where one side is 0 and the other below the smallest normal number, up to rounding."""
     info = np.finfo(dtype)
     return (zero == 0) & (np.abs(other) <= float(info.tiny) * (1 + _EDGE * float(info.eps)))
 
@@ -79,12 +79,12 @@ def _both_below(got: Array, expected: Array, floor: float) -> Array:
 def reduced_error(
     got: Array, expected: Array, dtype: str, both: bool, scale: Array | None = None
 ) -> Array:
-    """The error of each entry relative to the largest expected one (of either side if `both`).
+    """The error of each entry relative to the largest expected one (of both sides if `both`).
 
-    As elsewhere, what lies below the smallest normal number may be flushed to zero, and what lies
-    beyond the largest is an infinity. `scale` is the magnitude of the terms whose sums are judged:
-    where all of them cancel, the largest entry is no measure, and counts as a twentieth of the
-    largest term at least.
+    As elsewhere, numbers below the smallest normal one may be flushed to zero, and numbers above
+    the largest are infinite. `scale` is the magnitude of the terms of the sums: if all of them
+    cancel, the largest entry is too small as a measure, so it counts as at least a twentieth of the
+    largest term.
     """
     got = got.astype(np.float64)
     candidates = [np.abs(expected)]

@@ -17,7 +17,7 @@ from parity.suite.inputs import Inputs
 from parity.suite.records import Record
 
 Observer = Callable[[Case, str, Inputs, Array], None]
-"""Called with a part of a case, its inputs and the error of every entry."""
+"""A function that gets a part of a case, its inputs and the error of every entry."""
 
 
 def measure(
@@ -30,7 +30,7 @@ def measure(
     scale: Array | None = None,
     observer: Observer | None = None,
 ) -> Comparison:
-    """The worst error of one part of a case, with where it happened.
+    """The worst error of one part of a case, and its place.
 
     Another shape than expected, or another dtype than the inputs', is an infinite error.
     """
@@ -89,7 +89,7 @@ def measure_case(
 
     found = against(expected)
     if right == "oracle" and case.reduced and not all(m.passed for m in found):
-        # subnormal outputs may be flushed, and then an overlap of nothing else has a loss of 0
+        # subnormal outputs may be flushed: an overlap of only such outputs has a loss of 0
         tiny = float(np.finfo(case.dtype).tiny)
         flushed = against(float64.evaluate(batch, smallest=tiny))
         found = flushed if all(m.passed for m in flushed) else found
@@ -102,10 +102,10 @@ def compare(
     cases: Iterable[Case] | None = None,
     observer: Observer | None = None,
 ) -> list[Comparison]:
-    """Every measurement between two records, the right one perhaps the reference.
+    """Every measurement between two records; the right one may be the reference.
 
-    What the reference does not hold is held against the oracle. Raises `RecordError` if the records
-    hold other cases or other inputs.
+    Cases that the reference does not hold are compared with the oracle. Raises `RecordError` if the
+    records hold different cases or inputs.
     """
     if cases is None:
         cases = standard_cases() if left.implementation == "reference" else judged_cases()
@@ -124,14 +124,14 @@ def compare(
 
 
 def _badness(m: Comparison) -> tuple[bool, float]:
-    """A failure is worse than anything that passes, and what is not a number worse than that."""
+    """The order of errors: a failure is worse than a pass, and NaN is worse than all."""
     return not m.passed, np.inf if np.isnan(m.error) else m.error
 
 
 def worst(measurements: Iterable[Comparison]) -> dict[Any, Comparison]:
     """The worst measurement of every (left, right, dtype, activation, quantity, part).
 
-    Comparisons against the oracle count as against the reference, which the oracle stands for.
+    Comparisons with the oracle count as comparisons with the reference.
     """
     found: dict[Any, Comparison] = {}
     for m in measurements:
@@ -146,7 +146,7 @@ def worst(measurements: Iterable[Comparison]) -> dict[Any, Comparison]:
 
 
 def stale_exceptions(measurements: Iterable[Comparison], judged: set[str]) -> list[str]:
-    """One line for every entry of `bounds.EXCEPTIONS` that `judged` do not need."""
+    """One line for every entry of `bounds.EXCEPTIONS` that no comparison in `judged` needs."""
     figures = worst(measurements)
     lines = []
     for entry in bounds.EXCEPTIONS:

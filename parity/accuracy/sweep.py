@@ -20,14 +20,14 @@ from parity.suite.inputs import PUBLISHED_EPSILON, SEED, Inputs
 COUNT = 1 << 20
 FAR_COUNT = 1 << 16
 CHUNK = FAR_COUNT
-"""Small enough for the memory of a laptop, and one shape, so that a compiler compiles once."""
+"""Small enough for the memory of a laptop; the same for all chunks, so it compiles once."""
 
 _SWITCHES = (
     *(1e-4, 1e-3, 0.01, 0.1, 0.25, 0.46875, 0.5, 0.67, 1, 2, 4, 5, 8, 12, 13, 14, 16, 17, 26),
     *(37.5, 50, 64, 87, 88, 103, 104, 128, 256, 1000, 2048, 4096, 5000),
     *(PUBLISHED_EPSILON, 1 - PUBLISHED_EPSILON),
 )
-"""Where methods switch or saturate, in float32."""
+"""The points at which formulas switch or saturate, in float32."""
 
 Evaluate = Callable[[Case, Inputs], dict[str, Array]]
 
@@ -99,12 +99,12 @@ def _quantiles(name: str, evaluate: Evaluate, activation: str, p: Array) -> Comp
 
 
 def swept(measurements: Iterable[Comparison]) -> set[tuple[str, str, str]]:
-    """What measurements cover: activation, quantity and part."""
+    """The activation, quantity and part of each measurement."""
     return {(m.activation, m.quantity, m.part) for m in measurements}
 
 
 def wanted() -> set[tuple[str, str, str]]:
-    """What a whole sweep covers: activation, quantity and part."""
+    """The activation, quantity and part of each measurement of a complete sweep."""
     found = {
         (activation, case.label, part)
         for activation in ACTIVATIONS

@@ -1,4 +1,4 @@
-"""What the commands share: their options, refusing what is wrong, writing results."""
+"""What the commands share: options, checks of arguments, writing results."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ class Device(StrEnum):
 
 
 class Backend(StrEnum):
-    """What Keras runs on."""
+    """The backend of Keras."""
 
     tensorflow = "tensorflow"
     jax = "jax"
@@ -57,7 +57,7 @@ ATOL_HELP = (
 
 
 def refuse(message: str) -> NoReturn:
-    """One plain line and exit code 2."""
+    """End with one line and exit code 2."""
     print(f"segact-parity: {message}", file=sys.stderr)
     raise typer.Exit(2)
 
@@ -72,7 +72,7 @@ def known_name(name: str, more: tuple[str, ...] = (), or_own: bool = True) -> st
 
 
 def require_tolerance(rtol: float | None, atol: float | None) -> None:
-    """Refuse tolerances that are none."""
+    """Refuse invalid tolerances."""
     try:
         check_tolerance(rtol, atol)
     except ValueError as error:
@@ -80,7 +80,7 @@ def require_tolerance(rtol: float | None, atol: float | None) -> None:
 
 
 def require_cases(cases: str) -> None:
-    """Refuse the name of cases that there are not."""
+    """Refuse an unknown name of cases."""
     try:
         case_inputs(cases)
     except ValueError as error:
@@ -88,7 +88,7 @@ def require_cases(cases: str) -> None:
 
 
 def require_writable(path: Path | None) -> None:
-    """Refuse, before any work is done, what could not be written to afterwards."""
+    """Refuse, before any work is done, a path that cannot be written to."""
     if path is None or str(path) == "-":
         return
     try:
@@ -108,7 +108,7 @@ def require_writable(path: Path | None) -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn what a user can cause into one plain line and an exit code."""
+    """Turn errors that a user can cause into one line and an exit code."""
     try:
         yield
     except (InputError, RecordError, TargetError, FunctionError) as error:
@@ -123,7 +123,7 @@ def plain_errors() -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Refuse, in plain words, a path that cannot be written to."""
+    """Refuse a path that cannot be written to."""
     try:
         yield
     except OSError as error:
@@ -131,7 +131,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_json(found: Judgement | Results | training.Trainings, path: Path) -> None:
-    """Write all of it there, or, for `-`, to standard output."""
+    """Write JSON to the file, or, for `-`, to standard output."""
     text = json_text(found.as_dict())
     if str(path) == "-":
         sys.stdout.write(text)
@@ -141,7 +141,7 @@ def write_json(found: Judgement | Results | training.Trainings, path: Path) -> N
 
 
 def import_early(*modules: str) -> None:
-    """What is needed at the end: without it, no work is done in vain."""
+    """Import what is needed at the end, so that a missing package is noticed before the work."""
     for module in modules:
         import_module(module)
 

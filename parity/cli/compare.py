@@ -31,25 +31,27 @@ def _load_record(path: Path) -> Record:
 
 
 def compare_records(
-    left: Annotated[Path, typer.Argument(help="A record that record has written.")],
+    left: Annotated[Path, typer.Argument(help="A record, written by `segact-parity record`.")],
     right: Annotated[
-        Path, typer.Argument(help="Another record, or `reference` for the shipped one.")
+        Path,
+        typer.Argument(help="Another record, or `reference` for the 50-digit one of the package."),
     ],
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+        Path | None,
+        typer.Option("--json", help="Write the results to this JSON file; - is standard output."),
     ] = None,
     rtol: Annotated[float | None, typer.Option(help=RTOL_HELP)] = None,
     atol: Annotated[float | None, typer.Option(help=ATOL_HELP)] = None,
 ) -> None:
-    """Compare two records: within the sum of their bounds, or not.
+    """Compare two records: they may differ by the sum of their bounds.
 
-    Records of a function of your own are compared to the tolerance given.
+    Records of your own functions are compared with --rtol and --atol.
     """
     require_writable(json_file)
     require_tolerance(rtol, atol)
     with plain_errors():
         one, two = _load_record(left), _load_record(right)
-        if one.implementation == "reference":  # the truth belongs on the right
+        if one.implementation == "reference":  # the reference is on the right
             one, two = two, one
         one.check_cases(two)
         standard, notes = one.cases == STANDARD, []

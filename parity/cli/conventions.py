@@ -1,4 +1,4 @@
-"""`segact-parity conventions`: what the cross entropy of a sigmoid is in each framework."""
+"""`segact-parity conventions`: the cross entropy of a sigmoid in each framework."""
 
 import math
 import sys
@@ -24,7 +24,7 @@ from parity.report.console import console
 
 
 def _raw_outputs(text: str) -> list[float]:
-    """The numbers of `--raw`, as float32 holds them, each once."""
+    """The numbers of `--raw`, rounded to float32, each once."""
     try:
         with np.errstate(over="ignore"):
             found = [float(np.float32(word)) for word in text.split(",")]
@@ -54,17 +54,20 @@ def _write_figure(found: convention_rows.Results, path: Path) -> None:
 
 def conventions(
     raw: Annotated[
-        str, typer.Option(help="The raw outputs, with commas between: --raw=-20,0,20.")
+        str, typer.Option(help="The raw outputs, separated by commas: --raw=-20,0,20.")
     ] = ",".join(map(str, convention_rows.RAW)),
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+        Path | None,
+        typer.Option("--json", help="Write the results to this JSON file; - is standard output."),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the conventions there, as .png or .svg.")
+        Path | None, typer.Option(help="Draw the conventions to this file, .png or .svg.")
     ] = None,
-    markdown: Annotated[bool, typer.Option(help="Print the short table as Markdown.")] = False,
+    markdown: Annotated[
+        bool, typer.Option(help="Print only the short table, as Markdown.")
+    ] = False,
 ) -> None:
-    """Show what the cross entropy of a sigmoid is in each framework; nothing is judged.
+    """Show the cross entropy of a sigmoid in each framework, without a judgement.
 
     Exit code 1: a framework failed, or none is installed.
     """

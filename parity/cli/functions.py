@@ -1,4 +1,4 @@
-"""A user's own functions on the command line."""
+"""Functions of a user on the command line."""
 
 import os
 import sys
@@ -38,7 +38,7 @@ def split_functions(names: list[str]) -> tuple[list[str], dict[str, str]]:
 def evaluate_function(
     name: str, target: str, cases: str, backend: str | None, device: str
 ) -> recorded.Evaluated:
-    """Run a user's function in a process of its own; it may lie in the folder one is in."""
+    """Run a user's function in its own process; it may be in the current folder."""
     server = Server(backend or "", device, ahead=os.getcwd())
     try:
         with console(stderr=True).status(f"{name}: {target}"):
@@ -69,7 +69,7 @@ def judge_functions(
     rtol: float | None,
     atol: float | None,
 ) -> Judgement:
-    """Judge a user's functions against each other, or against a loss of the judge."""
+    """Compare a user's functions with each other, or one with a loss of segact."""
     require_tolerance(rtol, atol)
     require_cases(cases)
     for kind, value, known in (("loss", choice[0], LOSSES), ("activation", choice[1], ACTIVATIONS)):

@@ -45,8 +45,7 @@ def record(
     implementation: Annotated[
         str,
         typer.Argument(
-            help=f"{', '.join(IMPLEMENTATIONS)}, `reference`, or MODULE:NAME, a function of your "
-            "own."
+            help=f"{', '.join(IMPLEMENTATIONS)}, `reference`, or your own function, MODULE:NAME."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The record to write.")],
@@ -56,7 +55,7 @@ def record(
         Backend | None, typer.Option(help="The Keras backend of your own function.")
     ] = None,
 ) -> None:
-    """Write the record of one implementation, to compare with another machine's or next year's."""
+    """Write a record, the results of one implementation, to compare with another record."""
     require_writable(output)
     if ":" in implementation:
         record_function(implementation, output, device.value, cases or CASES, backend)

@@ -36,7 +36,7 @@ from parity.training import run as training
 
 
 def _train_too(names: list[str], required: frozenset[str]) -> training.Trainings:
-    """The training of a report, so that it is whole."""
+    """Run the trainings for a report."""
     with plain_errors(), progress_display(console(stderr=True)) as progress:
         found = training.run(names, training.Options(), progress)
     found.required = required
@@ -44,7 +44,7 @@ def _train_too(names: list[str], required: frozenset[str]) -> training.Trainings
 
 
 def _judge_workers(names: list[str], device: str, inputs: Path | None, dense: bool) -> Judgement:
-    """Run the workers in a temporary folder and judge their records while it is there."""
+    """Run the workers in a temporary folder and judge their records."""
     content = load_file(inputs) if inputs else None
     if content is not None and look_like_probabilities(content):
         print(
@@ -72,26 +72,26 @@ def _judge_workers(names: list[str], device: str, inputs: Path | None, dense: bo
 def run(
     context: typer.Context,
     inputs: Annotated[
-        Path | None, typer.Option(help="An .npz with your own logits and targets to judge.")
+        Path | None, typer.Option(help="Compare on your own logits and targets, an .npz file.")
     ] = None,
     implementation: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Only this one of {', '.join(IMPLEMENTATIONS)}, or mine=MODULE:NAME, a function "
-            "of your own; may be repeated."
+            help=f"Only this implementation: {', '.join(IMPLEMENTATIONS)}, or your own function as "
+            "mine=MODULE:NAME; may be repeated."
         ),
     ] = None,
     cases: Annotated[str | None, typer.Option(help=CASES_HELP)] = None,
     loss: Annotated[
         str | None,
         typer.Option(
-            help=f"Hold your own function against this loss of the judge: {', '.join(LOSSES)}."
+            help=f"Compare your own function with this loss of segact: {', '.join(LOSSES)}."
         ),
     ] = None,
     activation: Annotated[
         str | None,
         typer.Option(
-            help=f"Hold your own function against losses of this one: {', '.join(ACTIVATIONS)}."
+            help=f"Compare your own function with losses of this one: {', '.join(ACTIVATIONS)}."
         ),
     ] = None,
     backend: Annotated[
@@ -101,22 +101,25 @@ def run(
     atol: Annotated[float | None, typer.Option(help=ATOL_HELP)] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+        Path | None,
+        typer.Option("--json", help="Write the results to this JSON file; - is standard output."),
     ] = None,
     report_folder: Annotated[
         Path | None,
-        typer.Option("--report", help="Train too, and write a page with figures into that folder."),
+        typer.Option(
+            "--report", help="Also train, and write a page with figures into this folder."
+        ),
     ] = None,
     dense: Annotated[
-        bool, typer.Option("--dense/--no-dense", help="Sweep a million inputs per quantity.")
+        bool, typer.Option("--dense/--no-dense", help="Also test a million inputs per quantity.")
     ] = True,
     verbose: Annotated[bool, typer.Option(help="Show every pair of implementations.")] = False,
-    markdown: Annotated[bool, typer.Option(help="Print the summary as Markdown instead.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print only the summary, as Markdown.")] = False,
     require_all: Annotated[
         bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
     ] = False,
 ) -> None:
-    """Judge every implementation that is installed against the reference and each other."""
+    """Compare every installed implementation with the reference and with the others."""
     if context.args:
         extra = context.args[0]
         refuse(f"run takes no argument {extra}; for a file of your own: --inputs {extra}")
@@ -129,8 +132,8 @@ def run(
     if own:
         if names or inputs or markdown:
             refuse(
-                "your own functions are judged apart: no other implementation, --inputs or "
-                "--markdown beside them"
+                "your own functions are judged separately: no other implementation, --inputs or "
+                "--markdown with them"
             )
         on = cases or CASES, backend, device.value
         prepare_folder(report_folder)
@@ -150,7 +153,7 @@ def run(
     prepare_folder(report_folder)
     with plain_errors():
         judgement = _judge_workers(list(dict.fromkeys(names)), device.value, inputs, dense)
-    # what was asked for by name must have run
+    # an implementation that was named must have run
     judgement.required = frozenset(names if require_all or implementation else ())
     if json_file:
         write_json(judgement, json_file)

@@ -23,7 +23,7 @@ from parity.training import run as training
 
 
 def train(
-    steps: Annotated[int, typer.Option(help="How many steps each training has.")] = 100,
+    steps: Annotated[int, typer.Option(help="The number of steps of each training.")] = 100,
     optimizer: Annotated[
         list[str] | None,
         typer.Option(help=f"One of {', '.join(training.OPTIMIZERS)}; may be repeated."),
@@ -33,7 +33,9 @@ def train(
     ] = None,
     implementation: Annotated[
         list[str] | None,
-        typer.Option(help=f"Only this one of {', '.join(IMPLEMENTATIONS)}; may be repeated."),
+        typer.Option(
+            help=f"Only this implementation: {', '.join(IMPLEMENTATIONS)}; may be repeated."
+        ),
     ] = None,
     loss: Annotated[
         str, typer.Option(help=f"The loss that is minimised: {', '.join(training.LOSSES)}.")
@@ -42,11 +44,14 @@ def train(
         str, typer.Option(help=f"The output activation: {', '.join(ACTIVATIONS)}.")
     ] = training.Options.activation,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything there; - is standard output.")
+        Path | None,
+        typer.Option("--json", help="Write the results to this JSON file; - is standard output."),
     ] = None,
     report_folder: Annotated[
         Path | None,
-        typer.Option("--report", help="Write a page with the curves there, JSON and JUnit."),
+        typer.Option(
+            "--report", help="Write a page with the curves, JSON and JUnit into this folder."
+        ),
     ] = None,
     require_all: Annotated[
         bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
@@ -54,7 +59,7 @@ def train(
 ) -> None:
     """Train the same small network in every implementation and compare the losses at every step.
 
-    Exit code 1 also where there was only one to train.
+    Exit code 1 also if only one implementation could be trained.
     """
     names = [known_name(name, or_own=False) for name in implementation or IMPLEMENTATIONS]
     try:

@@ -1,1 +1,1 @@
-"""What every room uses: arrays, files, processes, tolerances, findings."""
+"""What all subpackages use: arrays, files, processes, tolerances, findings."""

@@ -1,6 +1,6 @@
-"""What is said where a package that an optional extra brings is not installed.
+"""The message if a package of an optional extra is not installed.
 
-This module imports nothing but the standard library, and what imports it first can speak.
+This module imports only the standard library, so it works if everything else is missing.
 """
 
 import sys
@@ -15,11 +15,11 @@ PACKAGES = frozenset(
         "distributed",
     ]
 )
-"""The modules that the extras bring; a test holds it to pyproject.toml."""
+"""The modules that the extras install; a test compares it with pyproject.toml."""
 
 
 def advice(error: ModuleNotFoundError, extra: str) -> str:
-    """One line on the package that is missing; empty if no extra brings it."""
+    """One line about the missing package; empty if it is in no extra."""
     if (error.name or "").partition(".")[0] not in PACKAGES:
         return ""
     return (
@@ -30,7 +30,7 @@ def advice(error: ModuleNotFoundError, extra: str) -> str:
 
 @contextmanager
 def needs(program: str, extra: str) -> Iterator[None]:
-    """A program, or its imports: one line and exit code 2 where it lacks a package of its extra."""
+    """For a program or its imports: one line and exit code 2 if a package is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -43,7 +43,7 @@ def needs(program: str, extra: str) -> Iterator[None]:
 
 @contextmanager
 def imports_of(module: str, extra: str) -> Iterator[None]:
-    """The imports of a module: the error says which extra it wants."""
+    """For the imports of a module: the error says which extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:

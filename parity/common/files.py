@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and JSON of any numbers."""
+"""Files that are written whole or not at all, and JSON with infinities and NaN."""
 
 import json
 import math
@@ -25,16 +25,16 @@ def _plain(value: Any) -> Any:
 
 
 def json_text(found: dict[str, Any]) -> str:
-    """What is written as a JSON file; "inf", "-inf" and "nan" stand for what JSON lacks."""
+    """The text of a JSON file; "inf", "-inf" and "nan" stand for the numbers that JSON lacks."""
     return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A new file to write to, which becomes `path` if all goes well.
+    """A new file to write to, which becomes `path` if no error is raised.
 
-    Whatever is raised inside leaves `path` as it was and no other file. A link stays and the file
-    it points to is replaced; a pipe or a device is written to.
+    After an error `path` is as before and no other file is left. A link is kept and the file it
+    points to is replaced; a pipe or a device is written to.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
@@ -52,12 +52,12 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.errno is not None:  # a full disk does not say where, others name the new file
+        if error.errno is not None:  # a full disk gives no name, other errors name the new file
             error.filename = str(path)
         raise
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write the whole content, or leave what was there: see `written_whole`."""
+    """Write the whole content, or leave the old file: see `written_whole`."""
     with written_whole(path) as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""What an assertion found: told to whoever observes, and raised where it failed."""
+"""The findings of assertions: passed to observers, and raised if an assertion failed."""
 
 import functools
 from collections.abc import Callable
@@ -12,9 +12,9 @@ R = TypeVar("R")
 
 
 class ParityError(AssertionError):
-    """What should agree differs; the message says who, in what, where and by how much.
+    """Two things that should agree differ; the message says which, where and by how much.
 
-    `result`: what was found, as an object, from an assertion that has one:
+    `result`: the findings as an object, from an assertion that has one:
     `parity.assert_model_parity` gives a `parity.models.result.ModelResult`.
     """
 
@@ -25,9 +25,9 @@ class ParityError(AssertionError):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one assertion found: `what` was compared, the worst difference, the message if any.
+    """The finding of one assertion: `what` was compared, the worst difference, the message.
 
-    `short`: what is raised of a long message; `result`: what was found, as an object.
+    `short`: the part of a long message that is raised; `result`: the findings as an object.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Finding:
 
 
 observers: list[Callable[[Finding], None]] = []
-"""Called with what every assertion found, before it raises; the pytest plugin's reports use it."""
+"""Called with the finding of every assertion, before it raises; used by the pytest plugin."""
 
 
 def settle(finding: Finding) -> None:
@@ -52,7 +52,7 @@ def settle(finding: Finding) -> None:
 
 
 def watched(function: Callable[P, R]) -> Callable[P, R]:
-    """Of an assertion: the observers also learn of an error, where nothing could be compared."""
+    """Decorates an assertion: observers also get an error, if nothing could be compared."""
 
     @functools.wraps(function)
     def watching(*arguments: P.args, **options: P.kwargs) -> R:

@@ -1,11 +1,11 @@
-"""Names: the class of a loss, and words for a name that is not known."""
+"""Names: the class of a loss, and the message for an unknown name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The known name that is near enough to be what was meant, in whatever case; or nothing."""
+    """The known name that was probably meant, ignoring case; empty if none is similar."""
     choices = {choice: choice for choice in known}
     near = get_close_matches(str(name), choices, 1)
     if not near:
@@ -15,7 +15,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """What is wrong with a name, and what it may be.
+    """Says that a name is unknown, and which one may be meant.
 
     >>> unknown("loss", "dise", ["dice", "jaccard"])
     'unknown loss dise; did you mean dice? One of dice, jaccard'
@@ -29,7 +29,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def class_name(loss: str) -> str:
-    """What the class of a loss is called, but for the `Loss` behind it in PyTorch.
+    """The name of the class of a loss, without PyTorch's `Loss` at the end.
 
     >>> class_name("dice_cross_entropy")
     'DiceCrossEntropy'

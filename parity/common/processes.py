@@ -1,4 +1,4 @@
-"""Processes side by side: their progress, their last words, and all of them stopped together."""
+"""Parallel processes: their progress, their last output, and stopping all of them."""
 
 import os
 import subprocess
@@ -20,16 +20,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 _STDERR_LINES = 15
 
 Report = Callable[..., None]
-"""Takes what `Progress.update` takes: `completed`, `total`, `message`."""
+"""Takes the arguments of `Progress.update`: `completed`, `total`, `message`."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One process and what to do with it.
+    """One process and how to handle it.
 
     `environment` gives its variables for a number of threads. `follow` reads its standard output
-    to the end. `finish` is called if it ended well: it reads what the process left, raises if that
-    is not everything, and returns one word for the user.
+    to the end. `finish` is called if it ended without an error: it reads the files of the process,
+    raises if they are incomplete, and returns one word for the user.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Task:
 
 @dataclass
 class Ended:
-    """How a process ended: `error` is empty if all went well.
+    """How a process ended: `error` is empty if it succeeded.
 
-    `last_words` are the last lines of standard error, of a process with another exit code than 0.
+    `last_words` are the last lines of standard error, if the exit code is not 0.
     """
 
     error: str = ""
@@ -52,13 +52,13 @@ class Ended:
 
     @property
     def line(self) -> str:
-        """The error and the very last words, in one line."""
+        """The error and the last line of standard error, in one line."""
         words = [line.strip() for line in self.last_words if line.strip()]
         return ": ".join([self.error, *words[-1:]])
 
 
 class Workers:
-    """The processes that run; once stopped, they are killed and no other starts."""
+    """The running processes; after `stop` all are killed and no other starts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -75,7 +75,7 @@ class Workers:
             return process
 
     def stop(self) -> None:
-        """Kill them all (`Popen` sends nothing to one that has ended)."""
+        """Kill all processes (`Popen` sends nothing to one that has ended)."""
         with self._lock:
             self.stopped = True
             for process in self._running:
@@ -83,11 +83,11 @@ class Workers:
 
 
 def search_path() -> str:
-    """PYTHONPATH for a worker, which must import this very package and nothing from the cwd."""
+    """PYTHONPATH for a worker: it imports this package, and nothing from the current folder."""
     home = Path(__file__).resolve().parents[2]
     folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
-    # site-packages is searched anyway, and ahead of the standard library it could shadow that
+    # site-packages is searched anyway; before the standard library it could shadow that
     return os.pathsep.join(folders if home in installed else [*folders, str(home)])
 
 
@@ -119,13 +119,13 @@ def _run_process(task: Task, threads: int, report: Report, workers: Workers, end
 
 
 def _run_one(task: Task, threads: int, progress: Progress, bar: TaskID, workers: Workers) -> Ended:
-    """How one process ended; nothing that goes wrong in it ends the others."""
+    """How one process ended; an error in it does not stop the others."""
     started = time.monotonic()
     ended = Ended()
     progress.start_task(bar)
     try:
         word = _run_process(task, threads, partial(progress.update, bar), workers, ended)
-    except Exception as error:  # a process may leave anything behind
+    except Exception as error:  # the files of a process may be damaged
         ended.error, word = str(error) or type(error).__name__, "failed"
     ended.seconds = time.monotonic() - started
     progress.update(bar, completed=1, total=1, message=word)
@@ -135,9 +135,9 @@ def _run_one(task: Task, threads: int, progress: Progress, bar: TaskID, workers:
 
 
 def run(tasks: Sequence[Task], progress: Progress) -> dict[str, Ended]:
-    """Run every task, as many at a time as there are cores, and say by name how each ended.
+    """Run every task, as many at a time as there are cores; returns how each ended, by name.
 
-    Whatever ends this function early, such as Ctrl-C, ends all of them.
+    If this function ends early, for example by Ctrl-C, all processes end.
     """
     cores = os.cpu_count() or 1
     side_by_side = max(1, min(cores, len(tasks)))

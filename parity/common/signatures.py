@@ -1,7 +1,7 @@
-"""Which of a function's first two parameters takes the outputs and which the targets.
+"""Finds which of a function's first two parameters are the outputs and which the targets.
 
-It is read from what the two are called. `y` is either: beside `x` it is the target, beside `t` the
-output. Where the names do not say, the outputs come first, and `Order.doubt` says so in words.
+It is read from their names. `y` can be either: with `x` it is the target, with `t` the output. If
+the names do not show it, the outputs come first, and `Order.doubt` says so.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from typing import Any
 
 _PREDICTION, _TARGET = "prediction", "target"
 
-# What decides whatever stands beside it: `true_mask` is a target, `mask_pred` a prediction.
+# Words that decide in any name: `true_mask` is a target, `mask_pred` a prediction.
 _STRONG = {
     **dict.fromkeys(("true", "truth", "groundtruth", "gt", "target", "actual"), _TARGET),
     **dict.fromkeys(("pred", "predicted", "prediction", "hat", "estimate", "output"), _PREDICTION),
@@ -23,14 +23,14 @@ _WEAK = {
     **dict.fromkeys(("x", "z", "p", "input", "raw"), _PREDICTION),
 }
 _METHODS = ("forward", "call", "update_state", "update")
-"""Where a module, layer or metric has its parameters, whose `__call__` takes anything."""
+"""The method with the parameters of a module, layer or metric; its `__call__` takes any."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How a function's parameters are read: `certain` where both of the first two are known.
+    """How a function's parameters are read; `certain` if both of the first two names are known.
 
-    `parameters` are the names of those that take a position; none without a signature.
+    `parameters` are the names of the positional ones; empty without a signature.
     """
 
     targets_first: bool = False
@@ -38,7 +38,7 @@ class Order:
     parameters: tuple[str, ...] = ()
 
     def doubt(self, name: str) -> str:
-        """What was assumed of the function, and how to say what it is; empty if nothing was."""
+        """What was assumed about the function, and how to correct it; empty if nothing was."""
         if self.certain:
             return ""
         shown = f"({', '.join(self.parameters[:2])})" if len(self.parameters) > 1 else ""
@@ -51,11 +51,11 @@ class Order:
 
 
 KNOWN = Order(certain=True)
-"""Of what has no parameters to read."""
+"""The order of a callable without readable parameters."""
 
 
 def order(function: Callable[..., Any], targets_first: bool | None = None) -> Order:
-    """How the function's parameters are read, or what was said of them."""
+    """How the function's parameters are read, or what the user said about them."""
     names = parameters(function)
     if targets_first is not None:
         return Order(targets_first, True, names)
@@ -63,7 +63,7 @@ def order(function: Callable[..., Any], targets_first: bool | None = None) -> Or
 
 
 def read(names: Sequence[str]) -> tuple[bool, bool]:
-    """Whether the targets come first of parameters with these names, and whether that is certain.
+    """Whether the targets come first in parameters with these names, and whether that is certain.
 
     >>> read(["y_true", "y_pred"]), read(["y", "t"]), read(["labels", "b"]), read(["a", "b"])
     ((True, True), (False, True), (True, False), (False, False))
@@ -80,9 +80,9 @@ def read(names: Sequence[str]) -> tuple[bool, bool]:
 
 
 def _kind(name: str) -> tuple[str, bool]:
-    """What a parameter takes by its name, and whether it says so plainly.
+    """What a parameter takes, by its name, and whether the name is clear.
 
-    A prediction, a target, `y` or `t`, which depend on the other one, or nothing known.
+    A prediction, a target, `y` or `t` (which depend on the other name), or unknown.
     """
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
     plain = {_singular(word.lower()) for word in words}
@@ -104,18 +104,18 @@ def _singular(word: str) -> str:
 
 
 def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of the parameters that take a position, in order; none where nothing says.
+    """The names of the positional parameters, in order; empty if they cannot be read.
 
-    Of a module, layer or metric those of its own method.
+    For a module, layer or metric those of its own method.
     """
-    function = getattr(function, "_orig_mod", function)  # of what torch.compile has made
+    function = getattr(function, "_orig_mod", function)  # a function from torch.compile
     methods = (getattr(function, name, None) for name in _METHODS)
     found = (_positional(each) for each in (function, *methods) if each is not None)
     return next(filter(None, found), ())
 
 
 def _positional(function: Any) -> tuple[str, ...]:
-    schema: Any = getattr(function, "schema", None)  # of what torch.jit.script has made
+    schema: Any = getattr(function, "schema", None)  # a function from torch.jit.script
     if hasattr(schema, "arguments"):
         return tuple(a.name for a in schema.arguments if a.name != "self")
     try:

@@ -1,13 +1,14 @@
-"""How far two arrays are apart, where, and which tolerance would let them pass.
+"""The difference of two arrays, where it is largest, and which tolerance would pass.
 
 One rule for every check of a user's own functions, records, models and trainings: an element
 misses where
 
     abs(a - b) > atol + rtol max(abs(a), abs(b))
 
-`rtol` defaults by precision (`RTOL`), `atol` to `ROUNDINGS` rounding units of the largest entry:
-what a sum of numbers of that size may lose. With `atol=0` every element is held to `rtol`, the
-smallest too. Equal infinities agree; NaN agrees with nothing.
+The default of `rtol` depends on the precision (`RTOL`), that of `atol` is `ROUNDINGS` rounding
+units of the largest entry: the error that a sum of numbers of that size may have. With `atol=0`
+every element has to meet `rtol`, also the smallest. Equal infinities agree; NaN agrees with
+nothing.
 """
 
 import math
@@ -19,17 +20,17 @@ import numpy as np
 from parity.common.arrays import Array
 
 RTOL = {"bfloat16": 2e-2, "float16": 5e-3, "float32": 1e-5, "float64": 1e-11}
-"""The relative tolerance where none is given, by precision."""
+"""The default relative tolerance, by precision."""
 
 ROUNDINGS = 16
-"""The absolute tolerance where none is given, in rounding units of the largest finite entry."""
+"""The default absolute tolerance, in rounding units of the largest finite entry."""
 
 _EPSILON = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 _SMALLEST = {"bfloat16": 2.0**-133, "float16": 2.0**-24, "float32": 2.0**-149, "float64": 5e-324}
 
 
 def _precision(array: Array) -> str:
-    """The name of the precision of an array; of whole numbers and truth values, float64."""
+    """The name of the precision of an array; float64 for integers and booleans."""
     return array.dtype.name if array.dtype.name in _EPSILON else "float64"
 
 
@@ -41,7 +42,7 @@ def check_tolerance(rtol: float | None, atol: float | None) -> None:
 
 
 def round_up(value: float) -> str:
-    """Two digits, never less than the value: a tolerance that passes when it is typed."""
+    """Rounded up to two digits: a tolerance that passes when it is typed."""
     if not 0 < value < math.inf:
         return f"{value:g}"
     text = f"{value:.1e}"
@@ -51,7 +52,7 @@ def round_up(value: float) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two arrays are apart.
+    """The difference of two arrays.
 
     `index` is the element that misses by most (or comes nearest to it), `left` and `right` are its
     two values; `over` of `count` elements miss. `needed_rtol` would let all pass with this `atol`,
@@ -112,7 +113,7 @@ class Difference:
         return f"{self.absolute:.3g}, relative {self.relative:.3g}, {ulp}"
 
     def lines(self, names: tuple[str, str], where: str = "") -> list[str]:
-        """The difference in words: both values, the error, how many miss, what would pass."""
+        """The difference in words: both values, the error, the misses, what would pass."""
         width = max(len("misses"), *map(len, names))
         if not self.comparable:
             pairs = zip(names, self.shapes, strict=True)
@@ -136,17 +137,17 @@ class Difference:
             rows.append(("passes", "with no tolerance: the error is no finite number"))
         if self.narrow[0] != self.narrow[1]:
             name = names[self.narrow.index(True)]
-            rows.append(("note", f"{name} gives float32 numbers in float64: it rounds on its way"))
+            rows.append(("note", f"{name} returns float32 values as float64: it rounds internally"))
         return [f"{name:{width}}  {text}" for name, text in rows]
 
 
 def lowest_precision(*arrays: Array) -> str:
-    """The precision of the least precise of them: what their results can be held to."""
+    """The lowest precision of the arrays, in which their results can be compared."""
     return max(map(_precision, arrays), key=_EPSILON.__getitem__)
 
 
 def _narrow(array: Array) -> bool:
-    """Whether float64 numbers are all those of float32."""
+    """Whether all of the float64 numbers are float32 numbers."""
     with np.errstate(over="ignore"):
         return array.dtype == np.float64 and bool(np.all(array == array.astype(np.float32)))
 
@@ -158,7 +159,7 @@ def difference(
     atol: float | None = None,
     precision: str = "",
 ) -> Difference:
-    """How far two arrays are apart, in the precision of both (the lower one), or the one named."""
+    """The difference of two arrays, in the lower precision of both, or in the named one."""
     left, right = np.asarray(left), np.asarray(right)
     for array in (left, right):
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
@@ -179,10 +180,12 @@ def difference(
     with np.errstate(all="ignore"):
         error = np.where(a == b, 0.0, np.abs(a - b))
         if left.dtype.kind in "iub" and right.dtype.kind in "iub":
-            error = np.where(left == right, 0.0, np.maximum(error, 1.0))  # beyond 2^53, too
+            error = np.where(left == right, 0.0, np.maximum(error, 1.0))  # also beyond 2^53
         error = np.where(np.isfinite(error), error, np.inf)
         allowed = atol + rtol * largest
-        allowed = np.where(np.isfinite(allowed), allowed, 0.0)  # an infinity is no excuse
+        allowed = np.where(
+            np.isfinite(allowed), allowed, 0.0
+        )  # an infinite entry gives no allowance
         missing = error > allowed
         share = np.where(error == 0, 0.0, np.where(allowed > 0, error / allowed, np.inf))
         # among errors without an allowance, and among infinite ones, the largest

@@ -1,4 +1,4 @@
-"""The versions that results are made with."""
+"""The versions with which results were made."""
 
 import platform
 from importlib import metadata
@@ -14,12 +14,12 @@ _PACKAGES = ("segact", "numpy", "torch", "keras", "tensorflow", "jax", "mpmath")
 
 try:
     VERSION = metadata.version("segact")
-except metadata.PackageNotFoundError:  # a checkout that is on the path but not installed
+except metadata.PackageNotFoundError:  # a clone on the path that is not installed
     VERSION = "not installed"
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of every installed package that may have had a part."""
+    """The versions of Python and of every installed package that may affect results."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,1 +1,1 @@
-"""What one line of code, the cross entropy of a sigmoid, gives in each framework."""
+"""The cross entropy of a sigmoid, as each installed framework computes it."""

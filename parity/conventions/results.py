@@ -1,9 +1,9 @@
-"""What one line of code, the binary cross entropy of a sigmoid, gives in each framework.
+"""The binary cross entropy of a sigmoid, as each installed framework computes it.
 
-Stock Keras 3 on its backends, tf-keras 2 and PyTorch as they are installed, and the conventions of
-`segact_torch` and `segact_tf` beside them. Shown, not judged. As with the judge, a framework runs
-in a process of its own (`parity.conventions.worker`); one that is missing is a line, and one that
-fails leaves the others.
+The losses of Keras 3 on its backends, of tf-keras 2 and of PyTorch as they are installed, and the
+conventions of `segact_torch` and `segact_tf`. They are shown, not judged. As in the judge, each
+framework runs in its own process (`parity.conventions.worker`); a missing framework is reported in
+a line, and an error in one does not stop the others.
 """
 
 import json
@@ -24,17 +24,17 @@ from parity.frameworks.environment import environment
 from parity.frameworks.installed import absent_modules, missing
 
 RAW = (-200, -100, -50, -20, -17, -16, -10, -1, 0, 1, 10, 16, 17, 20, 50, 100, 200)
-"""The raw outputs that are evaluated where nobody names others."""
+"""The raw outputs that are evaluated by default."""
 TOLERANCE = 1e-3
-"""A loss or gradient further from the exact one, relative to it, is marked."""
+"""A loss or gradient with a larger relative error is marked."""
 _ORDER = ("keras-tensorflow", "keras-jax", "keras-torch", "tf-keras", "torch")
 _OURS = ("torch", "keras-tensorflow", "keras-jax", "keras-torch")
-"""Whose conventions are printed: the first of them that ran."""
+"""The implementations whose conventions are printed: the first of them that ran."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one line of code gave in one framework and mode; `labels` is the worker's."""
+    """The result of one line of code in one framework and mode; `labels` comes from the worker."""
 
     framework: str
     line: str
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass
 class Results:
-    """All rows, and in words why a framework gave none."""
+    """All rows, and the reason for each framework without any."""
 
     raw: list[float]
     rows: list[Row] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Results:
 
     @property
     def failures(self) -> list[str]:
-        """One line for every process that failed, and for every error in lines of code."""
+        """One line for every failed process, and for every error in a line of code."""
         lines = [f"{name}: {words}" for name, words in self.failed.items()]
         by_error: dict[tuple[str, str], list[Row]] = {}
         for row in self.rows:
@@ -116,9 +116,9 @@ def exact(x: float, label: int) -> tuple[float, float]:
 
 
 def off(row: Row, x: float, index: int, label: int) -> tuple[bool, bool]:
-    """Whether loss and gradient at the raw output are further from the exact ones than allowed.
+    """Whether loss and gradient at the raw output have a larger error than allowed.
 
-    Below the smallest normal number of float32 anything passes.
+    Any result below the smallest normal number of float32 passes.
     """
     values = row.labels[str(label)]
     least = float(np.finfo(np.float32).tiny)
@@ -130,7 +130,7 @@ def off(row: Row, x: float, index: int, label: int) -> tuple[bool, bool]:
 
 
 def all_versions() -> dict[str, str]:
-    """The versions of everything that may have had a part."""
+    """The versions of all packages that may affect the results."""
     try:
         return {**versions(), "tf-keras": metadata.version("tf-keras")}
     except metadata.PackageNotFoundError:
@@ -145,7 +145,7 @@ def _missing(framework: str) -> str:
 
 
 def _follow(rows: list[Row], lines: Iterable[str], report: processes.Report) -> None:
-    """Take the rows of a process, in the order in which they come."""
+    """Read the rows of a process, in the order in which they come."""
     for done, text in enumerate((line for line in lines if line.startswith("{")), 1):
         found = json.loads(text)
         total = found.pop("total")
@@ -164,7 +164,7 @@ def _task(name: str, raw: list[float], rows: list[Row]) -> processes.Task:
 
 
 def run(raw: list[float], progress: Progress) -> Results:
-    """Evaluate everything that is installed, as many frameworks at a time as there are cores."""
+    """Evaluate every installed framework, as many at a time as there are cores."""
     results = Results(raw)
     results.skipped = {name: words for name in FRAMEWORKS if (words := _missing(name))}
     rows: dict[str, list[Row]] = {n: [] for n in FRAMEWORKS if n not in results.skipped}

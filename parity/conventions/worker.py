@@ -1,8 +1,8 @@
-"""The process of one framework for `segact-parity conventions`: what its lines of code give.
+"""The process of one framework for `segact-parity conventions`: evaluates its lines of code.
 
-Every line of code is evaluated in float32 on the CPU, in every mode of the framework. A row goes
-to standard output as soon as it is there: one JSON object on a line of its own, `done` and `total`
-with it. A line that raises gives a row with its `error`.
+Every line of code is evaluated in float32 on the CPU, in every mode of the framework. Each row is
+written to standard output at once: a JSON object on a line, with `done` and `total`. A line of code
+that raises gives a row with its `error`.
 """
 
 import argparse
@@ -25,9 +25,9 @@ FRAMEWORKS = ("keras-jax", "keras-tensorflow", "tf-keras", "keras-torch", "torch
 CONVENTIONS = ("exact", "keras", "keras2", "keras_logit", "torch", "torch_legacy")
 LABELS = (0, 1)
 WRONG, RIGHT = 120.0, 80.0
-"""How far the scan goes where the label is wrong, and where it is right.
+"""The range of the scan on the side where the label is wrong, and where it is right.
 
-On the right side further on, the exact loss itself leaves the normal numbers of float32.
+Beyond it on the right side, the exact loss is below the normal numbers of float32.
 """
 _STEP = 0.01
 CURVE = (-10.0, 45.0)
@@ -36,7 +36,7 @@ CURVE = (-10.0, 45.0)
 
 @dataclass(frozen=True)
 class Line:
-    """A line of code: `kind` says which, `variant` which spelling or convention of it."""
+    """A line of code: its `kind`, and its `variant` (spelling or convention)."""
 
     kind: str
     variant: str
@@ -45,7 +45,7 @@ class Line:
 
 
 def _keras_lines() -> list[Line]:
-    """Keras 3's own loss, on a head of one unit: x and y have shape (n, 1)."""
+    """Keras 3's own loss, on one unit: x and y have shape (n, 1)."""
     import keras
 
     ops, sigmoid = keras.ops, keras.ops.sigmoid
@@ -164,35 +164,35 @@ def _lines(framework: str) -> list[Line]:
 
 
 def _modes(framework: str) -> dict[str, bool]:
-    """How a framework runs a line, and whether that is compiled: where it takes no C++ compiler."""
+    """The modes of a framework, and whether each compiles; only those without a C++ compiler."""
     if framework.endswith("torch"):
         return {"eager": False}
     return {"eager": False, "jax.jit" if framework == "keras-jax" else "tf.function": True}
 
 
 def _computing(framework: str) -> str:
-    """What computes: `keras-jax` is JAX."""
+    """The framework that computes: `keras-jax` is JAX."""
     return "tensorflow" if framework == "tf-keras" else framework.removeprefix("keras-")
 
 
 def scan() -> Array:
-    """The raw outputs, for label 0, on which it is found where a loss sticks."""
+    """The raw outputs, for label 0, on which the point is searched where a loss stops changing."""
     steps = np.arange(round(-RIGHT / _STEP), round(WRONG / _STEP) + 1)
     return (steps * _STEP).astype(np.float32)
 
 
 def _sticks(values: Array, x: Array) -> float | None:
-    """The x from which on the values stay what they are at the end; None if they never rest."""
+    """The x from which on the values are those at the end; None if they change to the end."""
     moving = np.flatnonzero(values != values[-1])
     first = moving[-1] + 1 if moving.size else 0
     return None if first >= len(x) - 1 else float(x[first])
 
 
 def saturation(loss: Array, gradient: Array, x: Array) -> dict[str, float | None]:
-    """Where loss and gradient end along x, which runs from the right side to the wrong one.
+    """Where loss and gradient stop changing along x, which runs from the right side to the wrong.
 
-    The largest and the smallest loss, the raw outputs from which on it no longer moves, and those
-    from which on the gradient is exactly 0; None where that does not happen within the scan.
+    The largest and the smallest loss, the raw outputs from which on it no longer changes, and those
+    from which on the gradient is exactly 0; None if that does not happen in the range of the scan.
     """
     wrong = slice(np.searchsorted(x * np.sign(x[-1]), 0), None)
     right = slice(wrong.start, None, -1)
@@ -207,14 +207,14 @@ def saturation(loss: Array, gradient: Array, x: Array) -> dict[str, float | None
 
 
 def _inputs(raw: Array) -> tuple[Array, Array]:
-    """x and y, of shape (n, 1): for every label the raw outputs and then the scan."""
+    """x and y, of shape (n, 1): for each label the raw outputs, followed by the scan."""
     x = np.concatenate([np.concatenate([raw, scan() * (1 - 2 * label)]) for label in LABELS])
     y = np.repeat(np.array(LABELS, np.float32), len(x) // len(LABELS))
     return x.astype(np.float32)[:, None], y[:, None]
 
 
 def _results(raw: Array, x: Array, loss: Array, gradient: Array) -> dict[str, Any]:
-    """What a line gives for every label: at the raw outputs, where it sticks, and the curve."""
+    """The results of a line for each label: at the raw outputs, where it stops, and the curve."""
     found = {}
     parts = [
         np.split(array.astype(np.float32).ravel(), len(LABELS)) for array in (x, loss, gradient)
@@ -232,7 +232,7 @@ def _results(raw: Array, x: Array, loss: Array, gradient: Array) -> dict[str, An
 
 
 def _words(error: Exception) -> str:
-    """An error on one line; TensorFlow puts the traceback of a graph first and the error last."""
+    """An error in one line; TensorFlow puts the traceback of a graph first and the error last."""
     lines = str(error).strip().splitlines() or [""]
     if lines[0].startswith("in user code"):
         return lines[-1].strip()
@@ -256,7 +256,7 @@ def rows(framework: str, raw: Array) -> Iterator[dict[str, Any]]:
                 if gradient is None:
                     raise TypeError("the loss has no gradient in x")
                 labels = _results(raw, x, value, gradient)
-            except Exception as error:  # one line that fails leaves the others
+            except Exception as error:  # an error in one line does not stop the others
                 row["error"] = _words(error)
                 labels = {}
             if line.kind != "segact":

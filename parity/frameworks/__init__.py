@@ -1,1 +1,1 @@
-"""The frameworks: what is installed, its processes' environment, and gradients."""
+"""The frameworks: which are installed, the environment of their processes, and gradients."""

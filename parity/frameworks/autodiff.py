@@ -1,6 +1,6 @@
-"""The value of a function and its gradients in each framework, from NumPy arrays to NumPy arrays.
+"""The value and the gradients of a function in each framework, for NumPy arrays.
 
-`differentiate` is the one way to a gradient for the judge, a user's functions and the conventions.
+The judge, a user's functions and the conventions all use `differentiate` for gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Evaluate = Callable[[Sequence[Array]], Evaluation]
 
 
 class NoDevice(RuntimeError):
-    """The framework sees no device of the kind asked for."""
+    """The framework has no device of the requested kind."""
 
 
 def _sees_cuda(framework: str) -> bool:
@@ -46,7 +46,7 @@ def check_device(framework: str, device: str) -> None:
 
 
 def total(shape: tuple[int, ...], dtype: str) -> Array:
-    """Ones: the gradient of the sum."""
+    """Ones, as the direction: the gradient of the sum."""
     return np.ones(shape, dtype)
 
 
@@ -57,7 +57,7 @@ def _dtype(tensor: Any) -> str:
 
 
 def _one(value: Any, kind: Any, framework: str, convert: Callable[[Any], Any]) -> Any:
-    """The value, if it is one tensor (or a number, which is made one) of real numbers."""
+    """The value as one tensor of real numbers; a number becomes a tensor. Raises otherwise."""
     if isinstance(value, int | float):
         value = convert(value)
     if not isinstance(value, kind):
@@ -70,7 +70,7 @@ def _one(value: Any, kind: Any, framework: str, convert: Callable[[Any], Any]) -
 
 
 def _as_numpy(tensor: Any) -> Array:
-    """A torch tensor; NumPy has no bfloat16, which becomes float32."""
+    """A torch tensor as NumPy array; bfloat16 becomes float32."""
     tensor = tensor.detach().cpu()
     found: Array = (tensor.float() if _dtype(tensor) == "bfloat16" else tensor).numpy()
     return found
@@ -87,7 +87,7 @@ def _torch(
     device: str,
     compiled: bool,
 ) -> Evaluate:
-    """By autograd."""
+    """Gradients by autograd."""
     import torch
 
     def evaluate(arrays: Sequence[Array]) -> Evaluation:
@@ -111,7 +111,7 @@ def _tensorflow(
     device: str,
     compiled: bool,
 ) -> Evaluate:
-    """By a tape, eager or in a `tf.function`."""
+    """Gradients by a tape, eager or in a `tf.function`."""
     import tensorflow as tf
 
     def both(*tensors: Any) -> tuple[Any, list[Any]]:
@@ -135,7 +135,7 @@ def _tensorflow(
 
 
 def _wide(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
-    """Lets JAX keep float64 where an array has it."""
+    """A block in which JAX keeps float64 arrays."""
     import jax
 
     if jax.config.jax_enable_x64 or not any(array.dtype == np.float64 for array in arrays):
@@ -154,7 +154,7 @@ def _jax(
     device: str,
     compiled: bool,
 ) -> Evaluate:
-    """By `jax.vjp`; what does not depend on an array has a gradient of zeros there."""
+    """Gradients by `jax.vjp`; zeros if the value does not depend on an array."""
     import jax
 
     def both(*tensors: Any) -> tuple[Any, Sequence[Any]]:
@@ -188,10 +188,10 @@ def _numpy(
     device: str,
     compiled: bool,
 ) -> Evaluate:
-    """Which has no gradients."""
+    """Only the value: NumPy has no gradients."""
 
     def evaluate(arrays: Sequence[Array]) -> Evaluation:
-        copies = [array.copy() for array in arrays]  # which the function may change
+        copies = [array.copy() for array in arrays]  # a copy, since the function may change it
         value = _one(function(*copies), (np.ndarray, np.generic), "NumPy", np.asarray)
         return _without_bfloat16(np.asarray(value)), [None] * len(wanted)
 
@@ -205,7 +205,7 @@ _BY_FRAMEWORK: dict[str, Callable[..., Evaluate]] = {
     "numpy": _numpy,
 }
 FRAMEWORKS = tuple(_BY_FRAMEWORK)
-"""What computes; Keras is on the one of its backend."""
+"""The frameworks that compute; Keras uses that of its backend."""
 
 
 def differentiate(
@@ -217,20 +217,19 @@ def differentiate(
     device: str = "cpu",
     compiled: bool = False,
 ) -> Evaluate:
-    """A function of tensors of the framework, as one of arrays that gives its gradients too.
+    """Turns a function of tensors into one of arrays, which also returns the gradients.
 
     Args:
         framework: one of `FRAMEWORKS`.
-        function: gives one tensor.
-        wanted: the positions of the arrays whose gradients are wanted. A gradient is None where
-            the value does not depend on the array as far as the framework can tell; NumPy has none
-            at all.
-        direction: what the value is multiplied by, element by element, before it is summed and
-            differentiated: a function of its shape and precision.
-        device: where PyTorch's tensors are; the others compute where their process may.
-        compiled: by `jax.jit` or `tf.function`, once for the shapes and precisions of arrays; of
-            what is returned, so keep it. The others are not compiled.
+        function: returns one tensor.
+        wanted: the positions of the arrays whose gradients are returned. A gradient is None if the
+            framework finds that the value does not depend on the array; NumPy has no gradients.
+        direction: gives, for a shape and a precision, the array by which the value is multiplied
+            before it is summed and differentiated.
+        device: the device of PyTorch's tensors; others use the device of their process.
+        compiled: compile with `jax.jit` or `tf.function`, once for each set of shapes and
+            precisions: keep the returned function. The other frameworks are not compiled.
 
-    bfloat16 comes back as float32.
+    bfloat16 is returned as float32.
     """
     return _BY_FRAMEWORK[framework](function, wanted, direction, device, compiled)

@@ -1,4 +1,4 @@
-"""The environment variables that the process of a framework is started with."""
+"""The environment variables for the process of a framework."""
 
 
 def environment(
@@ -12,12 +12,12 @@ def environment(
     """The variables that differ from those of this process.
 
     Args:
-        framework: the name of an implementation, such as "keras-jax"; "tf-keras"; or empty for
-            whatever a user's function is of, with Keras on the backend it has here.
-        device: "cpu" hides GPUs; "cuda" leaves the device's memory to be shared.
-        threads: how many a framework may use; 0 leaves that to it.
-        float64: whether JAX computes in float64 what is given so.
-        onednn: whether TensorFlow may use oneDNN, whose sums differ from one machine to the next.
+        framework: the name of an implementation, such as "keras-jax"; "tf-keras"; or empty for a
+            user's function of any framework, with Keras on the backend that it has here.
+        device: "cpu" hides GPUs; "cuda" does not reserve the memory of the device.
+        threads: the number of threads of a framework; 0 is its own default.
+        float64: whether JAX keeps float64 arrays.
+        onednn: whether TensorFlow may use oneDNN, whose sums differ between machines.
     """
     # tf-keras: TensorFlow may import Keras 3 as well
     backend = "tensorflow" if framework == "tf-keras" else framework.partition("keras-")[2]
@@ -36,7 +36,7 @@ def environment(
         found["JAX_PLATFORMS"] = device
     if device == "cpu":
         found["CUDA_VISIBLE_DEVICES"] = ""
-    else:  # several share the device, and none is to take its memory beforehand
+    else:  # several processes share the device, so none may reserve its memory
         found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         found["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     return found

@@ -27,7 +27,7 @@ _NAMES = ("x", "y", "w")
 
 @dataclass
 class Parity:
-    """What `assert_parity` found: every pair of functions, in every part of every case."""
+    """The result of `assert_parity`: every pair of functions, in every part of every case."""
 
     what: str = ""
     checks: list[Comparison] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Parity:
 
 
 def _as_array(name: str, value: Any) -> Array:
-    """An input, be it an array, a tensor of any framework or numbers in lists."""
+    """An input as an array, from an array, a tensor of any framework or lists of numbers."""
     if "bfloat16" in str(getattr(value, "dtype", "")):
         raise TypeError(f"input {name} is bfloat16; wanted float32, and the cast in the functions")
     if hasattr(value, "detach"):
@@ -79,12 +79,14 @@ def _as_array(name: str, value: Any) -> Array:
     if not array.size:
         raise ValueError(f"input {name} is empty, of shape {array.shape}; wanted some elements")
     if array.dtype == np.float64 and isinstance(value, list | tuple | float):
-        array = array.astype(np.float32)  # numbers without a precision have the frameworks' own
+        array = array.astype(
+            np.float32
+        )  # numbers without a precision get the default of the frameworks
     return array
 
 
 def _cases(inputs: Any) -> dict[str, dict[str, Array]]:
-    """The inputs by case: the judge's own sets, or what was given, under no name."""
+    """The inputs by case: built-in sets, or the given arrays, without a name."""
     if isinstance(inputs, str):
         return case_inputs(inputs)
     if isinstance(inputs, Mapping):
@@ -103,7 +105,7 @@ def _cases(inputs: Any) -> dict[str, dict[str, Array]]:
 
 
 def _outputs_first(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Named inputs, in the order that functions are given them: targets that come first move."""
+    """Named inputs in the order of the call: targets that come first are moved."""
     names = list(inputs)
     if read(names) == (True, True):
         names[:2] = names[1], names[0]
@@ -127,7 +129,7 @@ def _wanted(gradients: Any, arrays: dict[str, Array]) -> list[str]:
 
 
 def _labels(functions: Sequence[Any], names: Sequence[str] | None) -> list[str]:
-    """What messages call the functions; where two would be the same, with their framework."""
+    """The names of the functions in messages; with their framework if two names are equal."""
     if names is not None:
         if len(names) != len(functions) or len(set(names)) != len(functions):
             raise ValueError(f"names is {list(names)}; wanted {len(functions)} different ones")
@@ -141,7 +143,7 @@ def _labels(functions: Sequence[Any], names: Sequence[str] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """What every function gave on one case."""
+    """The results of all functions on one case."""
 
     case: str
     arrays: dict[str, Array]
@@ -151,9 +153,9 @@ class _Evaluated:
     atol: float | None
 
     def check(self, part: str, pair: tuple[int, int], one: Array, two: Array) -> Comparison:
-        """Two functions held against each other in one part."""
+        """The comparison of two functions in one part."""
         values = [self.evaluations[i][0] for i in pair]
-        # a gradient comes in the input's precision, however low that of the value
+        # a gradient has the precision of the input, also if the value has a lower one
         precision = lowest_precision(*values, one, two)
         found = difference(one, two, self.rtol, self.atol, precision)
         return Comparison.of_difference(self.names(pair), self.case, part, found, self.arrays)
@@ -163,14 +165,14 @@ class _Evaluated:
         return self.labels[pair[0]], self.labels[pair[1]]
 
     def values(self) -> list[Comparison]:
-        """Every pair, in value."""
+        """The comparison of values, for every pair."""
         pairs = combinations(range(len(self.labels)), 2)
         return [
             self.check("value", pair, *(self.evaluations[i][0] for i in pair)) for pair in pairs
         ]
 
     def gradients(self, name: str, position: int, able: Iterable[int]) -> list[Comparison]:
-        """Every pair that is able to, in the gradient in one input."""
+        """The comparison of gradients in one input, for every pair that has them."""
         part, checks = f"gradient in {name}", []
         for pair in combinations(able, 2):
             one, two = (self.evaluations[i][1][position] for i in pair)
@@ -185,7 +187,7 @@ class _Evaluated:
 
 
 def _add_causes(found: Parity, evaluated: _Evaluated, functions: Sequence[Any]) -> None:
-    """Why pairs differ, from the first case in which they do."""
+    """Add why pairs differ, from the first case in which they do."""
     given = list(evaluated.arrays.values())
     for pair in combinations(range(len(functions)), 2):
         names = (evaluated.labels[pair[0]], evaluated.labels[pair[1]])
@@ -203,13 +205,13 @@ def _add_causes(found: Parity, evaluated: _Evaluated, functions: Sequence[Any]) 
 
 
 def _order(function: Any) -> Order:
-    """How the parameters of a function, or of what acts as one, were read."""
+    """How the parameters of a function were read."""
     found = getattr(function, "order", None)
     return found if isinstance(found, Order) else KNOWN
 
 
 def _add_doubts(found: Parity, labels: Sequence[str], functions: Sequence[Any]) -> None:
-    """Of those that differ: which were read in an order that their parameters do not say."""
+    """Add which of the differing functions were called in an order that was only assumed."""
     differing = {name for check in found.checks if not check.passed for name in check.names}
     for label, function in zip(labels, functions, strict=True):
         doubt = _order(function).doubt(label)
@@ -226,7 +228,7 @@ def assert_parity(
     atol: float | None = None,
     names: Sequence[str] | None = None,
 ) -> Parity:
-    """Assert that functions agree, in value and gradient, whatever frameworks they are from.
+    """Assert that functions of any frameworks agree, in value and gradient.
 
     >>> import numpy as np
     >>> from parity import assert_parity
@@ -237,25 +239,25 @@ def assert_parity(
 
     Args:
         functions: two or more; each a function, module, layer, model or loss of PyTorch, Keras (on
-            the backend it runs on here), TensorFlow, JAX or NumPy, or a `parity.Function`, which
-            says the framework where the callable does not show it, or what `run_in_backend` gives.
-            Each must return one tensor or number.
-        inputs: the arrays that every function gets, in its framework's tensors: a list, called x, y
-            and w in messages, or a mapping from names to arrays. Or the name of the judge's cases:
+            its active backend), TensorFlow, JAX or NumPy, or a `parity.Function`, which names the
+            framework if it cannot be detected, or the result of `run_in_backend`. Each must return
+            one tensor or number.
+        inputs: the arrays that every function gets, as tensors of its framework: a list, called x,
+            y and w in messages, or a mapping from names to arrays. Or the name of built-in inputs:
             "segmentation", "classification", "volumes", "tails", "predictions" (see
-            `parity.suite.inputs.case_inputs`). Outputs come first and targets second; a function
-            whose parameters are called the other way round (y_true, target, label or the like
-            first), such as any Keras loss, gets them so, and in a mapping the names say which is
-            which. Where the names do not say, as in f(a, b), the outputs come first, and the
-            message says so if the functions differ: `parity.Function(..., targets_first=True)`.
-        gradients: names of inputs; None is the first one, [] is none. A value that is no single
-            number is weighted element by element with seeded numbers, then summed.
-        rtol, atol: an element misses where its error exceeds atol + rtol times its magnitude.
-            rtol is 1e-5 in float32 and 1e-11 in float64, atol 16 rounding units of the largest
-            entry: what is smaller than that by far is not checked, unless with `atol=0`.
-        names: what messages call the functions.
+            `parity.suite.inputs.case_inputs`). Outputs come first and targets second. If the names
+            of a function's parameters show the opposite order (y_true, target, label or the like
+            first), as in any Keras loss, it is called in that order; in a mapping the names show
+            which is which. If the names do not show it, as in f(a, b), the outputs come first, and
+            the message says so if the functions differ: `parity.Function(..., targets_first=True)`.
+        gradients: names of inputs; None is the first one, [] is none. If the value is an array, it
+            is multiplied by seeded numbers, element by element, and then summed.
+        rtol, atol: an element misses if its error exceeds atol + rtol times its magnitude. The
+            default of rtol is 1e-5 in float32 and 1e-11 in float64, that of atol 16 rounding units
+            of the largest entry: much smaller entries are then not checked, unless `atol=0`.
+        names: the names of the functions in messages.
 
-    Returns what was found. Raises `ParityError`, an `AssertionError`, if two functions differ: who,
+    Returns the result. Raises `ParityError`, an `AssertionError`, if two functions differ: which,
     where, by how much in ulp and relative, how many elements miss, and the smallest tolerance that
     would pass. `TypeError` or `ValueError` if it cannot compare them.
     """

@@ -1,6 +1,6 @@
-"""Why two losses differ: the mistakes that a port makes, tried one after the other.
+"""Why two losses differ: tries common mistakes of a port, one after the other.
 
-Each trial changes one thing and looks whether the two then agree, in value or, where a gradient was
+Each trial changes one thing and checks whether the two then agree, in value or, if gradients were
 compared, in gradient.
 """
 
@@ -14,9 +14,9 @@ from parity.common.signatures import Order
 from parity.frameworks.autodiff import Evaluation
 
 _NEAR = 1e-3
-"""What agrees to this after a change was the cause; the other differences may be rounding."""
+"""If the two agree to this after a change, it was the cause; the rest may be rounding."""
 _CLIP = 15.0
-"""Raw outputs up to this are not clipped where a probability is at 1e-7."""
+"""Raw outputs up to this are not affected by clipping probabilities at 1e-7."""
 Values = tuple[Array, ...]
 Evaluate = Callable[[Sequence[Array]], Evaluation]
 _SWAPPED = "gets its first two inputs the other way round"
@@ -32,7 +32,7 @@ def _close(one: Array, two: Array) -> bool:
 
 
 def _ratio(names: tuple[str, str], x: Array, one: Values, two: Values) -> str:
-    """A constant factor between the two, in the gradient too."""
+    """A constant factor between the two, also in the gradient."""
     ratios = []
     for a, b in zip(one, two, strict=True):
         if a.shape != b.shape or not np.all(np.isfinite(a)) or not np.any(a):
@@ -46,7 +46,7 @@ def _ratio(names: tuple[str, str], x: Array, one: Values, two: Values) -> str:
     counts = [x.size, x.shape[0] if x.ndim else 1]
     counted = np.isclose(max(ratio, 1 / ratio), counts, rtol=_NEAR).any()
     if not counted and all(a.size == 1 for a in one):
-        return ""  # any two numbers have a ratio
+        return ""  # single numbers always have a ratio
     larger, smaller, times = (*names[::-1], ratio) if abs(ratio) > 1 else (*names, 1 / ratio)
     what = "; the sign" if times < 0 else "; a sum in place of a mean?" if times > 1.5 else ""
     return f"{larger} is {times:.6g} times {smaller}{what}"
@@ -58,10 +58,10 @@ def _changed(
     arrays: Sequence[Array],
     orders: Sequence[Order],
 ) -> list[str]:
-    """What would have to be given to one of them for the two to agree in value.
+    """Which changed inputs of one function make the two agree in value.
 
-    Two that agree when one is given its inputs the other way round agree when the other is: then
-    it is the one that is meant whose parameters do not say which comes first.
+    If the two agree when the first two inputs of one are swapped, they also agree when those of the
+    other are: then the message names the one whose parameters do not show the order.
     """
     x, y, *others = arrays
     trials = {
@@ -75,7 +75,7 @@ def _changed(
             try:
                 with np.errstate(all="ignore"):
                     (again, _), (other, _) = calls[i](changed), calls[1 - i](arrays)
-            except Exception:  # it need not take what it was not written for
+            except Exception:  # it may raise for inputs that it was not written for
                 continue
             if _close(other, again):
                 found.append(f"they agree if {names[i]} {words}")
@@ -83,7 +83,7 @@ def _changed(
 
 
 def _clipped(x: Array, one: Values, two: Values) -> str:
-    """Agreement at moderate raw outputs alone."""
+    """Agreement only at moderate raw outputs."""
     inside = np.abs(x) <= _CLIP
     if inside.all() or not inside.any():
         return ""
@@ -102,7 +102,7 @@ def likely_causes(
     results: tuple[Values, Values],
     orders: Sequence[Order],
 ) -> list[str]:
-    """What may be wrong between two losses of (x, y, ...); empty if no trial succeeds.
+    """Likely mistakes between two losses of (x, y, ...); empty if no trial succeeds.
 
     `calls` evaluate them; `results` are their values and perhaps gradients; `orders` say how their
     parameters were read.

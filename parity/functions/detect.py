@@ -1,6 +1,6 @@
-"""Which framework a callable is written in.
+"""Detects the framework of a callable.
 
-From what it is (a module, a layer, a loss) or, for a plain function, from the names it uses.
+From its type (a module, a layer, a loss) or, for a plain function, from the names in its code.
 """
 
 import dis
@@ -12,7 +12,7 @@ from typing import Any
 
 FRAMEWORKS = ("torch", "keras", "tensorflow", "jax", "numpy")
 
-# the framework that a package is written in
+# the framework to which a package belongs
 _PACKAGES = {
     **dict.fromkeys(("torch", "segact_torch", "monai", "segmentation_models_pytorch"), "torch"),
     **dict.fromkeys(("torchmetrics", "torchvision", "kornia", "lightning"), "torch"),
@@ -23,7 +23,7 @@ _PACKAGES = {
 }
 
 _DEPTH = 4
-"""How many calls deep a function's names are followed."""
+"""The depth of calls to which a function's names are followed."""
 
 
 def _root(module: str | None) -> str:
@@ -45,17 +45,17 @@ def _imported(function: Any) -> set[str]:
 
 
 def _used(function: Any) -> Iterator[Any]:
-    """What a Python function refers to: globals, what it closes over, annotations, defaults."""
+    """The objects to which a Python function refers: globals, closure, annotations, defaults."""
     for code in _codes(function.__code__):
         used = [function.__globals__[n] for n in code.co_names if n in function.__globals__]
         yield from used
         for module in (thing for thing in used if isinstance(thing, ModuleType)):
-            if not _root(module.__name__):  # of the user's own: what is taken from it
+            if not _root(module.__name__):  # a module of the user: the names that are used from it
                 yield from (getattr(module, n) for n in code.co_names if hasattr(module, n))
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # not yet assigned
+        except ValueError:  # not assigned yet
             continue
     yield from getattr(function, "__annotations__", {}).values()
     yield from function.__defaults__ or ()
@@ -63,7 +63,7 @@ def _used(function: Any) -> Iterator[Any]:
 
 
 def _of_module(function: Any, depth: int) -> set[str]:
-    """Of a function that names no framework itself: what its module imports, NumPy apart."""
+    """For a function that uses no framework: those that its module imports, without NumPy."""
     if depth < _DEPTH:
         return set()
     modules = (value for value in function.__globals__.values() if isinstance(value, ModuleType))
@@ -71,13 +71,13 @@ def _of_module(function: Any, depth: int) -> set[str]:
 
 
 def _frameworks(thing: Any, depth: int = _DEPTH) -> set[str]:
-    """The frameworks that an object is of, or that a function uses."""
+    """The frameworks to which an object belongs, or that a function uses."""
     if isinstance(thing, ModuleType):
         return {_root(thing.__name__)} - {""}
     kind = thing if isinstance(thing, type) else type(thing)
     found = {_root(base.__module__) for base in kind.__mro__} - {""}
     if found or depth == 0:
-        # a Keras layer is a torch module, too, where Keras runs on torch
+        # with Keras on torch a Keras layer is also a torch module
         return {"keras"} if "keras" in found else found
     if isinstance(thing, functools.partial):
         parts = [thing.func, *thing.args, *thing.keywords.values()]
@@ -98,9 +98,9 @@ def _frameworks(thing: Any, depth: int = _DEPTH) -> set[str]:
 
 
 def framework_of(thing: Callable[..., Any], name: str) -> str:
-    """The one framework of a callable; raises `TypeError` if it shows none or several."""
+    """The framework of a callable; raises `TypeError` if none or several are detected."""
     found = _frameworks(thing)
-    if len(found) > 1:  # NumPy serves in all others, and a backend in Keras
+    if len(found) > 1:  # NumPy is used with all others, and a backend with Keras
         found -= {"numpy"}
     if "keras" in found:
         import keras

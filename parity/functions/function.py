@@ -20,7 +20,7 @@ from parity.suite.inputs import SEED
 
 
 def direction(shape: tuple[int, ...], dtype: str) -> Array:
-    """What a value that is no single number is multiplied by before it is summed: seeded, in
+    """The array by which an array value is multiplied before it is summed: seeded, in
     [1/2, 3/2), so that no gradient cancels as that of the sum of a softmax does.
     """
     if not shape:
@@ -32,9 +32,9 @@ def direction(shape: tuple[int, ...], dtype: str) -> Array:
 class Function:
     """A callable with its framework; the arrays that it takes are tensors of that framework.
 
-    `framework`: one of `FRAMEWORKS`; "keras" is Keras on the backend that it runs on here. `name`
-    is what messages call it. Where `targets_first`, the second array is given first, as Keras's
-    losses take it; None reads that from what the first two parameters are called.
+    `framework`: one of `FRAMEWORKS`; "keras" is Keras on its active backend. `name` is its name in
+    messages. With `targets_first` the second array is passed first, as to Keras's losses; None
+    reads the order from the names of the first two parameters.
     """
 
     call: Callable[..., Any]
@@ -48,7 +48,7 @@ class Function:
 
     @property
     def order(self) -> Order:
-        """In which order the first two arrays are given."""
+        """The order in which the first two arrays are passed."""
         return order(self.call, self.targets_first)
 
     @property
@@ -66,7 +66,7 @@ class Function:
 
     @property
     def backend(self) -> str:
-        """What Keras runs on, for one of Keras; else empty."""
+        """The backend of Keras, for a Keras function; else empty."""
         return self._engine if self.framework == "keras" else ""
 
     def evaluate(
@@ -74,8 +74,8 @@ class Function:
     ) -> Evaluation:
         """The value and the gradients in the arrays at the positions `wanted`.
 
-        A gradient is None where there is none. An error of the function goes through, with a note
-        that says whose it is.
+        A gradient is None if there is none. An error of the function is passed on, with a note that
+        names the function.
         """
 
         order = self.order
@@ -101,7 +101,7 @@ class Function:
 
 
 def name_of(thing: Any) -> str:
-    """What to call it: `segact_torch.losses:dice` is `dice`, a loss or module its class's name."""
+    """A callable's name: `dice` for `segact_torch.losses:dice`; for a loss or module, its class."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     name = getattr(thing, "__name__", None) or type(thing).__name__
@@ -111,7 +111,7 @@ def name_of(thing: Any) -> str:
 def as_function(thing: Any, name: str = "") -> Any:
     """A callable as a `Function`; one that is a `Function` already (or acts as one) is returned.
 
-    Raises `TypeError` for what cannot be called, for a class, and where the framework is not clear.
+    Raises `TypeError` for an object that is not callable, a class, or an unclear framework.
     """
     if hasattr(thing, "evaluate") and hasattr(thing, "framework"):
         return thing

@@ -1,4 +1,4 @@
-"""A user's function against the judge's own losses: which of them it is, if any."""
+"""Compares a user's function with the losses of segact: which of them it is, if any."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,20 +29,20 @@ from parity.suite.case import (
 from parity.suite.inputs import Inputs
 
 _SPECIAL = ("weight", "ignore_index")
-"""Options that need arrays or targets of their own, which a user's function does not get."""
+"""Options that need special arrays or targets, which a user's function does not get."""
 
 _MODERATE = 4.0
-"""Raw outputs up to this are far from where anybody clips."""
+"""Raw outputs up to this are not affected by any usual clipping."""
 
 _NEAR = 1e-2
-"""A function whose typical error is larger is another one."""
+"""A function with a larger typical error is another function."""
 
 _SAME = 1e-5
-"""Typical errors up to this tell nothing: then the value does."""
+"""Up to this, typical errors do not decide: then the value does."""
 
 
 def _candidates(set_name: str) -> Iterator[Case]:
-    """The judge's own losses on an input set."""
+    """The losses of segact on an input set."""
     inputs, _, dtype = set_name.rpartition("-")
     if inputs == "predictions":
         for name in CONVENTIONS:
@@ -77,7 +77,7 @@ def _expected(case: Case, inputs: Inputs, shape: tuple[int, ...]) -> dict[str, A
 
 
 def _moderate(array: Array, x: Array) -> Array:
-    """Its entries at raw outputs where nobody clips, if it has one for each; else all."""
+    """The entries at moderate raw outputs, if it has one for each; otherwise all."""
     return array[np.abs(x) <= _MODERATE] if array.shape == x.shape else array.ravel()
 
 
@@ -95,7 +95,7 @@ def _typical_error(got: Array, expected: Array, x: Array) -> tuple[float, float]
 
 @dataclass
 class Nearest:
-    """A function against one loss of the judge.
+    """The comparison of a function with one loss of segact.
 
     `typical` is its error at the median of moderate elements, of the gradient if there is one (the
     value of a mean is ruled by the tails), `scaled` the same up to a constant factor.
@@ -108,7 +108,7 @@ class Nearest:
     measurements: list[Comparison]
 
     def note(self, name: str) -> str:
-        """Whether that is the function at all, in words; empty if it is."""
+        """A note if the function is not that loss; empty if it is."""
         if self.typical < _NEAR:
             return ""
         loss = f"{describe(self.case)} of {self.case.activation}"
@@ -123,7 +123,7 @@ class Nearest:
 def _against(
     function: Evaluated, cases: list[Case], rtol: float | None, atol: float | None
 ) -> Nearest | None:
-    """The function against a loss of the judge; None if their shapes differ."""
+    """The comparison of the function with a loss of segact; None if their shapes differ."""
     names = (function.name, "oracle")
     nearest = Nearest(cases[0], 0.0, 0.0, 0.0, [])
     for case in cases:
@@ -159,9 +159,9 @@ def nearest(
     loss: str | None = None,
     activation: str | None = None,
 ) -> Nearest:
-    """The function against the loss of the judge that it comes nearest to, on every input set.
+    """The comparison with the nearest loss of segact, on every input set.
 
-    `loss` and `activation` say which losses come into question. Raises `FunctionError` if none
+    `loss` and `activation` restrict the losses. Raises `FunctionError` if none
     gives values of the function's shape.
     """
     by_name: dict[tuple[str, str], list[Case]] = {}
@@ -169,7 +169,7 @@ def nearest(
         for case in _candidates(set_name):
             if loss in (None, case.quantity) and activation in (None, case.activation):
                 by_name.setdefault((case.activation, case.label), []).append(case)
-    # a loss that has no case on one of the sets cannot be told
+    # without a case on one of the sets a loss cannot be identified
     everywhere = [cases for cases in by_name.values() if len(cases) == len(function.results)]
     found = [f for cases in everywhere if (f := _against(function, cases, rtol, atol))]
     if not found:
@@ -190,10 +190,10 @@ def nearest_in_any_order(
     loss: str | None = None,
     activation: str | None = None,
 ) -> tuple[Nearest, list[str]]:
-    """What is `nearest`, and what is to be said of it.
+    """The result of `nearest`, and a note about it.
 
-    A function whose parameters do not say which takes the targets is held against the losses both
-    ways, and the order in which it is one of them is its own.
+    If the parameters of a function do not show which takes the targets, both orders are compared
+    with the losses, and the one in which it is one of them is taken.
     """
     best = nearest(function, rtol, atol, loss, activation)
     if best.note(function.name) and function.other:

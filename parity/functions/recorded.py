@@ -1,4 +1,4 @@
-"""A user's own functions: recorded, and compared with each other.
+"""Records of a user's functions, and comparisons between them.
 
 A function at `mypkg.losses:focal` runs in a process of its own on the input sets of
 `parity.suite.inputs.case_inputs`. Its record holds `INPUT SET/function/value` and, if it has one,
@@ -27,15 +27,15 @@ Results = dict[str, dict[str, Array]]
 
 
 class FunctionError(ValueError):
-    """Functions that cannot be judged; the message says why."""
+    """Functions that cannot be compared; the message says why."""
 
 
 @dataclass
 class Evaluated:
-    """What a function gave on every input set.
+    """The results of a function on every input set.
 
-    `order` says how its parameters were read; where that is not certain, `other` is what it gave
-    with its first two inputs the other way round, if anything.
+    `order` says how its parameters were read; if that is not certain, `other` has the results with
+    its first two inputs swapped, if any.
     """
 
     name: str
@@ -48,15 +48,15 @@ class Evaluated:
 
     @property
     def doubt(self) -> str:
-        """What was assumed of the order of its parameters, in words; empty if nothing was."""
+        """A note on the assumed order of its parameters; empty if nothing was assumed."""
         return self.order.doubt(self.name)
 
 
 def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
     """Run the function at `target` on the input sets; the gradient is that in the outputs.
 
-    Raises `TargetError` if there is none, `RemoteError` if it fails, with what it said, and
-    `FunctionError` where a Keras backend is asked for and the function is of another framework.
+    Raises `TargetError` if there is no such function, `RemoteError` with its message if it fails,
+    and `FunctionError` if a Keras backend is named and the function is of another framework.
     """
     found = Evaluated(name, cases, case_inputs(cases))
     described = server.describe(target, {})
@@ -70,7 +70,7 @@ def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
     orders = found, replace(found, order=replace(order, targets_first=not order.targets_first))
     able, errors = [], []
     for one, swapped in zip(orders, (False, True), strict=True):
-        try:  # it need not take both
+        try:  # it may not accept both orders
             one.results = _results(target, found.inputs, server, swapped)
             able.append(one)
         except RemoteError as error:
@@ -84,7 +84,7 @@ def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
 def _results(
     target: str, input_sets: dict[str, Inputs], server: Server, swapped: bool = False
 ) -> Results:
-    """Value and gradient on every input set; `swapped`: the first two inputs the other way."""
+    """Value and gradient on every input set; `swapped`: with the first two inputs swapped."""
     found: Results = {}
     for set_name, inputs in input_sets.items():
         arrays = list(inputs.values())
@@ -109,7 +109,7 @@ def writer(found: Evaluated, device: str) -> RecordWriter:
 
 
 def read(record: Record) -> Evaluated:
-    """What a function's record holds."""
+    """The results in a function's record."""
     inputs = {name: record.inputs(name) for name in record.input_sets}
     found = Evaluated(record.implementation, record.cases, inputs, framework=record.framework)
     for key in sorted(record.keys):
@@ -162,7 +162,7 @@ def compare_all(
 def orders_that_agree(
     functions: list[Evaluated], rtol: float | None, atol: float | None
 ) -> list[str]:
-    """Of pairs that differ: what was assumed of parameters, and where the other order agrees."""
+    """For pairs that differ: which order was assumed, and whether the other order agrees."""
     found = []
     for left, right in combinations(functions, 2):
         if all(m.passed for m in compare_pair(left, right, rtol, atol)):

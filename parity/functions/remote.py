@@ -1,8 +1,8 @@
-"""Functions that run in a process of their own: on another Keras backend, or from the shell.
+"""Functions that run in another process: on another Keras backend, or from the shell.
 
-Keras fixes its backend when it is imported, so a process has one. `run_in_backend` gives a function
-that is evaluated in a process with the backend asked for; one process per backend serves all of
-them and ends with this one.
+Keras fixes its backend when it is imported, so a process has only one. `run_in_backend` returns a
+function that is evaluated in a process with the named backend; one process per backend is shared by
+all functions and ends with this one.
 """
 
 import atexit
@@ -36,7 +36,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 class RemoteError(RuntimeError):
-    """A function failed in its process; the message ends with what it said there."""
+    """A function failed in its process; the message ends with its error there."""
 
 
 class TargetError(ValueError):
@@ -52,9 +52,9 @@ def _search_path(ahead: str) -> str:
 class Server:
     """The parent's end of a process that evaluates functions, one request after the other.
 
-    `backend`: Keras's; empty for the one of the environment. `ahead`: a folder that is searched for
-    modules first. The process starts at the first request, and anew at the next one if it ended,
-    or if a request was broken off.
+    `backend`: Keras's; empty for that of the environment. `ahead`: a folder that is searched first
+    for modules. The process starts at the first request, and again at the next one if it has ended,
+    or if a request was interrupted.
     """
 
     def __init__(self, backend: str = "", device: str = "cpu", ahead: str = "") -> None:
@@ -92,7 +92,7 @@ class Server:
                 line = self._process.stdout.readline()
             except BrokenPipeError:
                 line = ""
-            except BaseException:  # interrupted: its answer must not become that of the next one
+            except BaseException:  # interrupted: the next request must not get its answer
                 self._end()
                 raise
             if not line:
@@ -120,7 +120,7 @@ class Server:
                     pipe.close()
 
     def close(self) -> None:
-        """End the process, if it is this one's own: a fork leaves it alone."""
+        """End the process, if this process started it; a fork does not."""
         if os.getpid() == self._owner:
             self._end()
             self._folder.cleanup()
@@ -140,14 +140,14 @@ class Server:
                 return file["value"], gradients
 
     def describe(self, target: str, keywords: dict[str, Any]) -> dict[str, Any]:
-        """Of the function at `target`: `framework`, `name`, `order`, and Keras's `backend`."""
+        """`framework`, `name` and `order` of the function at `target`, and Keras's `backend`."""
         found = self.ask(target=target, keywords=keywords)
         return found | {"order": Order(**found["order"])}
 
 
 @dataclass(frozen=True)
 class RemoteFunction:
-    """A function in another process, used as a `parity.Function` is."""
+    """A function in another process, with the methods of `parity.Function`."""
 
     target: str
     server: Server
@@ -165,7 +165,7 @@ class RemoteFunction:
 
 @cache
 def _server(backend: str, process: int) -> Server:
-    """The server of a backend; a fork gets its own."""
+    """The server of a backend; a fork starts its own."""
     server = Server(backend)
     atexit.register(server.close)
     return server
@@ -175,12 +175,12 @@ def _server(backend: str, process: int) -> Server:
 def run_in_backend(
     backend: str, target: str | Callable[..., Any], name: str = "", **keywords: Any
 ) -> RemoteFunction:
-    """A function that runs with Keras on another backend, in a process of its own.
+    """A function that runs in another process, with Keras on another backend.
 
-    `target`: a function or class at the top of a module, or its path, `mypkg.losses:focal` or
-    `path/to/file.py:focal`. A class, such as a loss, is constructed there with the keywords
-    (numbers, text, truth values), a function gets them at every call. The process imports it; one
-    process per backend is started at the first use and kept.
+    `target`: a function or class at the top level of a module, or its path, `mypkg.losses:focal` or
+    `path/to/file.py:focal`. A class, such as a loss, is constructed there with the keyword
+    arguments (numbers, strings, booleans); a function gets them at every call. The process imports
+    it; one process per backend is started at the first use and reused.
 
     `assert_parity(run_in_backend("jax", "mypkg.losses:focal"), port, inputs="segmentation")`
 
@@ -214,7 +214,7 @@ def run_in_backend(
 
 
 def _load(request: dict[str, Any], functions: dict[str, Function]) -> Function:
-    """The function that is asked for, loaded once."""
+    """The requested function, loaded once."""
     key = json.dumps([request["target"], request["keywords"]])
     if key not in functions:
         functions[key] = as_function(load_target(request["target"], request["keywords"]))
@@ -222,7 +222,7 @@ def _load(request: dict[str, Any], functions: dict[str, Function]) -> Function:
 
 
 def _answer(request: dict[str, Any], functions: dict[str, Function]) -> dict[str, Any]:
-    """The child's end: load what is asked for, evaluate, write the arrays."""
+    """In the child process: load the function, evaluate it, write the arrays."""
     try:
         function = _load(request, functions)
     except (TypeError, ValueError) as error:
@@ -244,7 +244,7 @@ def _answer(request: dict[str, Any], functions: dict[str, Function]) -> dict[str
 def main() -> None:
     """Answer requests on standard input, line by line, until it is closed."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # all other output goes to standard error
     functions: dict[str, Function] = {}
     for line in sys.stdin:
         try:

@@ -26,7 +26,7 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _split_keywords(target: str, keywords: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The path, and the keywords with those that stand in parentheses behind it."""
+    """The path, and the keyword arguments, also those in parentheses after it."""
     path, parenthesis, _ = target.partition("(")
     if not parenthesis:
         return target, keywords
@@ -46,9 +46,9 @@ def _split_keywords(target: str, keywords: dict[str, Any]) -> tuple[str, dict[st
 def load_target(target: str, keywords: dict[str, Any] | None = None) -> Any:
     """The callable at `mypkg.losses:focal` or `path/to/file.py:focal`; imports it.
 
-    A class is constructed with the keywords, and anything else gets them at every call; they may
-    also stand behind the name, as literals: `mypkg.losses:focal(gamma=1.5)`. Raises `ValueError` if
-    there is no such module or name, it cannot be called, or takes no such keyword.
+    A class is constructed with the keyword arguments, any other callable gets them at every call;
+    they may also follow the name, as literals: `mypkg.losses:focal(gamma=1.5)`. Raises `ValueError`
+    if there is no such module or name, it is not callable, or does not take a keyword.
     """
     path, keywords = _split_keywords(target, keywords or {})
     module_name, colon, attribute = path.rpartition(":")
@@ -97,7 +97,7 @@ def _check_keywords(target: str, thing: Callable[..., Any], keywords: dict[str, 
 
 
 def target_of(function: Callable[..., Any]) -> str:
-    """Where another process finds a function: `MODULE:NAME`, or `FILE:NAME`.
+    """The path by which another process finds a function: `MODULE:NAME`, or `FILE:NAME`.
 
     Raises `TypeError` for a lambda, a function inside of another, a method, or an object.
     """

@@ -1,1 +1,1 @@
-"""The implementations judged: a process for each, their records, the judgement."""
+"""Judging the implementations: a process for each, their records, the judgement."""

@@ -1,4 +1,4 @@
-"""Curves along the raw output x: the worst error of a run, and the cross entropy itself."""
+"""Curves over the raw output x: the worst error of a run, and the cross entropy itself."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from parity.suite.inputs import Inputs
 from parity.suite.records import Record
 
 BINS = 80
-"""Between x = -1e4 and 1e4; one more on either side holds everything beyond."""
+"""The bins between x = -1e4 and 1e4; one more on each side holds everything beyond."""
 
 Figures = dict[str, dict[str, list[float]]]
-"""Activation -> "value" or "gradient" -> the worst error in every bin, NaN where nothing fell."""
+"""Activation -> "value" or "gradient" -> the worst error by bin, NaN for empty bins."""
 
 
 def position(x: Array) -> Array:
-    """Where x lies on an axis that is linear on [-1, 1] and logarithmic beyond: 1e4 is at 5."""
+    """The position of x on an axis that is linear on [-1, 1], logarithmic beyond: 1e4 is at 5."""
     magnitude = np.abs(np.asarray(x, np.float64))
     beyond = 1 + np.log10(np.maximum(magnitude, 1))
     found: Array = np.sign(x) * np.where(magnitude <= 1, magnitude, beyond)
@@ -33,7 +33,7 @@ CENTRES = (np.arange(-1, BINS + 1) + 0.5) * (2 * END / BINS) - END
 
 
 def _bins(x: Array) -> Array:
-    """The bin of every x; 0 and BINS + 1 are those beyond."""
+    """The bin of every x; 0 and BINS + 1 are the bins beyond."""
     x = np.asarray(x, np.float64).ravel()
     inside = np.abs(x) <= bounds.FAR
     index = np.floor((position(np.where(inside, x, 0)) / END + 1) * BINS / 2).astype(int)
@@ -43,9 +43,9 @@ def _bins(x: Array) -> Array:
 
 @dataclass
 class ErrorCurves:
-    """The worst float32 error in ulp of one implementation along x, of all values and gradients.
+    """The worst float32 error in ulp of one implementation over x, of all values and gradients.
 
-    Over every elementwise quantity but the quantile, as in `accuracy_tables.summary_table`: the
+    Over every elementwise quantity except the quantile, as in `accuracy_tables.summary_table`: the
     highest point of a curve is the number in that table.
     """
 
@@ -53,12 +53,12 @@ class ErrorCurves:
     _last: tuple[Array, Array] | None = field(default=None, repr=False, compare=False)
 
     def add(self, case: Case, part: str, inputs: Inputs, error: Array) -> None:
-        """Take in the error of every entry of one part of a case, if it belongs here."""
+        """Add the errors of one part of a case, if it is elementwise and float32."""
         elementwise = bounds.unit(case, part) == "ulp" and case.activation in ACTIVATIONS
         if not elementwise or case.quantity == "ppf" or part == "grad_y":
             return
         x = inputs["x"]
-        if x.size != error.size:  # a result of a wrong shape, which fails as a whole
+        if x.size != error.size:  # a result with a wrong shape, which fails as a whole
             return
         if self._last is None or self._last[0] is not x:
             self._last = x, _bins(x)
@@ -67,14 +67,14 @@ class ErrorCurves:
         np.maximum.at(held, self._last[1], error.ravel())
 
     def merge(self, found: Figures) -> None:
-        """Take in what `as_dict` gave."""
+        """Add the curves of another `as_dict`."""
         for activation, parts in found.items():
             for kind, errors in parts.items():
                 held = self.worst.setdefault((activation, kind), np.full(BINS + 2, -1.0))
                 np.fmax(held, np.array(errors, np.float64), out=held)
 
     def along(self, activation: str, kind: str) -> Array:
-        """The worst error in every bin, NaN where nothing fell; all NaN if there is nothing."""
+        """The worst error in every bin, NaN for empty bins."""
         held = self.worst.get((activation, kind), np.full(BINS + 2, -1.0))
         return np.where(held < 0, np.nan, held)
 

@@ -1,4 +1,4 @@
-"""A whole run judged: every measurement, what failed, and the baselines.
+"""The judgement of a whole run: every measurement, the failures, and the baselines.
 
 The names of fields in JSON are those of its format: `shown` has the baselines.
 """
@@ -31,10 +31,10 @@ BASELINE_NAMES = {
 
 @dataclass(frozen=True)
 class BaselineRow:
-    """How a formula that is not judged does on `-log F(x)`, |x| <= 1e4.
+    """The error of a formula that is not judged, on `-log F(x)`, |x| <= 1e4.
 
     `error` is the worst relative error for x <= 0, at `x`; `largest` is its loss at -1e4, which it
-    gives from `largest_from` on; `smallest` and `smallest_from` are the same at 1e4.
+    has from `largest_from` on; `smallest` and `smallest_from` are the same at 1e4.
     """
 
     formula: str
@@ -52,9 +52,9 @@ class BaselineRow:
 
 @dataclass
 class Judgement:
-    """Everything a run found; `required` are the implementations that must not be skipped.
+    """All results of a run; `required` are the implementations that must not be skipped.
 
-    The curves are what a report draws: the errors of every implementation, and the losses.
+    The curves are for the figures of a report: the errors of every implementation, and the losses.
     """
 
     outcomes: list[Outcome]
@@ -69,11 +69,11 @@ class Judgement:
 
     @property
     def implementations(self) -> list[str]:
-        """The implementations that gave a record."""
+        """The implementations with a record."""
         return [outcome.name for outcome in self.outcomes if outcome.record]
 
     def failures(self) -> list[str]:
-        """One line for everything that is wrong; empty if the run passes."""
+        """One line for each failure; empty if the run passes."""
         lines = [f"{o.name} failed: {o.error}" for o in self.outcomes if o.error]
         lines += [
             f"{o.name} was asked for and skipped: {o.skipped}"
@@ -96,12 +96,12 @@ class Judgement:
 
     @property
     def skipped(self) -> list[str]:
-        """The implementations that did not run because something is not there."""
+        """The implementations that did not run because something is missing."""
         return [outcome.name for outcome in self.outcomes if outcome.skipped]
 
     @property
     def passed(self) -> bool:
-        """Something was judged, and all of it is within bounds."""
+        """Whether something was judged, and everything is within bounds."""
         return not self.failures() and all(m.passed for m in self.measurements)
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _baseline_row(record: Record, reference: Record, case: Case) -> BaselineRow:
 
 
 def baseline_rows(records: Iterable[Record], reference: Record) -> list[BaselineRow]:
-    """The rows that are shown and not judged, for every record that holds them."""
+    """The rows that are shown but not judged, for every record that has them."""
     records = list(records)
     return [
         _baseline_row(record, reference, case)

@@ -1,4 +1,4 @@
-"""The parent: one process per implementation, and what it left."""
+"""The parent process: one process for each implementation, and the files it wrote."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from parity.suite.records import Record, RecordError
 
 @dataclass
 class Outcome:
-    """What came of one implementation: a record, or why there is none."""
+    """The outcome of one implementation: a record, or why there is none."""
 
     name: str
     record: Record | None = None
@@ -36,7 +36,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """What every implementation is asked to do."""
+    """The job of every implementation."""
 
     folder: Path
     device: str = "cpu"
@@ -44,11 +44,11 @@ class Job:
     sweep: bool = False
 
     def record_path(self, name: str) -> Path:
-        """Where the record of an implementation goes."""
+        """The path of the record of an implementation."""
         return self.folder / f"{name}.safetensors"
 
     def sweep_path(self, name: str) -> Path:
-        """Where the result of its sweep goes."""
+        """The path of the result of its sweep."""
         return self.folder / f"{name}.sweep.json"
 
     def command(self, name: str) -> list[str]:
@@ -61,7 +61,7 @@ class Job:
 
 
 def _read_record(path: Path, cases: Sequence[Case]) -> Record:
-    """The record of a worker, which must hold every case."""
+    """The record of a worker; raises unless it holds every case."""
     if not path.is_file():
         raise RecordError("the process ended without an error and wrote no record")
     record = Record.load(path)
@@ -72,7 +72,7 @@ def _read_record(path: Path, cases: Sequence[Case]) -> Record:
 
 
 def _read_sweep(path: Path) -> tuple[list[Comparison], Figures]:
-    """The result of a worker's sweep, which must cover everything, and its error curves."""
+    """The result of a worker's sweep, and its error curves; raises unless it is complete."""
     if not path.is_file():
         raise RecordError("the process ended without an error and wrote no sweep")
     content = json.loads(path.read_text())
@@ -84,7 +84,7 @@ def _read_sweep(path: Path) -> tuple[list[Comparison], Figures]:
 
 
 def _follow(outcome: Outcome, lines: Iterable[str], report: processes.Report) -> None:
-    """Follow a worker's steps, and notice if it says that there is no device."""
+    """Read a worker's steps, and the line that says that there is no device."""
 
     def steps() -> Iterable[str]:
         for line in lines:
@@ -96,7 +96,7 @@ def _follow(outcome: Outcome, lines: Iterable[str], report: processes.Report) ->
 
 
 def _finish(outcome: Outcome, job: Job, cases: Sequence[Case]) -> str:
-    """Read what a worker wrote, and say it in a word."""
+    """Read the files of a worker; returns one word for the user."""
     if outcome.skipped:
         return "skipped"
     record = _read_record(job.record_path(outcome.name), cases)

@@ -1,4 +1,4 @@
-"""A user's own raw outputs and targets: reading the file, and judging what was made of it."""
+"""Raw outputs and targets of a user: reading the file, and judging the results on it."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,14 +22,14 @@ SAMPLES = 2000
 
 
 class InputError(ValueError):
-    """A user's file that cannot be judged; the message is one plain line."""
+    """A user's file that cannot be used; the message is one line."""
 
 
 def _read(path: Path) -> tuple[Array, Array]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; wanted an .npz with logits and targets")
     try:
-        with path.open("rb") as opened:  # numpy leaves a damaged file open
+        with path.open("rb") as opened:  # numpy does not close a damaged file
             file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: not an .npz file with logits and targets")
@@ -39,7 +39,9 @@ def _read(path: Path) -> tuple[Array, Array]:
             return file["logits"], file["targets"]
     except InputError:
         raise
-    except Exception as error:  # a damaged file makes numpy, zipfile and zlib raise almost anything
+    except (
+        Exception
+    ) as error:  # a damaged file makes numpy, zipfile and zlib raise many kinds of errors
         reason = _unreadable(error)
         raise InputError(f"{path}: {reason}; wanted plain logits and targets") from error
 
@@ -57,12 +59,12 @@ def _unreadable(error: Exception) -> str:
 def load_file(path: Path) -> Inputs:
     """Read `logits` (float16, float32 or float64, any shape) and `targets` (same shape, in [0, 1]).
 
-    Arrays of the other byte order are converted, and float16 becomes float32, which every loss
-    computes it in.
+    Arrays with the other byte order are converted, and float16 becomes float32, the precision in
+    which every loss computes it.
 
-    Returns x and y, both in the dtype of the logits. Raises `InputError` for a file that is no
-    .npz, lacks an array, holds objects, integers as logits, no elements, differing shapes, logits
-    that are not finite, or targets outside [0, 1].
+    Returns x and y, both in the dtype of the logits. Raises `InputError` for a file that is not an
+    .npz file, lacks an array, or holds objects, integer logits, empty arrays, different shapes,
+    logits that are not finite, or targets outside [0, 1].
     """
     logits, targets = (array.astype(array.dtype.newbyteorder("=")) for array in _read(path))
     if logits.dtype == np.float16:
@@ -88,12 +90,12 @@ def load_file(path: Path) -> Inputs:
 
 
 def look_like_probabilities(inputs: Inputs) -> bool:
-    """Whether all logits lie in [0, 1]: then an activation has probably been applied already."""
+    """Whether all logits lie in [0, 1]: then an activation was probably applied to them."""
     return bool(np.all((inputs["x"] >= 0) & (inputs["x"] <= 1)))
 
 
 def sample(inputs: Inputs) -> Array:
-    """Flat indices that the reference judges: 2,000 seeded ones and the extremes of x."""
+    """Flat indices to compare with the reference: 2,000 seeded ones and the extremes of x."""
     x = inputs["x"].ravel()
     rng = np.random.default_rng((SEED, 200))
     chosen = rng.choice(x.size, min(SAMPLES, x.size), replace=False)
@@ -103,7 +105,7 @@ def sample(inputs: Inputs) -> Array:
 
 @dataclass(frozen=True)
 class Formula:
-    """What another formula of the sigmoid's cross entropy gives on the file.
+    """The results of another formula of the sigmoid's cross entropy on the file.
 
     `stuck` elements have an output on the wrong side of 1/2 and a gradient of exactly zero.
     """
@@ -117,7 +119,7 @@ class Formula:
 class Baselines:
     """The sigmoid's cross entropy on the user's file by other formulas: shown, not judged.
 
-    `stuck` is of the first implementation, as in `Formula`.
+    `stuck` is that of the first implementation, as in `Formula`.
     """
 
     outputs: int
@@ -132,7 +134,7 @@ class Baselines:
 
 
 def baselines(inputs: Inputs, exact: float, gradient: Array) -> Baselines:
-    """Stock and published formulas on the file, in its own dtype; `gradient` is one of ours."""
+    """The frameworks' and the published formulas on the file, in its dtype; `gradient` is ours."""
     x, y = inputs["x"], inputs["y"]
     eps = x.dtype.type(PUBLISHED_EPSILON)
     with np.errstate(all="ignore"):
@@ -218,7 +220,7 @@ def _measure_on_sample(
 def judge_file(
     inputs: Inputs, records: list[Record]
 ) -> Iterator[tuple[list[Comparison], LossRow | None]]:
-    """Judge every case of a user's file; yields its measurements and, if it is reduced, its row.
+    """Judge every case of a user's file; yields its measurements and, for a reduced loss, its row.
 
     Every pair of implementations is compared on all elements. Elementwise quantities are judged at
     the sample by the reference and, in float32, everywhere by the oracle; reduced losses by the

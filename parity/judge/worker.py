@@ -1,8 +1,8 @@
 """The process of one implementation: evaluate cases, write a record, sweep.
 
-Keras fixes its backend when it is imported, so every implementation has a process of its own. The
-parent (`parity.judge.run`) sets the environment and reads standard output: one line per step, or
-one that says that there is no such device.
+Keras fixes its backend when it is imported, so every implementation runs in its own process. The
+parent (`parity.judge.run`) sets the environment and reads standard output: one line for each step,
+or one line that says that there is no such device.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from parity.suite.inputs import Inputs, input_sets
 from parity.suite.records import RecordWriter
 
 NO_DEVICE = "no device: "
-"""Starts the line that says that the framework is there and the device is not."""
+"""The start of the line that says that the framework is installed, but has no such device."""
 
 
 def _say(message: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""What is right: the values and gradients that implementations are held against."""
+"""The expected values and gradients, with which implementations are compared."""
 
 from pathlib import Path
 

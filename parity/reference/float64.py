@@ -1,8 +1,8 @@
 """The oracle: float64 numpy and scipy, fast enough for millions of inputs.
 
-It answers the same question as `parity.reference`, to about 1e-13 relative at float32 inputs, and a
-test holds it to the reference. It also gives the scales against which errors are counted where
-soft targets make two terms cancel.
+It computes the same as the reference (`multiprecision`), to about 1e-13 relative at float32 inputs;
+a test compares the two. It also gives the scales relative to which errors are counted if the two
+terms of soft targets cancel.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def _sigmoid(a: Array) -> _Tail:
 
 
 def _normal_cdf(a: Array) -> _Tail:
-    """With the scaled erfcx, and a^2 split in two so that exp(-a^2/2) keeps its digits."""
+    """With the scaled erfcx, and a^2 in two numbers, so that exp(-a^2/2) keeps its digits."""
     near = np.minimum(a, 1e4)  # 0 from 39 on; far out the second factor would be 0 or infinite
     high = near.astype(np.float32).astype(np.float64)
     gauss = np.exp(-high * high / 2) * np.exp(-(near - high) * (near + high) / 2)
@@ -135,9 +135,9 @@ def _hardtanh(case: Case, x: Array) -> Distribution:
 
 
 def _convention(case: Case, x: Array) -> Distribution:
-    """What a convention takes for log p and log(1 - p), and their slopes hc and -hs.
+    """How a convention computes log p and log(1 - p), and their slopes hc and -hs.
 
-    Clip limits, 1 - p and what is added to either are rounded to the dtype first.
+    Clip limits, 1 - p and added epsilons are rounded to the dtype first.
     """
     number = np.dtype(case.dtype).type
     p, one = x.astype(case.dtype), number(1)
@@ -192,7 +192,7 @@ def _through_ends(case: Case, x: Array, weight: Array) -> Array:
 
 
 def distribution(case: Case, x: Array) -> Distribution:
-    """The case's activation at float64 x."""
+    """The activation of the case at float64 x."""
     if case.activation == "linear":
         return _linear(case, x)
     if case.activation == "hardtanh":
@@ -225,7 +225,7 @@ def quantile(case: Case, p: Array) -> Array:
 
 @dataclass(frozen=True)
 class Loss:
-    """Values, and derivatives as terms: they are the sums, and their scales the sums of magnitudes.
+    """Values, and derivatives as terms: the derivative is their sum, its scale that of magnitudes.
 
     `root` is there where the value is a square: the magnitude of the terms of its root.
     """
@@ -251,7 +251,7 @@ class Loss:
 
 
 def _weighted(weight: Array, term: Array) -> Array:
-    """weight * term, exactly zero where the weight is, however infinite the term."""
+    """weight * term, exactly zero where the weight is, also for an infinite term."""
     product: Array = np.multiply(weight, term, out=np.zeros_like(term), where=weight != 0)
     return product
 
@@ -296,7 +296,7 @@ _ELEMENTWISE: dict[str, Callable[..., Loss]] = {
 
 @dataclass(frozen=True)
 class Groups:
-    """What a reduced loss is made of: every sum runs over `axes`; what is not `valid` weighs 0.
+    """The sums of a reduced loss, over `axes`; elements that are not `valid` have weight 0.
 
     An output below `smallest` is 0 in the sums of areas; see `evaluate`.
     """
@@ -376,7 +376,7 @@ def _dice_cross_entropy(
 
 
 def _lovasz_weights(b: Groups, errors: Array) -> Array:
-    """What the Jaccard loss of a group grows by as errors, the largest first, become mistakes."""
+    """The increases of a group's Jaccard loss as elements, largest error first, become wrong."""
     kept = [axis for axis in range(b.y.ndim) if axis not in b.axes]
     front = range(len(kept))
     errors = np.moveaxis(np.where(b.valid, errors, -np.inf), kept, front)
@@ -404,7 +404,7 @@ def _lovasz(b: Groups) -> Loss:
 
 
 def _lovasz_hinge(b: Groups) -> Loss:
-    """The same of the errors 1 - x (2 y - 1), where they are positive; c is x here."""
+    """The same with the errors 1 - x (2 y - 1), where they are positive; c is x here."""
     errors = 1 - b.a.cdf * (2 * b.y - 1)
     weights = _lovasz_weights(b, errors) * (errors > 0)
     value = np.sum(errors * weights, b.axes, keepdims=True)
@@ -437,9 +437,9 @@ def _method(case: Case, a: Distribution) -> Loss:
 
 
 def _loss(batch: Batch, at: Distribution | None, smallest: float) -> tuple[Array, Loss]:
-    """The case's x, in float64 and harmless where it is not used, and its loss there."""
+    """The x of the case, in float64, with placeholders where it is not used, and the loss there."""
     case, x, used = batch.case, batch.x.astype(np.float64), batch.used
-    # neither the smallest nor the largest of what is used
+    # neither the smallest nor the largest of the used values
     x = x if used.all() else np.where(used, x, (x[used].min() + x[used].max()) / 2)
     a = distribution(case, x) if at is None else at
     if not case.is_loss:
@@ -493,7 +493,7 @@ def _scale_through_ends(case: Case, x: Array, weight: Array) -> Array:
 
 
 def scales(batch: Batch) -> dict[str, Array]:
-    """The magnitudes of the terms that may cancel, against which errors are then counted.
+    """The magnitudes of the terms that may cancel; errors are then counted relative to them.
 
     For soft targets of elementwise losses: a difference a - b is counted against |a| + |b|. For the
     square of d = a - b that is 2 |d| (|a| + |b|) to first order, and u (|a| + |b|)^2, u the

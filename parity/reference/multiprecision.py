@@ -2,9 +2,9 @@
 
 Everything is evaluated at the exact floating-point inputs and rounded to float64 at the end.
 Gradients are analytic: every quantity is written as a function of c = cdf(x), whose derivative
-`weight` multiplies dc/dx, so one chain rule serves all activations. Where a definition cancels, the
-working precision is raised by the digits that cancel. Whatever is ignored or weighs 0 is left out
-before anything else is done.
+`weight` multiplies dc/dx, so one chain rule is enough for all activations. Where a definition
+cancels, the working precision is raised by the digits that cancel. Elements that are ignored or
+have weight 0 are removed first.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Real = Any
 DIGITS = 50
 _ZERO, _HALF, _ONE = mp.mpf(0), mp.mpf(1) / 2, mp.mpf(1)
 _INFINITE = mp.mpf(10) ** 400
-"""Derivatives at an infinite input are limits, taken here: beyond every float64."""
+"""Derivatives at an infinite input are limits, evaluated here: beyond every float64."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def _linear(case: Case, xs: list[float]) -> list[Squeezed]:
 
 
 def _convention(case: Case, x: float) -> Squeezed:
-    """What a convention takes for log p and log(1 - p); its slopes divide by c and s.
+    """How a convention computes log p and log(1 - p); its slopes divide by c and s.
 
-    Clip limits, 1 - p and what is added to either are rounded to the dtype first.
+    Clip limits, 1 - p and added epsilons are rounded to the dtype first.
     """
     number = np.dtype(case.dtype).type
     p, one = number(x), number(1)
@@ -258,7 +258,7 @@ Loss = tuple[Real, list[Real], list[Real]]
 
 @dataclass(frozen=True)
 class Group:
-    """The elements that one loss sums over, and how many a mean counts: those of weight 0 too."""
+    """The elements over which one loss sums, and the count of a mean, which includes weight 0."""
 
     points: list[Squeezed]
     ys: list[Real]
@@ -343,7 +343,7 @@ def _dice_cross_entropy(
 
 
 def _lovasz_weights(errors: list[Real], group: Group) -> list[Real]:
-    """What the Jaccard loss grows by as errors, the largest first, become mistakes."""
+    """The increases of the Jaccard loss as elements, largest error first, become wrong."""
     weights = [_ZERO] * len(errors)
     found = union = mp.fdot(group.ws, group.ys)
     for i in sorted(range(len(errors)), key=lambda i: -errors[i]):
@@ -366,7 +366,7 @@ def _lovasz(group: Group) -> Loss:
 
 
 def _lovasz_hinge(group: Group) -> Loss:
-    """The same of the errors 1 - x (2 y - 1), where they are positive; c is x here."""
+    """The same with the errors 1 - x (2 y - 1), where they are positive; c is x here."""
     errors = [1 - a.c * (2 * y - 1) for a, y in zip(group.points, group.ys, strict=True)]
     weights = [
         g if e > 0 else _ZERO for g, e in zip(_lovasz_weights(errors, group), errors, strict=True)

@@ -1,1 +1,1 @@
-"""What a person reads: tables, figures, the page, JUnit."""
+"""The output for people: tables, figures, the page, JUnit."""

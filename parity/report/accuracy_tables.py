@@ -1,4 +1,4 @@
-"""What a person reads of a run: tables of the worst errors, and one line for each failure."""
+"""The printed results of a run: tables of the worst errors, and one line for each failure."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ _TITLES = {
 
 _QUANTITIES = (*METHODS, "ppf", *_TITLES)
 _APART = ("squared_error", "binary_focal_cross_entropy", "ppf")
-"""Quantities that have bounds of their own."""
+"""Quantities with special bounds."""
 
 _STAR = "*: nearest to its bound"
 
@@ -47,12 +47,12 @@ def _nearness(m: Comparison) -> float:
 
 
 def _worst_of(found: Iterable[Comparison]) -> Comparison | None:
-    """The one nearest to its bound, or furthest beyond it."""
+    """The comparison nearest to its bound, or furthest beyond it."""
     return max(found, key=_nearness, default=None)
 
 
 def _cell(found: list[Comparison], star: Comparison | None = None) -> Text:
-    """`value/gradient`, red where over the bound, a star at one of them."""
+    """`value/gradient`, red if over the bound, with a star at one of them."""
     cell = Text()
     value = _worst_of(m for m in found if m.part == "value")
     gradient = _worst_of(m for m in found if m.part != "value")
@@ -102,19 +102,19 @@ def _is_reduced(m: Comparison) -> bool:
 
 
 def _is_sum(m: Comparison) -> bool:
-    """Whether every element had a part in it: a reduced loss, or the gradient of `linear` in x."""
+    """Whether it depends on every element: a reduced loss, or the gradient of `linear` in x."""
     return _is_reduced(m) or (m.activation == "linear" and m.part == "grad_x")
 
 
 def _elementwise(figures: list[Comparison], dtype: str) -> list[Comparison]:
-    """Those of activations; `convention_table` has the others."""
+    """The elementwise comparisons of activations; `convention_table` has the others."""
     return [
         m for m in figures if m.dtype == dtype and m.activation in ACTIVATIONS and not _is_sum(m)
     ]
 
 
 def _usual(found: Iterable[Comparison]) -> str:
-    """The bound that most of them have (an exception has its own)."""
+    """The most common bound (exceptions have their own)."""
     counted = Counter(m.bound for m in found)
     return f"{counted.most_common(1)[0][0]:g}" if counted else ""
 
@@ -130,7 +130,7 @@ def _bound_cells(names: list[str], found: list[Comparison]) -> list[str]:
 
 
 def _add_bounds(table: Table, names: list[str], found: list[Comparison]) -> None:
-    """The last rows: the bounds of what is in the table, those that differ apart."""
+    """The last rows: the bounds of the quantities in the table, special ones in their own rows."""
     for apart in ("", *_APART):
         mine = [m for m in found if (_base(m) if _base(m) in _APART else "") == apart]
         cells = _bound_cells(names, mine)
@@ -221,7 +221,7 @@ def convention_table(names: list[str], figures: list[Comparison]) -> Table:
 
 
 def _loss_name(label: str) -> str:
-    """`binary_cross_entropy,mean` is the mean cross entropy; other options are said."""
+    """`binary_cross_entropy,mean` is the mean cross entropy; other options are named."""
     name = label.removeprefix("binary_").removesuffix(",mean").removeprefix("mean_")
     return name.replace(",", ", ").replace("_", " ")
 
@@ -267,7 +267,7 @@ def _function_title(m: Comparison) -> str:
 
 
 def function_tables(found: list[Comparison]) -> list[Table]:
-    """A user's own functions: for every pair the error of every part on every input set."""
+    """A user's functions: for every pair the error of every part on every input set."""
     tables = []
     for title in dict.fromkeys(map(_function_title, found)):
         note = "needs: the smallest relative tolerance that would pass"
@@ -291,7 +291,7 @@ def function_tables(found: list[Comparison]) -> list[Table]:
 
 
 def print_functions(out: Console, judgement: Judgement) -> None:
-    """A user's own functions: the tables, what is to be said, the verdict."""
+    """Print a user's functions: the tables, the notes, the verdict."""
     for table in function_tables(judgement.measurements):
         print_table(out, table)
     out.print()
@@ -307,12 +307,12 @@ def print_functions(out: Console, judgement: Judgement) -> None:
 
 
 def _short(x: float) -> str:
-    """Two digits, without an exponent where there is no need."""
+    """Two digits, without an exponent if none is needed."""
     return f"{float(f'{x:.2g}'):g}"
 
 
 def _from(value: float, since: float) -> str:
-    """The loss at the end of the range and, if it sticks there, the x from which it does."""
+    """The loss at the end of the range and, if it stops changing, the x from which on."""
     sticks = 0 < abs(since) < bounds.FAR and value != 0
     return f"{abs(value):.3g}" + (f" from {_short(since)}" if sticks else "")
 
@@ -322,7 +322,7 @@ def _percent(error: float) -> str:
 
 
 def baseline_table(rows: list[BaselineRow]) -> Table:
-    """What is shown and not judged: where other formulas of -log F(x) lose digits and stick."""
+    """Shown, not judged: where other formulas of -log F(x) lose digits and stop changing."""
     title = "shown, not judged: -log F(x) by other formulas (float32, |x| up to 1e4)"
     note = '"from": the x from which on it no longer moves'
     columns = ("off by\nx <= 0", "at\nx = -1e4", "\nexact", "at\nx = 1e4", "\nexact")
@@ -343,7 +343,7 @@ def baseline_table(rows: list[BaselineRow]) -> Table:
 
 
 def loss_table(names: list[str], rows: list[LossRow]) -> Table:
-    """A user's file: every reduced loss of every implementation, and how far they are apart."""
+    """A user's file: every reduced loss of every implementation, and the differences."""
     title = "losses on the file, from each implementation"
     note = f"ok: the largest relative difference is at most {bounds.FILE_AGREEMENT:g}"
     table = new_table(f"{title}\n{note}", "", "", *_heads(names), "difference")
@@ -390,7 +390,7 @@ def _print_outcomes(out: Console, judgement: Judgement) -> None:
 
 
 def tables(judgement: Judgement, verbose: bool = False) -> list[Table]:
-    """Everything that was measured; `verbose` is every pair of implementations too."""
+    """All tables; with `verbose` also one of every pair of implementations."""
     names = judgement.implementations
     figures = list(worst(judgement.measurements).values())
     if judgement.losses:
@@ -410,7 +410,7 @@ def tables(judgement: Judgement, verbose: bool = False) -> list[Table]:
 
 
 def print_report(out: Console, judgement: Judgement, verbose: bool = False) -> None:
-    """Everything: who ran, the tables, the verdict."""
+    """Print what ran, the tables, the verdict."""
     _print_outcomes(out, judgement)
     for table in tables(judgement, verbose):
         print_table(out, table)
@@ -419,7 +419,7 @@ def print_report(out: Console, judgement: Judgement, verbose: bool = False) -> N
 
 
 def print_verdict(out: Console, judgement: Judgement) -> None:
-    """Pass, or who fails in what, and then a line for every failure."""
+    """Print whether it passed, the implementations that failed, and a line for every failure."""
     failures = judgement.failures()
     skipped = sum(bool(outcome.skipped) for outcome in judgement.outcomes)
     tail = f", {skipped} skipped" if skipped else ""

@@ -1,4 +1,4 @@
-"""The figure of `segact-parity conventions`: every convention's loss and gradient for label 0."""
+"""The figure of `segact-parity conventions`: loss and gradient of every convention for label 0."""
 
 from io import BytesIO
 from typing import Any
@@ -23,7 +23,7 @@ _LOSS = (10.5, 31.0)
 
 
 def _ends(curves: dict[str, Any]) -> dict[float, str]:
-    """The loss at the right edge, and who ends there."""
+    """The loss at the right edge, and the conventions with that loss."""
     ends: dict[float, list[str]] = {}
     for name, (x, loss, _) in curves.items():
         ends.setdefault(round(loss[x.index(_X[1])], 1), []).append(name)
@@ -31,7 +31,7 @@ def _ends(curves: dict[str, Any]) -> dict[float, str]:
 
 
 def _name_losses(axes: Any, curves: dict[str, Any]) -> None:
-    """Names and largest losses at the line ends; below the arrow who leaves the picture."""
+    """Names and largest losses at the line ends; an arrow for lines that leave the figure."""
     for loss, names in _ends(curves).items():
         if loss > _LOSS[1]:
             x, losses, _ = curves[names.split(", ")[0]]
@@ -46,7 +46,7 @@ def _name_losses(axes: Any, curves: dict[str, Any]) -> None:
 
 
 def _name_gradients(axes: Any, curves: dict[str, Any]) -> None:
-    """Who has a gradient at the right edge and who has none, and from where on."""
+    """Labels at the right edge: the conventions with a gradient, and where others lose it."""
     for level, words in ((1.0, "exact: 1"), (0.0, "all others: 0")):
         axes.annotate(words, (_X[1], level), (4, 0), textcoords="offset points", va="center")
     if "torch" in curves:

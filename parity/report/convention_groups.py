@@ -1,4 +1,4 @@
-"""The rows of the conventions' tables: lines of code that print alike are one."""
+"""The rows of the conventions' tables: lines of code with the same numbers are merged."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from parity.conventions.worker import LABELS
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one line of code that are printed alike."""
+    """Rows of one line of code with the same printed numbers."""
 
     line: str
     name: str
@@ -34,7 +34,7 @@ def pair(loss: float, gradient: float) -> str:
 
 
 def cell(results: Results, row: Row, x: float, label: int) -> Text:
-    """`loss/gradient`, red and with a mark where either is off."""
+    """`loss/gradient`, red and with a mark if either is wrong."""
     index, values = results.raw.index(x), row.labels[str(label)]
     text = pair(values["loss"][index], values["gradient"][index])
     bad = any(off(row, x, index, label))
@@ -42,7 +42,7 @@ def cell(results: Results, row: Row, x: float, label: int) -> Text:
 
 
 def ends(row: Row, key: str) -> str:
-    """One figure of where the loss ends: that of label 0/that of label 1."""
+    """A limit of the loss: label 0/label 1."""
     found = [row.labels[str(label)][key] for label in LABELS]
     digits = 5 if key in ("largest", "smallest") else 3
     texts = ["-" if value is None else number(value, digits) for value in found]
@@ -50,7 +50,7 @@ def ends(row: Row, key: str) -> str:
 
 
 def _name(members: list[Row], same_line: list[Row]) -> str:
-    """Who is in a group: a framework, with its mode if others of its modes are not."""
+    """The frameworks in a group, each with its mode if its other modes are in another group."""
     names = []
     for head in dict.fromkeys((row.framework, row.variant) for row in members):
         inside = [row.mode for row in members if (row.framework, row.variant) == head]
@@ -80,7 +80,7 @@ def groups(results: Results, texts: Callable[[Row], tuple[str, ...]]) -> list[Gr
 
 
 def _our_groups(results: Results, texts: Callable[[Row], tuple[str, ...]]) -> list[Group]:
-    """The conventions; an implementation has a row of its own only where it differs."""
+    """The conventions; an implementation has its own row only if it differs."""
     found = []
     for shown in results.ours:
         rows = [r for r in results.good if (r.line, r.variant) == ("segact", shown.variant)]
@@ -92,7 +92,7 @@ def _our_groups(results: Results, texts: Callable[[Row], tuple[str, ...]]) -> li
 
 
 def _our_name(members: list[Row], same_line: list[Row]) -> str:
-    """As `_name`, with our packages for the frameworks."""
+    """Like `_name`, with our packages instead of the frameworks."""
 
     def packages(rows: list[Row]) -> list[Row]:
         return [replace(row, framework=package(row.framework), variant="") for row in rows]

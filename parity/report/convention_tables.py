@@ -1,24 +1,26 @@
-"""What a person reads of `segact-parity conventions`: the tables, their lines, the Markdown."""
+"""The printed results of `segact-parity conventions`: the tables, their notes, the Markdown."""
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from parity.conventions.results import RAW, TOLERANCE, Results, Row, all_versions, exact
 from parity.conventions.worker import LABELS
+from parity.report.console import extent, new_table, print_table
 from parity.report.convention_groups import Group, cell, ends, groups, number, package, pair
 
 LINES = {
-    "sigmoid": "sigmoid(x), then the loss",
-    "hidden": "sigmoid(x), reshaped, then the loss (who is not listed: as above)",
-    "raw": "the loss from raw outputs (from_logits=True, ..._with_logits)",
-    "segact": "segact, by convention=",
+    "sigmoid": "sigmoid(x), loss",
+    "hidden": "sigmoid(x), reshape, loss",
+    "raw": "loss from raw outputs",
+    "segact": "segact, convention=",
 }
-"""The lines of code, in the order of the tables."""
+"""The lines of code, in the order of the tables; they wrap like the names below them."""
 
 _MARKDOWN_LINES = {
     "sigmoid": "sigmoid, loss: {}",
@@ -31,12 +33,12 @@ _SHOWN = {0: (-200, -17, 16, 17, 50, 200), 1: (200, -16, -17, -50, -200)}
 """The raw outputs of the table of each label, from right to wrong."""
 
 _DROPPED = (50, 16)
-"""Those a narrow terminal goes without, the first one first."""
+"""Columns that a narrow terminal omits, in this order."""
 
 _MARKDOWN = (-200, 17, 200)
 _ENDS = ("largest", "largest_from", "largest_gradient_0_from", "smallest", "smallest_from")
 _MADE_BY = ("python", "keras", "tensorflow", "jax", "torch", "tf-keras")
-_NAME_WIDTH = (18, 28)
+_NAME_WIDTH = (19, 28)
 """The least and the most columns of the first column; longer names wrap."""
 
 _EXACT = Row("", "", "", "", "", "", {})
@@ -48,85 +50,60 @@ def _columns(results: Results, label: int) -> list[float]:
     return list(_SHOWN[label]) if results.raw == list(RAW) else results.raw
 
 
-def _grid(
-    out: Console, heads: list[str], found: list[Group], cells: Callable[[Group], list[Text]]
-) -> list[Text]:
-    """The lines of a table: names at the left, wrapped into what the columns leave of the width."""
-    table = [(group, cells(group)) for group in found]
-    widths = [max(map(len, column)) for column in zip(heads, *(c for _, c in table), strict=True)]
-    least, most = _NAME_WIDTH
-    width = min(most, max(least, out.width - sum(widths) - len(widths) - 2))
-    lines = [_line("", width, [Text(head) for head in heads], widths)]
-    title = ""
-    for group, row in table:
-        if group.line and group.line != title:
-            title = group.line
-            lines.append(Text(LINES[title], "bold"))
-        first, *more = textwrap.wrap(group.name, width, break_on_hyphens=False)
-        lines.append(_line(first, width, row, widths))
-        lines += [Text(f"    {word}") for word in more]
-    return lines
+def _table(
+    out: Console,
+    title: str,
+    heads: list[str],
+    found: list[Group],
+    cells: Callable[[Group], list[Text]],
+) -> Table:
+    """A table of groups below their lines of code; names wrap in the width that is left."""
+    table = new_table(title, "", *heads)
+    line = ""
+    for group in found:
+        if group.line and group.line != line:
+            line = group.line
+            table.add_row(Text(LINES[line], "bold"))
+        table.add_row(Padding(group.name, (0, 0, 0, 2)), *cells(group))
+    names, (least, most) = table.columns[0], _NAME_WIDTH
+    names.no_wrap, names.max_width = False, least
+    names.max_width = min(most, least + max(0, out.width - extent(out, table)))
+    return table
 
 
-def _line(name: str, width: int, cells: list[Text], widths: list[int]) -> Text:
-    line = Text(f"  {name:{width}}")
-    for text, room in zip(cells, widths, strict=True):
-        line.append(" " * (1 + room - len(text))).append_text(text)
-    line.rstrip()
-    return line
-
-
-def _print_lines(out: Console, title: str, note: str, lines: list[Text]) -> None:
-    out.print(f"\n[bold]{title}[/]", soft_wrap=True)
-    out.print(note, soft_wrap=True)
-    for line in lines:
-        out.print(line, soft_wrap=True)
-
-
-def _label_table(out: Console, results: Results, label: int) -> None:
-    """Loss and gradient at a few raw outputs, the exact ones first, in blocks that fit."""
+def _label_tables(out: Console, results: Results, label: int) -> list[Table]:
+    """Loss and gradient at a few raw outputs, the exact ones first, in tables that fit."""
     columns = _columns(results, label)
     dropped = list(_DROPPED) if results.raw == list(RAW) else []
     found = groups(results, lambda row: tuple(cell(results, row, x, label).plain for x in columns))
-    while dropped and _too_wide(out, _label_lines(out, results, label, columns, found)):
+    found.insert(0, Group("", "exact", _EXACT))
+
+    def cells(group: Group, shown: list[float]) -> list[Text]:
+        if group.row is _EXACT:
+            return [Text(pair(*_rounded(x, label)) + " ") for x in shown]
+        return [cell(results, group.row, x, label) for x in shown]
+
+    def table(shown: list[float]) -> Table:
+        heads = [f"x = {x:g} " if i == 0 else f"{x:g} " for i, x in enumerate(shown)]
+        title = f"label {label}: the loss/its gradient in the raw output x, float32"
+        title += f"\n!: relative error above {TOLERANCE:.1%}"
+        if results.raw == list(RAW):
+            title += f"; {len(shown)} of {len(RAW)} raw outputs, --raw has others, --json all"
+        if any(group.line == "hidden" for group in found):
+            title += "\nreshape: frameworks that are not listed give the same as without it"
+        return _table(out, title, heads, found, lambda group: cells(group, shown))
+
+    def blocks(shown: list[float]) -> list[Table]:
+        """In halves, as long as they are wider than the terminal."""
+        whole, half = table(shown), (len(shown) + 1) // 2
+        if half == len(shown) or extent(out, whole) <= out.width:
+            return [whole]
+        return blocks(shown[:half]) + blocks(shown[half:])
+
+    while dropped and extent(out, table(columns)) > out.width:
         narrower = dropped.pop(0)
         columns = [x for x in columns if abs(x) != narrower]
-    title = f"label {label}: the loss/its gradient in the raw output x, float32"
-    note = f"!: further than {TOLERANCE:.1%} from the exact one"
-    if results.raw == list(RAW):
-        note += f"; {len(columns)} of {len(RAW)} raw outputs, --raw has others, --json all"
-    for i, block in enumerate(_blocks(out, results, label, columns, found)):
-        lines = _label_lines(out, results, label, block, found)
-        _print_lines(out, title if i == 0 else f"{title}, continued", note, lines)
-
-
-def _blocks(
-    out: Console, results: Results, label: int, columns: list[float], found: list[Group]
-) -> list[list[float]]:
-    """The columns in halves, as long as they are wider than the terminal."""
-    half = (len(columns) + 1) // 2
-    if half == len(columns) or not _too_wide(
-        out, _label_lines(out, results, label, columns, found)
-    ):
-        return [columns]
-    parts = columns[:half], columns[half:]
-    return [block for part in parts for block in _blocks(out, results, label, part, found)]
-
-
-def _too_wide(out: Console, lines: list[Text]) -> bool:
-    return max(map(len, lines)) > out.width
-
-
-def _label_lines(
-    out: Console, results: Results, label: int, columns: list[float], found: list[Group]
-) -> list[Text]:
-    def cells(group: Group) -> list[Text]:
-        if group.row is _EXACT:
-            return [Text(pair(*_rounded(x, label)) + " ") for x in columns]
-        return [cell(results, group.row, x, label) for x in columns]
-
-    heads = [f"x = {x:g} " if i == 0 else f"{x:g} " for i, x in enumerate(columns)]
-    return _grid(out, heads, [Group("", "exact", _EXACT), *found], cells)
+    return blocks(columns)
 
 
 def _rounded(x: float, label: int) -> tuple[float, float]:
@@ -135,7 +112,7 @@ def _rounded(x: float, label: int) -> tuple[float, float]:
     return loss, gradient
 
 
-def _ends_table(out: Console, results: Results) -> None:
+def _ends_table(out: Console, results: Results) -> Table:
     """Where loss and gradient stop; ours of one implementation, as sigmoids differ in rounding."""
     heads = ["largest", "from x", "gradient 0", "smallest", "from x"]
 
@@ -145,9 +122,11 @@ def _ends_table(out: Console, results: Results) -> None:
     ours = {id(row) for row in results.ours}
     one = replace(results, rows=[r for r in results.rows if r.line != "segact" or id(r) in ours])
     found = [g for g in groups(one, texts) if set("".join(texts(g.row))) != set("-/")]
-    note = "for label 0/label 1; gradient 0: the x past which a wrong output gets none; -: nowhere"
-    lines = _grid(out, heads, found, lambda group: [Text(text) for text in texts(group.row)])
-    _print_lines(out, "where the loss sticks (the others do not)", note, lines)
+    title = "where the loss sticks (the others do not)"
+    title += (
+        "\nfor label 0/label 1; gradient 0: the x past which a wrong output gets none; -: nowhere"
+    )
+    return _table(out, title, heads, found, lambda group: [Text(t) for t in texts(group.row)])
 
 
 def limit_line(results: Results) -> str:
@@ -187,9 +166,9 @@ def print_results(out: Console, results: Results) -> None:
     for name, words in results.skipped.items():
         out.print(f"{name}: skipped: {words}", soft_wrap=True)
     if results.good:
-        for label in LABELS:
-            _label_table(out, results, label)
-        _ends_table(out, results)
+        tables = [table for label in LABELS for table in _label_tables(out, results, label)]
+        for table in [*tables, _ends_table(out, results)]:
+            print_table(out, table)
         out.print()
         for words in filter(None, (limit_line(results), ours_line(results))):
             out.print(words)

@@ -1,4 +1,4 @@
-"""The drawings of the report's page: SVG to be put into HTML, in the colours of its style sheet.
+"""The figures of the report's page: SVG for HTML, in the colours of its style sheet.
 
 Drawn for a phone, 340 pixels wide, with text as text. Colours are drawn as stand-ins and replaced
 by the variables of the page, so that they follow its dark mode; lines differ in their marks too.
@@ -25,13 +25,13 @@ WIDTH = 340
 _INK, _SOFT, _BAD, _PALE = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {_INK: "--ink", _SOFT: "--soft", _BAD: "--bad", _PALE: "--pale"}
 _SMALLEST = 1e-9
-"""Where an axis of losses ends: the published formula stops at 1e-7."""
+"""The lower limit of loss axes: the published formula stops at 1e-7."""
 _TICKS = (-1e4, -100, -1, 1, 100, 1e4)
 
 
 @dataclass(frozen=True)
 class Style:
-    """How the line of one implementation is drawn: its variable, stand-in colour and mark."""
+    """The line style of one implementation: its CSS variable, stand-in colour and mark."""
 
     variable: str
     colour: str
@@ -52,7 +52,7 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of the page: what it shows in words, the SVG, and words that are seen, if any."""
+    """A figure of the page: its description, the SVG, and a caption, if any."""
 
     title: str
     words: str
@@ -80,7 +80,7 @@ _RC: Any = {
 
 
 def _clean(svg: str, name: str) -> str:
-    """What goes into a page: no header, ids of its own, the page's colours and font."""
+    """The SVG for a page: without header, with unique ids, the page's colours and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
@@ -122,7 +122,7 @@ def _draw(name: str, height: int, panels: int, fill: Callable[[Any], None]) -> s
 
 
 def _limit(axes: Any, limit: float, words: str) -> None:
-    """A bound, with words beside its right end, where no curve is."""
+    """A bound, with a label at its right end, where no curve is."""
     axes.axhline(limit, color=_BAD, linewidth=1, linestyle=(0, (4, 2)))
     axes.annotate(
         words,
@@ -153,7 +153,7 @@ def _power(y: float) -> str:
 
 
 def _name_axis(axes: Any, words: str) -> None:
-    """What a panel shows, above it at the left."""
+    """The title of a panel, above it at the left."""
     axes.set_title(words, loc="left", pad=4)
 
 
@@ -165,7 +165,7 @@ def _raw_output_axis(axes: Any, beyond: float = 0.0) -> None:
 
 
 def _marks(name: str, count: int, all_names: Sequence[str]) -> dict[str, Any]:
-    """Marks of a line, few and not where those of the others are."""
+    """Marks of a line, few and not at the same x as those of other lines."""
     style, step = STYLES[name], max(count // 5, 1)
     start = step * (all_names.index(name) + 1) // (len(all_names) + 1)
     return {
@@ -177,7 +177,7 @@ def _marks(name: str, count: int, all_names: Sequence[str]) -> dict[str, Any]:
 
 
 def _limits(names: Iterable[str], part: str) -> dict[float, str]:
-    """The bounds of elementwise float32 errors, each with whose it is."""
+    """The bounds of elementwise float32 errors, each with its label."""
     case = Case("grid", "float32", "sigmoid", "cdf")
     found: dict[float, str] = {}
     for name in names:
@@ -187,7 +187,7 @@ def _limits(names: Iterable[str], part: str) -> dict[float, str]:
 
 
 def _error_panel(axes: Any, curves: Mapping[str, Array], limits: dict[float, str]) -> None:
-    """One line per implementation; what is above the panel is marked at its upper edge."""
+    """One line for each implementation; errors above the panel are marked at its upper edge."""
     top = 1.18 * max(limits)
     axes.set_ylim(0, top)
     for limit, whose in limits.items():
@@ -206,7 +206,7 @@ def _error_panel(axes: Any, curves: Mapping[str, Array], limits: dict[float, str
 
 
 def error_figure(activation: str, curves: Mapping[str, ErrorCurves]) -> Drawing | None:
-    """The worst float32 errors of an activation along x, of values and of gradients, with bounds.
+    """The worst float32 errors of an activation over x, of values and of gradients, with bounds.
 
     None if there is nothing to draw.
     """
@@ -258,7 +258,7 @@ def _formula_panel(axes: Any, x: Array, lines: Mapping[str, list[float]]) -> Non
 
 
 def loss_figure(curve: LossCurve) -> Drawing:
-    """-log F(x) and the magnitude of its gradient along x, by formula."""
+    """-log F(x) and the magnitude of its gradient over x, by formula."""
     x = np.array(curve.x)
 
     def fill(axes: list[Any]) -> None:
@@ -275,7 +275,7 @@ def loss_figure(curve: LossCurve) -> Drawing:
 
 
 def training_figure(training: "Training") -> Drawing:
-    """The loss of every implementation against the step; below, how far it is from the first."""
+    """The loss of every implementation at each step; below, its difference from the first one."""
     names, reference = list(training.curves), training.reference
     others = [name for name in names if name != reference]
     apart = {name: np.array(training.differences(name), np.float64) for name in others}

@@ -19,7 +19,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _clean(words: str) -> str:
-    """Without what XML cannot hold, such as the colour codes of a terminal."""
+    """The text without characters that XML cannot hold, such as the colour codes of a terminal."""
     return _NOT_XML.sub("?", words)
 
 
@@ -60,7 +60,7 @@ def _measured(suite: str, found: Iterable[Comparison]) -> list["TestCase"]:
 def _outcome_suite(
     outcome: Outcome, found: Iterable[Comparison], required: frozenset[str]
 ) -> "TestSuite":
-    """What one implementation did, against the truth."""
+    """The results of one implementation against the expected values."""
     name, asked = outcome.name, outcome.name in required
     cases = _measured(name, found)
     if outcome.error:

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs no network, and JSON and JUnit beside it."""
+"""The report: one HTML page that needs no network, a JSON file and a JUnit file."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +77,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; what is empty is left out."""
+    """A part of the page; empty parts are omitted."""
 
     id: str
     heading: str
@@ -117,7 +117,7 @@ def _sheet(table: Table, folded: bool = False) -> Sheet:
 
 
 def _keys(styles: Mapping[str, Style], names: Iterable[str]) -> list[Key]:
-    """A legend of those of the names that are there, in the order of the styles."""
+    """A legend of the names that occur, in the order of the styles."""
     there = set(names)
     return [Key(n, s.variable, _MARKS[s.mark]) for n, s in styles.items() if n in there]
 
@@ -148,7 +148,7 @@ def _accuracy(judgement: Judgement) -> Section | None:
 
 
 def _errors(judgement: Judgement) -> Section | None:
-    """The error along x, a figure per activation."""
+    """The error over x, a figure for each activation."""
     activations = {a for curves in judgement.error_curves.values() for a, _ in curves.worst}
     drawings = [
         drawing
@@ -171,7 +171,7 @@ def _errors(judgement: Judgement) -> Section | None:
 
 
 def _losses(judgement: Judgement) -> Section | None:
-    """The cross entropy and its gradient along x."""
+    """The cross entropy and its gradient over x."""
     curves = judgement.loss_curves
     if not curves:
         return None
@@ -190,7 +190,7 @@ def _losses(judgement: Judgement) -> Section | None:
 
 
 def _training(trainings: "Trainings") -> Section:
-    """A figure per optimizer and precision, and what went wrong."""
+    """A figure for each optimizer and precision, and the failures."""
     words = [
         "The same small network, weights and batches in every implementation: the loss before each "
         "step, and how far it is from the reference's, where it is not equal. A line of many "
@@ -214,7 +214,7 @@ def _number(value: object) -> str:
 
 
 def _percent(share: Any) -> str:
-    """How much of a tolerance is used."""
+    """The share of a tolerance that is used, in percent."""
     if not isinstance(share, float):
         return "" if share is None else str(share)
     return f"{share:.0%}" if share < 10 else f"{share:.3g} times"
@@ -242,7 +242,7 @@ def _checks(checks: Sequence[Check]) -> Section:
 
 
 def _versions(judgement: Judgement | None) -> Section:
-    """Who ran where, with which versions: a column for every implementation."""
+    """Implementations, devices and versions: a column for every implementation."""
     made = {}
     for outcome in judgement.outcomes if judgement else ():
         record = outcome.record
@@ -272,7 +272,7 @@ def _many(count: int, what: str) -> str:
 def _counts(
     judgement: Judgement | None, trainings: "Trainings | None", checks: Sequence[Check] | None
 ) -> list[str]:
-    """How much was looked at, one line per kind."""
+    """The number of comparisons, one line for each kind."""
     lines = []
     if judgement:
         compared = sum(m.count for m in judgement.measurements)
@@ -281,7 +281,7 @@ def _counts(
         lines.append(f"{_many(compared, 'comparisons')}{names}.")
         lines += [f"{o.name} skipped: {o.skipped}." for o in judgement.outcomes if o.skipped]
     if trainings:
-        how = "compared step by step" if trainings.compared else "with nobody to compare with"
+        how = "compared step by step" if trainings.compared else "with nothing to compare with"
         lines.append(f"{_many(len(trainings.runs), 'trainings')}, {how}.")
     if checks is not None:
         failed = sum(not check["passed"] for check in checks)
@@ -292,7 +292,7 @@ def _counts(
 def failures(
     judgement: Judgement | None, trainings: "Trainings | None", checks: Sequence[Check] | None
 ) -> list[str]:
-    """One line for everything that is wrong; empty if all of what is there passes."""
+    """One line for each failure; empty if all parts pass."""
     lines = judgement.failures() if judgement else []
     lines += trainings.failures() if trainings else []
     lines += [f"{c['name']}: {c.get('what', '')}" for c in checks or () if not c["passed"]]

@@ -1,6 +1,6 @@
-"""What figures are drawn with: the colours of Okabe and Ito's palette, and a look per activation.
+"""The style of figures: the colours of Okabe and Ito's palette, and a style for each activation.
 
-Lines are told apart by their dashes and marks as well as by their colours.
+Lines differ in their dashes and marks, not only in their colours.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
 """The palette's yellow is too light for lines on white."""
 GREY = "#777777"
-"""For what others are held against."""
+"""For the line with which others are compared."""
 
 Look = dict[str, Any]
 """Colour, marker and dashes of a line, as matplotlib takes them."""
@@ -25,7 +25,7 @@ LOOKS: tuple[Look, ...] = (
     {"color": ORANGE, "marker": "P", "linestyle": (0, (7, 2))},
     {"color": SKY, "marker": "X", "linestyle": (0, (1, 1))},
 )
-"""Lines that are not taken for each other."""
+"""Line styles that are easy to distinguish."""
 
 ACTIVATIONS = dict(zip(case.ACTIVATIONS, LOOKS, strict=True))
-"""How each activation looks, in every figure."""
+"""The style of each activation, in every figure."""

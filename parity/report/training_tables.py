@@ -1,4 +1,4 @@
-"""What a person reads of `segact-parity train`: a table for each precision, and the verdict."""
+"""The printed results of `segact-parity train`: a table for each precision, and the verdict."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +14,7 @@ def _step(step: int | None) -> str:
 
 
 def _row(run: Training, name: str) -> list[Text | str]:
-    """Verdict, first and last loss, where it halves, and how far it goes from the reference."""
+    """Verdict, first and last loss, where it halves, the largest difference from the reference."""
     losses, parted, halved = run.curves[name], run.parted(name), run.halved(name)
     slow = len(losses) >= ENOUGH and halved is None
     good = parted is None and not slow
@@ -46,7 +46,7 @@ def loss_table(runs: list[Training]) -> Table:
 
 
 def gap_table(trainings: Trainings) -> Table:
-    """Rows: settings that a user might take for the same; columns: implementations."""
+    """Rows: settings that may look equivalent; columns: implementations."""
     rows = trainings.gaps
     names = list(rows[0].differences)
     title = "shown, not judged: what remains with other settings of the optimizers"
@@ -64,7 +64,7 @@ def gap_table(trainings: Trainings) -> Table:
 
 
 def print_trainings(out: Console, trainings: Trainings) -> None:
-    """Who ran, the tables, the verdict."""
+    """Print what ran, the tables, the verdict."""
     words = {name: f"cpu, {seconds:.0f} s" for name, seconds in trainings.seconds.items()}
     words |= dict.fromkeys(trainings.failed, "failed")
     words |= {name: f"skipped: {why}" for name, why in trainings.skipped.items()}
@@ -79,7 +79,7 @@ def print_trainings(out: Console, trainings: Trainings) -> None:
 
 
 def print_verdict(out: Console, trainings: Trainings) -> None:
-    """Pass or not, and a line for every failure."""
+    """Print whether it passed, and a line for every failure."""
     failures = trainings.failures()
     names = trainings.implementations
     tail = f", {len(trainings.skipped)} skipped" if trainings.skipped else ""

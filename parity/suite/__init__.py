@@ -1,1 +1,1 @@
-"""What is judged: the cases, their inputs, and the records of results."""
+"""The suite: the cases, their inputs, and the records of results."""

@@ -1,4 +1,4 @@
-"""A case: one quantity of one activation on one input set; and the names of them all."""
+"""A case: one quantity of one activation on one input set; and all names."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ SMOOTH = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root")
 ACTIVATIONS = (*SMOOTH, "hardtanh", "linear")
 METHODS = ("cdf", "sf", "logcdf", "logsf", "pdf")
 CONVENTIONS = ("keras", "keras2", "keras_logit", "torch", "torch_legacy")
-"""Ways to take the logarithms of a probability; a case has one in place of an activation."""
+"""Conventions for the logarithms of a probability; a case has one in place of an activation."""
 
 NO_ACTIVATION = "none"
 """What the cases of `lovasz_hinge` have in place of an activation."""
@@ -23,7 +23,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "tversky": {"alpha": 0.25, "beta": 0.75},
     "focal_tversky": {"alpha": 0.25, "beta": 0.75, "gamma": 4 / 3},
 }
-"""What the losses are judged with, unless an option says otherwise; all exact in float32, as is
+"""The parameters of the judged losses, unless an option changes them; exact in float32, as is
 1 / gamma.
 """
 
@@ -59,13 +59,13 @@ REDUCED: dict[str, tuple[str, ...]] = {
     "lovasz": (*_GROUPS, "weight", "ignore_index"),
     "lovasz_hinge": (*_GROUPS, "weight", "ignore_index"),
 }
-"""The reduced losses with their options, each judged apart."""
+"""The reduced losses with their options, each judged separately."""
 
 ELEMENTWISE = ("binary_cross_entropy", "squared_error", "binary_focal_cross_entropy")
 """The losses that have a value for every element."""
 
 LOSSES = tuple(dict.fromkeys((*ELEMENTWISE, *REDUCED)))
-"""All of them; the squared error's mean is the mean_squared_error."""
+"""All losses; the mean of the squared error is `mean_squared_error`."""
 
 BASELINES = ("published", "stock_from_logits", "stock_from_probabilities")
 
@@ -80,8 +80,8 @@ class Case:
     """One quantity of one activation on one input set.
 
     `option` says more about the quantity: "y=0", "y=1", "y=soft" or "y=given" for an elementwise
-    loss, one of `REDUCED` for a reduced one. `activation` is what gives the probability: for a
-    probability as it is, a convention such as `keras_convention`.
+    loss, one of `REDUCED` for a reduced one. `activation` gives the probability: for a
+    given probability, a convention such as `keras_convention`.
     """
 
     inputs: str
@@ -145,17 +145,17 @@ class Case:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Those keywords that change the formula, and not what it is summed over."""
+        """The keywords that change the formula, but not the axes of its sums."""
         others = ("per_sample", "channel_axis", "ignore_index")
         return {key: value for key, value in self.keywords.items() if key not in others}
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What an evaluation gives: `value`, `grad_x` and, for soft targets, `grad_y`."""
+        """The parts of an evaluation: `value`, `grad_x` and, for soft targets, `grad_y`."""
         if self.quantity == "ppf" or self.quantity in BASELINES[1:]:
             return ("value",)
         if self.quantity == "lovasz" and self.inputs == "file":
-            return ("value",)  # among many errors, rounding decides the order, and so the gradient
+            return ("value",)  # with many errors, rounding decides their order, and so the gradient
         return ("value", "grad_x", "grad_y") if self.soft else ("value", "grad_x")
 
     @property
@@ -170,7 +170,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Batch:
-    """A case on its inputs: the arrays it is a function of, each worked out once."""
+    """A case on its inputs: its arguments as arrays, each computed once."""
 
     case: Case
     inputs: Inputs
@@ -194,7 +194,7 @@ class Batch:
 
     @cached_property
     def valid(self) -> Array:
-        """Which elements are not ignored: what a mean counts."""
+        """Which elements are not ignored: a mean counts these."""
         ignored = self.case.keywords.get("ignore_index")
         if ignored is not None:
             return np.asarray(self.y != ignored)
@@ -202,12 +202,12 @@ class Batch:
 
     @cached_property
     def used(self) -> Array:
-        """Which elements have a part in the value; where one is ignored or weighs 0, x is free."""
+        """Which elements affect the value: those that are not ignored and have a weight above 0."""
         return np.asarray(self.valid & (self.w != 0))
 
     @cached_property
     def axes(self) -> tuple[int, ...]:
-        """Those that one loss sums over; a case's value is the mean over the others."""
+        """The axes over which one loss sums; the value of a case is the mean over the others."""
         keywords = self.case.keywords
         kept = {0} if keywords.get("per_sample") else set()
         if "channel_axis" in keywords:
@@ -216,11 +216,11 @@ class Batch:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Those of the case."""
+        """The parameters of the case."""
         return self.case.parameters
 
     @property
     def arguments(self) -> list[Array]:
-        """What the case is a function of: x, the targets of a loss, perhaps its weights."""
+        """The arguments of the case: x, the targets of a loss, perhaps its weights."""
         targets = [self.y] if self.case.is_loss else []
         return [self.x, *targets, *([self.w] if self.case.option == "weight" else [])]

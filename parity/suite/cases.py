@@ -1,8 +1,8 @@
 """What is judged: the cases evaluated on the inputs of `parity.suite.inputs`.
 
 A `Case` is one quantity of one activation on one input set. Elementwise quantities are judged on
-grids, reduced losses on batches, their options each apart, and the conventions of cross entropy
-from probabilities on predictions.
+grids, reduced losses on batches, with each of their options separately, and the conventions of
+cross entropy from probabilities on predictions.
 
 What is not judged, and which tests cover it: `linear` along an axis, `reduction="sum"`, activations
 and losses as classes (layers, modules, Keras losses), masks, weights of other shapes, labels of
@@ -34,7 +34,7 @@ _ON_BATCHES = (
     ("dice", ""),
     ("dice", "per_sample"),
 )
-"""What is judged in the shapes that users train with; everything else is on volumes."""
+"""Losses that are judged in the shapes with which users train; all others are on volumes."""
 
 _TARGETS = ("y=0", "y=1", "y=soft")
 
@@ -45,7 +45,7 @@ def elementwise_losses(options: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def focal_losses(options: tuple[str, ...]) -> list[tuple[str, str]]:
-    """The same of the focal loss, which is judged at finite x of all activations but `linear`."""
+    """The same for the focal loss, which is judged at finite x of all activations but `linear`."""
     return list(product(("binary_focal_cross_entropy",), options))
 
 
@@ -104,7 +104,7 @@ def _batch_cases() -> list[Case]:
 
 
 def _option_cases(dtype: str) -> list[Case]:
-    """Every loss with every option on volumes, but for what batches have already."""
+    """Every loss with every option on volumes, except those that are on batches."""
     quantities = [
         (quantity, option)
         for quantity, options in REDUCED.items()
@@ -139,7 +139,7 @@ def standard_cases() -> tuple[Case, ...]:
 
 
 def baseline_cases(implementation: str) -> list[Case]:
-    """Cases that are shown and never judged: the published formulas and the stock losses."""
+    """Cases that are shown but not judged: published formulas and the frameworks' own losses."""
     cases = [Case("grid", "float32", "sigmoid", stock, "y=1") for stock in BASELINES[1:]]
     if implementation == "torch":
         cases += [
@@ -152,8 +152,8 @@ def baseline_cases(implementation: str) -> list[Case]:
 def file_cases(inputs: Inputs) -> list[Case]:
     """The cases of a user's raw outputs and targets; in y too, if there are soft ones.
 
-    Dice per sample is left out where a sample has one element only: there an output that underflows
-    decides between 0 and 1. The Lovasz loss is left out where targets are soft.
+    Without Dice per sample if a sample has only one element: then an output that underflows decides
+    between 0 and 1. Without the Lovasz loss if targets are soft.
     """
     x, y = inputs["x"], inputs["y"]
     dtype, several = str(x.dtype), x.ndim > 1 and x.size > len(x)

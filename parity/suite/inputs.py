@@ -22,7 +22,7 @@ Inputs = dict[str, Array]
 (targets) and `w` (weights), or `p`."""
 
 SEED = 20210902
-"""Of every random input; kept in the records."""
+"""The seed of every random input; stored in the records."""
 
 DTYPES = ("float32", "float64")
 PUBLISHED_EPSILON = 1e-7
@@ -90,7 +90,7 @@ def _mixed_targets(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def _apart(rng: np.random.Generator, y: Array) -> Array:
-    """Raw outputs of hard targets whose errors are far apart, for any activation.
+    """Raw outputs for hard targets whose errors are far apart, for any activation.
 
     So that no rounding decides their order: x is wrong by a margin between -6 and 4, no two of them
     within 0.1; the smallest and the largest x are both of targets 0, else `linear` makes a tie.
@@ -103,7 +103,7 @@ def _apart(rng: np.random.Generator, y: Array) -> Array:
 
 
 def _anything(x: Array, where: Array) -> Array:
-    """x, with numbers there that must not matter."""
+    """x, with arbitrary numbers where elements are ignored."""
     found = x.copy()
     found[where] = np.resize([np.nan, np.inf, -np.inf, 1e30, 2], np.count_nonzero(where))
     return found
@@ -214,7 +214,9 @@ def input_sets() -> dict[str, Inputs]:
     sets["all-off-float32"] = {"x": off, "y": np.zeros_like(off)}
     for inputs in sets.values():
         for array in inputs.values():
-            array.setflags(write=False)  # they are kept, and given to anybody's functions
+            array.setflags(
+                write=False
+            )  # they are stored in records, and passed to users' functions
     return sets
 
 
@@ -224,7 +226,7 @@ _CASES = {
     "volumes": ("volume-soft", "volume-hard"),
     "predictions": ("predictions",),
 }
-"""The sets of `input_sets` that suit a loss of anybody's, by what they are."""
+"""The sets of `input_sets` that fit any loss, by kind."""
 
 
 def _tails(dtype: str) -> Inputs:
@@ -234,12 +236,12 @@ def _tails(dtype: str) -> Inputs:
 
 
 def case_names() -> tuple[str, ...]:
-    """What `case_inputs` knows."""
+    """The names for `case_inputs`."""
     return (*_CASES, "tails")
 
 
 def case_inputs(name: str) -> dict[str, Inputs]:
-    """The input sets that serve for a loss `f(x, y)` of anybody's, by full name.
+    """The input sets for any loss `f(x, y)`, by full name.
 
     "segmentation": (2, 1, 6, 6), NCHW; "classification": (32, 1); "volumes": (2, 3, 2, 2, 2); with
     soft targets in float32 and float64 and with hard ones in float32 (volumes: in both). "tails":

@@ -1,7 +1,7 @@
-"""Records: what one implementation gave for every case, in a safetensors file.
+"""Records: the results of one implementation for every case, in a safetensors file.
 
-Tensors: `inputs/<input set>/<array>` once per set, `<case name>/<part>` per case. The header says
-who made the record, with which versions, where, and from which seed.
+Tensors: `inputs/<input set>/<array>` once per set, `<case name>/<part>` per case. The header has
+the implementation, the versions, the machine and the seed.
 """
 
 import json
@@ -27,7 +27,7 @@ from parity.common.versions import versions
 
 FORMAT = "1"
 STANDARD = "standard"
-"""What a record holds that does not name its cases: those of `cases.judged_cases`."""
+"""The cases of a record that does not name them: those of `cases.judged_cases`."""
 
 _REQUIRED = ("implementation", "device", "seed", "platform", "versions")
 REFERENCE_PATH = Path(__file__).with_name("reference.safetensors")
@@ -35,12 +35,12 @@ REFERENCE_PATH = Path(__file__).with_name("reference.safetensors")
 
 
 class RecordError(ValueError):
-    """A record that cannot be read or compared; the message is one plain line."""
+    """A record that cannot be read or compared; the message is one line."""
 
 
 @dataclass
 class RecordWriter:
-    """Collects the results of one implementation and writes them in one go."""
+    """Collects the results of one implementation and writes them at once."""
 
     implementation: str
     device: str
@@ -54,7 +54,7 @@ class RecordWriter:
             self.tensors[f"inputs/{name}/{key}"] = np.array(array, order="C")
 
     def add(self, case: Case, result: dict[str, Array]) -> None:
-        """Keep what an evaluation of the case gave."""
+        """Keep the results of a case."""
         for part in case.parts:
             self.tensors[f"{case.name}/{part}"] = np.array(result[part], order="C")
 
@@ -75,7 +75,7 @@ class RecordWriter:
 
 @dataclass(frozen=True)
 class Record:
-    """A record on disk, opened and checked; arrays are read when they are asked for."""
+    """A record on disk, opened and checked; arrays are read when they are needed."""
 
     path: Path
     implementation: str
@@ -162,7 +162,7 @@ class Record:
         return all(f"{case.name}/{part}" in self.keys for part in case.parts)
 
     def lacks(self, cases: Iterable[Case]) -> list[str]:
-        """The names of the cases that are absent; the reference leaves some to the oracle."""
+        """The names of the missing cases; the oracle computes some that the reference lacks."""
         reference = self.implementation == "reference"
         return [c.name for c in cases if not (self.has(c) or (reference and c.judged_by_float64))]
 
@@ -179,7 +179,7 @@ class Record:
         self.check_inputs(other, dict.fromkeys(case.input_set for case in cases))
 
     def check_cases(self, other: "Record") -> None:
-        """Raises `RecordError` if the two records say that they hold other cases."""
+        """Raises `RecordError` if the two records are of different cases."""
         if self.cases != other.cases:
             raise RecordError(
                 f"{other.path}: other cases; it holds {other.cases}, {self.path} holds {self.cases}"

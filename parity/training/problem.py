@@ -1,11 +1,12 @@
-"""What is trained: a small network, its initial weights, its images, and the optimizers' settings.
+"""The training problem: a small network, its initial weights, its images, and optimizer settings.
 
-All of it is made here, with NumPy, and handed to every implementation in a file.
+Everything is made here, with NumPy, and passed to every implementation in a file.
 
-The network finds ellipses. Every convention of padding matters to it: its strided convolution pads
-with `same`, which is one row and column at the end alone, and its transposed convolution is cut off
-there. Between them stand ELUs: at the kink of a ReLU, a rounding error in float32 may switch a unit
-on or off, and from there on two sound trainings part, with some losses past 1e-4.
+The network finds ellipses. Its result depends on every convention of padding: its strided
+convolution pads with `same`, that is one row and column only at the end, and its transposed
+convolution is cropped there. Its activations are ELUs: at the kink of a ReLU, a rounding error in
+float32 may switch a unit on or off, after which two correct trainings diverge, some by more than
+1e-4 in the loss.
 """
 
 import json
@@ -26,7 +27,7 @@ from parity.suite.inputs import SEED
 SIZE = 16
 """The height and width of an image, in pixels."""
 BATCH = 8
-"""Images in a batch: a power of two, by which a mean is divided without rounding."""
+"""Images in a batch: a power of two, so that the division of a mean is exact."""
 _IMAGES = 64
 _SHAPES = {
     "encode": (3, 3, 1, 8),
@@ -38,22 +39,22 @@ _SHAPES = {
 LAYERS = tuple(_SHAPES)
 """The layers, in their order."""
 KINDS = ("kernel", "bias")
-"""The arrays of each."""
+"""The arrays of each layer."""
 
 EPSILON = {"adam": 1e-7, "rmsprop": 1e-36}
 """Keras's epsilon of the judged trainings.
 
-Adam's is the default of Keras. RMSprop's is so small that it makes no difference whether it stands
-inside of the root, as in Keras, or outside, as in PyTorch; it is there against 0 / 0 alone, and a
+Adam's is the default of Keras. RMSprop's is so small that it makes no difference whether it is
+added inside of the root, as in Keras, or outside, as in PyTorch; it only prevents 0 / 0, and is a
 normal number in float32.
 """
 RHO = 0.9
-"""Of RMSprop: the default of Keras; PyTorch calls it `alpha` and has 0.99."""
+"""RMSprop's rho: the default of Keras; PyTorch calls it `alpha`, with the default 0.99."""
 BETAS = (float(np.float32(0.9)), float(np.float32(0.999)))
-"""Of Adam: 0.9 and 0.999 as float32 holds them.
+"""Adam's betas: 0.9 and 0.999 rounded to float32.
 
-On TensorFlow, Keras's Adam rounds its betas to float32, whatever the precision, where it corrects
-the averages' bias, and nowhere else. So exact ones would not be the same two numbers everywhere.
+On TensorFlow, Keras's Adam rounds its betas to float32 in the bias correction, in any precision,
+but not elsewhere. With exact betas it would use two different values.
 """
 LEARNING_RATE = {"sgd": 0.3, "adam": 2e-3, "rmsprop": 2e-3}
 """With these the loss halves within a hundred steps, and rounding errors stay small."""
@@ -78,7 +79,7 @@ class Setting:
 
 @dataclass
 class Problem:
-    """What the process of one implementation is given."""
+    """The input of the process of one implementation."""
 
     steps: int
     loss: str
@@ -97,7 +98,7 @@ class Problem:
 
     @classmethod
     def read(cls, path: Path) -> "Problem":
-        """What `write` wrote."""
+        """Read the file of `write`."""
         with safe_open(path, framework="numpy") as file:
             plan = json.loads(file.metadata()["plan"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -116,7 +117,7 @@ class Problem:
 def initial_weights() -> dict[str, Array]:
     """Kernels and biases of every layer, `layer/kernel` and `layer/bias`, in Keras's layout.
 
-    Uniform within sqrt(6 / inputs), He et al. (2015); no bias is 0, so that none can be left out.
+    Uniform within sqrt(6 / inputs), He et al. (2015); no bias is 0, so a missing bias is noticed.
     """
     generator = np.random.default_rng(SEED)
     found = {}
@@ -148,9 +149,9 @@ def images_and_masks() -> tuple[Array, Array]:
 
 
 def _torch_options(optimizer: str) -> dict[str, Any]:
-    """The options of PyTorch's optimizer under which it is that of `_keras_options`.
+    """The options with which PyTorch's optimizer equals that of `_keras_options`.
 
-    RMSprop: PyTorch's epsilon stands outside of the root, so for a gradient of 0 it is the root of
+    RMSprop: PyTorch adds epsilon outside of the root, so for a gradient of 0 it is the root of
     Keras's. Adam: see `Setting.keras_epsilon`.
     """
     options: dict[str, Any] = {"lr": LEARNING_RATE[optimizer]}
@@ -172,7 +173,7 @@ def _keras_options(optimizer: str) -> dict[str, Any]:
 
 
 def judged_settings(name: str, optimizers: Iterable[str], dtypes: Iterable[str]) -> list[Setting]:
-    """Every optimizer in every precision, as the framework of the implementation takes it."""
+    """Every optimizer in every precision, with the options of the implementation's framework."""
     options = _torch_options if name == "torch" else _keras_options
     return [
         Setting(f"{optimizer}-{dtype}", optimizer, dtype, options(optimizer), optimizer == "adam")
@@ -183,7 +184,7 @@ def judged_settings(name: str, optimizers: Iterable[str], dtypes: Iterable[str])
 
 @dataclass(frozen=True)
 class Pair:
-    """Settings that a user might take for the same; what is not named is each one's default."""
+    """Settings that may look equivalent; options that are not named are the defaults."""
 
     optimizer: str
     torch: str
@@ -211,7 +212,7 @@ GAPS = (
     Pair("rmsprop", "alpha=0.9, eps=1e-7", {"alpha": 0.9, "eps": 1e-7}),
     Pair("rmsprop", "alpha=0.9, eps=sqrt(1e-7)", {"alpha": 0.9, "eps": math.sqrt(1e-7)}),
 )
-"""What is shown beside the judged trainings, with their learning rates, in float64."""
+"""Settings that are shown but not judged, with the judged learning rates, in float64."""
 
 
 def gap_settings(name: str, optimizers: Iterable[str]) -> list[Setting]:

@@ -1,7 +1,7 @@
-"""Does training take the same course? The same small network, in every implementation.
+"""Compares training: the same small network, in every implementation.
 
-Same initial weights, same batches, same optimizer; what is compared is the loss before each step.
-As with the judge, an implementation runs in a process of its own (`parity.training.worker`).
+The same initial weights, batches and optimizer; the losses before each step are compared. As in the
+judge, an implementation runs in its own process (`parity.training.worker`).
 """
 
 import json
@@ -34,17 +34,17 @@ from parity.training.problem import (
 )
 
 LOSSES = tuple(loss for loss in REDUCED if loss != "lovasz_hinge")
-"""Those that can be trained with: all that take an activation."""
+"""The losses for training: all that take an activation."""
 
 BOUNDS = {"float32": 1e-4, "float64": 1e-9}
-"""By precision: how far a loss may be from torch's at any step, relative to it."""
+"""By precision: the largest relative difference from torch's loss at any step."""
 
 ENOUGH = 100
-"""Steps within which the loss has to halve; a shorter training is not judged on that."""
+"""The loss has to halve within this number of steps; shorter trainings are not judged on that."""
 
 
 def _check(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises `ValueError` for a name that is not known, with the nearest one that is."""
+    """Raises `ValueError` for an unknown name, with a similar known one."""
     known = tuple(known)
     for name in names:
         if name not in known:
@@ -53,7 +53,7 @@ def _check(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What is trained. Raises `ValueError` for fewer than one step and for unknown names."""
+    """The options of the trainings. Raises `ValueError` for steps < 1 and unknown names."""
 
     steps: int = 100
     optimizers: tuple[str, ...] = OPTIMIZERS
@@ -96,16 +96,16 @@ class Training:
 
     @property
     def reference(self) -> str:
-        """Whom the others are compared with: torch, or else the first; empty if there is none."""
+        """The implementation to compare the others with: torch, or else the first; or empty."""
         return "torch" if "torch" in self.curves else next(iter(self.curves), "")
 
     def differences(self, name: str) -> list[float]:
-        """The distance of the loss from the reference's before each step, relative to that."""
+        """The difference from the reference's loss before each step, relative to that."""
         pairs = zip(self.curves[name], self.curves[self.reference], strict=True)
         return [relative(loss, other) for loss, other in pairs]
 
     def parted(self, name: str) -> int | None:
-        """The first step, counted from 0, before which the bound is passed; None if at no step."""
+        """The first step, from 0, before which the bound is exceeded; None if at no step."""
         found = self.differences(name)
         return next((step for step, d in enumerate(found) if not d <= self.bound), None)
 
@@ -117,18 +117,18 @@ class Training:
 
     @property
     def passed(self) -> bool:
-        """All keep the bound at every step, and the loss of each halves, given `ENOUGH` steps."""
+        """Whether all keep the bound at every step, and, given `ENOUGH` steps, each halves."""
         return not self.failures()
 
     def failures(self) -> list[str]:
-        """One line for everything that is wrong."""
+        """One line for each failure."""
         lines = []
         for name, losses in self.curves.items():
             what = f"{self.optimizer} {self.dtype}"
             step = self.parted(name)
             if step is not None:
                 lines.append(
-                    f"{name} parts from {self.reference} in {what} at step {step}: loss "
+                    f"{name} differs from {self.reference} in {what} at step {step}: loss "
                     f"{losses[step]:.9g} against {self.curves[self.reference][step]:.9g}, "
                     f"{self.differences(name)[step]:.2g} relative, bound {self.bound:g}"
                 )
@@ -153,10 +153,10 @@ class Training:
 
 @dataclass(frozen=True)
 class OptimizerGap:
-    """What remains between Keras and PyTorch in float64 with other settings than the judged ones.
+    """The difference of Keras and PyTorch in float64 with settings that are not judged.
 
-    `keras` and `torch` say which, `differences` how far the loss before the last step is from
-    PyTorch's, relative to it, by implementation. Not judged.
+    `keras` and `torch` name the settings; `differences`, by implementation: of the loss before the
+    last step from PyTorch's, relative to that.
     """
 
     optimizer: str
@@ -168,7 +168,7 @@ class OptimizerGap:
 
 @dataclass
 class Trainings:
-    """All runs, and in words why an implementation has none; `required` may not be skipped."""
+    """All trainings, and why an implementation has none; `required` ones may not be skipped."""
 
     runs: list[Training] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -179,16 +179,16 @@ class Trainings:
 
     @property
     def implementations(self) -> list[str]:
-        """Those that were trained."""
+        """The implementations that were trained."""
         return list(dict.fromkeys(name for run in self.runs for name in run.curves))
 
     @property
     def compared(self) -> bool:
-        """Whether there were two to compare."""
+        """Whether there were at least two to compare."""
         return len(self.implementations) > 1
 
     def failures(self) -> list[str]:
-        """One line for everything that is wrong; empty if it passes.
+        """One line for each failure; empty if it passes.
 
         One implementation alone passes if it learns: see `compared`.
         """
@@ -204,7 +204,7 @@ class Trainings:
 
     @property
     def passed(self) -> bool:
-        """Something was trained, and all of it is within bounds."""
+        """Whether something was trained, and everything is within bounds."""
         return not self.failures()
 
     def as_dict(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class Trainings:
 
 
 def problem_of(name: str, options: Options) -> Problem:
-    """What the process of an implementation is given."""
+    """The input of the process of an implementation."""
     settings = judged_settings(name, options.optimizers, options.dtypes)
     if "float64" in options.dtypes:
         settings += gap_settings(name, options.optimizers)
@@ -242,7 +242,7 @@ def problem_of(name: str, options: Options) -> Problem:
 
 
 def _read(path: Path, given: Problem) -> dict[str, list[float]]:
-    """The losses that a process wrote; raises `RecordError` unless they are all there."""
+    """The losses that a process wrote; raises `RecordError` unless they are complete."""
     if not path.is_file():
         raise RecordError("the process ended without an error and wrote no losses")
     found: dict[str, list[float]] = json.loads(path.read_text())
@@ -316,7 +316,7 @@ def run(names: Iterable[str], options: Options, progress: Progress) -> Trainings
         trainings.seconds[name] = ended.seconds
         if ended.error:
             trainings.failed[name] = "\n".join([ended.error, *ended.last_words])
-    losses = {name: losses[name] for name in names if name in losses}  # whoever was first
+    losses = {name: losses[name] for name in names if name in losses}  # the first one
     if losses:
         trainings.runs = [
             _training(optimizer, dtype, options, losses)

@@ -1,9 +1,9 @@
 """The process of one implementation: train the network with every setting, write the losses.
 
 In PyTorch with `torch.nn`, `torch.optim` and the losses of `segact_torch`; in Keras with
-`keras.layers`, `compile`, `train_on_batch` and the losses of `segact_tf`, compiled as Keras does
-where nobody says otherwise. The parent (`parity.training.run`) sets the environment and reads
-standard output, one line per step.
+`keras.layers`, `compile`, `train_on_batch` and the losses of `segact_tf`, with Keras's default
+compilation. The parent (`parity.training.run`) sets the environment and reads standard output, one
+line per step.
 """
 
 import argparse
@@ -23,13 +23,13 @@ Losses = Iterator[float]
 
 
 def _put_weights(problem: Problem, model: Any) -> None:
-    """Into the layers of a model of either framework, in their order, as `parity.weights` does."""
+    """Set the weights of the layers of a model, in order, in either framework."""
     for name, layer in zip(LAYERS, read(model), strict=True):
         assign(layer, {kind: problem.weights[f"{name}/{kind}"] for kind in KINDS}, {})
 
 
 def _torch_model(problem: Problem, dtype: str) -> Any:
-    """The network; what `same` pads with a stride of 2, and what it cuts off, is at the end."""
+    """The network; with a stride of 2 `same` pads, and crops, only at the end."""
     import torch
     from torch import nn
 
@@ -99,7 +99,7 @@ def train_keras(problem: Problem, setting: Setting) -> Losses:
     model.compile(optimizer=optimizer, loss=getattr(segact_tf.losses, name)(problem.activation))
     for image, mask in problem.batches(setting.dtype):
         model.train_on_batch(image, mask)
-        # What it returns is this ratio, but on the torch backend rounded to float32.
+        # train_on_batch returns this ratio, but rounded to float32 on the torch backend.
         (mean,) = model.metrics
         yield float(ops.convert_to_numpy(mean.total)) / float(ops.convert_to_numpy(mean.count))
 
@@ -111,7 +111,7 @@ def _say(message: str, done: int, total: int) -> None:
 def _train_all(
     problem: Problem, train: Callable[[Problem, Setting], Losses]
 ) -> dict[str, list[float]]:
-    """The losses by the settings' labels."""
+    """The losses, by the label of the setting."""
     found: dict[str, list[float]] = {}
     last, total = 0.0, len(problem.settings) * problem.steps
     for number, setting in enumerate(problem.settings):

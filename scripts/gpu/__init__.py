@@ -1,5 +1,5 @@
 """Everything that needs a GPU, in one run without a network: `python -m scripts.gpu`.
 
-The programs of this repository do the work: the judge, the benchmarks, the examples. This runs
-them, each in a process of its own, and puts what they found on one page.
+It runs the programs of this repository (the judge, the benchmarks, the examples), each in its own
+process, and writes their results to one page.
 """

@@ -1,4 +1,4 @@
-"""`python -m scripts.gpu`: what needs a GPU, in under eight minutes; `make gpu`."""
+"""`python -m scripts.gpu` (`make gpu`): everything that needs a GPU, in under eight minutes."""
 
 import os
 import shlex
@@ -23,9 +23,9 @@ with needs("gpu", "dev"):
     from scripts.gpu.steps import FAILED, ROOT, WAITING, Result, Runner, Step
 
 BUDGET = 470
-"""Seconds, of the eight minutes."""
+"""The budget in seconds, of the eight minutes."""
 BUDGET_SHORT = 1200
-"""On a machine with two cores that has other work to do."""
+"""The budget on a busy machine with two cores."""
 
 
 class Device(StrEnum):
@@ -36,7 +36,7 @@ class Device(StrEnum):
 
 
 def _environment(short: bool, jobs: int) -> dict[str, str]:
-    """Of every step: the frameworks share the card, and the processes share the cores."""
+    """The environment of every step: frameworks share the GPU, and processes share the cores."""
     threads = 1 if short else max(1, (os.cpu_count() or 1) // jobs)
     found = {
         "OMP_NUM_THREADS": str(threads),
@@ -50,7 +50,7 @@ def _environment(short: bool, jobs: int) -> dict[str, str]:
 
 
 class Book:
-    """What is known so far, written after every step: gpu.json, gpu.md, gpu.png, gpu.log."""
+    """The results so far, written after every step: gpu.json, gpu.md, gpu.png, gpu.log."""
 
     def __init__(self, output: Path, plan: Plan, runner: Runner, steps: list[Step]) -> None:
         self.output, self.plan, self.runner = output, plan, runner
@@ -59,7 +59,7 @@ class Book:
         (output / "gpu.log").write_bytes(b"")
 
     def add(self, result: Result) -> None:
-        """One more step has ended."""
+        """Add the result of a step."""
         self.results[result.step.name] = result
         with (self.output / "gpu.log").open("ab") as log:
             for command in result.step.commands:
@@ -101,24 +101,27 @@ def main(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cuda,
     interpret: Annotated[
         bool,
-        typer.Option("--interpret", help="Without a GPU: a short run, Triton's kernels simulated."),
+        typer.Option(
+            "--interpret", help="A short run without a GPU; Triton's kernels are simulated."
+        ),
     ] = False,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="With cats_and_dogs_filtered and dsb2018_96; without it, synthetic images.",
+            help="The folder of cats_and_dogs_filtered and dsb2018_96; else synthetic images.",
             envvar="SEGACT_DATA",
         ),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this step; may be repeated.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Steps side by side, but for the timed ones.")
+        int | None,
+        typer.Option(min=1, help="The number of steps at a time, except for the timed ones."),
     ] = None,
     budget: Annotated[
         int | None, typer.Option(min=1, help=f"Seconds for everything; {BUDGET} on a GPU.")
     ] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep the trainings and records in that folder.")
+        Path | None, typer.Option(help="Keep the trainings and records in this folder.")
     ] = None,
 ) -> None:
     """Judge, measure and train on a GPU; exit code 1 if a step failed."""

@@ -1,4 +1,4 @@
-"""The losses of the first steps on the device beside those on the CPU, drawn and in numbers."""
+"""The losses of the first steps on the device and on the CPU, as a figure and in numbers."""
 
 import io
 from pathlib import Path
@@ -8,10 +8,10 @@ from parity.common.files import write_atomically
 from parity.report.palette import BLACK, VERMILLION
 from scripts.gpu.steps import Result
 
-# The dashes say the same without colour.
+# The dashes show the same as the colours.
 _DEVICE, _CPU = VERMILLION, BLACK
 FIRST = 10
-"""Steps after which two sound float32 trainings are still close."""
+"""The number of steps over which two correct float32 trainings stay close."""
 
 
 def trained(results: list[Result]) -> list[Result]:
@@ -30,7 +30,7 @@ def apart(figures: dict[str, Any], device: str, first: int | None = None) -> flo
 
 
 def draw(results: list[Result], device: str, path: Path) -> None:
-    """One small chart for every training; nothing where there is none."""
+    """One small chart for every training; no figure without trainings."""
     found = trained(results)
     if not found:
         return

@@ -1,7 +1,7 @@
-"""What the figures are made on, as one JSON object in a file: `python -m scripts.gpu.machine FILE`.
+"""A description of the machine, as a JSON object in a file: `python -m scripts.gpu.machine FILE`.
 
-Versions, the processor, the card with its driver, what each framework sees, how fast a large tensor
-is copied on the device, and whether PyTorch's losses have their kernels there.
+Versions, the processor, the GPU with its driver, the devices that each framework sees, the speed of
+copying a large tensor on the device, and whether PyTorch's losses have their kernels there.
 """
 
 import json
@@ -43,7 +43,7 @@ def _processor() -> str:
 
 
 def _driver() -> str:
-    """As the driver's own tool tells it; empty where there is none."""
+    """The version of the driver, from its own tool; empty if there is none."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
@@ -101,7 +101,7 @@ def _jax_devices() -> list[str]:
 
 
 def main() -> None:
-    """Raises where torch does not see the device, or Triton is there and its kernels do not run."""
+    """Raises if torch does not see the device, or Triton is installed and its kernels fail."""
     path, device = Path(sys.argv[1]), sys.argv[2]
     found: dict[str, Any] = {
         "device": _processor(),

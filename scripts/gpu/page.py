@@ -18,7 +18,7 @@ def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _plain(text: str, work: Path, data: Path | None) -> str:
-    """Without this machine's folders: the command line as it is typed elsewhere."""
+    """The command line without the folders of this machine."""
     words = ["python" if Path(w).name.startswith("python") else w for w in text.split(" ")]
     line = " ".join(words).replace(f"{work}/", "")
     return line.replace(str(data), "DIR") if data else line
@@ -129,7 +129,7 @@ def _commands(results: list[Result], work: Path, data: Path | None) -> list[str]
 
 
 def markdown(results: list[Result], plan: Plan, work: Path, seconds: float) -> str:
-    """The whole page, of what there is so far."""
+    """The whole page, from the results so far."""
     device, short = plan.device, plan.short
     by_name = {r.step.name: r for r in results}
     machine = by_name.get("machine")
@@ -145,7 +145,10 @@ def markdown(results: list[Result], plan: Plan, work: Path, seconds: float) -> s
         f"{seconds:.0f} s.",
     ]
     if short:
-        lines += ["", "A short run without a GPU: that everything runs, not what it finds."]
+        lines += [
+            "",
+            "A short run without a GPU: it shows that everything runs; its numbers mean nothing.",
+        ]
     lines += ["", *_steps(results)]
     if machine and machine.figures:
         lines += ["", "## The machine", "", *_machine(machine.figures)]

@@ -1,4 +1,4 @@
-"""Which steps there are, and what each leaves behind."""
+"""The steps, and how to read the files of each."""
 
 import csv
 import json
@@ -22,12 +22,12 @@ FRAMEWORKS = {
     "keras-jax": (("--framework", "keras", "--backend", "jax"), ("keras", "jax")),
     "keras-torch": (("--framework", "keras", "--backend", "torch"), ("keras", "torch")),
 }
-"""Of the examples; TensorFlow for CUDA is another package than the one for CPUs."""
+"""The frameworks of the examples; TensorFlow for CUDA is not the package for CPUs."""
 EPOCHS = 2
 IMAGES = {"cats_vs_dogs": "cats_and_dogs_filtered", "segmentation": "dsb2018_96"}
-"""By example: its folder in the data folder."""
+"""The folder of each example in the data folder."""
 _OPTIONS = {
-    # no dropout: each device has random numbers of its own
+    # no dropout: each device has other random numbers
     "cats_vs_dogs": ("--dropout", "0", "--checkpoint-epoch", "1"),
     "segmentation": ("--loss", "dice", "--activation", "arctan"),
 }
@@ -35,19 +35,19 @@ _SMALL = {
     "cats_vs_dogs": ("--size", "46", "--batch-size", "40"),
     "segmentation": ("--width", "2", "--depth", "2", "--batch-size", "24"),
 }
-"""Of the interpreted run, which has synthetic images only."""
+"""Options of the interpreted run, which has only synthetic images."""
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 INTERPRETED = {"TRITON_INTERPRET": "1", "SEGACT_KERNELS": "triton"}
-"""Of what runs the kernels, where there is no GPU."""
+"""The environment for running the kernels without a GPU."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where, and how much.
+    """The device, and the amount of work.
 
     Args:
         device: "cuda" or "cpu".
-        short: little of everything: that it runs, not what it finds.
+        short: a little of everything, only to see that it runs.
         data: the folder with the images' folders, or None.
         python: the interpreter.
     """
@@ -62,7 +62,7 @@ class Plan:
         return (self.python, "-m", *map(str, words))
 
     def steps(self, work: Path) -> list[Step]:
-        """All of them, in the order in which they are started and shown."""
+        """All steps, in the order in which they are started and shown."""
         return [
             self._machine(work),
             self._benchmarks(work),
@@ -111,7 +111,7 @@ class Plan:
             name,
             "speed and memory",
             (Command(self.module(*words)),),
-            limit=600 if self.short else 200,  # on two cores that have other work
+            limit=600 if self.short else 200,  # on two busy cores
             needs=("torch",),
             read=lambda folder: read(folder / "benchmarks.json"),
             alone=True,
@@ -165,7 +165,7 @@ class Plan:
         options = (*options, "--epochs", str(EPOCHS), *_OPTIONS[example])
         options += _SMALL[example] if self.short else self._images(example)
         commands = []
-        for device in dict.fromkeys((self.device, "cpu")):  # side by side
+        for device in dict.fromkeys((self.device, "cpu")):  # at the same time
             words = (f"examples.{example}", "train", *options, "--device", device)
             commands.append(
                 Command(
@@ -200,7 +200,7 @@ def devices() -> int:
 
 
 def over_ranks(folder: Path) -> dict[str, Any]:
-    """By loss, how far its gradient over ranks is off; raises `ValueError` for one beyond 1e-12."""
+    """The error of each loss's gradient over ranks; raises `ValueError` for one above 1e-12."""
     lines = (folder / "output.log").read_text(errors="replace").splitlines()
     rows = [re.match(r"(.+?) +[\d.]+% off +(\S+) off", line) for line in lines]
     found = {row[1]: float(row[2]) for row in rows if row}
@@ -216,7 +216,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def judgement(folder: Path) -> dict[str, Any]:
-    """Whether it passed, how many comparisons, what failed, the worst by activation.
+    """Whether it passed, the number of comparisons, the failures, the worst by activation.
 
     Raises `Skip` where the implementation could not run on this machine.
     """
@@ -237,14 +237,14 @@ def judgement(folder: Path) -> dict[str, Any]:
 
 
 def table(path: Path) -> list[dict[str, float | None]]:
-    """The rows of a CSV file of numbers; None for what is empty."""
+    """The rows of a CSV file of numbers; None for empty cells."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: float(v) if v else None for k, v in row.items()} for row in rows]
 
 
 def trainings(folder: Path, devices: tuple[str, ...]) -> dict[str, Any]:
-    """By device: what was trained on, the losses of the first steps, and every epoch."""
+    """For each device: its name, the losses of the first steps, and every epoch."""
     found: dict[str, Any] = {}
     for device in devices:
         run = folder / device

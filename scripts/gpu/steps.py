@@ -1,4 +1,4 @@
-"""A step: commands with a time limit, and how they ended. No step ends another."""
+"""A step: commands with a time limit, and how they ended. A failed step does not stop others."""
 
 import os
 import signal
@@ -19,36 +19,36 @@ _LAST_WORDS = 25
 
 
 class Skip(Exception):
-    """What a step's reader raises where there turned out to be nothing to do; says why."""
+    """Raised by a step's reader if the step could not do anything; says why."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, as it would be typed in the repository's folder, and its variables."""
+    """A command line, to be run in the folder of the repository, and its environment variables."""
 
     words: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     log: str = "output.log"
 
     def shown(self) -> str:
-        """As one types it."""
+        """The command as typed in a shell."""
         given = [f"{name}={value}" for name, value in self.environment.items()]
         return " ".join([*given, *self.words])
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is run, in how much time, and who reads what it left.
+    """The commands of a step, its time limit, and the reader of its files.
 
     Args:
         name: for `--only`.
         title: for the page.
-        commands: run side by side.
+        commands: run at the same time.
         limit: seconds, for all of them together.
         needs: modules without which the step is skipped.
         read: from the step's folder to its figures; raises `Skip`.
-        alone: nothing else runs meanwhile.
-        skipped: why it is not to be run at all.
+        alone: no other step runs at the same time.
+        skipped: why the step is not run.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Result:
 class Runner:
     """Runs steps in the folder `work`, with `environment` for all, within `budget` seconds.
 
-    A step is killed with all it started when its limit, or the budget, is over.
+    A step and its child processes are killed when its limit, or the budget, is over.
     """
 
     def __init__(self, work: Path, environment: Mapping[str, str], budget: float) -> None:
@@ -101,11 +101,11 @@ class Runner:
         self._stopped = False
 
     def folder(self, step: Step) -> Path:
-        """Where the step leaves its files."""
+        """The folder of the step's files."""
         return self.work / step.name
 
     def run(self, step: Step) -> Result:
-        """Run one step to its end; whatever goes wrong stands in the result."""
+        """Run one step to its end; errors are part of the result."""
         result = Result(step)
         absent = [module for module in step.needs if find_spec(module) is None]
         left = self.ends - time.monotonic()
@@ -167,13 +167,13 @@ class Runner:
             result.figures = result.step.read(folder)
         except Skip as skip:
             result.status, result.reason = SKIPPED, str(skip)
-        except Exception as error:  # what a failed step left may be anything
+        except Exception as error:  # the files of a failed step may be damaged
             if result.status == DONE:
                 result.status = FAILED
                 result.reason = f"what it left cannot be read: {type(error).__name__}: {error}"
 
     def stop(self) -> None:
-        """Kill what runs; nothing else starts."""
+        """Kill the running steps; no other starts."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -181,7 +181,7 @@ class Runner:
                     _kill(process)
 
     def run_all(self, steps: list[Step], jobs: int, tell: Callable[[Result], None]) -> list[Result]:
-        """Those that want to be alone first, the others `jobs` at a time; tells of each end."""
+        """Run the `alone` steps first, then the others, `jobs` at a time; reports each end."""
         results = {}
         try:
             for step in (step for step in steps if step.alone):
@@ -204,7 +204,7 @@ class Runner:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """The process and all that it started."""
+    """Kill the process and its child processes."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -179,7 +179,7 @@ def test_a_cut_connection_is_gone_on_with(site: Site, folder: Path) -> None:
     line = refused(site, folder)
     assert line.endswith(
         f"the connection was cut; 30000 bytes are kept in {part(folder)}, "
-        "the same command goes on from there"
+        "the same command continues from there"
     )
     assert left(folder) == [part(folder).name]
     assert part(folder).read_bytes() == ARCHIVE[:30_000]

@@ -162,7 +162,7 @@ def test_a_folder_of_another_experiment_is_refused(plan: Plan, tmp_path: Path) -
     prepared(plan, held)
     more = dataclasses.replace(plan, seeds=(0, 1, 2, 3))
     prepared(more, held)
-    with pytest.raises(RunError, match="has --seed 0, 1, 2, 3; ask for these, too"):
+    with pytest.raises(RunError, match="has --seed 0, 1, 2, 3; give these, too"):
         prepared(plan, held)
     with pytest.raises(RunError, match="this experiment has --size 48, not 64"):
         prepared(Plan(Options(size=64, epochs=2, patience=2)), held)

@@ -1,5 +1,6 @@
 """`segact-parity conventions`: the facts that the table is about, and the command around them."""
 
+import io
 import json
 import math
 import os
@@ -14,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from parity.conventions import results as conventions
 from parity.conventions import worker as stock
+from parity.report import convention_tables
 from parity.report.convention_groups import number
 
 ROOT = Path(__file__).parents[2]
@@ -385,3 +388,28 @@ def test_numbers_are_short() -> None:
         "0",
         "1e30",
     ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_wrap_and_are_not_cut(width: int) -> None:
+    """The longest names, beside as many columns as fit."""
+    labels = {}
+    for label in (0, 1):
+        loss, gradient = zip(*(conventions.exact(x, label) for x in conventions.RAW), strict=True)
+        limits = {"largest": 15.942, "largest_from": 15.5, "largest_gradient_0_from": -88.7}
+        limits |= {"smallest": 1.192e-7, "smallest_from": -15.7}
+        labels[str(label)] = {"loss": [*loss], "gradient": [*gradient], **limits}
+    names = {"keras-tensorflow", "tf-keras", "keras-torch", "segact_tf on tensorflow"}
+    rows = [
+        conventions.Row(name, line, "tf.sigmoid", "tf.function", "", "", labels)
+        for name in sorted(names)
+        for line in ("sigmoid", "hidden", "raw")
+    ]
+    written = io.StringIO()
+    out = Console(width=width, file=written)
+    convention_tables.print_results(out, conventions.Results([*conventions.RAW], rows))
+    text = written.getvalue()
+    assert "…" not in text
+    table = text[text.index("x = ") : text.index("label 1")].splitlines()
+    assert max(len(line.rstrip()) for line in table if "/" in line) <= width
+    assert all(word in text for name in names for word in name.split())

@@ -141,7 +141,7 @@ def test_everything_that_fails_is_listed(bad: Judgement, whole: str) -> None:
     for line in (line for line in lines if "\x1b" not in line):
         assert " ".join(line.split()) in text
     assert "arctan logcdf value at x=" in text
-    assert "keras-jax parts from torch in adam float32 at step 20" in text
+    assert "keras-jax differs from torch in adam float32 at step 20" in text
     assert '<b class="bad">inf' in whole
     assert "gradients differ: a < b & c" in text
     assert "<oops>" not in whole

@@ -93,7 +93,7 @@ def test_a_learning_rate_off_by_a_millionth_is_seen_after_one_step(optimizer: st
     assert run.parted("torch") is None
     assert run.parted("other") == 1
     line = run.failures()[0]
-    assert line.startswith(f"other parts from torch in {optimizer} float64 at step 1: loss ")
+    assert line.startswith(f"other differs from torch in {optimizer} float64 at step 1: loss ")
     assert line.endswith("bound 1e-09")
 
 
@@ -103,7 +103,7 @@ def test_the_default_alpha_of_torch_is_seen_after_one_step(dtype: str) -> None:
     sound = given("rmsprop", dtype)
     run = beside(sound, with_option(sound, alpha=0.99))
     assert run.parted("other") == 1
-    assert f"other parts from torch in rmsprop {dtype} at step 1" in run.failures()[0]
+    assert f"other differs from torch in rmsprop {dtype} at step 1" in run.failures()[0]
 
 
 @TORCH
@@ -262,7 +262,7 @@ def test_the_table_says_who_parts_and_where() -> None:
     assert ["keras-jax", "FAIL", "4", "1", "2", "5.0e-01", "1"] in rows
     assert ["torch", "ok", "4", "2", "2"] in rows
     assert "Keras defaults, PyTorch alpha=0.9 1e-02" in text
-    assert "FAILED: 1 failure\nkeras-jax parts from torch in adam float32 at step 1" in text
+    assert "FAILED: 1 failure\nkeras-jax differs from torch in adam float32 at step 1" in text
     assert "passed: 1 trainings" not in text
     assert "nothing was compared: torch alone" in shown(Trainings([made(torch=[2.0, 1.0])]))
 

@@ -257,7 +257,7 @@ def test_run_judges_a_function(segact_parity: Run, own: Path) -> None:
         ),
         ("run --implementation m=mypkg.loses:focal", 2, "there is no module mypkg.loses"),
         ("run --implementation torch=mypkg.losses:focal", 2, "wanted another name before the ="),
-        ("run --implementation a=m:f --implementation torch", 2, "are judged apart"),
+        ("run --implementation a=m:f --implementation torch", 2, "are judged separately"),
         ("run --implementation a=m:f --cases tail", 2, "did you mean tails?"),
         ("run --implementation a=m:f --loss dise", 2, "did you mean dice?"),
         ("run --implementation a=m:f --activation sigmoit", 2, "did you mean sigmoid?"),

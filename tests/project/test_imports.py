@@ -1,7 +1,7 @@
-"""Who may import whom, and how long a function and a file may be, read from the source.
+"""Which package may import which, and how long a function and a file may be.
 
-What a package imports late, inside of a function, stands in `LATE`; what still breaks a rule, in
-the list beside it. An entry that is not needed any more fails.
+Imports are read from the source. `LATE` lists the imports inside of functions. An entry that is not
+needed any more fails.
 """
 
 import ast
@@ -23,7 +23,7 @@ AT_IMPORT = {
     "segact_tf": {"segact_tf", "keras", "numpy"},
 }
 
-# By module, what a backend imports that is itself imported late, where it serves.
+# By module, what a backend imports; the backend itself is imported when it is first used.
 OF_A_BACKEND = {("segact_torch._backends.triton.kernels", "triton")}
 
 # By module, what it imports inside of its functions.
@@ -32,7 +32,7 @@ LATE = {
     "segact_tf._engine": {"jax", "tensorflow", "torch"},
 }
 
-# Who imports an implementation: the adapters, and what runs in a process of its own.
+# Which modules import an implementation: the adapters, and those that run in their own process.
 OF_AN_IMPLEMENTATION = {
     "parity.judge.adapters.torch": {"segact_torch"},
     "parity.judge.adapters.keras": {"segact_tf"},
@@ -40,8 +40,8 @@ OF_AN_IMPLEMENTATION = {
     "parity.training.worker": {"segact_torch", "segact_tf"},
 }
 
-# The rooms of the judge, and which others each may import.
-ROOMS = {
+# The subpackages of parity, and which others each may import.
+SUBPACKAGES = {
     "common": set(),
     "suite": {"common"},
     "frameworks": {"common"},
@@ -57,11 +57,11 @@ ROOMS = {
         *("judge", "accuracy", "conventions", "training", "suite", "frameworks", "common"),
     },
 }
-ROOMS["cli"] = {*ROOMS}
-# What lies flat in parity: the faces of the rooms, and what each imports.
+SUBPACKAGES["cli"] = {*SUBPACKAGES}
+# The files directly in parity, and what each module of them imports.
 FLAT = {"__init__.py", "__main__.py", "pytest_plugin.py", "py.typed"}
-FACES = {
-    "parity": {"parity.common"},  # the others by name, when they are asked for
+DIRECT = {
+    "parity": {"parity.common"},  # its other names are imported when they are first used
     "parity.__main__": {"parity.cli", "parity.common"},
     "parity.pytest_plugin": {"parity", "parity.common", "parity.functions", "parity.report"},
 }
@@ -94,7 +94,7 @@ def test_late_imports_are_listed():
     assert by_module(late) == LATE
 
 
-def test_the_packages_know_neither_each_other_nor_the_judge():
+def test_the_packages_import_neither_each_other_nor_parity():
     for package, other in zip(PACKAGES, reversed(PACKAGES), strict=True):
         tops = {each.top for each in imports.imports(package)}
         assert not tops & {other, "parity", "benchmarks", "examples", "scripts", "tests"}, package
@@ -115,38 +115,38 @@ def test_no_circle(package):
     assert imports.circles(package) == []
 
 
-def room(module):
+def subpackage(module):
     """`parity.suite.cases` is in `parity.suite`."""
     return ".".join(module.split(".")[:2])
 
 
-def rooms_that_are_imported():
+def imported_subpackages():
     table = {}
     for each in imports.imports("parity"):
         if each.top == "parity":
-            place = each.module if each.module in FACES else room(each.module)
-            table.setdefault(place, set()).add(room(each.name))
+            place = each.module if each.module in DIRECT else subpackage(each.module)
+            table.setdefault(place, set()).add(subpackage(each.name))
     return table
 
 
-def test_the_rooms_of_the_judge_import_who_they_may():
-    found = rooms_that_are_imported()
+def test_the_subpackages_of_parity_import_what_they_may():
+    found = imported_subpackages()
     allowed = {
         f"parity.{name}": {f"parity.{other}" for other in {name, *others}}
-        for name, others in ROOMS.items()
-    } | FACES
+        for name, others in SUBPACKAGES.items()
+    } | DIRECT
     wrong = {name: others - allowed[name] for name, others in found.items()}
     assert {name: others for name, others in wrong.items() if others} == {}
 
 
-def test_no_circle_in_the_judge():
+def test_no_circle_in_parity():
     assert imports.circles("parity") == []
 
 
-def test_what_lies_flat_in_the_judge():
+def test_files_directly_in_parity():
     folder = imports.ROOT / "parity"
     assert {path.name for path in folder.iterdir() if path.is_file()} == FLAT
-    assert {path.parent.name for path in folder.glob("*/__init__.py")} == {*ROOMS}
+    assert {path.parent.name for path in folder.glob("*/__init__.py")} == {*SUBPACKAGES}
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "parity"])
@@ -169,7 +169,7 @@ def test_no_long_file():
     assert {m: n for m, n in lengths.items() if n > LINES_OF_A_FILE} == {}
 
 
-def test_no_file_of_the_judge_is_long():
+def test_no_file_of_parity_is_long():
     lengths = {
         module: len(imports.path(module).read_text("utf-8").splitlines())
         for module in imports.sources("parity")
@@ -181,7 +181,7 @@ def test_no_file_of_the_judge_is_long():
     ("package", "first"), [("segact_torch", "torch, numpy"), ("segact_tf", "keras, numpy")]
 )
 def test_importing_loads_nothing_more(package, first):
-    """In a fresh process, on the active Keras backend: what its framework loads, and itself."""
+    """In a new process, importing the package loads its framework and itself, nothing else."""
     if find_spec(first.partition(",")[0]) is None:
         pytest.skip("its framework is not installed")
     code = (

@@ -1,8 +1,8 @@
-"""`segact_torch` and `segact_tf` are mirrors: open side by side, they read line against line.
+"""`segact_torch` and `segact_tf` are mirrors: their modules can be read side by side, line by line.
 
-Read from the source alone; `mirror.py` beside this file says what counts as the same, and
-`python tests/project/mirror.py --diff` shows what does not. What one package alone has stands here
-with its reason, and an entry that is not needed any more fails.
+The test reads only the source; `mirror.py` in this folder defines what counts as the same, and
+`python tests/project/mirror.py --diff` shows the differences. Names that only one package has are
+listed here with the reason; an entry that is not needed any more fails.
 """
 
 import ast
@@ -17,25 +17,25 @@ GOAL = 0.9
 
 # Modules of one package, or folders of modules.
 ONE_SIDED_MODULES = {
-    "_backends/": "the fast ways of PyTorch; Keras compiles with XLA",
-    "__main__.py": "says which of these ways are there",
+    "_backends/": "the loops and kernels of PyTorch; Keras compiles with XLA",
+    "__main__.py": "says which of these backends are available",
     "_pairwise.py": "XLA may add one element after the other; PyTorch adds blocks",
-    "_compact.py": "the compact terms, which are one of the backends of PyTorch",
-    "_engine.py": "what the backend under keras.ops has to be asked itself",
+    "_compact.py": "the compact formulas, which are one of the backends of PyTorch",
+    "_engine.py": "what keras.ops does not offer and the backend has to do",
 }
 
 SAVING = "Keras saves by config, PyTorch by pickle and state_dict"
-EXACT = "PyTorch's own is exact, no other backend's of Keras is"
-MODULE = "what nn.Module asks for"
-LAYER = "what keras.layers.Layer and keras.losses.Loss ask for"
+EXACT = "PyTorch's own is exact, those of Keras's other backends are not"
+MODULE = "what nn.Module requires"
+LAYER = "what keras.layers.Layer and keras.losses.Loss require"
 MODES = "reverse and forward mode: of a torch.autograd.Function, or by _engine.differentiable"
-RECORDS = "what torch.fx and TorchScript ask for"
-BACKENDS = "what the backends of PyTorch need besides"
+RECORDS = "what torch.fx and TorchScript require"
+BACKENDS = "what only the backends of PyTorch need"
 RANKS = "PyTorch is told its process group, and a strategy of TensorFlow knows its replicas"
 REDUCTION = "PyTorch's functions reduce, and Keras's classes do"
-TENSORS = "Keras takes what becomes a tensor, and does not know every size"
+TENSORS = "Keras converts inputs to tensors, and may not know every size"
 
-# By module, the names that one package alone has.
+# By module, the names that only one package has.
 ONE_SIDED: dict[str, dict[str, str]] = {
     "_batch.py": {
         **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
@@ -167,7 +167,7 @@ def is_public(name: str) -> bool:
     return not any(part.startswith("_") for part in name.removesuffix(".__init__").split("."))
 
 
-# What takes other options in each package.
+# Functions with different options in each package.
 OTHER_OPTIONS = {("_batch.py", "Batch.__init__"): "PyTorch's backends read the tensors as given"}
 
 PUBLIC = {
@@ -195,7 +195,7 @@ def test_the_same_options(name):
 
 
 def test_line_for_line():
-    """In each of the files; the figure of all together is shown by -rP."""
+    """In each file; `pytest -rP` shows the figure for all together."""
     print(mirror.described())
     counts, _ = mirror.table()
     assert all(same >= GOAL * shared for same, shared in counts.values()), (

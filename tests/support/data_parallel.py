@@ -1,8 +1,8 @@
-"""What `keras.distribution.DataParallel` does on two devices of JAX, in test_distributed.py.
+"""The checks of `keras.distribution.DataParallel` on two devices of JAX, for test_distributed.py.
 
     python data_parallel.py FILE
 
-FILE gets, by loss, how far a training is from that on one device.
+FILE gets, for each loss, the error of a training against that on one device.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def two_devices() -> Any:
 
 def main() -> None:
     keras.config.set_floatx("float64")
-    # the samples of a batch are shared out evenly
+    # every device gets the same number of samples
     found = fit(two_devices(), (*FITTED, "Lovasz of the batch"), samples=8)
     Path(sys.argv[1]).write_text(json.dumps(found))
 

@@ -1,4 +1,4 @@
-"""What a GPU does otherwise than NumPy, in Triton's interpreter."""
+"""The arithmetic of a GPU where it differs from NumPy, in Triton's interpreter."""
 
 import contextlib
 
@@ -10,10 +10,11 @@ ULP = 2.0**-23
 
 @contextlib.contextmanager
 def arithmetic(ulp):
-    """Quick quotients and square roots that are off by `ulp`, and products fused into sums.
+    """Fast quotients and square roots with an error of `ulp`, and products fused into sums.
 
-    PTX grants `/` (div.full.f32) two units in the last place and `tl.rsqrt` less. Compilers fuse
-    a product into the sum that it goes into, so that it is not rounded: here all that they can.
+    PTX allows `/` (div.full.f32) an error of two units in the last place and `tl.rsqrt` less.
+    Compilers fuse a product with a following sum, so that the product is not rounded: here all such
+    products are fused.
     """
     builder, Handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
 

@@ -1,4 +1,4 @@
-"""A training of every loss at once on one device and on several, whatever the backend of Keras."""
+"""A training of all losses at once on one device and on several, for every Keras backend."""
 
 import contextlib
 from typing import Any
@@ -13,7 +13,7 @@ VOID = 255
 ELEMENTWISE = ("BinaryCrossentropy", "BinaryFocalCrossentropy", "MeanSquaredError")
 OVERLAP = ("Dice", "Jaccard", "Tversky", "FocalTversky", "DiceCrossentropy")
 LOVASZ = ("Lovasz", "LovaszHinge")
-# What `fit` trains with at once, each loss with weights of its own: the classes, and some options.
+# The losses of one `fit`, each with its own weights: the classes, and some options.
 FITTED: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in (*ELEMENTWISE, *OVERLAP)},
     **{name: (name, {"per_sample": True}) for name in LOVASZ},
@@ -47,7 +47,7 @@ def network(names: Any) -> Any:
 
 
 def trained(scope: Any, names: Any, samples: int = 9, **options: Any) -> dict[str, list[Any]]:
-    """By loss: kernel, bias and the loss that an epoch of `fit` reports."""
+    """For each loss: kernel, bias and the loss that an epoch of `fit` reports."""
     x, y = data(samples)
     with scope:
         model = network(names)
@@ -60,20 +60,20 @@ def trained(scope: Any, names: Any, samples: int = 9, **options: Any) -> dict[st
     for i, name in enumerate(names):
         reported = fitted.history[f"out{i}_loss" if len(names) > 1 else "loss"]
         found[name] = weights[2 * i : 2 * i + 2]
-        # Of a sum of its own, Keras reports the mean of the parts' times the replicas.
+        # For its own sum, Keras reports the mean of the parts' sums times the number of replicas.
         found[name] += [np.array(reported[-1])] if name != "MeanSquaredError, sum" else []
     return found
 
 
 def fit(scope: Any, names: Any, **options: Any) -> dict[str, float]:
-    """How far a training in the scope, on several devices, is from that on one, by loss."""
+    """The error of a training in the scope, on several devices, against that on one, by loss."""
     one = trained(contextlib.nullcontext(), names, **options)
     two = trained(scope, names, **options)
     return {n: max(off(b, a) for a, b in zip(one[n], two[n], strict=True)) for n in names}
 
 
 def off(found: Any, expected: Any) -> float:
-    """Relative to the largest."""
+    """The largest difference, relative to the largest number."""
     found, expected = (np.asarray(t, "float64") for t in (found, expected))
     if found.shape != expected.shape:
         return float("inf")

@@ -1,4 +1,4 @@
-"""Trains a small network by Lightning, on one device and on two, for test_distributed.py.
+"""Trains a small network with Lightning, on one device and on two, for test_distributed.py.
 
     python lightning_ranks.py FOLDER
 
@@ -20,7 +20,7 @@ SAMPLES, BATCH, EPOCHS = 12, 4, 3
 
 
 def data() -> TensorDataset:
-    """Every image has another share of pixels to ignore."""
+    """Every image has a different share of ignored pixels."""
     generator = torch.Generator().manual_seed(2)
     images = torch.randn((SAMPLES, 1, 6, 6), generator=generator, dtype=torch.float64)
     masks = (images > 0.5).double()
@@ -31,7 +31,7 @@ def data() -> TensorDataset:
 
 
 def train(devices: int, process_group: str | None) -> dict[str, torch.Tensor]:
-    import lightning  # late, for whoever looks for doctests imports this file
+    import lightning  # imported here, since the search for doctests imports this file
 
     class Task(lightning.LightningModule):
         def __init__(self) -> None:
@@ -44,7 +44,7 @@ def train(devices: int, process_group: str | None) -> dict[str, torch.Tensor]:
             )
 
         def train_dataloader(self) -> DataLoader:
-            # dealt out in turn, so that a batch of two processes is that of one
+            # distributed in turn, so that a batch of two processes equals that of one
             dealt = DistributedSampler(data(), devices, self.global_rank, shuffle=False)
             return DataLoader(data(), batch_size=BATCH // devices, sampler=dealt)
 

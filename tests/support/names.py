@@ -1,4 +1,4 @@
-"""The names that tests go through, in one list each."""
+"""The names over which tests are parametrised, in one list each."""
 
 SMOOTH = ["sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root"]
 ACTIVATIONS = [*SMOOTH, "hardtanh", "linear"]

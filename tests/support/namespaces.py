@@ -1,6 +1,6 @@
-"""The two implementations behind one face, so that one test body serves both.
+"""The two implementations with one interface, so that one test body works for both.
 
-`available()` names those that can be imported here; Keras stands for its active backend, which
+`available()` names those that can be imported here; "keras" is Keras on its active backend, which
 `KERAS_BACKEND` chooses (`make test` runs the tests once for each).
 """
 
@@ -37,7 +37,7 @@ class TorchNamespace:
         return self.torch.exp(x)
 
     def compiled(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """f, compiled where that is how the framework is used and calls are slow else."""
+        """f, compiled if the framework is used that way and is slow otherwise."""
         return f
 
     def gradients(self, f: Callable[..., Any], *arrays: Any) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -100,7 +100,7 @@ class KerasNamespace:
         return self.keras.ops.exp(x)
 
     def compiled(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """f, compiled where that is how the framework is used and calls are slow else."""
+        """f, compiled if the framework is used that way and is slow otherwise."""
         if self.backend == "jax":
             return importlib.import_module("jax").jit(f)
         if self.backend == "tensorflow":

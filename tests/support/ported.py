@@ -31,7 +31,7 @@ def keras_model(size: tuple[int | None, ...], *layers: Any) -> Any:
 def outputs(
     keras_model: Any, torch_model: Any, x: Array, first: bool, vectors: bool = False
 ) -> tuple[Array, Array]:
-    """What both models make of x, both as Keras has it; `first`: PyTorch wants channels first,
+    """The outputs of both models for x, in Keras's layout; `first`: PyTorch takes channels first,
     `vectors`: its outputs are vectors, if of many steps."""
     import keras
     import torch
@@ -41,7 +41,7 @@ def outputs(
     except Exception as error:
         if "do not yet support dilation" not in str(error):
             raise
-        # TensorFlow leaves it to oneDNN, which it uses on processors with AVX-512 alone
+        # TensorFlow uses oneDNN for it, only on processors with AVX-512
         pytest.skip("no dilated transposed convolution in TensorFlow on this processor")
     with torch.no_grad():
         given = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1) if first else x))
@@ -72,7 +72,7 @@ def image(*shape: int) -> Array:
 
 
 def unchanged(action: Callable[[], Any], model: Any, message: str) -> None:
-    """The action is refused with the message, and no weight of the PyTorch model has moved."""
+    """The action raises with the message, and no weight of the PyTorch model has changed."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(WeightsError, match=message):
         action()

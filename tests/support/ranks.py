@@ -1,11 +1,11 @@
-"""What each rank of a process group does in test_distributed.py.
+"""The program of each rank of a process group, for test_distributed.py.
 
     python ranks.py RANK WORLD_SIZE FOLDER
 
-Every rank makes the same whole batch, takes its part of it, and computes the loss with the group;
-the single process's loss is that of the whole. Gradients are those of a parameter in the shape of
-the whole batch, averaged over the ranks as DDP does it. FOLDER gets one file a rank: by name of
-what was checked, how far it is off, relative.
+Every rank makes the same whole batch, takes its part of it, and computes the loss with the group.
+A single process computes the loss of the whole batch. Gradients are those of a parameter in the
+shape of the whole batch, averaged over the ranks as in DDP. FOLDER gets one file for each rank: the
+relative error of each check, by name.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from segact_torch import _backends, _distributed, _sums, functional
 
 SHAPE = (6, 2, 3, 4)
 VOID = 255
-# How many samples each rank has, by number of ranks.
+# The number of samples of each rank, by number of ranks.
 UNEVEN = {1: [6], 2: [1, 5], 3: [1, 2, 3]}
 EMPTY = {1: [6], 2: [6, 0], 3: [4, 0, 2]}
 SPLITS = {"uneven": UNEVEN, "empty": EMPTY, "ignored": UNEVEN}
@@ -36,7 +36,7 @@ SPLITS = {"uneven": UNEVEN, "empty": EMPTY, "ignored": UNEVEN}
 
 @dataclass(frozen=True)
 class Case:
-    """A loss with its options, and which tensors go with the batch."""
+    """A loss with its options, and the tensors of its batch."""
 
     loss: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +104,7 @@ def cases() -> dict[str, Case]:
 
 
 CASES = cases()
-# What each rank asks for is its own, not that of all: the ranks' gradients add up to the whole's.
+# The upstream gradient of each rank is its own: the ranks' gradients add up to that of the whole.
 OWN = [
     name
     for name, case in CASES.items()
@@ -146,7 +146,9 @@ class Whole:
         mask = torch.rand(SHAPE, generator=generator) < 0.6
         weight = torch.rand((6, 1, 3, 4), generator=generator).to(dtype)
         last = slice(6 - sizes[-1], 6) if world > 1 else slice(0, 1)
-        if "absent channel" in case.batch:  # wholly, and the other but on the last rank
+        if (
+            "absent channel" in case.batch
+        ):  # the whole channel, and the other one except on the last rank
             mask[:, 0] = False
             mask[: last.start, 1] = False
         self.tensors: dict[str, torch.Tensor] = {}
@@ -197,7 +199,7 @@ def off(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def average(gradient: torch.Tensor) -> torch.Tensor:
-    """What DDP makes of the ranks' gradients."""
+    """The mean of the ranks' gradients, as in DDP."""
     gradient = gradient.detach().clone()
     dist.all_reduce(gradient)
     return gradient / dist.get_world_size()
@@ -215,7 +217,7 @@ def single(whole: Whole) -> tuple[torch.Tensor, torch.Tensor]:
 def errors(
     name: str, split: str, dtype: torch.dtype, factor: float = 1.0, compiled: str = ""
 ) -> tuple[float, float]:
-    """How far value and gradient with the group are off, `factor` being this rank's own."""
+    """The errors of value and gradient with the group; `factor` is this rank's own."""
     rank, world = dist.get_rank(), dist.get_world_size()
     whole = Whole(CASES[name], split, dtype, rank, world)
     value, gradient = single(whole)
@@ -242,7 +244,7 @@ def errors(
 
 @contextlib.contextmanager
 def planted(error: str) -> Any:
-    """An error in the code, of the kind that others have made."""
+    """Puts an error into the code, of a kind that was made elsewhere."""
     ours, world = _distributed._AllReduce.backward, dist.get_world_size()
 
     def of_each_rank(group: Any, mean: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -272,7 +274,7 @@ def planted(error: str) -> Any:
 
 
 class Checks:
-    """What is checked besides the cases, each by a method that returns how far it is off."""
+    """Further checks, each a method that returns its error."""
 
     def __init__(self, rank: int, world: int) -> None:
         self.rank, self.world = rank, world
@@ -331,7 +333,7 @@ class Checks:
         return max(found)
 
     def a_tie_of_extremes_on_several_ranks(self) -> float:
-        """Elements that tie share the gradient of an extreme, wherever they are."""
+        """Equal elements share the gradient of an extreme, on all ranks."""
         found = []
         for name in ("mean_squared_error, linear", "dice, linear, channel_axis"):
             whole = self.whole(name)
@@ -360,7 +362,7 @@ class Checks:
         return torch.cat([p.grad.flatten() for p in network.parameters()])
 
     def gradient_accumulation(self) -> float:
-        """Two batches, the first without an exchange of gradients, as one process adds them up."""
+        """Two batches, the first without an exchange of gradients: the same as in one process."""
         alone, network = self.network(), self.network()
         ddp = nn.parallel.DistributedDataParallel(network)
         names = ("dice_cross_entropy, void", "jaccard, mask")
@@ -369,7 +371,7 @@ class Checks:
             whole.loss(alone(whole.x)).backward()
             last = number == len(names) - 1
             with contextlib.nullcontext() if last else ddp.no_sync():
-                # the network sees only this rank's part
+                # the network gets only this rank's part
                 whole.tensors = {k: t[whole.part] for k, t in whole.tensors.items()}
                 whole.y = whole.y[whole.part]
                 whole.loss(ddp(whole.x[whole.part]), "world").backward()
@@ -385,7 +387,7 @@ class Checks:
         return off(self.gradients(network), self.gradients(alone))
 
     def dtensor_without_a_group(self) -> float:
-        """The sums of a DTensor are those of all its parts already."""
+        """The sums of a DTensor are over all its parts without a group."""
         if find_spec("torch.distributed.tensor") is None:  # private before PyTorch 2.5
             return 0.0
         from torch.distributed.device_mesh import init_device_mesh
@@ -405,7 +407,7 @@ class Checks:
         return max(found)
 
     def a_group_of_some_ranks(self) -> float:
-        """The ranks but the first, and what the first is told."""
+        """A group without the first rank, and the error on the first rank."""
         if self.world < 3:
             return 0.0
         group = dist.new_group([1, 2])
@@ -418,7 +420,7 @@ class Checks:
         return off(whole.loss(whole.x, group, whole.part), expected)
 
     def a_mean_of_what_only_a_mean_can_hold(self) -> float:
-        """The losses are finite, and so is their mean; their sum is not."""
+        """The losses and their mean are finite; their sum is not."""
         x = torch.full((4,), -3e38, requires_grad=True)
         value = segact_torch.binary_cross_entropy(x, torch.ones(4), process_group="world")
         value.backward()
@@ -487,13 +489,13 @@ CHECKS += ["reductions_of_no_element", "half_precision"]
 
 
 def run(rank: int, world: int) -> dict[str, Any]:
-    """All that is asked, by name; the ranks go through it in one order."""
+    """All requested checks, by name; every rank runs them in the same order."""
     found: dict[str, Any] = {}
 
     def record(name: str, function: Any, *args: Any, **kwargs: Any) -> None:
         try:
             found[name] = function(*args, **kwargs)
-        except Exception:  # the other ranks cannot go on without this one
+        except Exception:  # the other ranks cannot continue without this one
             print(f"rank {rank} in {name!r}:", file=sys.stderr)
             raise
 

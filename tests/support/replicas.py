@@ -1,9 +1,9 @@
-"""What two replicas of `tf.distribute.MirroredStrategy` do in test_distributed.py.
+"""The checks on two replicas of `tf.distribute.MirroredStrategy`, for test_distributed.py.
 
     python replicas.py FILE
 
-Every case is a loss of a batch of which each replica has a part; the single device's loss is that
-of the whole. FILE gets, by name of what was checked, how far it is off, relative.
+Every case is a loss of a batch of which each replica has a part, compared with the loss of the
+whole batch on a single device. FILE gets the relative error of each check, by name.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from fitting import (
 import segact_tf
 from segact_tf import _compact, _distributed, _sums, activations, functional, losses
 
-# How many samples each replica has.
+# The number of samples of each replica.
 SPLITS = {"uneven": (1, 5), "empty": (6, 0), "ignored": (1, 5)}
 
 COMPILED = ("Dice", "BinaryCrossentropy", "Dice, per_sample")
@@ -47,7 +47,7 @@ COMPILED = ("Dice", "BinaryCrossentropy", "Dice, per_sample")
 
 @dataclass(frozen=True)
 class Case:
-    """A loss with its options, and what goes with the batch."""
+    """A loss with its options, and the arrays of its batch."""
 
     loss: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +98,7 @@ def cases() -> dict[str, Case]:
 
 
 CASES = cases()
-# Those with an empty part, with one that is left out as a whole, and in float32.
+# The cases with an empty part, with a part that is ignored as a whole, and in float32.
 OTHERWISE = [
     *(f"{loss}, void" for loss in (*ELEMENTWISE, *OVERLAP)),
     *("BinaryCrossentropy", "DiceCrossentropy, linear", "Dice, channel_axis", "Dice, per_sample"),
@@ -107,7 +107,7 @@ OTHERWISE = [
 
 
 class Whole:
-    """The whole batch of a case, and its loss of any part."""
+    """The whole batch of a case, and the loss of any part of it."""
 
     def __init__(self, case: Case, split: str, dtype: str) -> None:
         rng = np.random.default_rng(7)
@@ -155,7 +155,7 @@ class Whole:
 def errors(
     strategy: Any, name: str, split: str, dtype: str, compiled: bool = False
 ) -> tuple[float, float]:
-    """How far value and gradient of the replicas, added up, are off."""
+    """The errors of value and gradient, added up over the replicas."""
     case = CASES[name]
     whole = Whole(case, split, dtype)
     tensors = (whole.x, whole.y, whole.weight, whole.mask)
@@ -195,7 +195,7 @@ PLANTED = {
 
 @contextlib.contextmanager
 def planted(error: str) -> Any:
-    """An error in the code, of the kind that others have made."""
+    """Puts an error into the code, of a kind that was made elsewhere."""
     exchanged, reduced = _distributed._exchanged, _distributed.all_reduce
 
     def of_each_replica(group: Any, mean: Any, count: Any) -> Any:
@@ -225,13 +225,13 @@ def planted(error: str) -> Any:
 
 
 class Checks:
-    """What is checked besides, each by a method that returns how far it is off."""
+    """Further checks, each a method that returns its error."""
 
     def __init__(self, strategy: Any) -> None:
         self.strategy = strategy
 
     def a_loop_of_ones_own(self) -> float:
-        """As docs/scaling.md has it: gradients and losses of the replicas are added up."""
+        """As in docs/scaling.md: gradients and losses of the replicas are added up."""
         x, y = data()
         found = []
         for scope in (contextlib.nullcontext(), self.strategy.scope()):
@@ -284,7 +284,7 @@ class Checks:
         return max(found)
 
     def what_is_refused(self) -> float:
-        """A Lovasz loss of the batch, and what has no samples to share out."""
+        """Errors: a Lovasz loss of the batch, and a scalar, which has no samples."""
         x = tf.zeros((2, 3), "float64")
         for name in LOVASZ:
             loss = getattr(losses, name)(dtype="float64")
@@ -303,7 +303,7 @@ class Checks:
             return off(2 * losses.Dice(dtype="float64")(y, x), expected)
 
     def one_replica(self) -> float:
-        """Nothing is exchanged, and the bits are those of no strategy."""
+        """Nothing is exchanged, and the bits are the same as without a strategy."""
         alone = tf.distribute.MirroredStrategy(["CPU:0"])
         x, y = (tf.constant(t) for t in data())
         loss = losses.Dice("linear", ignore_index=VOID, dtype="float64")
@@ -319,7 +319,7 @@ CHECKS = [name for name in vars(Checks) if not name.startswith("_")]
 
 
 def run(strategy: Any) -> dict[str, Any]:
-    """All that is asked, by name."""
+    """All requested checks, by name."""
     found: dict[str, Any] = {}
     for name in CASES:
         found[f"{name}; uneven; float64"] = errors(strategy, name, "uneven", "float64")

@@ -1,10 +1,10 @@
-"""A program like the examples, whose epochs cost nothing: what the tests of scheduling train.
+"""A program like the examples, with epochs that take no time, for the tests of scheduling.
 
     train --out RUN [--resume] --epochs N --seed S ...
     sweep OUT RUNS [ADDRESS]
 
-Every epoch that it trains is a line of OUT/NAME.trained. With seed 13 it fails. After its second
-epoch it waits until there is OUT/go, so that a test can kill something in mid-run.
+It writes a line to OUT/NAME.trained for every epoch. With seed 13 it fails. After its second epoch
+it waits for the file OUT/go, so that a test can kill a process in the middle of a run.
 """
 
 import os
@@ -74,7 +74,7 @@ def main() -> None:
 
     from examples.common.cli import plain_errors
 
-    # A process that a shell started in the background inherits that Ctrl-C is ignored.
+    # A process started in the background by a shell ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with plain_errors("stub"):

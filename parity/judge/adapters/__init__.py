@@ -1,4 +1,4 @@
-"""One adapter per implementation, each imported only in the process that runs it."""
+"""One adapter for each implementation, imported only in the process that runs it."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -14,14 +14,14 @@ Evaluate = Callable[[Case, Inputs], dict[str, Array]]
 
 
 def wanted(case: Case) -> range:
-    """Which arguments of a case its gradients are in."""
+    """The arguments of a case in which gradients are taken."""
     return range(len(case.parts) - 1)
 
 
 def parts_of(case: Case, inputs: Inputs, evaluate: autodiff.Evaluate) -> dict[str, Array]:
-    """The parts of a case; the gradient of the sum is 0 in what it does not depend on.
+    """The parts of a case; a gradient is 0 if the sum does not depend on the argument.
 
-    Gradients that the case has not, which a shared compilation gives, are left out.
+    Gradients that only a shared compilation returns, and not the case, are omitted.
     """
     arrays = case.bind(inputs).arguments
     value, gradients = evaluate(arrays)
@@ -33,9 +33,9 @@ def parts_of(case: Case, inputs: Inputs, evaluate: autodiff.Evaluate) -> dict[st
 
 
 def load(name: str, device: str) -> Evaluate:
-    """Import the framework and give the function that evaluates a case.
+    """Import the framework and return the function that evaluates a case.
 
-    Raises `NoDevice` if the framework sees no such device.
+    Raises `NoDevice` if the framework has no such device.
     """
     module = import_module("parity.judge.adapters." + ("torch" if name == "torch" else "keras"))
     evaluate: Evaluate = module.load(device)

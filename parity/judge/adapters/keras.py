@@ -1,4 +1,4 @@
-"""The adapter of `segact_tf` on any Keras backend: eager, but for most of JAX."""
+"""The adapter of `segact_tf` on any Keras backend: eager, except for most cases on JAX."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from parity.suite.case import NO_ACTIVATION, Case
 from segact_tf import activations, losses
 
 _UNCOMPILED = ("volume", "linear", "all-off")
-"""On JAX, the input sets that are evaluated eagerly: to compile them all would take minutes.
+"""On JAX, the input sets that are evaluated eagerly: compiling all would take minutes.
 
 The grids, the batches, the conventions and the dense sweep are compiled.
 """
@@ -25,9 +25,9 @@ Function = Callable[..., Tensor]
 
 
 def _stock(case: Case) -> Function:
-    """Keras's own loss of every element, on a head of one unit with or without a sigmoid.
+    """Keras's own loss of every element, on one output unit with or without a sigmoid.
 
-    On TensorFlow the sigmoid leaves its raw outputs on the tensor and the loss takes those.
+    On TensorFlow the sigmoid stores its raw outputs on the tensor and the loss uses those.
     """
     from_logits = case.quantity == "stock_from_logits"
     loss = keras.losses.BinaryCrossentropy(from_logits=from_logits, reduction="none")
@@ -60,7 +60,7 @@ def _loss(case: Case) -> Function:
 
 
 def _function(case: Case) -> Function:
-    """The case's quantity as a function of what the case names."""
+    """The quantity of the case, as a function of the arguments of the case."""
     if case.quantity.startswith("stock"):
         return _stock(case)
     if case.is_loss:
@@ -79,7 +79,7 @@ def load(device: str) -> Evaluate:
     def differentiated(case: Case) -> autodiff.Evaluate:
         if backend != "jax" or case.inputs.startswith(_UNCOMPILED):
             return differentiate(backend, _function(case), wanted(case), device=device)
-        # targets are an argument: one compilation serves every kind of target on every set
+        # targets are an argument, so one compilation is enough for all targets and sets
         key = replace(case, inputs="", option="" if case.option.startswith("y=") else case.option)
         if key not in kept:
             both = (0, 1) if case.is_loss and len(case.parts) > 1 else wanted(case)

@@ -48,7 +48,7 @@ def _loss(case: Case) -> Function:
 
 
 def _function(case: Case) -> Function:
-    """The case's quantity as a function of what the case names."""
+    """The quantity of the case, as a function of the arguments of the case."""
     if case.quantity == "published":
         return _published(case)
     if case.quantity == "stock_from_logits":
@@ -63,9 +63,9 @@ def _function(case: Case) -> Function:
 
 
 def _apart(evaluate: autodiff.Evaluate, arrays: Sequence[Array]) -> Evaluation:
-    """Each element's own: ordinary inputs by themselves, those beyond FAR, and no numbers, after.
+    """An elementwise quantity, first of ordinary inputs, then of those beyond FAR, then of NaN.
 
-    What is fast refuses a tensor for one of these, and would be judged nowhere.
+    A fast backend refuses a tensor with one of the latter, and would not be judged at all.
     """
     near = np.abs(arrays[0]) <= FAR
     parts = [m for m in (near, ~near) if m.any()]
