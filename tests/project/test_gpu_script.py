@@ -152,6 +152,19 @@ def test_page_of_a_gpu(tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_page_without_a_gpu(tmp_path):
+    """A training on the CPU alone is beside nothing."""
+    asked = plan.Plan("cpu", short=True)
+    results = [steps.Result(one) for one in asked.steps(tmp_path)]
+    by_name = {result.step.name: result for result in results}
+    by_name["cats_vs_dogs-torch"].figures = {
+        "cpu": {"steps": [0.5], "history": [{"loss": 0.5, "seconds": 1.0}]}
+    }
+    text = page.markdown(results, asked, tmp_path, 1.0)
+    assert "| cats_vs_dogs, torch | cpu | 0.5000 | 1.0 |\n" in text
+    assert "apart" not in text
+
+
 def test_kernels_alone_are_counted():
     import torch
 
