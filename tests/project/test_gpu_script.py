@@ -100,6 +100,13 @@ def test_on_a_gpu_every_training_has_its_twin_on_the_cpu(tmp_path):
     assert formulas.environment == {"SEGACT_KERNELS": "0"}
 
 
+def test_a_short_run_has_more_time(tmp_path):
+    """Its machine may be slow, and is not what is measured."""
+    full, short = (plan.Plan("cpu", short).steps(tmp_path) for short in (False, True))
+    limits = {s.name: s.limit for s in full}
+    assert all(s.skipped or s.limit == 3 * limits[s.name] for s in short)
+
+
 def test_two_devices_or_a_word_that_there_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "devices", lambda: 1)
     (alone,) = (s for s in plan.Plan().steps(tmp_path) if s.name == "two-devices")
