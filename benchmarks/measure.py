@@ -165,12 +165,15 @@ def backends(step: Step) -> str:
 
 
 def import_seconds(rounds: int) -> dict[str, float]:
-    """Median seconds of a new process that imports torch, and of one that imports both."""
-    codes = {"torch": "import torch", "segact_torch": "import torch, segact_torch"}
-    seconds: dict[str, list[float]] = {name: [] for name in codes}
+    """Median seconds that new processes take to import torch, and then to have imported both."""
+    code = (
+        "from time import perf_counter as now; start = now(); import torch; print(now() - start); "
+        "import segact_torch; print(now() - start)"
+    )
+    seconds = []
     for _ in range(rounds):
-        for name, code in codes.items():
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        seconds.append([float(line) for line in done.stdout.split()])
+    names = ("torch", "segact_torch")
+    return dict(zip(names, map(statistics.median, zip(*seconds, strict=True)), strict=True))

@@ -183,13 +183,13 @@ def _worst(rows: list[Row]) -> float:
 
 
 def _framework(results: Results, framework: str) -> Sheet:
-    """A line for every case, sorted by its largest ratio."""
+    """A line for every case, sorted by its largest ratio, without sizes that few cases have."""
     rows = [row for row in results.rows if row.framework == framework]
     cases: dict[str, list[Row]] = {}
     for row in rows:
         cases.setdefault(row.key[1], []).append(row)
-    found = sorted({row.elements for row in rows})
-    sizes = [size for size in found if size in USUAL] or found
+    few = [case for case in cases.values() if len(case) <= len(USUAL)] or cases.values()
+    sizes = sorted({row.elements for case in few for row in case})
     more = {
         "memory": lambda row: _pair(row.memory, ".1f"),
         "operations": lambda row: _pair(row.operations, "d"),

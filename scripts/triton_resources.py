@@ -33,7 +33,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 LOSSES = ("cross_entropy", "squared_error", "focal")
-KERNELS = (*LOSSES, "overlap", "overlap_gradient", "rescale")
+KERNELS = (*LOSSES, "overlap", "overlap_gradient", "rescale", "ratio")
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
         **{"LOSS": kernel, "ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True},
         **{"CHUNK": backend.CHUNK},
         **{"WEIGHTED": False, "GUARDED": True, "SMOOTHED": False, "POSITIVE": False},
+        **{"EACH_POSITIVE": False, "SQUEEZED": activation == "hardtanh", "RATIO": True},
         **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
         **{"EACH": False, "GRADIENT": True, "FRESH": False, **constants},
     }
     known = {name: value for name, value in known.items() if name in names}
     types = dict.fromkeys(("x", "y", "w", "gradient", "into", "slopes", "upstream"), "*fp32")
-    types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32") | {"out": "*fp64"}
+    types |= dict.fromkeys(("factors", "value"), "*fp32") | {"out": "*fp64", "sums": "*fp64"}
+    types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32")
     signature = {n: "constexpr" if n in known else types.get(n, "fp32") for n in names}
     aligned = [i for i, n in enumerate(names) if signature[n].startswith("*") or n == "length"]
     source = ASTSource(
@@ -100,7 +102,7 @@ def resources(kernel: str, activation: str, target: str, **constants: Any) -> Re
 
 def main(targets: list[str]) -> None:
     spilled = []
-    kernels = [kernel for kernel in KERNELS if kernel != "rescale"]
+    kernels = [kernel for kernel in KERNELS if kernel not in ("rescale", "ratio")]
     for target in targets:
         print(f"| {target}: registers / instructions an element | {' | '.join(kernels)} |")
         print("| --- " * (1 + len(kernels)) + "|")

@@ -323,7 +323,7 @@ class Sigmoid(_Symmetric):
 
     def _tail(self, t: Any) -> Any:
         e = ops.exp(-t)
-        return e / (1 + e)
+        return _special.over_one_and(e, e)
 
     def _logarithms(self, t: Any) -> tuple[Any, Any]:
         if self.epsilon > 0:
@@ -342,7 +342,7 @@ class Sigmoid(_Symmetric):
         if self.epsilon > 0:
             return super()._hazards(t)
         e = ops.exp(-t)
-        return 1 / (1 + e), e / (1 + e)
+        return 1 / (1 + e), _special.over_one_and(e, e)
 
     def _lower_quantile(self, p: Any, q: Any) -> Any:
         # From 1/3 on, log1p keeps the digits that log would lose near 1/2.

@@ -89,6 +89,7 @@ def _number(found: float | None) -> str:
 
 
 def _trainings(results: list[Result], device: str) -> list[str]:
+    beside = device != "cpu"
     rows = []
     for r in results:
         for where in dict.fromkeys((device, "cpu")):
@@ -97,20 +98,19 @@ def _trainings(results: list[Result], device: str) -> list[str]:
             history = r.figures[where]["history"]
             losses = ", ".join(f"{row['loss']:.4f}" for row in history)
             seconds = ", ".join(f"{row['seconds']:.1f}" for row in history)
-            ahead = where == device != "cpu"
-            rows.append(
-                [
-                    r.step.title,
-                    where,
-                    losses,
-                    seconds,
-                    _number(curves.apart(r.figures, device, curves.FIRST)) if ahead else "",
-                    _number(curves.apart(r.figures, device)) if ahead else "",
-                ]
-            )
+            rows.append([r.step.title, where, losses, seconds])
+            if beside:
+                both = (curves.apart(r.figures, device, first) for first in (curves.FIRST, None))
+                rows[-1] += ["", ""] if where == "cpu" else map(_number, both)
     heads = ["", "on", "loss of each epoch", "s an epoch"]
+    if not beside:
+        return _table(heads, rows)
     heads += [f"first {curves.FIRST} steps apart", "all kept steps apart"]
-    return _table(heads, rows) if rows else []
+    said = (
+        "The same images, order and initial weights on the device and on the CPU; losses "
+        "apart: the largest relative difference of the loss of a step."
+    )
+    return [said, "", *_table(heads, rows)]
 
 
 def _steps(results: list[Result]) -> list[str]:
@@ -168,9 +168,6 @@ def markdown(results: list[Result], plan: Plan, work: Path, seconds: float) -> s
         lines += [
             "",
             "## The examples",
-            "",
-            "The same images, order and initial weights on the device and on the CPU; losses "
-            "apart: the largest relative difference of the loss of a step.",
             "",
             *_trainings(drawn, device),
             "",

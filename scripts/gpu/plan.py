@@ -57,6 +57,10 @@ class Plan:
     data: Path | None = None
     python: str = sys.executable
 
+    def limit(self, seconds: float) -> float:
+        """Of a step: a short run is for machines with few cores that have other work."""
+        return 3 * seconds if self.short else seconds
+
     def module(self, *words: object) -> tuple[str, ...]:
         """The command line of a module of the repository."""
         return (self.python, "-m", *map(str, words))
@@ -94,7 +98,7 @@ class Plan:
             name,
             "the machine",
             (Command(words, INTERPRETED if self.short else {}),),
-            limit=90,
+            limit=self.limit(90),
             needs=("torch",),
             read=lambda folder: read(folder / "machine.json"),
             alone=True,
@@ -111,7 +115,7 @@ class Plan:
             name,
             "speed and memory",
             (Command(self.module(*words)),),
-            limit=600 if self.short else 200,  # on two busy cores
+            limit=self.limit(200),
             needs=("torch",),
             read=lambda folder: read(folder / "benchmarks.json"),
             alone=True,
@@ -154,7 +158,7 @@ class Plan:
             name,
             f"the judge, {title or implementation}",
             (Command(self.module(*words), environment or {}),),
-            limit=limit,
+            limit=self.limit(limit),
             needs=("mpmath", *needs),
             read=judgement,
         )
@@ -178,7 +182,7 @@ class Plan:
             name,
             f"{example}, {framework}",
             tuple(commands),
-            limit=200,
+            limit=self.limit(200),
             needs=("PIL", "tensorboard", *needs) if framework == "torch" else ("PIL", *needs),
             read=partial(trainings, devices=tuple(dict.fromkeys((self.device, "cpu")))),
         )

@@ -189,7 +189,7 @@ def _elements_by_kernels(
     gamma: float,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor] | None:
-    arguments, checked = (x, y, w, axis, f.name), {"guarded": guarded}
+    arguments, checked = (x, y, w, axis, f), {"guarded": guarded}
     if loss == cpu.CROSS_ENTROPY:
         found = launch.cross_entropy(*arguments, on, label_smoothing, **checked)
     elif loss == cpu.SQUARED_ERROR:

@@ -21,6 +21,7 @@ and nothing else:
 | `x.amin(axis, keepdim=True)` | `_engine.least(x, axis)`, also of nothing | PyTorch's |
 | `x.masked_fill(c, a)` | `ops.where(c, a, x)` | Keras's |
 | `a / b` | `_special.divide(a, b)`, with an exact gradient | PyTorch's |
+| `a / (1 + b)` | `_special.over_one_and(a, b)`, which XLA moves into loops | PyTorch's |
 | `x.argsort(descending=True, stable=True)` | `ops.argsort(-x)` | Keras's |
 | `a & b` | `ops.logical_and(a, b)` | PyTorch's; so with "or" and "not" |
 | `x` | `ops.convert_to_tensor(x)` | `x`: Keras takes whatever becomes a tensor |
@@ -291,6 +292,9 @@ class Dialect(ast.NodeTransformer):
             return ast.UnaryOp(ast.Invert(), node.args[0])
         if is_call(node, "_special", {"divide"}):
             return ast.BinOp(node.args[0], ast.Div(), node.args[1])
+        if is_call(node, "_special", {"over_one_and"}):
+            whole = ast.BinOp(ast.Constant(1), ast.Add(), node.args[1])
+            return ast.BinOp(node.args[0], ast.Div(), whole)
         if is_call(node, "ops", {"argsort"}):
             return self._sorted(node)
         if is_call(node, "_engine", {"least", "most"}):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,7 @@ sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
 import segact_torch  # noqa: E402
 from benchmarks import causes, measure, report, torch_cases, worker  # noqa: E402
-from benchmarks.cases import HUGE, LARGE, MIDDLE, SMALL, SWEEP  # noqa: E402
+from benchmarks.cases import HUGE, LARGE, MIDDLE, SMALL, SWEEP, USUAL  # noqa: E402
 from parity.suite.case import ACTIVATIONS  # noqa: E402
 
 EAGER = torch_cases.eager()
@@ -184,6 +185,36 @@ def test_the_slowest_comes_first():
     assert torch_sheet.heads[:5] == ["", "counterpart", "64", "1e5", "2e6"]
     assert [line[0] for line in jax.lines] == ["e"]
     assert all(line[3][-1] in causes.CAUSES | {"?": ""} for line in slower.lines)
+
+
+def test_every_size_of_a_short_run_is_shown():
+    """Also those that a full run has for few losses alone, for the lines are sorted by them."""
+    sizes = (SMALL, 1_000)
+    rows = [row(name, 1.0 + i, elements=n) for i, name in enumerate("ab") for n in sizes]
+    (sheet,) = report.sheets(report.Results({}, rows))
+    assert sheet.heads[:5] == ["", "counterpart", "64", "1e3", "ms"]
+    assert all(sheet.lines[0])
+    swept = [row("c", elements=n) for n in SWEEP]
+    usual = [row("a", elements=n) for n in USUAL]
+    torch_sheet, sweep = report.sheets(report.Results({}, [*usual, *swept]))
+    assert torch_sheet.heads[:5] == ["", "counterpart", "64", "1e5", "2e6"]
+    assert len(sweep.heads) == 1 + len(SWEEP)
+
+
+def test_what_an_import_adds_is_never_negative(monkeypatch):
+    """The two are times of one process: what another takes longer is not taken from ours."""
+    said = iter(["5.0 5.2", "1.0 1.1", "9.0 9.3"])
+    done = SimpleNamespace(stdout="")
+
+    def process(*arguments, **options):
+        done.stdout = "\n".join(next(said).split())
+        return done
+
+    monkeypatch.setattr(measure.subprocess, "run", process)
+    assert measure.import_seconds(3) == {"torch": 5.0, "segact_torch": 5.2}
+    monkeypatch.undo()
+    found = measure.import_seconds(1)
+    assert 0 < found["torch"] < found["segact_torch"]
 
 
 def test_what_exceeds_what_is_recorded():

@@ -100,6 +100,13 @@ def test_on_a_gpu_every_training_has_its_twin_on_the_cpu(tmp_path):
     assert formulas.environment == {"SEGACT_KERNELS": "0"}
 
 
+def test_a_short_run_has_more_time(tmp_path):
+    """Its machine may be slow, and is not what is measured."""
+    full, short = (plan.Plan("cpu", short).steps(tmp_path) for short in (False, True))
+    limits = {s.name: s.limit for s in full}
+    assert all(s.skipped or s.limit == 3 * limits[s.name] for s in short)
+
+
 def test_two_devices_or_a_word_that_there_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "devices", lambda: 1)
     (alone,) = (s for s in plan.Plan().steps(tmp_path) if s.name == "two-devices")
@@ -150,6 +157,19 @@ def test_page_of_a_gpu(tmp_path):
     assert "| the judge, torch | NO | 7 |" in text
     assert "| cats_vs_dogs, torch | cuda | 0.5000 | 1.0 | 0.25 | 0.25 |" in text
     assert str(tmp_path) not in text
+
+
+def test_page_without_a_gpu(tmp_path):
+    """A training on the CPU alone is beside nothing."""
+    asked = plan.Plan("cpu", short=True)
+    results = [steps.Result(one) for one in asked.steps(tmp_path)]
+    by_name = {result.step.name: result for result in results}
+    by_name["cats_vs_dogs-torch"].figures = {
+        "cpu": {"steps": [0.5], "history": [{"loss": 0.5, "seconds": 1.0}]}
+    }
+    text = page.markdown(results, asked, tmp_path, 1.0)
+    assert "| cats_vs_dogs, torch | cpu | 0.5000 | 1.0 |\n" in text
+    assert "apart" not in text
 
 
 def test_kernels_alone_are_counted():

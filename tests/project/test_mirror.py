@@ -45,7 +45,10 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["_check_tensor", "_shapes_differ", "_plain"], TENSORS),
         "check_reduction": REDUCTION,
     },
-    "_special.py": dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide"], EXACT),
+    "_special.py": {
+        **dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide"], EXACT),
+        "over_one_and": "for XLA; PyTorch has the quotient",
+    },
     "_sums.py": {
         **dict.fromkeys(["reduce_groups", "scale_groups"], REDUCTION),
     },
@@ -213,6 +216,7 @@ def normalized(source: str) -> list[str]:
         ("torch.where(x < 0, a, 1 - a)", "ops.where(x < 0, a, 1 - a)"),
         ("x.sum(axis, keepdim=True)", "_pairwise.sum(x, axis, keepdims=True)"),
         ("x / torch.where(x == 0, 1.0, x)", "_special.divide(x, ops.where(x == 0, 1.0, x))"),
+        ("x / (1 + w)", "_special.over_one_and(x, w)"),
         ("x.argsort(dim=-1, descending=True, stable=True)", "ops.argsort(-x, axis=-1)"),
         ("x.masked_fill(w == 0, 1.0)", "ops.where(w == 0, 1.0, x)"),
         ("batch.elements(reduction)", "batch.elements(axis)"),
@@ -240,6 +244,8 @@ def test_what_is_only_dialect(torch, keras):
         ("_special.at_least(x, 0.0)", "_special.at_most(x, 0.0)"),
         ("_special.at_least(x, 0.0)", "_special.at_least(x, 1.0)"),
         ("x / w", "_special.divide(w, x)"),
+        ("x / (1 + w)", "_special.over_one_and(w, x)"),
+        ("x / (2 + w)", "_special.over_one_and(x, w)"),
         ("x.argsort(dim=-1, stable=True)", "ops.argsort(-x, axis=-1)"),
         ("x.detach()", "x"),
         ("x.to(x.dtype)", "x"),

@@ -6,6 +6,7 @@ runs in a process of its own, which the first test starts.
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -20,8 +21,8 @@ pytest.importorskip("triton", "3.2", reason="Triton is not installed, or old")
 import device  # noqa: E402
 
 import segact_torch  # noqa: E402
-from segact_torch import _backends  # noqa: E402
-from segact_torch._backends import operators  # noqa: E402
+from segact_torch import _backends, _sums  # noqa: E402
+from segact_torch._backends import compact, operators  # noqa: E402
 from segact_torch._backends.triton import launch as backend  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,11 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in a process of its own")
 compiled = pytest.mark.skipif(INTERPRETED, reason="the kernels are interpreted here")
 every = pytest.mark.parametrize("name", backend.NAMES)
+# Activations with their own epsilon, and with another.
+DEFAULT = [(name, None) for name in backend.NAMES]
+SQUEEZED = [*((name, 1e-7) for name in backend.NAMES[:-1]), ("sigmoid", 0.01), ("hardtanh", 0.01)]
 
+F = segact_torch.get_activation
 FUNCTIONS = {
     "binary_cross_entropy": backend.cross_entropy,
     "squared_error": backend.squared_error,
@@ -99,7 +104,7 @@ def inputs(name):
     return {"x": x, "y": generator.uniform(0, 1, len(x)).astype(np.float32)}
 
 
-def assert_elements_keep_the_bounds(name, loss, option, arrays):
+def assert_elements_keep_the_bounds(name, epsilon, loss, option, arrays):
     pytest.importorskip(
         "parity.reference.float64", reason="the judge's own needs are not installed"
     )
@@ -107,12 +112,19 @@ def assert_elements_keep_the_bounds(name, loss, option, arrays):
     from parity.reference import float64 as oracle
     from parity.suite.case import Case, default_epsilon
 
-    case = Case("triton", "float32", name, loss, option, default_epsilon(name))
+    epsilon = default_epsilon(name) if epsilon is None else epsilon
+    case = Case("triton", "float32", name, loss, option, epsilon)
+    if "focal" in loss and case.epsilon and name != "hardtanh":
+        # what the density carried, 1 / epsilon, is not lost where that is no factor below normal
+        density = F(name).pdf(torch.from_numpy(arrays["x"]).double()).numpy()
+        kept = density > np.finfo(np.float32).tiny
+        arrays = {part: values[kept] for part, values in arrays.items()}
     batch = case.bind(arrays)
     expected, scales = oracle.evaluate(batch), oracle.scales(batch)
     x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(batch.y)
     options = FOCAL if "focal" in loss else {}
-    got = FUNCTIONS[loss](x, y, None, (), name, **options)
+    f = segact_torch.get_activation(name, epsilon=epsilon)
+    got = FUNCTIONS[loss](x, y, None, (), f, **options)
     for part, values, bound in zip(("value", "grad_x"), got, BOUNDS[loss], strict=True):
         error = errors(batch, part, values.numpy(), expected[part], scales.get(part))
         # where the oracle itself has infinity times zero
@@ -122,11 +134,11 @@ def assert_elements_keep_the_bounds(name, loss, option, arrays):
 
 
 @interpreted
-@every
+@pytest.mark.parametrize(("name", "epsilon"), [*DEFAULT, *SQUEEZED])
 @pytest.mark.parametrize("loss", FUNCTIONS)
 @pytest.mark.parametrize("option", ["y=0", "y=1", "y=soft"])
-def test_elements_keep_the_bounds(name, loss, option):
-    assert_elements_keep_the_bounds(name, loss, option, inputs(name))
+def test_elements_keep_the_bounds(name, epsilon, loss, option):
+    assert_elements_keep_the_bounds(name, epsilon, loss, option, inputs(name))
 
 
 # Where the loops' e^x was once off by more than a squared error may be.
@@ -142,14 +154,14 @@ def sweep():
 
 
 @interpreted
-@pytest.mark.parametrize("name", backend.NAMES[:-1])
+@pytest.mark.parametrize(("name", "epsilon"), [*DEFAULT[:-1], ("sigmoid", 1e-7)])
 @pytest.mark.parametrize("loss", FUNCTIONS)
 @pytest.mark.parametrize("ulp", [None, -2, 2], ids=["rounded", "quick, low", "quick, high"])
-def test_a_sweep_keeps_the_bounds(name, loss, ulp, monkeypatch):
+def test_a_sweep_keeps_the_bounds(name, epsilon, loss, ulp, monkeypatch):
     """Also by a device's quick quotients, and with products that it does not round."""
     monkeypatch.setattr(backend, "BLOCK", 131_072)
     with contextlib.nullcontext() if ulp is None else device.arithmetic(ulp):
-        assert_elements_keep_the_bounds(name, loss, "y=0", sweep())
+        assert_elements_keep_the_bounds(name, epsilon, loss, "y=0", sweep())
 
 
 @interpreted
@@ -158,7 +170,7 @@ def test_powers_of_the_focal_loss(name_and_power_bound, gamma):
     name, bound = name_and_power_bound
     x = torch.from_numpy(inputs(name)["x"])
     for y in (torch.zeros_like(x), torch.ones_like(x)):
-        value, slope = backend.focal_cross_entropy(x, y, None, (), name, gamma, 0.25, 0.0)
+        value, slope = backend.focal_cross_entropy(x, y, None, (), F(name), gamma, 0.25, 0.0)
         wide = x.double().requires_grad_()
         exact = segact_torch.binary_focal_cross_entropy(
             *(wide, y.double(), name), gamma=gamma, alpha=0.25, reduction="none", validate=False
@@ -173,8 +185,8 @@ def test_powers_of_the_focal_loss(name_and_power_bound, gamma):
 def test_a_gamma_of_zero_is_cross_entropy():
     x = torch.from_numpy(inputs("sigmoid")["x"])
     for y in (torch.zeros_like(x), torch.ones_like(x)):
-        focal = backend.focal_cross_entropy(x, y, None, (), "sigmoid", 0.0, None, 0.0)
-        assert all(map(torch.equal, focal, backend.cross_entropy(x, y, None, (), "sigmoid")))
+        focal = backend.focal_cross_entropy(x, y, None, (), F("sigmoid"), 0.0, None, 0.0)
+        assert all(map(torch.equal, focal, backend.cross_entropy(x, y, None, (), F("sigmoid"))))
 
 
 @pytest.fixture(params=["sigmoid", "arctan"])
@@ -195,7 +207,7 @@ def test_not_a_number_stays_one(name, loss):
     options = FOCAL if "focal" in loss else {}
     nan, one = torch.tensor([torch.nan]), torch.tensor([1.0])
     for x, y in ((nan, one), (nan, 0 * one), (nan, one / 2), (one / 4, nan)):
-        for value in FUNCTIONS[loss](x, y, None, (), name, **options):
+        for value in FUNCTIONS[loss](x, y, None, (), F(name), **options):
             assert value.isnan().all(), (x, y)
 
 
@@ -230,13 +242,17 @@ def exact_losses(loss, x, y, name, w=None, **options):
     function = getattr(segact_torch, loss.replace("squared", "mean_squared"))
     wide = x.detach().double().contiguous().requires_grad_()
     weight = {} if w is None else {"weight": w.double()}
-    f = segact_torch.get_activation(name, **EPSILON.get(name, {}))
-    value = function(wide, y.double(), f, reduction="none", validate=False, **weight, **options)
+    value = function(
+        wide, y.double(), rounded(name), reduction="none", validate=False, **weight, **options
+    )
     (slope,) = torch.autograd.grad(value.sum(), wide)
     return value.detach(), slope
 
 
-EPSILON = {"hardtanh": {"epsilon": float(np.float32(1e-7))}}
+def rounded(activation):
+    """The activation with its epsilon as the kernels have it."""
+    f = F(activation)
+    return type(f)(float(np.float32(f.epsilon)))
 
 
 def assert_sums(got, exact, axis, scale=1.0):
@@ -249,7 +265,7 @@ def assert_sums(got, exact, axis, scale=1.0):
 
 def exact_overlap(x, y, w, axis, name="softsign"):
     """The two sums in float64, by their definition."""
-    f = segact_torch.get_activation(name)
+    f = rounded(name)
     p, q, (tp, fp, fn) = f.cdf(x.double()), f.sf(x.double()), COSTS
     error = fp * (1 - y) * p + fn * y * q
     return torch.stack([(w.double() * part).sum(axis) for part in (error, tp * y * p + error)])
@@ -258,7 +274,7 @@ def exact_overlap(x, y, w, axis, name="softsign"):
 def exact_overlap_gradient(x, y, w, slopes, name="softsign"):
     (of_error, of_whole), (tp, fp, fn) = slopes.double(), COSTS
     both = of_error + of_whole
-    density = segact_torch.get_activation(name).pdf(x.double()) * w.double()
+    density = rounded(name).pdf(x.double()) * w.double()
     return density * ((1 - y) * fp * both + y * (tp * of_whole - fn * both))
 
 
@@ -268,7 +284,7 @@ def exact_overlap_gradient(x, y, w, slopes, name="softsign"):
 def test_groups_in_every_layout(axis, layout):
     x, y = batch(hard=False)
     w = torch.linspace(0, 2, 33).expand(SHAPE)
-    got = backend.cross_entropy(layout(x), y, w, axis, "softsign", scale=0.25)
+    got = backend.cross_entropy(layout(x), y, w, axis, F("softsign"), scale=0.25)
     assert_sums(got, exact_losses("binary_cross_entropy", x, y, "softsign", w), axis, 0.25)
     assert got[1].stride() == torch.empty_like(layout(x)).stride()
 
@@ -278,27 +294,65 @@ def test_groups_in_every_layout(axis, layout):
     assert backend.rescale(got[1], upstream, axis) is got[1]
     torch.testing.assert_close(got[1].double(), before.double() * full, rtol=3e-7, atol=0)
 
-    sums = backend.overlap(layout(x), y, w, axis, "softsign", COSTS)
+    sums = backend.overlap(layout(x), y, w, axis, F("softsign"), COSTS)
     torch.testing.assert_close(sums.double(), exact_overlap(x, y, w, axis), rtol=1e-6, atol=0)
     slopes = torch.linspace(-1, 2, sums.numel()).reshape(sums.shape)
-    got = backend.overlap_gradient(layout(x), y, w, axis, "softsign", COSTS, slopes)
+    got = backend.overlap_gradient(layout(x), y, w, axis, F("softsign"), COSTS, slopes)
     slope = exact_overlap_gradient(x, y, w, slopes.reshape(2, *full.shape))
     assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
     assert got.stride() == torch.empty_like(layout(x)).stride()
 
 
 @interpreted
-@every
+@pytest.mark.parametrize(("name", "epsilon"), [*DEFAULT, ("arctan", 0.01), ("hardtanh", 0.01)])
 @pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
-def test_overlap_of_every_activation(name, hard):
+def test_overlap_of_every_activation(name, epsilon, hard):
+    f = F(name, epsilon=epsilon)
     x, y = batch(hard)
-    sums = backend.overlap(x, y, None, ALL, name, COSTS)
-    exact = exact_overlap(x, y, torch.ones_like(x), ALL, name)
+    sums = backend.overlap(x, y, None, ALL, f, COSTS)
+    exact = exact_overlap(x, y, torch.ones_like(x), ALL, f)
     torch.testing.assert_close(sums.double(), exact, rtol=1e-6, atol=0)
     slopes = torch.tensor([-0.3, 0.7])
-    got = backend.overlap_gradient(x, y, None, ALL, name, COSTS, slopes)
-    slope = exact_overlap_gradient(x, y, torch.ones_like(x), slopes, name)
+    got = backend.overlap_gradient(x, y, None, ALL, f, COSTS, slopes)
+    slope = exact_overlap_gradient(x, y, torch.ones_like(x), slopes, f)
     assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
+
+
+@interpreted
+@pytest.mark.parametrize("axis", AXES.values(), ids=AXES)
+@pytest.mark.parametrize("smooth", [0.0, 10.0])
+def test_ratios_of_overlap(axis, smooth):
+    x, y = batch(hard=False)
+    x = x.contiguous(memory_format=torch.channels_last)
+    w = torch.linspace(1, 2, 33).expand(SHAPE)
+    arguments = (x, y, w, axis, F("softsign"), COSTS)
+    value, slopes = backend.overlap_ratio(*arguments, smooth)
+    error, whole = exact_overlap(x, y, w, axis)
+    whole = whole + smooth
+    torch.testing.assert_close(value.double(), error / whole, rtol=1e-6, atol=0)
+    expected = torch.stack((1 / whole, -error / whole**2))
+    torch.testing.assert_close(slopes.double(), expected, rtol=1e-6, atol=0)
+    upstream = torch.linspace(-1, 2, value.numel()).reshape(value.shape)
+    got = backend.overlap_gradient(*arguments, slopes, upstream)
+    full = [1 if a in axis else SHAPE[a] for a in range(4)]
+    slope = exact_overlap_gradient(x, y, w, (expected * upstream).reshape(2, *full))
+    assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
+    assert got.stride() == x.stride()
+
+
+@interpreted
+def test_the_ratio_of_nothing():
+    """A group of which nothing counts, under any upstream; one that is not a number stays so."""
+    x, y = torch.tensor([[0.5, -0.5], [-1.0, 2.0], [torch.nan, 1.0]]), torch.zeros(3, 2)
+    w = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    arguments = (x, y, w, (1,), F("arctan"), (2.0, 1.0, 1.0))
+    value, slopes = backend.overlap_ratio(*arguments, 0.0)
+    assert value[:2].tolist() == [0, 1]
+    assert value[2].isnan()
+    upstream = torch.tensor([torch.inf, 1.0, 1.0])
+    got = backend.overlap_gradient(*arguments, slopes, upstream)
+    assert got[:2].tolist() == [[0, 0], [0, 0]]
+    assert got[2].isnan().all()
 
 
 @interpreted
@@ -312,20 +366,33 @@ def test_options(loss, hard):
         "squared_error": {},
         "binary_focal_cross_entropy": {"gamma": 1.5, "alpha": 0.25, "label_smoothing": 0.125},
     }[loss]
-    got = FUNCTIONS[loss](x, y, w, ALL, "arctan", **options)
+    got = FUNCTIONS[loss](x, y, w, ALL, F("arctan"), **options)
     assert_sums(got, exact_losses(loss, x, y, "arctan", w, **options), ALL)
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int32])
+def test_a_pos_weight_of_each_channel(dtype):
+    x, y = batch(hard=False)
+    w = torch.linspace(0, 2, 33).expand(SHAPE)
+    pos_weight = torch.tensor([0, 3], dtype=dtype).reshape(1, 2, 1, 1).expand(SHAPE)
+    got = backend.cross_entropy(x, y, w, (0, 2, 3), F("arctan"), pos_weight, 0.125)
+    options = {"pos_weight": pos_weight.double(), "label_smoothing": 0.125}
+    exact = exact_losses("binary_cross_entropy", x, y, "arctan", w, **options)
+    assert_sums(got, exact, (0, 2, 3))
 
 
 @interpreted
 def test_pos_weight_of_hard_targets():
     x, y = batch()
     for pos_weight in (0.0, 2.5):
-        got = backend.cross_entropy(x, y, None, ALL, "sigmoid", pos_weight=pos_weight)
+        got = backend.cross_entropy(x, y, None, ALL, F("sigmoid"), pos_weight=pos_weight)
         exact = exact_losses("binary_cross_entropy", x, y, "sigmoid", pos_weight=pos_weight)
         assert_sums(got, exact, ALL)
     odd, one = torch.tensor([torch.nan, torch.inf, -torch.inf]), torch.ones(3)
-    for values in backend.cross_entropy(odd, one, None, (), "sigmoid", pos_weight=0.0):
-        assert values.tolist() == [0, 0, 0]
+    for nothing in (0.0, torch.zeros(3)):
+        for values in backend.cross_entropy(odd, one, None, (), F("sigmoid"), pos_weight=nothing):
+            assert values.tolist() == [0, 0, 0]
 
 
 @interpreted
@@ -335,7 +402,7 @@ def test_dtypes(dtype, of_x):
     x, y = batch(dtype=of_x)
     w = (torch.linspace(0, 2, 33) > 0.5).to(dtype).expand(SHAPE)
     exact = exact_losses("binary_cross_entropy", x, y, "normal_cdf", w)
-    assert_sums(backend.cross_entropy(x, y.to(dtype), w, ALL, "normal_cdf"), exact, ALL)
+    assert_sums(backend.cross_entropy(x, y.to(dtype), w, ALL, F("normal_cdf")), exact, ALL)
 
 
 @interpreted
@@ -354,15 +421,15 @@ def test_a_weight_of_zero_leaves_nothing(name):
         (backend.focal_cross_entropy, (2.0, 0.25, 0.0)),
     ):
         for axis in (ALL, ()):
-            value, gradient = function(x, y, w, axis, name, *more)
-            again, its = function(spoilt, odd, w, axis, name, *more)
+            value, gradient = function(x, y, w, axis, F(name), *more)
+            again, its = function(spoilt, odd, w, axis, F(name), *more)
             assert torch.equal(again, value)
             assert torch.equal(its, gradient)
             assert (its[..., 0] == 0).all()
             assert axis or (again[..., 0] == 0).all()
-    sums, again = (backend.overlap(*b, w, ALL, name, COSTS) for b in ((x, y), (spoilt, odd)))
+    sums, again = (backend.overlap(*b, w, ALL, F(name), COSTS) for b in ((x, y), (spoilt, odd)))
     assert torch.equal(again, sums)
-    got = backend.overlap_gradient(spoilt, odd, w, ALL, name, COSTS, slopes)
+    got = backend.overlap_gradient(spoilt, odd, w, ALL, F(name), COSTS, slopes)
     assert (got[..., 0] == 0).all()
 
 
@@ -370,10 +437,10 @@ def test_a_weight_of_zero_leaves_nothing(name):
 def test_infinite_slopes_of_nothing():
     x, y = torch.tensor([40.0, 40.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     slopes = torch.tensor([0.0, torch.inf])
-    got = backend.overlap_gradient(x, y, None, (0,), "normal_cdf", (2.0, 1.0, 1.0), slopes)
+    got = backend.overlap_gradient(x, y, None, (0,), F("normal_cdf"), (2.0, 1.0, 1.0), slopes)
     assert got[:2].tolist() == [0, 0]
     assert got[2] == torch.inf
-    got = backend.overlap_gradient(x, y, None, (0,), "normal_cdf", (2.0, 0.0, 0.0), slopes)
+    got = backend.overlap_gradient(x, y, None, (0,), F("normal_cdf"), (2.0, 0.0, 0.0), slopes)
     assert got[:2].tolist() == [0, 0]
     assert got[3] == torch.inf
 
@@ -396,7 +463,7 @@ def test_rescale():
 @interpreted
 def test_sums_beyond_float32():
     x = torch.full((1000,), -1e19)
-    sums, _ = backend.cross_entropy(x, torch.ones_like(x), None, (0,), "normal_cdf")
+    sums, _ = backend.cross_entropy(x, torch.ones_like(x), None, (0,), F("normal_cdf"))
     assert sums.item() == pytest.approx(1000 * 1e38 / 2, rel=1e-6)
 
 
@@ -404,7 +471,7 @@ def test_sums_beyond_float32():
 def test_many_equal_elements(monkeypatch):
     monkeypatch.setattr(backend, "BLOCK", 2048)
     x = torch.full((100_003,), -0.7)
-    sums, _ = backend.cross_entropy(x, torch.ones_like(x), None, (0,), "sigmoid")
+    sums, _ = backend.cross_entropy(x, torch.ones_like(x), None, (0,), F("sigmoid"))
     assert sums.item() == pytest.approx(
         100_003 * np.log1p(np.exp(np.float64(x[0].neg()))), rel=2e-7
     )
@@ -414,13 +481,55 @@ def test_many_equal_elements(monkeypatch):
 def test_the_same_bits_twice_and_no_input_written():
     x, y = batch()
     kept = x.clone(), y.clone()
-    first, second = (backend.cross_entropy(x, y, None, (1, 2, 3), "arctan") for _ in range(2))
+    first, second = (backend.cross_entropy(x, y, None, (1, 2, 3), F("arctan")) for _ in range(2))
     assert all(map(torch.equal, first, second))
     assert torch.equal(x, kept[0])
     assert torch.equal(y, kept[1])
-    assert backend.cross_entropy(x, y, None, ALL, "arctan", gradient=False)[1] is None
+    assert backend.cross_entropy(x, y, None, ALL, F("arctan"), gradient=False)[1] is None
     one = torch.tensor(0.5)
-    assert backend.cross_entropy(one, one, None, (), "arctan")[0].shape == ()
+    assert backend.cross_entropy(one, one, None, (), F("arctan"))[0].shape == ()
+
+
+# ---- what is served ----
+
+PER_CHANNEL = torch.tensor([0.5, 3.0]).reshape(2, 1, 1)
+SERVED = {
+    "binary_cross_entropy": ({}, {"reduction": "none"}, {"pos_weight": PER_CHANNEL}),
+    "binary_focal_cross_entropy": ({}, {"gamma": 0.5, "alpha": 0.25, "label_smoothing": 0.125}),
+    "mean_squared_error": ({},),
+    "dice": ({}, {"per_sample": True, "channel_axis": 1, "smooth": 1.0}),
+    "jaccard": ({"channel_axis": 1},),
+    "tversky": ({"alpha": 0.25, "beta": 0.75},),
+    "focal_tversky": ({"per_sample": True},),
+    "dice_cross_entropy": ({"per_sample": True, "pos_weight": PER_CHANNEL},),
+}
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [(loss, options) for loss, all in SERVED.items() for options in all],
+    ids=str,
+)
+def test_kernels_serve_all_that_loops_do(loss, options, monkeypatch):
+    """But `linear`, float64 and the steepest focal losses: no formula is asked for."""
+    f = F("arctan", epsilon=0.01)
+
+    def step(x):
+        x = x.clone().requires_grad_()
+        value = getattr(segact_torch, loss)(x, y.to(x.dtype), f, **options)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        return value.detach(), gradient
+
+    x, y = batch(hard=False)
+    expected = step(x.double())
+    monkeypatch.setattr(_backends.availability, "KERNELS", "triton")
+    formulas = ("cross_entropy", "focal_cross_entropy", "squared_error", "overlap", "ratio")
+    for module, name in itertools.product((_sums, compact), formulas):
+        monkeypatch.setattr(module, name, None, raising=False)
+    for part, exact, bound in zip(step(x), expected, (1e-6, 1e-5), strict=True):
+        atol = bound * float(exact.abs().max())
+        torch.testing.assert_close(part.double(), exact, rtol=0, atol=atol)
 
 
 # ---- as operators, in compiled code ----
@@ -525,7 +634,7 @@ def test_what_was_compiled_is_launched_only_where_it_fits(monkeypatch):
     assert x.data_ptr() % 16 == 0
 
     def launched(*arguments, **options):
-        backend.cross_entropy(*arguments, None, (0,), "arctan", **options)
+        backend.cross_entropy(*arguments, None, (0,), F("arctan"), **options)
         return kernel.launched.pop()
 
     assert launched(x, x) == "anew"
@@ -548,7 +657,7 @@ def test_what_takes_other_arguments_is_not_launched_directly(monkeypatch):
     backend.rows_of.cache_clear()
     x = torch.zeros(1024)
     for _ in range(2):
-        backend.cross_entropy(x, x, None, (0,), "arctan")
+        backend.cross_entropy(x, x, None, (0,), F("arctan"))
     assert kernel.launched == ["anew", "anew"]
     backend.rows_of.cache_clear()
 
@@ -576,11 +685,23 @@ def script():
         *(("cross_entropy", "normal_cdf"), ("cross_entropy", "inverse_square_root")),
         *(("squared_error", "normal_cdf"), ("focal", "normal_cdf")),
         *(("overlap", "normal_cdf"), ("overlap_gradient", "sigmoid"), ("rescale", "")),
+        ("ratio", ""),
     ],
 )
 def test_no_register_is_spilled(script, kernel, activation, target):
     """The heaviest of each kernel; the script makes the table of all."""
-    found = script.resources(kernel, activation, target)
+    assert_nothing_is_spilled(script.resources(kernel, activation, target))
+
+
+@compiled
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("kernel", ["cross_entropy", "focal"])
+def test_no_register_is_spilled_by_options(script, kernel, target):
+    options = dict.fromkeys(("SQUEEZED", "EACH_POSITIVE", "SMOOTHED", "WEIGHTED"), True)
+    assert_nothing_is_spilled(script.resources(kernel, "normal_cdf", target, **options))
+
+
+def assert_nothing_is_spilled(found):
     assert found.spilled == 0
     assert 0 < found.registers <= 256
     assert found.per_element > 1

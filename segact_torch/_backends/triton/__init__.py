@@ -14,10 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segact_torch._backends.cpu import Found, is_differentiated
+from segact_torch._backends.cpu import LEAST, SMOOTH, Found, is_differentiated
 from segact_torch._backends.triton import launch
 from segact_torch._batch import Axis, Batch
-from segact_torch.activations import Activation
+from segact_torch.activations import Activation, softsign
+
+# x, y, w, axis, f and costs.
+OfOverlap = tuple[Tensor, Tensor, Tensor | None, Axis, Any, tuple[float, float, float]]
 
 
 def serves(batch: Batch) -> bool:
@@ -27,7 +30,7 @@ def serves(batch: Batch) -> bool:
         isinstance(f, Activation)
         and type(f).__module__ == Activation.__module__
         and f.name in launch.NAMES
-        and f.epsilon == f.default_epsilon
+        and (f.epsilon >= LEAST or (f.epsilon == 0 and type(f) in SMOOTH))
         and batch.input.dtype in (torch.float32, torch.float16, torch.bfloat16)
     )
 
@@ -36,7 +39,7 @@ def probe() -> None:
     """Run a kernel, so that what is missing here is known before a loss asks for it."""
     if torch.cuda.is_available():
         x = torch.zeros(1, device="cuda")
-        launch.overlap(x, x, None, (0,), "softsign", (1.0, 1.0, 1.0))
+        launch.overlap(x, x, None, (0,), softsign, (1.0, 1.0, 1.0))
 
 
 def cross_entropy(
@@ -45,10 +48,8 @@ def cross_entropy(
     scale: float | Tensor,
     pos_weight: float | Tensor,
     label_smoothing: float,
-) -> Found | None:
+) -> Found:
     """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
-    if isinstance(pos_weight, Tensor):
-        return None
     return _elements(launch.cross_entropy, batch, axis, scale, pos_weight, label_smoothing)
 
 
@@ -73,13 +74,28 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    batch.check_values()
-    costs = (float(tp), float(fp), float(fn))
-    arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name, costs)
-    value = launch.overlap(*arguments, batch.guarded)
+    arguments = _of_overlap(batch, axis, tp, fp, fn)
+    value, guarded = launch.overlap(*arguments, batch.guarded), batch.guarded
     if not is_differentiated(batch):
         return value, None
-    return value, lambda upstream: launch.overlap_gradient(*arguments, upstream, batch.guarded)
+    return value, lambda upstream: launch.overlap_gradient(*arguments, upstream, guarded=guarded)
+
+
+def overlap_ratio(
+    batch: Batch, axis: Axis, smooth: float, tp: float, fp: float, fn: float
+) -> Found:
+    """The first of those two over the second plus `smooth`, 0 where that is 0."""
+    arguments, guarded = _of_overlap(batch, axis, tp, fp, fn), batch.guarded
+    value, slopes = launch.overlap_ratio(*arguments, smooth, guarded)
+    if not is_differentiated(batch):
+        return value, None
+    return value, lambda upstream: launch.overlap_gradient(*arguments, slopes, upstream, guarded)
+
+
+def _of_overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> OfOverlap:
+    batch.check_values()
+    costs = (float(tp), float(fp), float(fn))
+    return batch.input, batch.target, batch.weight, axis, batch.f, costs
 
 
 def _elements(
@@ -93,7 +109,7 @@ def _elements(
     # What a float scales is done when the sums come back; the number of valid elements is known to
     # the device alone, and comes later.
     known = 1.0 if isinstance(scale, Tensor) else scale
-    arguments = (batch.input, batch.target, batch.weight, axis, batch.f.name)
+    arguments = (batch.input, batch.target, batch.weight, axis, batch.f)
     sums, slopes = one_pass(*arguments, *options, known, is_differentiated(batch), batch.guarded)
     value = sums
     if axis:  # times scale, and to float32, in one

@@ -186,7 +186,8 @@ def arctangent(s):
 # ---- the activations, at the distance t >= 0 from where F is 1/2: for each
 # shares: the tail a = F(-t) and the density;
 # surprise: a, then for the outcomes beside the tail (probability 1 - a) and in it (probability a)
-# -log of the probability, and the density divided by it. All are NaN for t = NaN ----
+# -log of the probability, and the density divided by it. All are NaN for t = NaN. Where there is an
+# epsilon, a is at least that, and all follows from the shares ----
 
 
 @triton.jit
@@ -197,7 +198,8 @@ def sigmoid_shares(t):
     # the inverse of all of 1 + e, also of what rounding took from s
     inverse -= inverse * inverse * (e - (s - 1.0))
     a = e * inverse
-    return a, a * inverse
+    # not a times the inverse: what a is off by counts less in this product, and nothing at 1/2
+    return a, a * (1.0 - a)
 
 
 @triton.jit
@@ -367,22 +369,16 @@ def inverse_square_root_surprise(t):
     return a, beside(a), far, 2.0 * a * inverse, inverse + inverse * share
 
 
-# The squeeze that is the default.
-EPSILON = tl.constexpr(1e-7)
-
-
 @triton.jit
-def hardtanh_shares(x):
+def hardtanh_shares(x, epsilon):
     a = tl.where(x < 0.5, x, 1.0 - x)
-    inside = tl.where(a > EPSILON, 1.0, 0.0)
-    return tl.where(a < EPSILON, EPSILON, a), inside
+    inside = tl.where(a > epsilon, 1.0, 0.0)
+    return tl.where(a < epsilon, epsilon, a), inside
 
 
 @triton.jit
-def hardtanh_surprise(x):
-    a, inside = hardtanh_shares(x)
-    steep = inside * inverse_of(a)
-    return a, beside(a), -logarithm(a), inside * inverse_of(1.0 - a), steep
+def squeezed_surprise(a, density):
+    return a, beside(a), -logarithm(a), quotient(density, 1.0 - a), quotient(density, a)
 
 
 @triton.jit
@@ -392,8 +388,8 @@ def is_below(x, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def shares(x, ACTIVATION: tl.constexpr):
-    """F(x), 1 - F(x) and the density."""
+def tail(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
+    """The tail on this side of where F is 1/2, and the density."""
     if ACTIVATION == "sigmoid":
         a, density = sigmoid_shares(tl.abs(x))
     elif ACTIVATION == "normal_cdf":
@@ -405,15 +401,28 @@ def shares(x, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "inverse_square_root":
         a, density = inverse_square_root_shares(tl.abs(x))
     else:
-        a, density = hardtanh_shares(x)
+        a, density = hardtanh_shares(x, epsilon)
+    if SQUEEZED and ACTIVATION != "hardtanh":
+        keep = 1.0 - 2.0 * epsilon
+        a, density = tl.fma(keep, a, epsilon), keep * density
+    return a, density
+
+
+@triton.jit
+def shares(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
+    """F(x), 1 - F(x) and the density."""
+    a, density = tail(x, epsilon, ACTIVATION, SQUEEZED)
     below = is_below(x, ACTIVATION)
     return tl.where(below, a, 1.0 - a), tl.where(below, 1.0 - a, a), density
 
 
 @triton.jit
-def surprise(x, ACTIVATION: tl.constexpr):
+def surprise(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
     """What is said above of `surprise`."""
-    if ACTIVATION == "sigmoid":
+    if SQUEEZED:
+        a, density = tail(x, epsilon, ACTIVATION, SQUEEZED)
+        return squeezed_surprise(a, density)
+    elif ACTIVATION == "sigmoid":
         return sigmoid_surprise(tl.abs(x))
     elif ACTIVATION == "normal_cdf":
         return normal_surprise(tl.abs(x))
@@ -421,10 +430,8 @@ def surprise(x, ACTIVATION: tl.constexpr):
         return arctan_surprise(tl.abs(x))
     elif ACTIVATION == "softsign":
         return softsign_surprise(tl.abs(x))
-    elif ACTIVATION == "inverse_square_root":
-        return inverse_square_root_surprise(tl.abs(x))
     else:
-        return hardtanh_surprise(x)
+        return inverse_square_root_surprise(tl.abs(x))
 
 
 # ---- the losses of an element: value and slope in x ----
@@ -447,17 +454,17 @@ def weighed_surprise(on, off, near, far, flat, steep, below):
 
 
 @triton.jit
-def entropy(x, y, w, pos_weight, ACTIVATION: tl.constexpr):
+def entropy(x, y, w, pos_weight, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
     """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x))))."""
-    _, near, far, flat, steep = surprise(x, ACTIVATION)
+    _, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
     on, off = w * pos_weight * y, w * (1.0 - y)
     return weighed_surprise(on, off, near, far, flat, steep, is_below(x, ACTIVATION))
 
 
 @triton.jit
-def squared(x, y, w, ACTIVATION: tl.constexpr):
+def squared(x, y, w, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
     """w (F(x) - y)^2."""
-    p, q, density = shares(x, ACTIVATION)
+    p, q, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
     d = (1.0 - y) * p - y * q
     return w * (d * d), w * (2.0 * d * density)
 
@@ -482,7 +489,9 @@ def focal(
     gamma,
     high,
     low,
+    epsilon,
     ACTIVATION: tl.constexpr,
+    SQUEEZED: tl.constexpr,
     ALPHA: tl.constexpr,
     WHOLE: tl.constexpr,
     FRACTION: tl.constexpr,
@@ -491,7 +500,7 @@ def focal(
     if ALPHA:
         w = w * (y * alpha + (1.0 - y) * (1.0 - alpha))
         x = tl.where(w == 0.0, 0.0, x)
-    a, near, far, flat, steep = surprise(x, ACTIVATION)
+    a, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
     below = is_below(x, ACTIVATION)
     loss, slope = weighed_surprise(y, 1.0 - y, near, far, flat, steep, below)
     beside_it, in_it = sided(y, 1.0 - y, below)
@@ -580,6 +589,7 @@ def losses(
     x,
     y,
     w,
+    factors,
     out,
     gradient,
     length,
@@ -591,12 +601,15 @@ def losses(
     gamma,
     high,
     low,
+    epsilon,
     LOSS: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    SQUEEZED: tl.constexpr,
     WEIGHTED: tl.constexpr,
     GUARDED: tl.constexpr,
     SMOOTHED: tl.constexpr,
     POSITIVE: tl.constexpr,
+    EACH_POSITIVE: tl.constexpr,
     ALPHA: tl.constexpr,
     WHOLE: tl.constexpr,
     FRACTION: tl.constexpr,
@@ -605,21 +618,29 @@ def losses(
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Losses, or the sum of the block's, into `out`; their gradients times `scale`."""
+    """Losses, or the sum of the block's, into `out`; their gradients times `scale`.
+
+    The weight of class 1 is `pos_weight`, or that of each element among `factors`.
+    """
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     if SMOOTHED:
         y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if LOSS == "cross_entropy":
         factor = 1.0
-        if POSITIVE:
+        if EACH_POSITIVE:
+            factor = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
+        elif POSITIVE:
             factor = pos_weight
+        if EACH_POSITIVE or POSITIVE:
             x = tl.where((y == 1.0) & (factor * y == 0.0), 0.0, x)  # weighs nothing
-        loss, slope = entropy(x, y, w, factor, ACTIVATION)
+        loss, slope = entropy(x, y, w, factor, epsilon, ACTIVATION, SQUEEZED)
     elif LOSS == "squared_error":
-        loss, slope = squared(x, y, w, ACTIVATION)
+        loss, slope = squared(x, y, w, epsilon, ACTIVATION, SQUEEZED)
     else:
-        loss, slope = focal(x, y, w, alpha, gamma, high, low, ACTIVATION, ALPHA, WHOLE, FRACTION)
+        loss, slope = focal(
+            x, y, w, alpha, gamma, high, low, epsilon, ACTIVATION, SQUEEZED, ALPHA, WHOLE, FRACTION
+        )
     if GRADIENT:
         tl.store(gradient + start + offsets, slope * scale, there)
     if EACH:
@@ -639,7 +660,9 @@ def overlap(
     tp,
     fp,
     fn,
+    epsilon,
     ACTIVATION: tl.constexpr,
+    SQUEEZED: tl.constexpr,
     WEIGHTED: tl.constexpr,
     GUARDED: tl.constexpr,
     SINGLE: tl.constexpr,
@@ -648,11 +671,36 @@ def overlap(
     """The block's fp FP + fn FN and tp TP + fp FP + fn FN into `out` (2, programs)."""
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
-    p, q, _ = shares(x, ACTIVATION)
+    p, q, _ = shares(x, epsilon, ACTIVATION, SQUEEZED)
     error = total(w * (fp * ((1.0 - y) * p) + fn * (y * q)), there)
     out += tl.program_id(0)
     tl.store(out, error)
     tl.store(out + tl.num_programs(0).to(tl.int64), tp * total(w * y * p, there) + error)
+
+
+@triton.jit
+def ratio(
+    sums,
+    value,
+    slopes,
+    length,
+    blocks,
+    smooth,
+    SINGLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The first of the sums (2, length) over the second plus `smooth`, and the slopes in the two.
+
+    All are 0 where that is 0, as in _sums.py. It works in float64, which the sums are in.
+    """
+    _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
+    error = tl.load(sums + start + offsets, there, other=0.0)
+    whole = tl.load(sums + length + start + offsets, there, other=0.0) + smooth
+    whole = tl.where(whole < TINY, INFINITY, whole)
+    found = error / whole
+    tl.store(value + start + offsets, found, there)
+    tl.store(slopes + start + offsets, 1.0 / whole, there)
+    tl.store(slopes + length + start + offsets, -found / whole, there)
 
 
 @triton.jit
@@ -661,6 +709,7 @@ def overlap_gradient(
     y,
     w,
     slopes,
+    upstream,
     gradient,
     length,
     blocks,
@@ -668,18 +717,27 @@ def overlap_gradient(
     tp,
     fp,
     fn,
+    epsilon,
     ACTIVATION: tl.constexpr,
+    SQUEEZED: tl.constexpr,
     WEIGHTED: tl.constexpr,
     GUARDED: tl.constexpr,
+    RATIO: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The gradient of a loss whose slopes in the two sums are `slopes` (2, rows)."""
+    """The gradient of a loss whose slopes in the two sums are `slopes` (2, rows).
+
+    Where it is a function of a RATIO of them, that has these slopes, and `upstream` (rows) it.
+    """
     row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     of_error, of_whole = tl.load(slopes + row), tl.load(slopes + rows + row)
+    if RATIO:
+        factor = tl.load(upstream + row)
+        of_error, of_whole = weigh(factor, of_error), weigh(factor, of_whole)
     on, off = (tp - fn) * of_whole - fn * of_error, fp * (of_error + of_whole)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
-    _, _, density = shares(x, ACTIVATION)
+    _, _, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
     slope = weigh(w * (1.0 - y), off) + weigh(w * y, on)
     tl.store(gradient + start + offsets, weigh(density, slope), there)
 

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from segact_torch._backends.triton import kernels
 from segact_torch._batch import Axis
+from segact_torch.activations import Activation
 
 NAMES = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root", "hardtanh")
-"""The activations that are served: the smooth ones without epsilon, `hardtanh` with 1e-7."""
+"""The activations that are served, with any epsilon, or none but for `hardtanh`."""
 
 # Of each program: 8 elements a thread are two loads of 16 bytes in flight, and short enough a run
 # for a float32 sum.
@@ -201,12 +202,12 @@ def _losses(
     y: Tensor,
     w: Tensor | None,
     axis: Axis,
-    activation: str,
+    f: Activation,
     scale: float,
     gradient: bool,
     guarded: bool,
     label_smoothing: float = 0.0,
-    pos_weight: float = 1.0,
+    pos_weight: float | Tensor = 1.0,
     alpha: float | None = None,
     gamma: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
@@ -215,22 +216,26 @@ def _losses(
     each = not axis
     out = rows.empty(x) if each else rows.parts(x)
     slopes = rows.empty(x) if gradient else None
+    factors = pos_weight if isinstance(pos_weight, Tensor) else None
+    on = 1.0 if isinstance(pos_weight, Tensor) else float(pos_weight)
     whole = math.floor(gamma)
     fraction = gamma - whole
     high = math.floor(fraction * 4096) / 4096
     rows.launch(
         kernels.losses,
         (
-            *(ordered, rows.of(y), ordered if w is None else rows.of(w), out),
+            *(ordered, rows.of(y), ordered if w is None else rows.of(w)),
+            *(ordered if factors is None else rows.of(factors), out),
             ordered if slopes is None else slopes,
         ),
         (
-            *(float(scale), float(label_smoothing), float(pos_weight)),
-            *(float(alpha or 0.0), float(gamma), high, fraction - high),
+            *(float(scale), float(label_smoothing), on),
+            *(float(alpha or 0.0), float(gamma), high, fraction - high, f.epsilon),
         ),
         (
-            *(loss, activation, w is not None, guarded, label_smoothing != 0, pos_weight != 1),
-            *(alpha is not None, whole, fraction != 0, each, gradient),
+            *(loss, f.name, f.epsilon > 0, w is not None, guarded, label_smoothing != 0),
+            *(on != 1, factors is not None, alpha is not None, whole, fraction != 0, each),
+            gradient,
         ),
     )
     value = rows.back(out, x) if each else rows.gather(out)
@@ -242,8 +247,8 @@ def cross_entropy(
     y: Tensor,
     w: Tensor | None,
     axis: Axis,
-    activation: str,
-    pos_weight: float = 1.0,
+    f: Activation,
+    pos_weight: float | Tensor = 1.0,
     label_smoothing: float = 0.0,
     scale: float = 1.0,
     gradient: bool = True,
@@ -257,6 +262,8 @@ def cross_entropy(
         w: weights >= 0 of the shape of x, of any real dtype, or None. Where one is 0, the element
             contributes exactly nothing.
         axis: what is summed over; () for no sum.
+        f: one of NAMES.
+        pos_weight: a number, or a tensor of the shape of x, of any real dtype.
         scale: a factor of the gradient alone.
         gradient: whether it is wanted.
         guarded: whether targets are to be `in_range`, as `_batch` has it.
@@ -267,7 +274,7 @@ def cross_entropy(
         memory layout of x.
     """
     options: dict[str, Any] = {"pos_weight": pos_weight, "label_smoothing": label_smoothing}
-    return _losses("cross_entropy", x, y, w, axis, activation, scale, gradient, guarded, **options)
+    return _losses("cross_entropy", x, y, w, axis, f, scale, gradient, guarded, **options)
 
 
 def squared_error(
@@ -275,13 +282,13 @@ def squared_error(
     y: Tensor,
     w: Tensor | None,
     axis: Axis,
-    activation: str,
+    f: Activation,
     scale: float = 1.0,
     gradient: bool = True,
     guarded: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Sums of w (F(x) - y)^2, and their gradient in x; otherwise as `cross_entropy`."""
-    return _losses("squared_error", x, y, w, axis, activation, scale, gradient, guarded)
+    return _losses("squared_error", x, y, w, axis, f, scale, gradient, guarded)
 
 
 def focal_cross_entropy(
@@ -289,7 +296,7 @@ def focal_cross_entropy(
     y: Tensor,
     w: Tensor | None,
     axis: Axis,
-    activation: str,
+    f: Activation,
     gamma: float,
     alpha: float | None,
     label_smoothing: float,
@@ -304,7 +311,7 @@ def focal_cross_entropy(
     `cross_entropy`.
     """
     options: dict[str, Any] = {"gamma": gamma, "alpha": alpha, "label_smoothing": label_smoothing}
-    return _losses("focal", x, y, w, axis, activation, scale, gradient, guarded, **options)
+    return _losses("focal", x, y, w, axis, f, scale, gradient, guarded, **options)
 
 
 def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
@@ -338,26 +345,62 @@ def rescaled(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
     return into
 
 
+def _overlap_sums(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    f: Activation,
+    costs: tuple[float, float, float],
+    guarded: bool,
+) -> Tensor:
+    """What `overlap` gives, in float64."""
+    rows = rows_of(x.shape, x.stride(), axis)
+    ordered = rows.of(x)
+    out = rows.parts(x, 2)
+    tensors = (ordered, rows.of(y), ordered if w is None else rows.of(w), out)
+    constants = (f.name, f.epsilon > 0, w is not None, guarded)
+    rows.launch(kernels.overlap, tensors, (*costs, f.epsilon), constants)
+    return rows.gather(out)
+
+
 def overlap(
     x: Tensor,
     y: Tensor,
     w: Tensor | None,
     axis: Axis,
-    activation: str,
+    f: Activation,
     costs: tuple[float, float, float],
     guarded: bool = True,
 ) -> Tensor:
     """fp FP + fn FN and tp TP + fp FP + fn FN, stacked: float32, (2, *groups).
 
     TP, FP and FN are the sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) over `axis`; costs is
-    (tp, fp, fn); x, y and w are as for `cross_entropy`.
+    (tp, fp, fn); x, y, w and f are as for `cross_entropy`.
     """
-    rows = rows_of(x.shape, x.stride(), axis)
-    ordered = rows.of(x)
-    out = rows.parts(x, 2)
-    tensors = (ordered, rows.of(y), ordered if w is None else rows.of(w), out)
-    rows.launch(kernels.overlap, tensors, costs, (activation, w is not None, guarded))
-    return rows.gather(out).float()
+    return _overlap_sums(x, y, w, axis, f, costs, guarded).float()
+
+
+def overlap_ratio(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    f: Activation,
+    costs: tuple[float, float, float],
+    smooth: float,
+    guarded: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The first of those two over the second plus `smooth`, (*groups), and its slopes in the two.
+
+    Both are float32, and 0 where that is 0; the slopes are (2, *groups).
+    """
+    sums = _overlap_sums(x, y, w, axis, f, costs, guarded)
+    value = torch.empty_like(sums[0], dtype=torch.float32)
+    slopes = torch.empty_like(sums, dtype=torch.float32)
+    groups = rows_of(value.shape, value.stride(), ())
+    groups.launch(kernels.ratio, (sums, value, slopes), (float(smooth),), ())
+    return value, slopes
 
 
 def overlap_gradient(
@@ -365,24 +408,27 @@ def overlap_gradient(
     y: Tensor,
     w: Tensor | None,
     axis: Axis,
-    activation: str,
+    f: Activation,
     costs: tuple[float, float, float],
     slopes: Tensor,
+    upstream: Tensor | None = None,
     guarded: bool = True,
 ) -> Tensor:
     """The gradient in x of a loss with these slopes, (2, *groups), in its two sums.
 
     The density times w times (1 - y) fp (e + v) + y ((tp - fn) v - fn e), where (e, v) are the
-    slopes: in float32 and in the memory layout of x. An infinite slope of what weighs 0, or has a
-    density of 0, is 0.
+    slopes, times `upstream`, (*groups), if there is one: in float32 and in the memory layout of x.
+    An infinite slope of what weighs 0, or has a density of 0, is 0.
     """
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
     gradient = rows.empty(x)
+    slopes = rows.spread(slopes.float())
     tensors = (
-        *(ordered, rows.of(y), ordered if w is None else rows.of(w)),
-        *(rows.spread(slopes.float()), gradient),
+        *(ordered, rows.of(y), ordered if w is None else rows.of(w), slopes),
+        *(slopes if upstream is None else rows.spread(upstream.float()), gradient),
     )
-    numbers = (rows.rows, *costs)
-    rows.launch(kernels.overlap_gradient, tensors, numbers, (activation, w is not None, guarded))
+    numbers = (rows.rows, *costs, f.epsilon)
+    constants = (f.name, f.epsilon > 0, w is not None, guarded, upstream is not None)
+    rows.launch(kernels.overlap_gradient, tensors, numbers, constants)
     return rows.back(gradient, x)
