@@ -124,7 +124,7 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         return found
     graphs = _graphs(sources, targets, traces) if traces is not None else None
     if fits and graphs and agrees(graphs, found):
-        _check_names(sources, targets, found)
+        check_names(sources, targets, found)
         return found
     better = match(graphs) if graphs else _by_name(sources, targets)
     if better is not None and any(_other_kinds(*both) for both in better.pairs):
@@ -133,11 +133,11 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         if fits and graphs and not better.exact and in_order_of_calls(graphs, found):
             return found
         if not fits or graphs:
-            raise _disagreement(found, better, "calls" if graphs else "names")
+            raise disagreement(found, better, "calls" if graphs else "names")
     if error is not None:
         raise error
     if fits and traces is not None:
-        _check_names(sources, targets, found)
+        check_names(sources, targets, found)
     return found
 
 
@@ -221,7 +221,7 @@ def _as_named(ones: list[Layer], others: list[Layer]) -> list[Layer]:
     return [by_name[name] for name in names] if told and len(ones) > 1 else []
 
 
-def _check_names(sources: list[Layer], targets: list[Layer], found: Pairs) -> None:
+def check_names(sources: list[Layer], targets: list[Layer], found: Pairs) -> None:
     """Raises `WeightsError` where layers of one kind and shape have the same names in both models,
     but in another order."""
     partner = {id(one): other for one, other in found}
@@ -231,13 +231,13 @@ def _check_names(sources: list[Layer], targets: list[Layer], found: Pairs) -> No
         if any(partner[id(one)] is not other for one, other in zip(ones, others, strict=False)):
             named = _by_name(sources, targets)
             assert named is not None  # the names are told, so the kinds are alike
-            raise _disagreement(found, named, "names")
+            raise disagreement(found, named, "names")
 
 
 # Words
 
 
-def _disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
+def disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
     """The error with the map that fits, as Python to paste."""
     wanted = {id(one): other for one, other in better.pairs}
     apart = next(((a, b) for a, b in found if wanted[id(a)] is not b), None)
