@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.compound import RESETS_BEFORE
 from parity.weights.forward import calls_one_of
 from parity.weights.keras_file import MODEL, FileEntry
 from parity.weights.layer import ARRAYS, KERAS, Layer, WeightsError
@@ -281,8 +282,7 @@ def _check_what_lacks(entry: FileEntry, target: Layer, arrays: dict[str, Array])
     bias = arrays.get("bias")
     if target.kind == "gru" and bias is not None and bias.ndim == 1:
         raise WeightsError(
-            f"{entry.name} of the file is a GRU with reset_after=False, which resets before the "
-            "recurrent product, PyTorch's GRU behind it; wanted reset_after=True"
+            f"{entry.name} of the file is a GRU with reset_after=False, which {RESETS_BEFORE}"
         )
 
 

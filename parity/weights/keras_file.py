@@ -173,7 +173,7 @@ def _entries(
         if _is_separable(group.arrays):
             yield entry(group.arrays[:1], "depthwise", 0)
             yield entry(group.arrays[1:], "pointwise", 1)
-        elif group.arrays and all(array.dtype.kind == "f" for array in group.arrays):
+        elif group.arrays and not _is_state(group.arrays, class_name):
             yield entry(group.arrays)
         for key, one in sorted(inside.items(), key=lambda each: _class_and_number(each[0])):
             listed = group.holds and place
@@ -194,6 +194,13 @@ def _attention(inside: dict[str, Group]) -> dict[str, Array]:
         for key, name in _ATTENTION.items()
         for array, value in zip(("kernel", "bias"), inside[key].arrays, strict=False)
     }
+
+
+def _is_state(arrays: list[Array], class_name: str) -> bool:
+    """Whether these are no weights: of a Normalization or a seed, which has whole numbers, or of a
+    SpectralNormalization."""
+    whole = any(array.dtype.kind != "f" for array in arrays)
+    return whole or class_name == "spectral_normalization"
 
 
 def _is_separable(arrays: list[Array]) -> bool:

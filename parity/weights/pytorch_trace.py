@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.weights.compound import suffixes
+from parity.weights.computed import as_in_eval
 from parity.weights.parts import handle
 from parity.weights.pytorch_layers import kind_of_module, known_module, loose_parameters
 from parity.weights.trace import Shape, Trace, Value
@@ -65,6 +66,7 @@ def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
         for one, was in modes:
             stack.callback(setattr, one, "training", was)
         module.eval()
+        stack.enter_context(as_in_eval(module))
         if fake:
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(torch.no_grad())

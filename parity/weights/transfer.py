@@ -247,6 +247,7 @@ def _written(
 ) -> list[tuple[str, str]]:
     """Check everything of the pairs, then write."""
     _check_known(flatten, paired)
+    _check_written(paired)
     paired = folded(
         paired, traces.both()[0] if traces is not None and _lacks_bias(paired) else None
     )
@@ -266,6 +267,17 @@ def _written(
         }
         assign(target, values, changed)
     return [(source.name, target.name) for source, target in paired]
+
+
+def _check_written(paired: Pairs) -> None:
+    """Raises `WeightsError` where a layer of the target computes its weights from others."""
+    for _, target in paired:
+        if target.computed:
+            raise WeightsError(
+                f"{target.label} computes its {' and '.join(target.computed)} from others (weight "
+                "norm, spectral norm, a parametrization or pruning), which can be read but not "
+                "written; wanted a module without it, to which it is added afterwards"
+            )
 
 
 def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]]) -> None:
