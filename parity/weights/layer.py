@@ -62,7 +62,12 @@ _SUPPORTED = (
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be read or do not fit; the message says which, and what is wanted."""
+    """Weights that cannot be read or do not fit; the message says which, and what is wanted.
+
+    `layers` is the map that fits where the order of the layers does not, or else None.
+    """
+
+    layers: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)

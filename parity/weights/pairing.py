@@ -248,13 +248,22 @@ def disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
             f"the order of the layers disagrees with their {by}: by order {one.label} would go "
             f"into {other.label}, by their {by} into {wanted[id(one)].label}"
         )
-    rows = [f"    {one.name!r}: {other.name!r}," for one, other in better.pairs]
-    many = f"    # and {len(rows) - _SHOWN} more: layers=weights.suggest(source, target) has all"
-    rows = rows if len(rows) <= _SHOWN else [*rows[:_SHOWN], many]
     hint = "the map that fits"
     if by == "names" and apart is not None:
         hint = "the map by names (write that of the order where it is meant)"
-    return WeightsError("\n".join([f"{why}; {hint}:", "layers={", *rows, "}"]))
+    layers = {one.name: other.name for one, other in better.pairs}
+    error = WeightsError("\n".join([f"{why}; {hint}:", *as_python(layers, _SHOWN)]))
+    error.layers = layers
+    return error
+
+
+def as_python(layers: Mapping[str, str], shown: int) -> list[str]:
+    """The lines of a map, to paste; where it has more than `shown` entries, what has them all."""
+    rows = [f"    {name!r}: {other!r}," for name, other in layers.items()]
+    if len(rows) > shown:
+        more = f"    # and {len(rows) - shown} more: layers=weights.suggest(source, target) has all"
+        rows = [*rows[:shown], more]
+    return ["layers={", *rows, "}"]
 
 
 def unknown_layer(name: str, known: Sequence[str], argument: str) -> WeightsError:
