@@ -1,10 +1,12 @@
 """The layers of a `.weights.h5` file and those of a PyTorch module: who belongs to whom.
 
-The layers of the module are gone through in order. Each gets the one that fits it of those in the
-file that come first in their class (`parity.weights.keras_file`); of several, the one of its name.
+The layers of the module are gone through in the order of its calls, where it can be called, or else
+in that in which it holds them. Each gets the one that fits it of those in the file that come first
+in their class (`parity.weights.keras_file`); of several, the one of its name. Keras has the layers
+of a model so that what feeds another comes before it; of two side by side, names alone tell.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +17,10 @@ from parity.weights.compound import RESETS_BEFORE
 from parity.weights.forward import calls_one_of
 from parity.weights.keras_file import MODEL, FileEntry
 from parity.weights.layer import ARRAYS, KERAS, Layer, WeightsError
-from parity.weights.match import Match, Pairs
+from parity.weights.match import Graph, Match, Pairs, leaf_name, signature
 from parity.weights.orders import FLAT_KINDS
 from parity.weights.pairing import check_names, disagreement, named, untied
+from parity.weights.trace import Trace
 
 _STOCK = {
     "dense": ("dense", "conv"),
@@ -41,6 +44,7 @@ _STOCK |= {f"conv{rank}d_transpose": ("conv_transpose",) for rank in (1, 2, 3)}
 """By class as the file spells it, the kinds that a layer may be; of other classes any."""
 
 _SHOWN = 4
+LAYERS = "layers={name in the file: PyTorch name}"
 _RESHAPES = {"reshape", "view", "rearrange", "Rearrange"}
 _FLATTENS = {"flatten", "Flatten", *_RESHAPES}
 _UNFLATTENS = {"unflatten", "Unflatten", *_RESHAPES}
@@ -48,9 +52,12 @@ _UNFLATTENS = {"unflatten", "Unflatten", *_RESHAPES}
 
 
 def pair_file(
-    entries: list[FileEntry], targets: list[Layer], layers: Mapping[str, str] | None
+    entries: list[FileEntry],
+    targets: list[Layer],
+    layers: Mapping[str, str] | None,
+    trace: Callable[[], Trace | None],
 ) -> Pairs:
-    """The entries as layers like their partners in a PyTorch module.
+    """The entries as layers like their partners in a PyTorch module; `trace` calls that.
 
     Raises `WeightsError` where one has no partner or could have several; with the map that fits
     where the order or the names of the file and of the module disagree.
@@ -60,12 +67,13 @@ def pair_file(
         return _mapped(entries, targets, layers)
     if len(entries) != len(targets):
         targets = untied(targets)
+    traced = trace() if len(targets) > 1 else None
+    graph = Graph.of(targets, traced) if traced is not None else None
+    if graph is not None:
+        targets = [targets[number] for number in graph.called]
     found = _in_order(entries, targets)
     if len(found) < len(targets):
-        better = _by_shape(entries, targets)
-        if better is not None:
-            raise disagreement([], Match(better, exact=False), "names")
-        raise _no_partner(entries, targets[len(found)])
+        raise _stuck(entries, targets, len(found))
     taken = {layer.name for layer, _ in found}
     left = [entry for entry in entries if entry.name not in taken]
     if left:
@@ -74,7 +82,32 @@ def pair_file(
             f"{left[0].described} has no partner; wanted as many, or {MODEL}"
         )
     check_names([layer for layer, _ in found], targets, found)
+    if graph is not None:
+        _check_side_by_side(found, graph)
     return found
+
+
+def _check_side_by_side(found: Pairs, graph: Graph) -> None:
+    """Raises `WeightsError` for two layers of one shape of which neither feeds the other: the file
+    does not say which comes first, unless their names do."""
+    numbers = {id(layer): number for number, layer in enumerate(graph.layers)}
+    feeding: dict[int, set[int]] = {}  # all that feeds a layer, at whatever distance
+    for number in graph.called:
+        direct = {n for _, n in graph.before[number] if isinstance(n, int) and n in feeding}
+        feeding[number] = direct.union(*(feeding[n] for n in direct))
+    last: dict[tuple[Any, ...], tuple[Layer, Layer]] = {}
+    for source, target in found:
+        before = last.get(signature(target))
+        last[signature(target)] = source, target
+        if before is None or target.kind == "parameter":
+            continue
+        told = all(leaf_name(one) == leaf_name(other) for one, other in (before, (source, target)))
+        if not told and numbers[id(before[1])] not in feeding[numbers[id(target)]]:
+            raise WeightsError(
+                f"PyTorch has {before[1].name} and {target.name}, of one shape, side by side, and "
+                f"the file does not say which of them is {before[0].name} and which {source.name}: "
+                f"wanted {LAYERS}, or {MODEL}"
+            )
 
 
 def _parts(entry: FileEntry, targets: list[Layer]) -> list[FileEntry]:
@@ -148,10 +181,7 @@ def _chosen(
     if best and alike.count(best) == 1:
         return fitting[alike.index(best)]
     names = ", ".join(entries[number].described for number, _ in fitting[:_SHOWN])
-    raise WeightsError(
-        f"for {target.label} the file has {names}; wanted layers={{name in the file: PyTorch name}}"
-        f", or {MODEL}"
-    )
+    raise WeightsError(f"for {target.label} the file has {names}; wanted {LAYERS}, or {MODEL}")
 
 
 def _shared_words(entry: FileEntry, target: Layer) -> int:
@@ -177,27 +207,42 @@ def _in_common(one: list[str], other: list[str]) -> int:
     return lengths[-1]
 
 
-def _by_shape(entries: list[FileEntry], targets: list[Layer]) -> Pairs | None:
-    """Every entry with a target that it fits, in order within each shape; None where that fails."""
-    left = [*entries]
-    found: dict[int, Layer] = {}
-    for number, target in enumerate(targets):
-        fitting = [(one, layer) for one in left if (layer := _like(one, target)) is not None]
-        if not fitting:
-            return None
-        alike = [_shared_words(one, target) for one, _ in fitting]
-        entry, found[number] = fitting[alike.index(max(alike))]
-        left = [one for one in left if one is not entry]
-    return None if left else [(found[n], target) for n, target in enumerate(targets)]
-
-
-def _no_partner(entries: list[FileEntry], target: Layer) -> WeightsError:
+def _stuck(entries: list[FileEntry], targets: list[Layer], number: int) -> WeightsError:
+    """The error for a layer of the module that nothing fits which comes next in its class; with the
+    map, where shapes and names leave no choice."""
+    target = targets[number]
+    every = [[one for one in entries if _like(one, target) is not None] for target in targets]
+    if all(every):
+        chosen = [_only(fitting, target) for fitting, target in zip(every, targets, strict=True)]
+        kept = [one for one in chosen if one is not None]
+        if len({one.name for one in kept}) == len(targets) == len(entries):
+            pairs = [(_like(*both), both[1]) for both in zip(kept, targets, strict=True)]
+            told = [(layer, other) for layer, other in pairs if layer is not None]
+            return disagreement([], Match(told, exact=False), "names")
+    if len(entries) < len(targets):
+        return WeightsError(
+            f"{len(entries)} layers with weights in the file, {len(targets)} in the module: "
+            f"{target.described(target.first)} has no partner; wanted as many, or {MODEL}"
+        )
+    if every[number]:
+        return WeightsError(
+            f"the layers of the file stand in another order than the module's: {target.label} "
+            f"fits none that comes next in its class; wanted {LAYERS}, or {MODEL}"
+        )
     near = [one for one in entries if target.kind in _STOCK.get(one.class_name, (target.kind,))]
     names = ", ".join(one.described for one in near[:_SHOWN]) or "nothing"
     return WeightsError(
-        f"{target.described(target.first)} fits no layer of the file that is left; of its kind it "
-        f"has {names}; wanted {MODEL}"
+        f"{target.described(target.first)} fits no layer of the file; of its kind it has {names}; "
+        f"wanted {MODEL}"
     )
+
+
+def _only(fitting: list[FileEntry], target: Layer) -> FileEntry | None:
+    """The one entry that fits, or the one of those that has the target's name."""
+    words = _words(target.name)[-1]
+    named_so = [one for one in fitting if words in (_words(one.name)[-1], one.place[-1][0])]
+    choice = fitting if len(fitting) == 1 else named_so
+    return choice[0] if len(choice) == 1 else None
 
 
 # An entry as a layer of its partner's kind
@@ -252,6 +297,8 @@ def _named(entry: FileEntry, target: Layer) -> dict[str, Array]:
 def _kernel(kernel: Array, entry: FileEntry, target: Layer) -> Array:
     """A kernel in the common form: a depthwise one as one of groups, one of a pixel as Dense's."""
     held = target.arrays["kernel"]
+    if kernel.ndim < 2:
+        return kernel
     inputs, outputs = kernel.shape[-2:]
     depthwise = entry.class_name.startswith("depthwise") or entry.name.endswith("/depthwise")
     if kernel.shape == held.shape and not depthwise:

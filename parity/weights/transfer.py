@@ -28,6 +28,7 @@ from parity.weights.layer import (
 from parity.weights.match import Pairs
 from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
 from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
+from parity.weights.pytorch_trace import trace_by_layers
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, check_settings, same_setting
 from parity.weights.state_dict import PICKLED, entries_of, pair_entries, read_pickled
@@ -154,9 +155,10 @@ def load(
     The last two have no settings, so none is checked (epsilon, strides, padding, activations), and
     no kinds: an entry is read as what its partner is. A state dict is taken in its order or by
     `layers`; of safetensors, which keep none, by shape and name. A `.weights.h5` file has an order
-    within each class of layers alone, which is held against shapes and names; where a layer could
-    have several partners, or a Dense may get a flattened image, which the file does not say, it is
-    refused until `layers` or `flatten` tells. Where the code of the Keras model is at hand,
+    within each class of layers alone, which is held against the module's calls (where one input of
+    a likely shape does for it), shapes and names; where a layer could have several partners, or a
+    Dense may get a flattened image, which the file does not say, it is refused until `layers` or
+    `flatten` tells. Where the code of the Keras model is at hand,
     `model.load_weights(path)` and `copy` check everything.
 
     Everything else as in `copy`, the file being the source. Raises `WeightsError` besides for a
@@ -191,7 +193,8 @@ def _load_keras_weights(
         raise WeightsError(f"{path}: the weights of a Keras model; wanted model.load_weights")
     targets = read(model)
     _check_has_settings(path, settings)
-    paired = pair_file(read_keras_file(path), targets, layers)
+    entries = read_keras_file(path)
+    paired = pair_file(entries, targets, layers, lambda: trace_by_layers(model, targets))
     check_flatten(paired, model, flatten)
     return _written(paired, flatten, settings, None)
 

@@ -279,6 +279,76 @@ def test_a_module_that_holds_its_layers_in_another_order(path: Path) -> None:
     assert dict(weights.load(path, other, layers=layers)) == layers
 
 
+def test_a_module_that_calls_its_layers_in_another_order(path: Path) -> None:
+    """It is called, on fake tensors, and its calls are what counts, not how it holds its layers."""
+    from torch import nn
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.first, self.second = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Any) -> Any:
+            return self.last(self.second(self.first(x).tanh()).tanh())
+
+    from keras import layers
+
+    activated = [layers.Dense(4, "tanh", name=name) for name in "ab"]
+    one, other = keras_model((4,), *activated, *dense("c")), Port()
+    one.save_weights(path)
+    assert weights.load(path, other) == [("a", "first"), ("b", "second"), ("c", "last")]
+    there, here = outputs(one, other, image(4), first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def branches(*names: str) -> tuple[Any, Any]:
+    """Two layers of one shape side by side, the one first that Keras has second."""
+    import keras
+    import torch
+    from torch import nn
+
+    x = keras.Input((4,))
+    outer, inner = dense(*names)
+    one = randomised(keras.Model(x, keras.layers.Concatenate()([outer(x), inner(x)])))
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Any) -> Any:
+            inner = self.inner(x)
+            return torch.cat([self.outer(x), inner], -1)
+
+    return one, Port()
+
+
+def test_layers_side_by_side(path: Path) -> None:
+    """As a shortcut's convolution: the file does not say which comes first, their names may."""
+    one, other = branches("a", "b")
+    one.save_weights(path)
+    message = "PyTorch has inner and outer, of one shape, side by side, and the file does not say"
+    unchanged(lambda: weights.load(path, other), other, message)
+    weights.load(path, other, layers={"a": "outer", "b": "inner"})
+    there, here = outputs(one, other, image(4), first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    one, other = branches("outer", "inner")
+    one.save_weights(path)
+    with pytest.raises(WeightsError, match="the map by names") as refused:
+        weights.load(path, other)
+    assert refused.value.layers == {"outer": "outer", "inner": "inner"}
+
+
+def test_another_order_that_shapes_do_not_settle(path: Path) -> None:
+    """No map is printed that might be wrong."""
+    from torch import nn
+
+    saved(path, *dense("a", "b", units=3), *dense("c"), size=(3,))
+    other = nn.ModuleList([nn.Linear(3, 4), nn.Linear(3, 3), nn.Linear(3, 3)])
+    message = r"another order than the module's: PyTorch 0 \(Linear\) fits none that comes next"
+    unchanged(lambda: weights.load(path, other), other, message)
+
+
 def test_a_map_that_is_wrong(path: Path) -> None:
     saved(path, *dense("a", "b"))
     other = named_linears("a", "b")
@@ -312,7 +382,7 @@ def test_layers_that_could_go_to_several_or_to_none(path: Path) -> None:
         weights.load(path, nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]))
     with pytest.raises(WeightsError, match=r"3 layers .* 2 in the module: q/y \(4, 4\) has no pa"):
         weights.load(path, named_linears("z", "x"))
-    with pytest.raises(WeightsError, match=r"PyTorch w \(Linear.* fits no layer of the file"):
+    with pytest.raises(WeightsError, match=r"3 layers .* 4 in the module: PyTorch w .* has no pa"):
         weights.load(path, named_linears("z", "x", "y", "w"))
     with pytest.raises(WeightsError, match=r"BatchNorm1d.* fits no layer .* its kind it has nothi"):
         weights.load(path, nn.BatchNorm1d(4))
