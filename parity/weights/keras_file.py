@@ -9,7 +9,9 @@ settings and no calls. So an entry is read as what its partner in the module is,
 """
 
 import re
+import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,8 +68,9 @@ class FileEntry:
 
 
 def read_keras_file(path: Path) -> list[FileEntry]:
-    """The layers with weights of a file of `save_weights`; what an optimizer, a random seed or a
-    Normalization holds is none.
+    """The layers with weights of a file of `save_weights`, or of that in a `.keras` file.
+
+    What an optimizer, a random seed or a Normalization holds is none.
 
     Raises `WeightsError` for another file, a damaged one, and where h5py is missing.
     """
@@ -78,7 +81,12 @@ def read_keras_file(path: Path) -> list[FileEntry]:
             f"{path}: reading a .weights.h5 file needs h5py, which is not installed; wanted h5py"
         ) from error
     try:
-        with h5py.File(path, "r") as file:
+        with ExitStack() as stack:
+            source: Any = path
+            if path.suffix == ".keras":  # a zip file, in which the weights are one of these
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                source = stack.enter_context(archive.open("model.weights.h5"))
+            file = stack.enter_context(h5py.File(source, "r"))
             if "layer_names" in file.attrs or "model_weights" in file:
                 raise WeightsError(f"{path}: in the format of Keras 2; wanted {MODEL}")
             named = "vars" in file and "name" in file["vars"].attrs

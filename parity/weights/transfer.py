@@ -146,7 +146,8 @@ def load(
     The file is one of these, and no code in it is run:
 
     - one that `save` wrote, for either framework;
-    - a Keras model (`.keras`, read with Keras), for either framework;
+    - a Keras model (`.keras`, read with Keras), for either framework; where Keras is not installed,
+      with `settings="ignore"`, only the `.weights.h5` in it;
     - the weights of a Keras model (`.weights.h5`, of `save_weights`, read with h5py), for a
       PyTorch module;
     - a state dict of PyTorch (safetensors, or `.pth`, `.pt`, `.bin`, `.ckpt`, read with PyTorch),
@@ -169,9 +170,10 @@ def load(
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    if path.suffix == ".keras":
+    alone = path.suffix == ".keras" and settings == "ignore" and not _has_keras()
+    if path.suffix == ".keras" and not alone:
         return copy(_keras_model(path), model, layers=layers, flatten=flatten, settings=settings)
-    if path.suffix in (".h5", ".hdf5"):
+    if alone or path.suffix in (".h5", ".hdf5"):
         return _load_keras_weights(path, model, layers, flatten, settings)
     pickled = path.suffix in PICKLED
     found = read_pickled(path) if pickled else read_file(path)
@@ -207,14 +209,22 @@ def _check_has_settings(path: Path, settings: str) -> None:
         )
 
 
+def _has_keras() -> bool:
+    try:
+        import keras  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def _keras_model(path: Path) -> Any:
     """The model in a file of Keras, without running code that it holds."""
     try:
         import keras
     except ImportError as error:
         raise WeightsError(
-            f"{path}: reading a .keras file needs Keras, which is not installed; wanted Keras, or "
-            "a file of weights.save"
+            f"{path}: checking the settings of a .keras file needs Keras, which is not installed; "
+            "wanted Keras, or a file of weights.save, or settings='ignore' for its weights alone"
         ) from error
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

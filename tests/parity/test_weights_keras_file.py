@@ -574,6 +574,29 @@ def test_neither_keras_nor_a_backend_is_imported(path: Path) -> None:
     assert done.stdout == "[('a', '0'), ('b', '1')]\n"
 
 
+def test_a_keras_file_without_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings are not known then, so it must be said that they are not looked at."""
+    from torch import nn
+
+    path = tmp_path / "model.keras"
+    one, other = (
+        keras_model((4,), *dense("a", "b")),
+        nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)),
+    )
+    one.save(path)
+    kernel = np.array(one.get_layer("b").kernel)
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(
+        WeightsError, match="needs Keras, which is not installed.*settings='ignore'"
+    ):
+        weights.load(path, other)
+    assert weights.load(path, other, settings="ignore") == [("a", "0"), ("b", "1")]
+    np.testing.assert_array_equal(other[1].weight.detach().T, kernel)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(WeightsError, match=r"model.keras: truncated or not a file of save_weights"):
+        weights.load(path, other, settings="ignore")
+
+
 def test_h5py_is_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(path, *dense("a"))
     monkeypatch.setitem(sys.modules, "h5py", None)
