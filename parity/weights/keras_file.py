@@ -89,7 +89,7 @@ def read_keras_file(path: Path) -> list[FileEntry]:
             file = stack.enter_context(h5py.File(source, "r"))
             if "layer_names" in file.attrs or "model_weights" in file:
                 raise WeightsError(f"{path}: in the format of Keras 2; wanted {MODEL}")
-            named = "vars" in file and "name" in file["vars"].attrs
+            named = _is_own(file, "vars") and "name" in file["vars"].attrs
             whole = _group(file, named, set())
     except WeightsError:
         raise
@@ -120,7 +120,7 @@ def _group(group: Any, named: bool, seen: set[int]) -> Group:
     holds = "vars" not in group
     found = Group("" if key in _LISTS or (named and holds) else key, holds=holds)
     for key in group:
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        if not _is_own(group, key):
             raise ValueError(f"{group.name}/{key} is a link")
         if key == "vars":
             own = group[key]
@@ -133,12 +133,19 @@ def _group(group: Any, named: bool, seen: set[int]) -> Group:
     return found
 
 
-def _array(group: Any, key: str) -> Array:
-    """An array as Keras writes it: whole, in the file itself."""
+def _is_own(group: Any, key: str) -> bool:
+    """Whether a group has something in itself, and not by a link to elsewhere."""
     import h5py
 
+    return isinstance(group.get(key, getlink=True), h5py.HardLink)
+
+
+def _array(group: Any, key: str) -> Array:
+    """An array as Keras writes it: whole, in the file itself."""
+    if not _is_own(group, key):
+        raise ValueError(f"{group.name}/{key} is a link, or not there")
     dataset = group[key]
-    if not isinstance(group.get(key, getlink=True), h5py.HardLink) or dataset.external:
+    if dataset.external:
         raise ValueError(f"{dataset.name} is in another file")
     if dataset.is_virtual or dataset.id.get_storage_size() < dataset.nbytes:
         raise ValueError(f"{dataset.name} is not there as a whole")

@@ -521,6 +521,8 @@ def _damage(path: Path, how: str) -> None:
         elif how == "soft link":
             group["more"] = h5py.SoftLink("/layers")
         elif how == "external link":
+            with h5py.File(path.with_name("other.h5"), "w") as other:
+                other["x"] = np.ones((4, 4), np.float32)
             del group["vars/0"]
             group["vars/0"] = h5py.ExternalLink("other.h5", "/x")
         elif how == "circle":
@@ -586,9 +588,7 @@ def test_a_keras_file_without_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     one.save(path)
     kernel = np.array(one.get_layer("b").kernel)
     monkeypatch.setitem(sys.modules, "keras", None)
-    with pytest.raises(
-        WeightsError, match="needs Keras, which is not installed.*settings='ignore'"
-    ):
+    with pytest.raises(WeightsError, match=r"needs Keras, which is .*settings='ignore'"):
         weights.load(path, other)
     assert weights.load(path, other, settings="ignore") == [("a", "0"), ("b", "1")]
     np.testing.assert_array_equal(other[1].weight.detach().T, kernel)
