@@ -20,10 +20,10 @@ from parity.models.capture import (
 from parity.models.closeness import agree, compare, relative_error
 from parity.models.divergence import Divergence, divergence, hidden_divergence
 from parity.models.losses import losses_apart
-from parity.models.pairs import paired
+from parity.models.pairs import paired, repaired
 from parity.models.result import LayerResult, ModelResult
 from parity.models.steps import Step
-from parity.models.words import LINES, Section, left_out, output, sections_of, text
+from parity.models.words import LINES, Section, by_the_map, left_out, output, sections_of, text
 from parity.weights.keras_layers import moved_ranks
 from parity.weights.layer import is_keras, is_pytorch, without_bfloat16
 
@@ -121,7 +121,9 @@ class _Compared:
         data_format: str,
     ) -> None:
         inputs = _arrays(x)
+        self.models = keras_model, torch_model
         self.paired = paired(keras_model, torch_model, layers)
+        self.by_order = layers is None
         self.calls: tuple[list[Call], list[Call]] = ([], [])
         kept = self.calls if self.paired.pairs else (None, None)
         more = bool(self.paired.pairs) and has_own_forward(keras_model, torch_model)
@@ -158,6 +160,7 @@ class _Compared:
         outputs = dict(zip(self.names, found, strict=True))
         failed = next((one for one in found if not one.passed), None)
         if failed is not None:
+            self._repair()
             which = found.index(failed)
             of = f" {self.names[which]}" if len(found) > 1 else ""
             place = self._where(which)
@@ -166,6 +169,8 @@ class _Compared:
         worst = max(found, key=lambda one: one.absolute / (one.atol or 1))
         allowed = _allowed(found, self.keras), tolerance[0] or 0.0
         place = hidden_divergence(self.paired.sure, self.calls, *allowed)
+        if place.where and self._repair():
+            place = hidden_divergence(self.paired.sure, self.calls, *allowed)
         if place.where or losses is None:
             return worst, *self._result(outputs, place, [])
         turned = self.aligned[0] is not self.pytorch[0]
@@ -173,6 +178,13 @@ class _Compared:
         words = losses_apart(losses, np.asarray(targets), *first, turned, *tolerance)
         result = ModelResult(outputs, "losses" if words else "", report=words)
         return worst, words, result
+
+    def _repair(self) -> bool:
+        """Whether the order of the layers does not fit, and the pairs are now those that do."""
+        before = self.paired
+        if self.by_order:
+            self.paired = repaired(before, *self.models)
+        return self.paired is not before
 
     def _where(self, number: int) -> Divergence:
         if not self.paired.pairs:
@@ -186,7 +198,12 @@ class _Compared:
     ) -> tuple[str, ModelResult]:
         """The message, and what was found."""
         short, full = (
-            [*sections_of(place, of_all, self.paired.why), *rest] for of_all in (True, False)
+            [
+                *sections_of(place, of_all, self.paired.why),
+                *rest,
+                *by_the_map(self.paired, of_all),
+            ]
+            for of_all in (True, False)
         )
         message, report = text(short, LINES), text(full)
         if not place.where:
@@ -207,6 +224,7 @@ class _Compared:
             layers=tuple(layers.values()),
             causes=tuple(place.causes),
             settings=tuple(place.settings),
+            pairs=self.paired.layers,
             left_out=(*self.paired.unknown, *self.paired.single),
             report=report,
         )

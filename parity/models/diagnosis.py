@@ -184,6 +184,43 @@ def _how_far(source: Array, target: Array, name: str, keras: Layer, pytorch: Lay
     )
 
 
+# Layers whose calls are not compared: recurrent ones, attention, separable convolutions
+
+
+def unseen_causes(pairs: Sequence[tuple[Layer, Layer]]) -> list[Cause]:
+    """The settings and weights that differ of pairs of layers, each with the names of the two."""
+    found = []
+    for keras, pytorch in pairs:
+        label = f"{keras.label} and {pytorch.label}"
+        found += [Cause("setting", str(one)) for one in inference_settings(keras, pytorch)]
+        words = [_unseen_weight(keras, pytorch, name) for name in ARRAYS[keras.kind]]
+        found += [Cause("weight", f"{label}: {one}") for one in words if one]
+    return found
+
+
+def _unseen_weight(keras: Layer, pytorch: Layer, name: str) -> str:
+    """How an array differs, or nothing. Rows of a kernel that stand in another order are no
+    difference, as nobody has seen in which order the features come."""
+    source, target = keras.arrays.get(name), pytorch.arrays.get(name)
+    if source is None and target is None:
+        return ""
+    if source is None or target is None:
+        held = target if source is None else source
+        assert held is not None  # by the above
+        filled = np.full_like(held, FILLS.get(name, np.nan))
+        return "" if agree(held, filled) else f"only one of them has a {name}"
+    if agree(source, target):
+        return ""
+    moved = _transposition(source, target)
+    if moved:
+        return f"the {name} is transposed: PyTorch's, in Keras's layout, is equal after {moved}"
+    if name == "kernel" and agree(np.sort(source, 0), np.sort(target, 0)):
+        return ""
+    if agree(np.sort(source, None), np.sort(target, None)):
+        return f"the {name} has the same numbers in another order: of gates, or of heads?"
+    return _how_far(source, target, name, keras, pytorch)
+
+
 # What lies between two layers
 
 

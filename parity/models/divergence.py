@@ -18,6 +18,7 @@ from parity.models.diagnosis import (
     inference_settings,
     layer_causes,
     pooling_causes,
+    unseen_causes,
     wrong_parts,
 )
 from parity.models.pairs import Pairs
@@ -70,8 +71,7 @@ def divergence(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> 
         arrays = outputs, raw_outputs
         found = _between(steps, None, calls, arrays, compare(*outputs))
     found.uncalled = uncalled
-    named = found.step.pair if found.step and found.where == "layer" else None
-    found.settings = _settings_of(pairs, steps, named)
+    _complete(found, pairs, steps)
     return found
 
 
@@ -85,8 +85,7 @@ def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> 
     place = _first_place(steps, calls, share, hidden=True)
     if place is not None:
         found = _described(place, calls)
-        named = found.step.pair if found.step and found.where == "layer" else None
-        found.settings = _settings_of(pairs, steps, named)
+        _complete(found, pairs, steps)
     else:  # twenty layers may hide an epsilon to what rounding leaves
         settings = _settings_of(pairs, steps, None, rtol)
         epsilons = [one for one in settings if one.key == "epsilon"]
@@ -94,6 +93,23 @@ def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> 
         found.numbers = {n: (a.label, b.label) for n, (a, b) in enumerate(pairs, 1)}
     found.hidden = True
     return found
+
+
+def _complete(found: Divergence, pairs: Pairs, steps: list[Step]) -> None:
+    """Adds what is wrong elsewhere, and between two layers with those there whose calls were not
+    compared: of some kinds only the weights are."""
+    named = found.step.pair if found.step and found.where == "layer" else None
+    found.settings = _settings_of(pairs, steps, named)
+    if found.where != "between":
+        return
+    seen = {step.number for step in steps}
+    start = found.last.number if found.last else 0
+    stop = found.step.number if found.step else len(pairs) + 1
+    there = [both for n, both in enumerate(pairs, 1) if start < n < stop and n not in seen]
+    causes = unseen_causes(there)
+    found.causes = [*causes, *found.causes]
+    told = {cause.text for cause in causes}
+    found.settings = [one for one in found.settings if str(one) not in told]
 
 
 def _settings_of(

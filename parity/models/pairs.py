@@ -9,8 +9,8 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.layer import Layer, WeightsError
+from parity.weights.pairing import Traces, fitting, pair
 from parity.weights.read import read
-from parity.weights.transfer import pair
 
 Pairs = list[tuple[Layer, Layer]]
 
@@ -19,13 +19,16 @@ Pairs = list[tuple[Layer, Layer]]
 class Paired:
     """The pairs; the labels of the layers with weights that are in none, as their kind is not known
     (`unknown`) or no layer fits them (`single`); why not all are pairs, if so. `sure` are the pairs
-    that hold the same weights or could be no others."""
+    that hold the same weights or could be no others. `layers`: the map by which they are pairs, and
+    `apart`, why, where the order of the layers does not fit."""
 
     pairs: Pairs = field(default_factory=list)
     sure: Pairs = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     single: list[str] = field(default_factory=list)
     why: str = ""
+    layers: dict[str, str] = field(default_factory=dict)
+    apart: str = ""
 
 
 def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None) -> Paired:
@@ -54,6 +57,36 @@ def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None)
         if _same_weights(*both) or all(count[_signature(both[0])] == 1 for count in often)
     ]
     return Paired(found, sure, unknown, single, why)
+
+
+def repaired(found: Paired, keras_model: Any, torch_model: Any) -> Paired:
+    """The pairs by the map with which `parity.weights.copy` refuses the order of the layers, as it
+    disagrees with their shapes, calls or names; or as they were, if it does not, or if they have
+    more of the same weights by order."""
+    unknown: list[str] = []
+    keras = read(keras_model, "keras_model", unknown)
+    pytorch = read(torch_model, "torch_model", unknown)
+    traces = Traces(keras_model, torch_model)
+    for sides in ((keras, pytorch), fitting(keras, pytorch)):
+        try:
+            pair(*sides, None, traces)
+        except WeightsError as error:
+            if error.layers is None:
+                continue
+            better = pair(*sides, error.layers)
+            if _alike(better) < _alike(found.pairs):
+                return found
+            left = {id(layer) for both in better for layer in both}
+            single = [one.label for one in [*keras, *pytorch] if id(one) not in left]
+            apart = str(error).partition(":\n")[0]
+            return Paired(better, better, unknown, single, "", error.layers, apart)
+        return found
+    return found
+
+
+def _alike(pairs: Pairs) -> int:
+    """How many pairs hold the same weights."""
+    return sum(_same_weights(*both) for both in pairs)
 
 
 def _known(

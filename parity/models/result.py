@@ -58,8 +58,9 @@ class ModelResult:
     `outputs` are the differences of the models' outputs, by key or number, `difference` is that of
     the place; `layers` all calls that were compared, in Keras's order; `causes` the likely ones,
     the likeliest first; `settings` those that differ in other layers; `left_out` the labels of the
-    layers with weights that could not be compared; `report` is all of it in words, of which the
-    message of a `ParityError` is at most 40 lines.
+    layers with weights that could not be compared; `pairs` the map `layers=` by which they were
+    compared, where their order does not fit, or else nothing; `report` is all of it in words, of
+    which the message of a `ParityError` is at most 40 lines.
     """
 
     outputs: Mapping[str, Difference]
@@ -71,6 +72,7 @@ class ModelResult:
     causes: tuple[Cause, ...] = ()
     settings: tuple[SettingDifference, ...] = ()
     left_out: tuple[str, ...] = ()
+    pairs: Mapping[str, str] = field(default_factory=dict)
     report: str = field(default="", repr=False)
 
     @property

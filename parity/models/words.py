@@ -8,12 +8,14 @@ from parity.models.closeness import relative_error
 from parity.models.divergence import Divergence
 from parity.models.pairs import Paired
 from parity.models.steps import Step
+from parity.weights.pairing import as_python
 from parity.weights.settings import SettingDifference, grouped
 
 LINES = 37
 """What a message has at most, but for a last line that says where the rest is."""
 
 _NAMES = 8  # of layers in one line
+_MAP = 10  # of pairs
 _DIFFER = "the outputs differ, first"
 _HIDDEN = "the outputs agree on these inputs, but not all layers do: first"
 
@@ -93,6 +95,15 @@ def left_out(found: Paired) -> list[Section]:
         line, *more = f"those that fit in order were compared: {found.why}".splitlines()
         sections.append(Section(["", line], more, 2))
     return sections
+
+
+def by_the_map(found: Paired, short: bool) -> list[Section]:
+    """The map by which the layers were compared, where their order does not fit."""
+    if not found.layers:
+        return []
+    heading = f"compared by a map, as {found.apart}:"
+    shown = _MAP if short else len(found.layers)
+    return [Section(["", heading, *as_python(found.layers, shown)], [])]
 
 
 def output(name: str, found: Difference) -> Section:

@@ -10,11 +10,11 @@ Known layers: Dense (Linear, or a Conv of one pixel); Conv and ConvTranspose in 
 dimensions, with strides, dilation and groups; DepthwiseConv (a Conv with groups); SeparableConv (a
 depthwise Conv and a pointwise one); BatchNormalization (also of SyncBatchNorm and FrozenBatchNorm),
 LayerNormalization, GroupNormalization (also of InstanceNorm), RMSNormalization; PReLU; Embedding;
-LSTM, GRU, SimpleRNN and Bidirectional ones; MultiHeadAttention; weights that a layer or module of
-your own holds itself (a scale, a class token, positions), if their shape tells their layout; and
-what `register` teaches. Layers with weights of another kind are refused by name, or left out with
-`partial=True`; layers without weights are not looked at, nor are a module's own buffers or what a
-Keras Normalization has adapted to.
+LSTM, GRU (not with `reset_after=False`, which PyTorch's is not), SimpleRNN and Bidirectional ones;
+MultiHeadAttention; weights that a layer or module of your own holds itself (a scale, a class token,
+positions), if their shape tells their layout; and what `register` teaches. Layers with weights of
+another kind are refused by name, or left out with `partial=True`; layers without weights are not
+looked at, nor are a module's own buffers or what a Keras Normalization has adapted to.
 
 What the frameworks do differently, and what is done about it:
 
@@ -28,6 +28,8 @@ What the frameworks do differently, and what is done about it:
   rows of a Dense are reordered, by where each element goes in both models; see `flatten` of `copy`.
 - keras.applications' ResNets have a bias before each BatchNormalization, torchvision's have none:
   it goes into the mean that the BatchNormalization takes off.
+- PyTorch may compute a weight from others (weight and spectral norm, pruning): what it computes in
+  eval mode is read, and it cannot be written. Keras's SpectralNormalization changes the kernel.
 - Keras's strided `same` pads more at the end than before: see `same_padding`.
 """
 

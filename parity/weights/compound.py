@@ -15,6 +15,10 @@ _RECURRENT = {
     "simple_rnn": ("SimpleRNN", "RNN", 1),
 }
 """By kind, the classes of Keras and PyTorch, and how many gates there are."""
+RESETS_BEFORE = (
+    "resets before the recurrent product, where PyTorch's GRU resets after it, so no weights make "
+    "the two agree; wanted reset_after=True"
+)
 _ATTENTION = ("query", "key", "value")
 
 ARRAYS.update(
@@ -101,8 +105,8 @@ def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
     cell, name = layer.cell, f"Keras {layer.name} ({type(layer).__name__})"
     if kind == "gru" and not cell.reset_after:
         raise WeightsError(
-            f"{name} has reset_after=False, which resets before the recurrent product, PyTorch's "
-            "GRU behind it; wanted reset_after=True"
+            f"{name} has reset_after=False, which {RESETS_BEFORE}, or a module of your own and "
+            "weights.register"
         )
     for attribute, wanted in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
         found = getattr(getattr(cell, attribute, None), "__name__", wanted)

@@ -53,6 +53,16 @@ def _differs(layer: Any, method: str, package: str) -> bool:
     return getattr(type(layer), method) is not getattr(_stock(layer, package), method)
 
 
+# Reshaping
+
+
+def calls_one_of(module: Any, words: set[str]) -> bool:
+    """Whether a PyTorch module, or one inside of it, is of a class of one of these names, or has a
+    forward of its own that calls a function of them."""
+    scan = _Scan(words, slices=False)
+    return any(type(one).__name__ in words or scan.finds(one) for one in module.modules())
+
+
 # Padding by functions
 
 

@@ -170,9 +170,14 @@ def _read_parts(name: str, layer: Any, graph: Graph) -> list[Layer]:
         return list(layers_of(KERAS, name, layer, parts_of_layer(layer, padding)))
     own = own_weights(layer)
     parts = None if is_stock(layer) else loose_parts(own)
-    if own and parts is None and type(layer).__name__ != "Normalization":
+    if own and parts is None and type(layer).__name__ not in _STATES:
         raise other_kind(KERAS, name or layer.name, layer, [w.name for w in own.values()])
     return list(layers_of(KERAS, name or layer.name, layer, parts or []))
+
+
+_STATES = ("Normalization", "SpectralNormalization")
+"""Layers that hold no weights but a state: what was adapted to, or the vector of an iteration. (A
+SpectralNormalization divides the kernel itself when it trains, so it is what inference uses.)"""
 
 
 def own_weights(layer: Any) -> dict[str, Any]:

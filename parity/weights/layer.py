@@ -62,7 +62,12 @@ _SUPPORTED = (
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be read or do not fit; the message says which, and what is wanted."""
+    """Weights that cannot be read or do not fit; the message says which, and what is wanted.
+
+    `layers` is the map that fits where the order of the layers does not, or else None.
+    """
+
+    layers: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Layer:
     come in and go out (`parity.weights.flatten`); `unsure` is the shape of the image that seems to
     be flattened right before a layer of a model without a graph. `handle` is the layer itself, None
     for one that was read from a file. `write` and `names`: of a part of a layer
-    (`parity.weights.parts`), what puts arrays back, and what PyTorch calls them.
+    (`parity.weights.parts`), what puts arrays back, and what PyTorch calls them. `computed`: the
+    weights that it computes from others (`parity.weights.computed`), which cannot be written.
     """
 
     framework: str
@@ -90,6 +96,7 @@ class Layer:
         default=None, repr=False, compare=False
     )
     names: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    computed: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

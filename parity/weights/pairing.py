@@ -124,7 +124,7 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         return found
     graphs = _graphs(sources, targets, traces) if traces is not None else None
     if fits and graphs and agrees(graphs, found):
-        _check_names(sources, targets, found)
+        check_names(sources, targets, found)
         return found
     better = match(graphs) if graphs else _by_name(sources, targets)
     if better is not None and any(_other_kinds(*both) for both in better.pairs):
@@ -133,11 +133,11 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         if fits and graphs and not better.exact and in_order_of_calls(graphs, found):
             return found
         if not fits or graphs:
-            raise _disagreement(found, better, "calls" if graphs else "names")
+            raise disagreement(found, better, "calls" if graphs else "names")
     if error is not None:
         raise error
     if fits and traces is not None:
-        _check_names(sources, targets, found)
+        check_names(sources, targets, found)
     return found
 
 
@@ -221,7 +221,7 @@ def _as_named(ones: list[Layer], others: list[Layer]) -> list[Layer]:
     return [by_name[name] for name in names] if told and len(ones) > 1 else []
 
 
-def _check_names(sources: list[Layer], targets: list[Layer], found: Pairs) -> None:
+def check_names(sources: list[Layer], targets: list[Layer], found: Pairs) -> None:
     """Raises `WeightsError` where layers of one kind and shape have the same names in both models,
     but in another order."""
     partner = {id(one): other for one, other in found}
@@ -231,13 +231,13 @@ def _check_names(sources: list[Layer], targets: list[Layer], found: Pairs) -> No
         if any(partner[id(one)] is not other for one, other in zip(ones, others, strict=False)):
             named = _by_name(sources, targets)
             assert named is not None  # the names are told, so the kinds are alike
-            raise _disagreement(found, named, "names")
+            raise disagreement(found, named, "names")
 
 
 # Words
 
 
-def _disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
+def disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
     """The error with the map that fits, as Python to paste."""
     wanted = {id(one): other for one, other in better.pairs}
     apart = next(((a, b) for a, b in found if wanted[id(a)] is not b), None)
@@ -248,13 +248,22 @@ def _disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
             f"the order of the layers disagrees with their {by}: by order {one.label} would go "
             f"into {other.label}, by their {by} into {wanted[id(one)].label}"
         )
-    rows = [f"    {one.name!r}: {other.name!r}," for one, other in better.pairs]
-    many = f"    # and {len(rows) - _SHOWN} more: layers=weights.suggest(source, target) has all"
-    rows = rows if len(rows) <= _SHOWN else [*rows[:_SHOWN], many]
     hint = "the map that fits"
     if by == "names" and apart is not None:
         hint = "the map by names (write that of the order where it is meant)"
-    return WeightsError("\n".join([f"{why}; {hint}:", "layers={", *rows, "}"]))
+    layers = {one.name: other.name for one, other in better.pairs}
+    error = WeightsError("\n".join([f"{why}; {hint}:", *as_python(layers, _SHOWN)]))
+    error.layers = layers
+    return error
+
+
+def as_python(layers: Mapping[str, str], shown: int) -> list[str]:
+    """The lines of a map, to paste; where it has more than `shown` entries, what has them all."""
+    rows = [f"    {name!r}: {other!r}," for name, other in layers.items()]
+    if len(rows) > shown:
+        more = f"    # and {len(rows) - shown} more: layers=weights.suggest(source, target) has all"
+        rows = [*rows[:shown], more]
+    return ["layers={", *rows, "}"]
 
 
 def unknown_layer(name: str, known: Sequence[str], argument: str) -> WeightsError:

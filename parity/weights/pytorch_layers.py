@@ -1,11 +1,13 @@
 """The layers of a PyTorch module in the common form (`parity.weights.layer`)."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.compound import compound_module, parts_of_module
+from parity.weights.computed import as_in_eval, computed
 from parity.weights.forward import may_pad
 from parity.weights.layer import (
     ARRAYS,
@@ -77,6 +79,11 @@ def leaf_modules(module: Any) -> list[tuple[str, Any]]:
 
 def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
     """The layers with weights of a PyTorch module; see `parity.weights.read.read`."""
+    with as_in_eval(model):
+        return _all_layers(model, unknown)
+
+
+def _all_layers(model: Any, unknown: list[str] | None) -> list[Layer]:
     leaves = [one for _, one in leaf_modules(model)]
     found: list[Layer] = []
     inside: set[int] = set()  # of unknown modules of PyTorch's own
@@ -106,7 +113,8 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
         )
     kind = kind_of_module(module)
     if compound_module(module):
-        return list(layers_of(PYTORCH, name, module, parts_of_module(module)))
+        several = layers_of(PYTORCH, name, module, parts_of_module(module))
+        return [replace(one, computed=tuple(computed(module))) for one in several]
     own = [key for key, _ in module.named_parameters(recurse=False)]
     own += [key for key, _ in module.named_buffers(recurse=False) if key.startswith("running_")]
     if not kind:
@@ -118,10 +126,11 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
     if kind == "group_normalization" and not own:
         return []
     known = [IN_PYTORCH[array] for array in ARRAYS[kind]]
-    strange = [key for key in own if key not in known]
-    computed = "weight" not in own and getattr(module, "weight", None) is not None
-    if strange or (computed and type(module).__name__ not in _FROZEN):
-        raise other_kind(PYTORCH, name, module, strange or ["a weight that is computed"])
+    made = computed(module)
+    strange = set(own) - set(known) - {key for keys in made.values() for key in keys}
+    absent = getattr(module, "weight", None) is not None and "weight" not in {*own, *made}
+    if strange or (absent and type(module).__name__ not in _FROZEN):
+        raise other_kind(PYTORCH, name, module, sorted(strange) or ["a weight that is computed"])
     place = next(i for i, one in enumerate(leaves) if one is module)
     around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
     settings = _settings_of_module(module, kind, *around)
@@ -136,6 +145,7 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
             arrays=_arrays_of_module(module, kind),
             settings=plain(settings),
             handle=module,
+            computed=tuple(made),
         )
     ]
 

@@ -1,18 +1,22 @@
 """What a PyTorch module computes, from a call on fake tensors: `parity.weights.trace`."""
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from parity.weights.compound import suffixes
+from parity.weights.computed import as_in_eval
+from parity.weights.layer import Layer
 from parity.weights.parts import handle
 from parity.weights.pytorch_layers import kind_of_module, known_module, loose_parameters
-from parity.weights.trace import Shape, Trace, Value
+from parity.weights.trace import BATCH, Shape, Trace, Value
 
 Specs = Sequence[tuple[Shape, str]]
+_STEPS = 16
+_SIDES = (224, 64, 32, 28, 96, 128, 299, 16)
 
 
 def trace_pytorch(module: Any, specs: Specs, moved: set[int]) -> Trace | None:
@@ -40,16 +44,51 @@ def trace_pytorch(module: Any, specs: Specs, moved: set[int]) -> Trace | None:
 
 def _attempt(module: Any, inputs: list[tuple[Shape, str]], layout: str) -> Trace | None:
     """On fake tensors, or else on real ones: a module may ask for the numbers."""
+    for fake in (True, False):
+        # whatever a module raises, it is not traced
+        with _silenced(), suppress(Exception):
+            return _traced(module, inputs, layout, fake)
+    return None
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """PyTorch tells of every shape that does not fit, as inputs of a wrong one do."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     silent = log.disabled
-    log.disabled = True  # it tells of every shape that does not fit, as inputs of a wrong one do
+    log.disabled = True
     try:
-        for fake in (True, False):
-            with suppress(Exception):  # whatever a module raises, it is not traced
-                return _traced(module, inputs, layout, fake)
-        return None
+        yield
     finally:
         log.disabled = silent
+
+
+def trace_by_layers(module: Any, layers: Sequence[Layer]) -> Trace | None:
+    """The trace of a call where nothing tells what the module takes: on one input of a few shapes
+    that its layers would take; None where it takes none of them."""
+    original = getattr(module, "_orig_mod", module)
+    for shape, dtype in _likely_inputs(layers):
+        with _silenced(), suppress(Exception):
+            return _traced(original, [(shape, dtype)], "channels_first", fake=True)
+    return None
+
+
+def _likely_inputs(layers: Sequence[Layer]) -> Iterator[tuple[Shape, str]]:
+    """Images for the first convolution, or else what the first layer takes."""
+    first = next((one for one in layers if one.kind == "conv"), layers[0] if layers else None)
+    if first is None:
+        return
+    if first.kind == "embedding":
+        yield (BATCH, _STEPS), "int64"
+    elif "kernel" in first.arrays:
+        kernel = first.arrays["kernel"]
+        features = int(kernel.shape[-2] * first.settings.get("groups", 1))
+        if first.kind != "conv":
+            yield (BATCH, features), ""
+            yield (BATCH, _STEPS, features), ""
+            return
+        for size in _SIDES:
+            yield (BATCH, features, *[size] * (kernel.ndim - 2)), ""
 
 
 def _first(shape: Shape) -> Shape:
@@ -65,6 +104,7 @@ def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
         for one, was in modes:
             stack.callback(setattr, one, "training", was)
         module.eval()
+        stack.enter_context(as_in_eval(module))
         if fake:
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(torch.no_grad())

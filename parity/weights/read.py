@@ -28,7 +28,7 @@ def read(model: Any, argument: str = "model", unknown: list[str] | None = None) 
 
 def storage(layer: Layer, array: str) -> int:
     """What tells whether two arrays of layers are one: of tied weights it is the same."""
-    if layer.write is not None:  # a part of a layer, or one of a user's own
+    if layer.write is not None or layer.computed:  # a part of a layer, one of a user's own
         return hash((id(layer.handle), array))
     if layer.framework == KERAS:
         return id(getattr(layer.handle, array))

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.file_pairs import check_flatten, pair_file
 from parity.weights.files import read_file, write_file
 from parity.weights.flatten import image_order, permutation
 from parity.weights.folding import folded
+from parity.weights.keras_file import read_keras_file
 from parity.weights.keras_trace import trace_keras
 from parity.weights.layer import (
     ARRAYS,
@@ -26,6 +28,7 @@ from parity.weights.layer import (
 from parity.weights.match import Pairs
 from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
 from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
+from parity.weights.pytorch_trace import trace_by_layers
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, check_settings, same_setting
 from parity.weights.state_dict import PICKLED, entries_of, pair_entries, read_pickled
@@ -140,12 +143,24 @@ def load(
 ) -> list[tuple[str, str]]:
     """Copy the weights of a file into a model of either framework, in place.
 
-    The file is one that `save` wrote; or a Keras model (`.keras`, read with Keras, none of its code
-    run), for either framework; or, for a Keras model, a state dict of PyTorch: safetensors, or
-    `.pth` (`.pt`, `.bin`, `.ckpt`), which is read with PyTorch, none of its code run. A state dict
-    has no settings, so none is checked, and no kinds: its entries are read as what their partners
-    are, in the order of the file or by `layers`; of safetensors, which keep no order, by shape and
-    name.
+    The file is one of these, and no code in it is run:
+
+    - one that `save` wrote, for either framework;
+    - a Keras model (`.keras`, read with Keras), for either framework; where Keras is not installed,
+      with `settings="ignore"`, only the `.weights.h5` in it;
+    - the weights of a Keras model (`.weights.h5`, of `save_weights`, read with h5py), for a
+      PyTorch module;
+    - a state dict of PyTorch (safetensors, or `.pth`, `.pt`, `.bin`, `.ckpt`, read with PyTorch),
+      for a Keras model.
+
+    The last two have no settings, so none is checked (epsilon, strides, padding, activations), and
+    no kinds: an entry is read as what its partner is. A state dict is taken in its order or by
+    `layers`; of safetensors, which keep none, by shape and name. A `.weights.h5` file has an order
+    within each class of layers alone, which is held against the module's calls (where one input of
+    a likely shape does for it), shapes and names; where a layer could have several partners, or a
+    Dense may get a flattened image, which the file does not say, it is refused until `layers` or
+    `flatten` tells. Where the code of the Keras model is at hand,
+    `model.load_weights(path)` and `copy` check everything.
 
     Everything else as in `copy`, the file being the source. Raises `WeightsError` besides for a
     file that is missing, truncated, of another kind or format, or whose header makes no sense; for
@@ -155,13 +170,11 @@ def load(
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    if path.suffix == ".keras":
+    alone = path.suffix == ".keras" and settings == "ignore" and not _has_keras()
+    if path.suffix == ".keras" and not alone:
         return copy(_keras_model(path), model, layers=layers, flatten=flatten, settings=settings)
-    if path.suffix in (".h5", ".hdf5"):
-        raise WeightsError(
-            f"{path}: holds the weights of a Keras model, not their order; wanted the model "
-            "itself: load_weights, then weights.copy"
-        )
+    if alone or path.suffix in (".h5", ".hdf5"):
+        return _load_keras_weights(path, model, layers, flatten, settings)
     pickled = path.suffix in PICKLED
     found = read_pickled(path) if pickled else read_file(path)
     targets, traces = read(model), Traces(None, model)
@@ -169,8 +182,39 @@ def load(
         return _carry(found, targets, layers, flatten, settings, traces)
     if not is_keras(model):
         raise WeightsError(f"{path}: a state dict of PyTorch; wanted model.load_state_dict")
+    _check_has_settings(path, settings)
     paired = pair_entries(entries_of(found), targets, layers, ordered=pickled)
     return _written(paired, flatten, settings, traces)
+
+
+def _load_keras_weights(
+    path: Path, model: Any, layers: Mapping[str, str] | None, flatten: Flatten, settings: str
+) -> list[tuple[str, str]]:
+    """The weights of a file of Keras's `save_weights` into a module."""
+    if is_keras(model):
+        raise WeightsError(f"{path}: the weights of a Keras model; wanted model.load_weights")
+    targets = read(model)
+    _check_has_settings(path, settings)
+    entries = read_keras_file(path)
+    paired = pair_file(entries, targets, layers, lambda: trace_by_layers(model, targets))
+    check_flatten(paired, model, flatten)
+    return _written(paired, flatten, settings, None)
+
+
+def _check_has_settings(path: Path, settings: str) -> None:
+    if settings == "copy":
+        raise WeightsError(
+            f"{path}: holds no settings to copy; wanted settings='check', and epsilon and momentum "
+            "set by hand"
+        )
+
+
+def _has_keras() -> bool:
+    try:
+        import keras  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _keras_model(path: Path) -> Any:
@@ -179,8 +223,8 @@ def _keras_model(path: Path) -> Any:
         import keras
     except ImportError as error:
         raise WeightsError(
-            f"{path}: reading a .keras file needs Keras, which is not installed; wanted Keras, or "
-            "a file of weights.save"
+            f"{path}: checking the settings of a .keras file needs Keras, which is not installed; "
+            "wanted Keras, or a file of weights.save, or settings='ignore' for its weights alone"
         ) from error
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -216,6 +260,7 @@ def _written(
 ) -> list[tuple[str, str]]:
     """Check everything of the pairs, then write."""
     _check_known(flatten, paired)
+    _check_written(paired)
     paired = folded(
         paired, traces.both()[0] if traces is not None and _lacks_bias(paired) else None
     )
@@ -235,6 +280,17 @@ def _written(
         }
         assign(target, values, changed)
     return [(source.name, target.name) for source, target in paired]
+
+
+def _check_written(paired: Pairs) -> None:
+    """Raises `WeightsError` where a layer of the target computes its weights from others."""
+    for _, target in paired:
+        if target.computed:
+            raise WeightsError(
+                f"{target.label} computes its {' and '.join(target.computed)} from others (weight "
+                "norm, spectral norm, a parametrization or pruning), which can be read but not "
+                "written; wanted a module without it, to which it is added afterwards"
+            )
 
 
 def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]]) -> None:

@@ -543,7 +543,9 @@ def test_several_inputs_and_outputs_and_an_explicit_map() -> None:
     assert "Keras's bias and PyTorch's bias differ" in text
     assert "elsewhere" not in text
     assert "output 1 of the models" in text
-    assert "in order were compared: layer 1: Keras conv (Conv2D" in message(one, other, x)
+    text = message(one, other, x)
+    assert "Keras fc (Dense) and PyTorch fc (Linear)" in text
+    assert "stand in another order; the map that fits:\nlayers={\n    'conv': 'conv',\n" in text
 
 
 def test_sequences_and_segmentation_losses() -> None:

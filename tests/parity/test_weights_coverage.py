@@ -160,13 +160,56 @@ def test_recurrent_layers_that_pytorch_has_not() -> None:
     from torch import nn
 
     for layer, why in [
-        (layers.GRU(5, reset_after=False), "has reset_after=False.*wanted reset_after=True"),
+        (
+            layers.GRU(5, reset_after=False),
+            "has reset_after=False, which resets before the recurrent product, where PyTorch's GRU "
+            "resets after it, so no weights .*; wanted reset_after=True, or .*weights.register",
+        ),
         (layers.LSTM(5, activation="relu"), "has activation='relu'; wanted 'tanh'"),
         (layers.LSTM(5, go_backwards=True), "goes backwards; wanted Bidirectional"),
         (layers.Bidirectional(layers.LSTM(5), "sum"), "has merge_mode='sum'; wanted 'concat'"),
     ]:
         with pytest.raises(WeightsError, match=why):
             weights.copy(keras_model((7, 4), layer), nn.LSTM(4, 5))
+
+
+def test_a_gru_that_resets_before_is_taught() -> None:
+    """PyTorch's has no such form; a module of the user's own has."""
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class ResetBefore(layers.GRU):  # type: ignore[misc]
+        pass
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x, self.h = nn.Linear(4, 15), nn.Linear(5, 15, bias=False)
+
+        def forward(self, x: Any) -> Any:
+            h, w = torch.zeros(len(x), 5), self.h.weight.split(5)
+            for step in x.unbind(1):
+                z, r, n = self.x(step).split(5, -1)
+                z, r = torch.sigmoid(z + h @ w[0].T), torch.sigmoid(r + h @ w[1].T)
+                h = z * h + (1 - z) * torch.tanh(n + (r * h) @ w[2].T)
+            return h
+
+    def turned(names: dict[str, str]) -> Any:
+        return lambda arrays: {names[key]: value.T for key, value in arrays.items()}
+
+    names = {"cell.kernel": "x.weight", "cell.bias": "x.bias", "cell.recurrent_kernel": "h.weight"}
+    back = {value: key for key, value in names.items()}
+    weights.register(
+        "gru, reset before",
+        ResetBefore,
+        Module,
+        names,
+        to_pytorch=turned(names),
+        to_keras=turned(back),
+    )
+    one = keras_model((7, 4), ResetBefore(5, reset_after=False))
+    assert_same_model(one, Module(), image(7, 4), first=False)
 
 
 def test_a_dense_is_a_convolution_of_one_pixel() -> None:
