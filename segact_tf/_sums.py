@@ -146,6 +146,8 @@ def power(x: Any, exponent: float) -> Any:
 
 def times(factor: float, loss: Any) -> Any:
     """factor * loss; a factor of 0 makes exactly 0, also of infinity and NaN."""
+    if factor == 1:
+        return loss
     return factor * loss if factor != 0 else _weigh(ops.full_like(loss, factor), loss)
 
 

@@ -149,13 +149,15 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 def times(factor: float, loss: Tensor) -> Tensor:
     """factor * loss; a factor of 0 makes exactly 0, also of infinity and NaN."""
+    if factor == 1:
+        return loss
     return factor * loss if factor != 0 else _weigh(torch.full_like(loss, factor), loss)
 
 
 def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Tensor:
     """The losses of groups: each, their sum or the mean of those with a valid element."""
     check_reduction(reduction)
-    loss = loss.to(batch.dtype)
+    loss = loss if loss.dtype == batch.dtype else loss.to(batch.dtype)
     if reduction == "none" or not loss.ndim:  # the loss of one group is 0 where nothing is valid
         return batch.cut(loss, axis)
     all = tuple(range(loss.ndim))

@@ -171,7 +171,7 @@ def _elements_by_loops(
     rows = cpu.Rows(x, y, w, axis)
     slopes, losses = rows.empty(), None if axis else rows.empty()
     numbers = cpu._numbers(0.0, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
-    value = rows.sums(loss, f, numbers, losses, slopes, wide=True)
+    value = rows.sums(loss, f, numbers, losses=losses, slopes=slopes, wide=True)
     return None if value is None else (value if losses is None else losses, slopes)
 
 
@@ -265,7 +265,7 @@ def overlap_operator(
     f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
     density = rows.empty()
     numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
-    value = rows.sums(cpu.OVERLAP, f, numbers, None, density)
+    value = rows.sums(cpu.OVERLAP, f, numbers, density=density)
     if value is not None:
         return value, density.contiguous()
     y = in_range(y) if guarded else y
