@@ -255,7 +255,9 @@ class Batch:
         if self.valid is not None:
             return _special.double(self.valid.sum(axis).clamp_(min=1)).reciprocal()
         shape = self.input.shape
-        return 1 / (shape.numel() if len(axis) == len(shape) else math.prod(shape[a] for a in axis))
+        if len(axis) == len(shape):
+            return 1 / self.input.numel()
+        return 1 / math.prod([shape[a] for a in axis])
 
     def check_values(self) -> None:
         """Raise for values out of their range, once, where `validate` allows to look."""
