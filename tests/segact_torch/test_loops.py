@@ -33,6 +33,7 @@ REDUCED = {
     "squares": ("mean_squared_error", {}),
     "dice": ("dice", {"per_sample": True, "smooth": 0.5}),
     "tversky": ("tversky", {"channel_axis": 1, "alpha": 0.25}),
+    "dice + cross entropy": ("dice_cross_entropy", {"smooth": 0.5}),
 }
 LOSSES = {**{k: v[:2] for k, v in ELEMENTWISE.items()}, **REDUCED}
 PRECISIONS = (torch.float32, torch.float64)
@@ -223,6 +224,36 @@ def test_float64_repeats_its_gradient(loss):
     value = getattr(segact_torch, name)(x.requires_grad_(), y, **options).sum()
     first, again = (torch.autograd.grad(value, x, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_dice_and_cross_entropy_are_one_pass(f, soft, monkeypatch):
+    """As the two by themselves, and as the formulas in float64."""
+    passes, sums = [], cpu.Rows.sums
+    monkeypatch.setattr(
+        cpu.Rows, "sums", lambda self, *args, **more: passes.append(1) or sums(self, *args, **more)
+    )
+    bounds = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-13, 1e-12)}
+    groups = {"per_sample": True, "channel_axis": 1}
+    options = {"lambda_dice": 0.75, "lambda_ce": 0.25, "pos_weight": 2.0}
+    for dtype, groups in itertools.product(PRECISIONS, ({}, groups)):
+        x, y = soft_batch(dtype)
+        y = y if soft else y.round()
+        arguments = ("dice + cross entropy", x, y, f)
+        passes.clear()
+        one = by_the_loops(*arguments, **options, **groups)
+        assert len(passes) == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(cpu, "ratio_and_entropy", lambda *_: None)
+            two = by_the_loops(*arguments, **options, **groups)
+            assert len(passes) == 3
+        wide = (arguments[0], x.double(), y.double(), f)
+        exact = by_the_formulas(*wide, **options, **groups)
+        for a, b, c, bound in zip(one, two, exact, bounds[dtype], strict=True):
+            largest = float(c.abs().max())
+            torch.testing.assert_close(a.double(), c, rtol=bound, atol=bound * largest)
+            close = 4 * torch.finfo(dtype).eps
+            torch.testing.assert_close(a, b, rtol=close, atol=close * largest)
 
 
 class Wrapped(torch.Tensor):
