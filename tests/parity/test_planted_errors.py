@@ -154,14 +154,6 @@ PLANTED_IN_LOOPS = {
         *("elements.h", "{a * f.on.loss + b", "{R(1.00001) * a * f.on.loss + b"),
         *(BOTH, "hardtanh", "binary_cross_entropy,y=1", "value"),
     ),
-    "Dice + cross entropy, value": (
-        *("elements.h", "= cross_entropy(f, y[i], on", "= cross_entropy(f, y[i], R(1.0001) * on"),
-        *(BOTH, "", "dice_cross_entropy", "value"),
-    ),
-    "Dice + cross entropy, slope": (
-        *("rows.h", "times(room, slope, NULL, factor, n)", "times(room, slope, NULL, -factor, n)"),
-        *(BOTH, "", "dice_cross_entropy", "grad_x"),
-    ),
     "squeeze": (
         *("activations.h", "s.epsilon + s.scale * tail", "s.epsilon * R(1.01) + s.scale * tail"),
         *(BOTH, "inverse_square_root", "binary_cross_entropy,y=1", "value"),
