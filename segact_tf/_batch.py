@@ -361,8 +361,9 @@ def check_number(name: str, value: float, high: float = math.inf, open: bool = F
 def check_groups(per_sample: bool, channel_axis: int | None) -> None:
     """True or False, and an integer or None."""
     check_flag("per_sample", per_sample)
-    integer = isinstance(channel_axis, numbers.Integral) and not isinstance(channel_axis, bool)
-    if channel_axis is not None and not integer:
+    if channel_axis is None:
+        return
+    if isinstance(channel_axis, bool) or not isinstance(channel_axis, numbers.Integral):
         raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
 
 
@@ -385,6 +386,7 @@ def check_validate(validate: bool | None) -> None:
 
 def check_ignore_index(ignore_index: int | None) -> None:
     """A number or None."""
-    number = isinstance(ignore_index, numbers.Real) and not isinstance(ignore_index, bool)
-    if ignore_index is not None and not number:
+    if ignore_index is None:
+        return
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Real):
         raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")

@@ -177,6 +177,22 @@ def overlap_ratio(
     return _sums.ratio(error, whole, smooth)
 
 
+def ratio_and_entropy(
+    batch: Batch,
+    axis: Axis,
+    smooth: float,
+    pos_weight: Any,
+    label_smoothing: float,
+    *,
+    tp: float,
+    fp: float,
+    fn: float,
+) -> tuple[Any, Any]:
+    """`overlap_ratio` and the mean of `cross_entropy`."""
+    ratio = overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)
+    return ratio, cross_entropy(batch, axis, True, pos_weight, label_smoothing)
+
+
 def _in_a_row(
     both: Callable[..., Both],
     formula: Callable[..., Any],

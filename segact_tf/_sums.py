@@ -146,6 +146,8 @@ def power(x: Any, exponent: float) -> Any:
 
 def times(factor: float, loss: Any) -> Any:
     """factor * loss; exactly 0 for a factor of 0, also if the loss is infinity or NaN."""
+    if factor == 1:
+        return loss
     return factor * loss if factor != 0 else _weigh(ops.full_like(loss, factor), loss)
 
 

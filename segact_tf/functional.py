@@ -92,7 +92,13 @@ import keras
 
 from segact_tf import _engine
 from segact_tf._batch import Batch, check_number, check_sorted
-from segact_tf._compact import cross_entropy, focal_cross_entropy, overlap_ratio, squared_error
+from segact_tf._compact import (
+    cross_entropy,
+    focal_cross_entropy,
+    overlap_ratio,
+    ratio_and_entropy,
+    squared_error,
+)
 from segact_tf._sums import lovasz_extension, power, scale_groups, times
 from segact_tf.activations import Activation, _Symmetric
 from segact_tf.conventions import distribution
@@ -431,11 +437,11 @@ def dice_cross_entropy(
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate)
     axis = batch.groups(per_sample, channel_axis)
-    ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
-    loss = times(lambda_dice, ratio)
     factor = batch.broadcast_pos_weight(pos_weight)
-    entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
-    return scale_groups(loss + times(lambda_ce, entropy), batch, axis)
+    options = (smooth, factor, label_smoothing)
+    ratio, entropy = ratio_and_entropy(batch, axis, *options, tp=2, fp=1, fn=1)
+    loss = times(lambda_dice, ratio) + times(lambda_ce, entropy)
+    return scale_groups(loss, batch, axis)
 
 
 @keras.saving.register_keras_serializable(package="segact")

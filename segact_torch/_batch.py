@@ -254,7 +254,10 @@ class Batch:
         """1 / the number of valid elements over `axis`, at least 1, for each group."""
         if self.valid is not None:
             return _special.double(self.valid.sum(axis).clamp_(min=1)).reciprocal()
-        return 1 / math.prod([self.input.shape[a] for a in axis])
+        shape = self.input.shape
+        if len(axis) == len(shape):
+            return 1 / self.input.numel()
+        return 1 / math.prod([shape[a] for a in axis])
 
     def check_values(self) -> None:
         """Raise for values out of their range, once, if `validate` allows the check."""
@@ -421,8 +424,9 @@ def check_number(name: str, value: float, high: float = math.inf, open: bool = F
 def check_groups(per_sample: bool, channel_axis: int | None) -> None:
     """True or False, and an integer or None."""
     check_flag("per_sample", per_sample)
-    integer = isinstance(channel_axis, numbers.Integral) and not isinstance(channel_axis, bool)
-    if channel_axis is not None and not integer:
+    if channel_axis is None:
+        return
+    if isinstance(channel_axis, bool) or not isinstance(channel_axis, numbers.Integral):
         raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
 
 
@@ -444,8 +448,9 @@ def check_validate(validate: bool | None) -> None:
 
 def check_ignore_index(ignore_index: int | None) -> None:
     """A number or None."""
-    number = isinstance(ignore_index, numbers.Real) and not isinstance(ignore_index, bool)
-    if ignore_index is not None and not number:
+    if ignore_index is None:
+        return
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Real):
         raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
 
 

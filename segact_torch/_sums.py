@@ -149,13 +149,15 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 def times(factor: float, loss: Tensor) -> Tensor:
     """factor * loss; exactly 0 for a factor of 0, also if the loss is infinity or NaN."""
+    if factor == 1:
+        return loss
     return factor * loss if factor != 0 else _weigh(torch.full_like(loss, factor), loss)
 
 
 def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Tensor:
     """The losses of groups, their sum, or the mean of those with a valid element."""
     check_reduction(reduction)
-    loss = loss.to(batch.dtype)
+    loss = loss if loss.dtype == batch.dtype else loss.to(batch.dtype)
     if reduction == "none" or not loss.ndim:  # a group without a valid element has a loss of 0
         return batch.cut(loss, axis)
     all = tuple(range(loss.ndim))

@@ -92,6 +92,7 @@ from segact_torch._backends import (
     cross_entropy,
     focal_cross_entropy,
     overlap_ratio,
+    ratio_and_entropy,
     squared_error,
 )
 from segact_torch._batch import Batch, check_number, check_sorted
@@ -429,11 +430,11 @@ def dice_cross_entropy(
     f = distribution(activation, from_logits, convention)
     batch = Batch.of(input, target, f, weight, ignore_index, mask, validate, process_group)
     axis = batch.groups(per_sample, channel_axis)
-    ratio = overlap_ratio(batch, axis, smooth, tp=2, fp=1, fn=1)
-    loss = times(lambda_dice, ratio)
     factor = batch.broadcast_pos_weight(pos_weight)
-    entropy = cross_entropy(batch, axis, True, factor, label_smoothing)
-    return reduce_groups(loss + times(lambda_ce, entropy), batch, axis, reduction)
+    options = (smooth, factor, label_smoothing)
+    ratio, entropy = ratio_and_entropy(batch, axis, *options, tp=2, fp=1, fn=1)
+    loss = times(lambda_dice, ratio) + times(lambda_ce, entropy)
+    return reduce_groups(loss, batch, axis, reduction)
 
 
 def lovasz(

@@ -35,6 +35,7 @@ Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 # From here on compiled code calls the kernels for a loss of each element, where the compiler's own
 # move five tensors instead of three; of fewer elements the host's time is most of both.
 LARGE = 1 << 24
+_PLAIN = (Tensor, torch.nn.Parameter)
 _dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
 
 
@@ -76,11 +77,10 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     def formula(batch: Batch) -> Tensor:
         return torch.stack(_sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn))
 
-    for backend in chosen(batch) if axis else ():
-        found = backend.overlap(batch, axis, tp, fp, fn)
-        if found is not None:
-            error, whole = _with_gradient(found, formula, batch)
-            return error, whole
+    found = _served("overlap", formula, batch, axis, tp, fp, fn)
+    if found is not None:
+        error, whole = found
+        return error, whole
     return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
 
 
@@ -97,13 +97,49 @@ def overlap_ratio(
     def formula(batch: Batch) -> Tensor:
         return _sums.overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)
 
-    for backend in chosen(batch) if axis else ():
-        served = getattr(backend, "overlap_ratio", None)
-        if served is not None:
-            found = served(batch, axis, smooth, tp, fp, fn)
-            if found is not None:
-                return _with_gradient(found, formula, batch)
+    found = _served("overlap_ratio", formula, batch, axis, smooth, tp, fp, fn)
+    if found is not None:
+        return found
     return _sums.ratio(*overlap(batch, axis, tp=tp, fp=fp, fn=fn), smooth)
+
+
+@_eager_before_2_6
+def ratio_and_entropy(
+    batch: Batch,
+    axis: Axis,
+    smooth: float,
+    pos_weight: float | Tensor,
+    label_smoothing: float,
+    *,
+    tp: float,
+    fp: float,
+    fn: float,
+) -> tuple[Tensor, Tensor]:
+    """`_sums.overlap_ratio` and the mean of `_sums.cross_entropy`, in one pass if one is served."""
+    entropy = (axis, True, pos_weight, label_smoothing)
+    if batch.across is None:
+
+        def formula(batch: Batch) -> Tensor:
+            ratio = _sums.overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)
+            return torch.stack((ratio, _sums.cross_entropy(batch, *entropy)))
+
+        options = (smooth, pos_weight, label_smoothing, tp, fp, fn)
+        found = _served("ratio_and_entropy", formula, batch, axis, *options)
+        if found is not None:
+            ratio, mean = found
+            return ratio, mean
+    ratio = overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)
+    return ratio, cross_entropy(batch, *entropy)
+
+
+def _served(name: str, formula: Formula, batch: Batch, axis: Axis, *options: Any) -> Tensor | None:
+    """What the first backend gives that has this function and serves."""
+    for backend in chosen(batch) if axis else ():
+        function = getattr(backend, name, None)
+        found = None if function is None else function(batch, axis, *options)
+        if found is not None:
+            return _with_gradient(found, formula, batch)
+    return None
 
 
 def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
@@ -135,7 +171,7 @@ def chosen(batch: Batch) -> Iterator[Any]:
     """The backends that may serve a batch, the fastest first."""
     if batch.target.requires_grad or torch._C._are_functorch_transforms_active():
         return
-    device = batch.input.device.type
+    device = "cpu" if batch.input.is_cpu else batch.input.device.type  # which is slow
     if torch.compiler.is_compiling():
         if not _is_recorded():
             if has_loops(device):
@@ -158,10 +194,10 @@ def chosen(batch: Batch) -> Iterator[Any]:
 def _is_traced(*tensors: Tensor | None) -> bool:
     """Whether a subclass, jit.trace, a dispatch mode or forward-mode AD looks on."""
     for t in tensors:
-        if t is not None and type(t) not in (Tensor, torch.nn.Parameter):
+        if t is not None and type(t) not in _PLAIN:
             return True
     return (
-        torch.jit.is_tracing()
+        torch._C._is_tracing()
         or _dispatch_mode() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
@@ -205,5 +241,6 @@ class _WithGradient(torch.autograd.Function):
             upstream = grads[0].to(value.dtype)
             (found,) = torch.autograd.grad(value, x, upstream, create_graph=again)
         else:
-            found = gradient(grads[0]).to(x.dtype)
+            found = gradient(grads[0])
+            found = found if found.dtype == x.dtype else found.to(x.dtype)  # a slow call of nothing
         return None, found, *[None] * len(constants)

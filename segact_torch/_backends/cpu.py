@@ -16,7 +16,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,8 +41,9 @@ Numbers = ctypes.Array[ctypes.c_double]
 # As in loops/: of elements.h, where two activations have other loops with an epsilon,
 SMOOTH = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
 ORDER = (*SMOOTH, HardTanh, Linear)
-SQUEEZED: dict[type, int] = {Sigmoid: 7, NormalCDF: 8}
-CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP = range(4)
+EXACT: dict[type, int] = {f: i for i, f in enumerate(ORDER)}
+SQUEEZED: dict[type, int] = {**EXACT, Sigmoid: 7, NormalCDF: 8}
+CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, OVERLAP_AND_ENTROPY = range(5)
 # and of rows.h.
 TYPES = {
     **{torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3},
@@ -53,14 +54,21 @@ TYPES = {
 LEAST, STEEPEST = 1e-30, 1e4
 
 _INT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-_FULL, _EXPANDED = [_DATA, _INT], [_DATA, _INT, _INT, _INT]
-_SUMS = [_INT, _INT, _DATA, _INT, _INT, *_FULL, *_FULL, *_EXPANDED, *_EXPANDED]
+_FULL = [_DATA, _INT]
+_SUMS = [_INT, _INT, _DATA, _INT, _INT, *_FULL, *_FULL, _DATA, _DATA, _DATA, _INT]
+_OVERLAP = [_DATA, _INT, _INT, *_FULL, _DATA, _DATA, _DATA, _DATA, _DATA]
 _ARGUMENTS = {
-    "sums": [*_SUMS, _DATA, _INT, _DATA, _FLOAT, _FLOAT, _DATA, _DATA, _DATA],
-    "slopes": [_INT, _INT, _DATA, _DATA, _INT, _FLOAT, *_FULL],
-    "overlap_slopes": [_DATA, _INT, _INT, *_FULL, *_EXPANDED, _DATA, _DATA, _DATA, *_FULL],
+    "sums": [*_SUMS, _DATA, _FLOAT, _FLOAT, _DATA, _DATA, _DATA, _DATA],
+    "slopes": [_INT, _INT, _DATA, _DATA, _INT, _DATA, _FLOAT, *_FULL],
+    "overlap_slopes": [*_OVERLAP, _DATA, _FLOAT, *_FULL],
     "through_extremes": [_INT, *_FULL, _FLOAT, _FLOAT, _DATA],
 }
+
+
+class _Expanded(ctypes.Structure):
+    """`struct tensor` of rows.h."""
+
+    _fields_ = (("data", _DATA), ("type", _INT), ("inner", _INT), ("count", _INT))
 
 
 def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
@@ -164,58 +172,84 @@ def _elements(
         return None
     if LIBRARY is None:
         return _warn()
-    rows = Rows(batch.input, batch.target, batch.weight, axis)
+    rows = Rows(batch.input, batch.target, batch.weight, axis, scale)
     slopes = rows.empty() if is_differentiated(batch) else None
     losses = None if axis else rows.empty()
-    sums = rows.sums(loop, batch.f, numbers, losses, slopes, factor=factor, scale=scale)
+    sums = rows.sums(loop, batch.f, numbers, losses=losses, slopes=slopes, factor=factor)
     if sums is None:
         return None
     value = sums if losses is None else losses
     if slopes is None:
         return value, None
     rows.forget("y", "w")
-    stretch = rows.stretched(batch.f, numbers)
 
     def gradient(upstream: Tensor) -> Tensor:
-        return stretch(rows.slopes(slopes, upstream, scale))
+        return rows.slopes(slopes, upstream)
 
-    gradient.repeats = rows.repeats  # type: ignore[attr-defined]
-    return value, gradient
+    return value, rows.complete(gradient, batch.f, numbers)
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    return _overlap(batch, axis, None, tp, fp, fn)
+    return _overlap(batch, axis, None, numbers_of(batch, tp=tp, fp=fp, fn=fn))
 
 
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, tp: float, fp: float, fn: float
 ) -> Found | None:
     """The first of those two over the second plus `smooth`, 0 where that is 0."""
-    return _overlap(batch, axis, smooth, tp, fp, fn)
+    return _overlap(batch, axis, smooth, numbers_of(batch, tp=tp, fp=fp, fn=fn))
+
+
+def ratio_and_entropy(
+    batch: Batch,
+    axis: Axis,
+    smooth: float,
+    pos_weight: float | Tensor,
+    label_smoothing: float,
+    tp: float,
+    fp: float,
+    fn: float,
+) -> Found | None:
+    """That ratio, and the mean of cross entropies over `axis`, stacked: of one pass."""
+    factor, on = (pos_weight, 1.0) if isinstance(pos_weight, Tensor) else (None, pos_weight)
+    numbers = numbers_of(batch, label_smoothing=label_smoothing, on=on, tp=tp, fp=fp, fn=fn)
+    return _overlap(batch, axis, smooth, numbers, OVERLAP_AND_ENTROPY, batch.share(axis), factor)
 
 
 def _overlap(
-    batch: Batch, axis: Axis, smooth: float | None, tp: float, fp: float, fn: float
+    batch: Batch,
+    axis: Axis,
+    smooth: float | None,
+    numbers: Numbers | None,
+    loop: int = OVERLAP,
+    scale: float | Tensor = 1.0,
+    factor: Tensor | None = None,
 ) -> Found | None:
-    numbers = numbers_of(batch, tp=tp, fp=fp, fn=fn)
     if numbers is None:
         return None
     if LIBRARY is None:
         return _warn()
-    rows = Rows(batch.input, batch.target, batch.weight, axis)
-    density = rows.empty() if is_differentiated(batch) else None
+    rows = Rows(batch.input, batch.target, batch.weight, axis, scale)
+    differentiated = is_differentiated(batch)
+    density = rows.empty() if differentiated else None
+    slopes = rows.empty() if differentiated and loop == OVERLAP_AND_ENTROPY else None
     into_sums = None if smooth is None else rows.empty_sums(2, torch.float64)
-    value = rows.sums(OVERLAP, batch.f, numbers, None, density, smooth=smooth, into_sums=into_sums)
+    value = rows.sums(
+        *(loop, batch.f, numbers),
+        factor=factor,
+        smooth=smooth,
+        into_sums=into_sums,
+        slopes=slopes,
+        density=density,
+    )
     if value is None or density is None:
         return None if value is None else (value, None)
-    stretch = rows.stretched(batch.f, numbers)
 
     def gradient(upstream: Tensor) -> Tensor:
-        return stretch(rows.overlap_slopes(density, upstream, numbers, into_sums))
+        return rows.overlap_slopes(density, upstream, numbers, into_sums, slopes)
 
-    gradient.repeats = rows.repeats  # type: ignore[attr-defined]
-    return value, gradient
+    return value, rows.complete(gradient, batch.f, numbers)
 
 
 @functools.cache
@@ -276,25 +310,49 @@ def _numbers(
     return (ctypes.c_double * len(all))(*all)
 
 
-class Rows:
-    """x, y and w as rows, each summed over `axis`, or all one, in the order of x in memory."""
+class Layout(NamedTuple):
+    """How a tensor is read as rows: the order of its dimensions, those that are kept first."""
 
-    def __init__(self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis) -> None:
-        self.shape, self.size, self.type_of_gradient = x.shape, x.numel(), x.dtype
-        self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        self.repeats = self.dtype == torch.float64
-        all = list(range(x.ndim))
-        kept = [a for a in all if a not in axis] if axis else []
-        self.kept = [x.shape[a] for a in kept]
-        self.order, self.straight = all, not kept and x.is_contiguous()
-        if not self.straight:
-            summed = sorted(axis or all, key=x.stride().__getitem__, reverse=True)
-            self.order = kept + summed
-            self.straight = self.order == all
-        self.count = math.prod(self.kept)
-        self.length = self.size // self.count
+    order: list[int]
+    straight: bool  # whether that is the order they have
+    kept: list[int]  # sizes
+    rows: int
+    length: int  # of each
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(shape: torch.Size, strides: tuple[int, ...], contiguous: bool, axis: Axis) -> Layout:
+    all = list(range(len(shape)))
+    kept = [a for a in all if a not in axis] if axis else []
+    sizes = [shape[a] for a in kept]
+    count = math.prod(sizes)
+    order = all
+    if kept or not contiguous:
+        order = kept + sorted(axis or all, key=strides.__getitem__, reverse=True)
+    return Layout(order, order == all, sizes, count, math.prod(shape) // count)
+
+
+class Rows:
+    """x, y and w as rows, each summed over `axis`, or all one, in the order of x in memory.
+
+    The losses of a row are multiplied by `scale`.
+    """
+
+    def __init__(
+        self, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, scale: float | Tensor = 1.0
+    ) -> None:
+        self.shape, self.type_of_gradient = x.shape, x.dtype
+        self.repeats = x.dtype == torch.float64
+        self.dtype = torch.float64 if self.repeats else torch.float32
+        self.layout = _layout(x.shape, x.stride(), x.is_contiguous(), axis)
         self.x, self.y = self.of(x), self.of(y)
-        self.w = self.expanded(w)
+        self.w = None if w is None else self.expanded(w)
+        self.scales: Tensor | None = None
+        self.scale = 1.0
+        if isinstance(scale, Tensor):
+            self.scales = scale.contiguous()
+        else:
+            self.scale = scale
 
     def forget(self, *names: str) -> None:
         """Let go of what may be a copy, and the backward pass has no need of."""
@@ -305,39 +363,41 @@ class Rows:
         """A tensor of the shape of x, laid out in rows: x itself, if it is."""
         if x.dtype not in TYPES:
             x = x.to(self.dtype)
-        if self.straight and x.is_contiguous() and not x.is_neg():
+        if self.layout.straight and x.is_contiguous() and not x.is_neg():
             return x
-        return x.detach().resolve_neg().permute(self.order).contiguous()
+        return x.detach().resolve_neg().permute(self.layout.order).contiguous()
 
-    def expanded(self, x: Tensor | None) -> tuple[Tensor | None, int, int]:
+    def expanded(self, x: Tensor) -> tuple[Tensor, Any]:
         """The numbers of a tensor of the shape of x, i being number (i / inner) % count of them.
 
         The dimensions along which it was expanded are not copied, if they are the first and last.
+        With it, as it has to live as long, what the loops are given.
         """
-        if x is None:
-            return None, 1, 1
-        strides, own = x.stride(), [a for a in self.order if self.shape[a] != 1]
+        strides, own = x.stride(), [a for a in self.layout.order if self.shape[a] != 1]
         while own and strides[own[0]] == 0:
             own = own[1:]
         inner = 1
         while own and strides[own[-1]] == 0:
             inner *= self.shape[own.pop()]
         if len(own) == x.ndim or any(strides[a] == 0 for a in own):
-            return self.of(x), 1, self.size
-        numbers = x.detach()[tuple(slice(None) if a in own else 0 for a in range(x.ndim))]
-        numbers = numbers.permute([sorted(own).index(a) for a in own])
-        numbers = numbers if numbers.dtype in TYPES else numbers.to(self.dtype)
-        return numbers.resolve_neg().contiguous(), inner, numbers.numel()
+            numbers, inner = self.of(x), 1
+        else:
+            numbers = x.detach()[tuple(slice(None) if a in own else 0 for a in range(x.ndim))]
+            numbers = numbers.permute([sorted(own).index(a) for a in own])
+            numbers = numbers if numbers.dtype in TYPES else numbers.to(self.dtype)
+            numbers = numbers.resolve_neg().contiguous()
+        return numbers, ctypes.byref(_Expanded(*_full(numbers), inner, numbers.numel()))
 
     def empty(self) -> Tensor:
         """A tensor in the shape of x, laid out in rows, in the precision of the loops."""
-        if self.straight:
-            return torch.empty(self.shape, dtype=self.dtype, device="cpu")
-        return torch.empty_permuted(self.shape, self.order, dtype=self.dtype, device="cpu")
+        if self.layout.straight:
+            return torch.empty_like(self.x, dtype=self.dtype)
+        order = self.layout.order
+        return torch.empty_permuted(self.shape, order, dtype=self.dtype, device="cpu")
 
     def empty_sums(self, number: int, dtype: torch.dtype) -> Tensor:
         """Of each row a number, or several, stacked."""
-        sizes = self.kept if number == 1 else [number, *self.kept]
+        sizes = self.layout.kept if number == 1 else [number, *self.layout.kept]
         return torch.empty(sizes, dtype=dtype, device="cpu")
 
     def sums(
@@ -345,73 +405,86 @@ class Rows:
         loop: int,
         f: Activation | Convention,
         numbers: Numbers,
-        losses: Tensor | None,
-        slopes: Tensor | None,
         *,
+        losses: Tensor | None = None,
+        slopes: Tensor | None = None,
+        density: Tensor | None = None,
         factor: Tensor | None = None,
-        scale: float | Tensor = 1.0,
         smooth: float | None = None,
         into_sums: Tensor | None = None,
         wide: bool = False,
     ) -> Tensor | None:
         """The sum of each row, in float64 if `wide`; losses and slopes go where there is room.
 
-        The sums of overlap are two, stacked, and its slopes densities; with `smooth` there is their
-        ratio, and its slopes go `into_sums`.
+        The sums of overlap are two, stacked, and densities take the place of slopes; with `smooth`
+        there is their ratio, and its slopes go `into_sums`.
         """
-        number = 2 if loop == OVERLAP and smooth is None else 1
-        values = self.empty_sums(number, torch.float64 if wide else self.dtype)
-        scales = scale.contiguous() if isinstance(scale, Tensor) else None
-        factors = self.expanded(factor)  # named here, as it has to live as long as the call
-        done = self.call(
-            "sums",
-            *(loop, _index(f), numbers, self.count, self.length, *_full(self.x), *_full(self.y)),
-            *(*_expanded(*self.w), *_expanded(*factors)),
-            *(values.data_ptr(), wide, _at(scales), 1.0 if scales is not None else scale),
-            *(smooth or 0.0, _at(into_sums), _at(losses), _at(slopes)),
+        two = loop == OVERLAP_AND_ENTROPY or (loop == OVERLAP and smooth is None)
+        values = self.empty_sums(2 if two else 1, torch.float64 if wide else self.dtype)
+        factors = None if factor is None else self.expanded(factor)
+        index = (SQUEEZED if isinstance(f, Activation) and f.epsilon else EXACT)[type(f)]
+        done = _function("sums", self.dtype)(
+            *(loop, index, numbers, self.layout.rows, self.layout.length),
+            *(*_full(self.x), *_full(self.y), self.w and self.w[1], factors and factors[1]),
+            *(values.data_ptr(), wide, _at(self.scales), self.scale),
+            *(smooth or 0.0, _at(into_sums), _at(losses), _at(slopes), _at(density)),
         )
         return values if done else None
 
-    def stretched(self, f: Activation | Convention, numbers: Numbers) -> Gradient:
-        """What adds to a gradient what flows through the extremes of x, if F is linear."""
+    def complete(self, of_rows: Gradient, f: Activation | Convention, numbers: Numbers) -> Gradient:
+        """A gradient of rows with what flows through the extremes of x, if F is linear."""
         if not isinstance(f, Linear):
             self.forget("x")
-            return lambda gradient: gradient
+            of_rows.repeats = self.repeats  # type: ignore[attr-defined]
+            return of_rows
 
         self.type_of_gradient = self.dtype  # as long as it is not whole
+        low, high = numbers[1], numbers[2]
 
-        def through(gradient: Tensor) -> Tensor:
-            where = (numbers[1], numbers[2], gradient.data_ptr())
-            self.call("through_extremes", self.size, *_full(self.x), *where)
-            return gradient
+        def gradient(upstream: Tensor) -> Tensor:
+            found = of_rows(upstream)
+            where = (self.x.numel(), *_full(self.x), low, high, found.data_ptr())
+            _function("through_extremes", self.dtype)(*where)
+            return found
 
-        return through
+        gradient.repeats = self.repeats  # type: ignore[attr-defined]
+        return gradient
 
-    def slopes(self, slopes: Tensor, upstream: Tensor, scale: float | Tensor) -> Tensor:
+    def slopes(self, slopes: Tensor, upstream: Tensor) -> Tensor:
         """The gradient of sums times `scale`, or of losses, from their slopes."""
         each = len(upstream.shape) == len(self.shape)
-        if isinstance(scale, Tensor):
-            upstream, scale = upstream * scale, 1.0
-        if upstream.dtype != self.dtype:
-            upstream = upstream.to(self.dtype)
+        upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
         upstream = self.of(upstream) if each else upstream.contiguous()
-        gradient = self.gradient(slopes)
-        rows = (self.count, self.length, slopes.data_ptr(), upstream.data_ptr())
-        self.call("slopes", *rows, each, scale, *_full(gradient))
+        gradient = self.room(slopes)
+        _function("slopes", self.dtype)(
+            *(self.layout.rows, self.layout.length, slopes.data_ptr(), upstream.data_ptr()),
+            *(each, _at(self.scales), self.scale, *_full(gradient)),
+        )
         return gradient
 
     def overlap_slopes(
-        self, density: Tensor, upstream: Tensor, numbers: Numbers, into_sums: Tensor | None = None
+        self,
+        density: Tensor,
+        upstream: Tensor,
+        numbers: Numbers,
+        into_sums: Tensor | None = None,
+        slopes: Tensor | None = None,
     ) -> Tensor:
-        """The gradient of the two sums, or of their ratio with its slopes, from the density."""
-        upstream = upstream.to(self.dtype).contiguous()
-        gradient = self.gradient(density)
-        rows = (numbers, self.count, self.length, *_full(self.y), *_expanded(*self.w))
-        addresses = (density.data_ptr(), upstream.data_ptr(), _at(into_sums))
-        self.call("overlap_slopes", *rows, *addresses, *_full(gradient))
+        """The gradient of the two sums, or of their ratio with its slopes, from the density.
+
+        With slopes that of losses as well, whose upstream is beside that of the ratio.
+        """
+        upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
+        upstream = upstream.contiguous()
+        gradient = self.room(density)
+        _function("overlap_slopes", self.dtype)(
+            *(numbers, self.layout.rows, self.layout.length, *_full(self.y), self.w and self.w[1]),
+            *(density.data_ptr(), _at(slopes), upstream.data_ptr(), _at(into_sums)),
+            *(_at(self.scales), self.scale, *_full(gradient)),
+        )
         return gradient
 
-    def gradient(self, slopes: Tensor) -> Tensor:
+    def room(self, slopes: Tensor) -> Tensor:
         """Where the gradient goes: in place of the slopes, if it has their dtype.
 
         In float64, where `gradcheck` wants the same bits again, the slopes stay.
@@ -420,21 +493,11 @@ class Rows:
             return slopes
         return torch.empty_like(slopes, dtype=self.type_of_gradient)
 
-    def call(self, name: str, *arguments: Any) -> bool:
-        """Call a compiled loop in the precision of these rows."""
-        return bool(_function(name, self.dtype)(*arguments))
-
 
 @functools.cache
 def _function(name: str, dtype: torch.dtype) -> Callable[..., int]:
     function: Callable[..., int] = getattr(LIBRARY, f"segact_{name}_{str(dtype)[6:]}")
     return function
-
-
-def _index(f: Activation | Convention) -> int:
-    """Which loops are those of an activation."""
-    squeezed = SQUEEZED.get(type(f)) if isinstance(f, Activation) and f.epsilon else None
-    return ORDER.index(type(f)) if squeezed is None else squeezed
 
 
 def _at(x: Tensor | None) -> int | None:
@@ -443,7 +506,3 @@ def _at(x: Tensor | None) -> int | None:
 
 def _full(x: Tensor) -> tuple[int, int]:
     return x.data_ptr(), TYPES[x.dtype]
-
-
-def _expanded(x: Tensor | None, inner: int, count: int) -> tuple[int | None, int, int, int]:
-    return (None, 0, 1, 1) if x is None else (x.data_ptr(), TYPES[x.dtype], inner, count)

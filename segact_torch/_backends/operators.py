@@ -6,7 +6,8 @@ targets `in_range` if it is `guarded`. The operators of the gradients take x, wh
 need, so that the compiler sees who asks for second derivatives, and says that there are none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -16,15 +17,23 @@ from segact_torch import _sums
 from segact_torch._backends import availability, compact, cpu
 from segact_torch._batch import Axis, Batch, in_range
 from segact_torch._derivatives import _weigh
-from segact_torch.activations import Activation
+from segact_torch.activations import Activation, Linear
 
 Found = tuple[Tensor, None]
 
 
 def _serves(batch: Batch) -> bool:
+    """Whether the loops or kernels do; not for linear, whose slopes need the whole batch."""
     f = batch.f
+    if not availability.has_kernels(batch.input.device.type):
+        return cpu.serves(batch) and not isinstance(f, Linear)
     exact = isinstance(f, Activation) and type(f) in cpu.SMOOTH and f.epsilon == 0
     return exact and batch.dtype == torch.float32
+
+
+def _of(f: Any) -> tuple[int, float]:
+    """What the operators know an activation by."""
+    return cpu.ORDER.index(type(f)), f.epsilon
 
 
 def cross_entropy(
@@ -67,9 +76,8 @@ def _elements(
     if not _serves(batch):
         return None
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
-    activation = cpu.SMOOTH.index(type(batch.f))
-    sums, _ = elements_operator(*of_batch, loss, activation, *map(float, options))
-    return ((sums * scale).float() if axis else sums), None
+    sums, _ = elements_operator(*of_batch, loss, *_of(batch.f), *map(float, options))
+    return ((sums * scale).to(batch.dtype) if axis else sums), None
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
@@ -79,9 +87,8 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     """
     if not _serves(batch) or availability.has_kernels(batch.input.device.type):
         return None
-    options = (cpu.SMOOTH.index(type(batch.f)), float(tp), float(fp), float(fn))
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
-    sums, _ = overlap_operator(*of_batch, *options)
+    sums, _ = overlap_operator(*of_batch, *_of(batch.f), float(tp), float(fp), float(fn))
     return sums, None
 
 
@@ -97,7 +104,7 @@ def _kernels(x: Tensor) -> Any:
     mutates_args=(),
     device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int loss, int activation, "
-    "float on, float off, float gamma, float label_smoothing) -> (Tensor, Tensor)",
+    "float epsilon, float on, float off, float gamma, float label_smoothing) -> (Tensor, Tensor)",
 )
 def elements_operator(
     x: Tensor,
@@ -107,6 +114,7 @@ def elements_operator(
     guarded: bool,
     loss: int,
     activation: int,
+    epsilon: float,
     on: float,
     off: float,
     gamma: float,
@@ -116,7 +124,7 @@ def elements_operator(
 
     The terms of y have the weight `on`, those of 1 - y the weight `off`.
     """
-    f, options = cpu.SMOOTH[activation](), (on, off, gamma, label_smoothing)
+    f, options = cpu.ORDER[activation](epsilon), (on, off, gamma, label_smoothing)
     launch, batch = _kernels(x), (x, y, w, tuple(axis))
     if launch is None:
         found = _elements_by_loops(*batch, loss, f, *options)
@@ -142,18 +150,36 @@ def _elements_by_operations(
 ) -> tuple[Tensor, Tensor]:
     y = in_range(y) if guarded else y
     batch = Batch(x.detach().requires_grad_(), y, w, None, f, validate=False)
-    with torch.enable_grad():
-        if loss == cpu.CROSS_ENTROPY:
-            found = compact.cross_entropy(batch, (), 1.0, on, label_smoothing)
-        elif loss == cpu.FOCAL:
-            alpha = None if off == 1 == on else on
-            found = compact.focal_cross_entropy(batch, (), 1.0, gamma, alpha, label_smoothing)
-        else:
-            found = compact.squared_error(batch, (), 1.0)
-    assert found is not None
-    each, gradient = found
-    assert gradient is not None
-    return (each.double().sum(axis) if axis else each), gradient(torch.ones_like(each))
+    alpha = None if off == 1 == on else on
+    name, losses = {
+        cpu.CROSS_ENTROPY: ("cross_entropy", (on, label_smoothing)),
+        cpu.FOCAL: ("focal_cross_entropy", (gamma, alpha, label_smoothing)),
+        cpu.SQUARED_ERROR: ("squared_error", ()),
+    }[loss]
+    if compact.serves(batch):
+        with torch.enable_grad():
+            each, gradient = getattr(compact, name)(batch, (), 1.0, *losses)
+        slopes = gradient(torch.ones_like(each))
+    else:
+        each, slopes = _differentiated(
+            lambda: getattr(_sums, name)(batch, (), False, *losses), batch
+        )
+    return (each.double().sum(axis) if axis else each), slopes
+
+
+def _differentiated(formula: Callable[[], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+    """The losses of a formula and their slopes.
+
+    In a thread, since within an operator nothing is recorded.
+    """
+
+    def both() -> tuple[Tensor, Tensor]:
+        each = formula()
+        (slopes,) = torch.autograd.grad(each.sum(), batch.input)
+        return each.detach(), slopes
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(both).result()
 
 
 def _elements_by_loops(
@@ -170,8 +196,8 @@ def _elements_by_loops(
 ) -> tuple[Tensor, Tensor] | None:
     rows = cpu.Rows(x, y, w, axis)
     slopes, losses = rows.empty(), None if axis else rows.empty()
-    numbers = cpu._numbers(0.0, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
-    value = rows.sums(loss, f, numbers, losses, slopes, wide=True)
+    numbers = cpu._numbers(f.epsilon, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
+    value = rows.sums(loss, f, numbers, losses=losses, slopes=slopes, wide=True)
     return None if value is None else (value if losses is None else losses, slopes)
 
 
@@ -220,7 +246,7 @@ def _elements_gradient(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequen
     if launch is not None and axis:
         gradient: Tensor = launch.rescaled(slopes, upstream, tuple(axis))
         return gradient
-    factor = cpu.spread(upstream.float(), x.shape, axis) if axis else upstream
+    factor = cpu.spread(upstream.to(slopes.dtype), x.shape, axis) if axis else upstream
     if launch is None and factor.isfinite().all():  # to know that, a GPU's host would wait
         return slopes * factor.to(slopes.dtype)
     return _weigh(factor.expand(slopes.shape), slopes)
@@ -237,7 +263,7 @@ def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
 
 
 def _elements_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    return _elements_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 10
+    return _elements_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 11
 
 
 elements_operator.register_autograd(_elements_backward, setup_context=_save_slopes)
@@ -247,8 +273,8 @@ elements_operator.register_autograd(_elements_backward, setup_context=_save_slop
     "segact::overlap",
     mutates_args=(),
     device_types="cpu",
-    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, float tp, "
-    "float fp, float fn) -> (Tensor, Tensor)",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, "
+    "float epsilon, float tp, float fp, float fn) -> (Tensor, Tensor)",
 )
 def overlap_operator(
     x: Tensor,
@@ -257,15 +283,16 @@ def overlap_operator(
     axis: Sequence[int],
     guarded: bool,
     activation: int,
+    epsilon: float,
     tp: float,
     fp: float,
     fn: float,
 ) -> tuple[Tensor, Tensor]:
     """The two sums over `axis`, stacked, and the density of every element."""
-    f, rows = cpu.SMOOTH[activation](), cpu.Rows(x, y, w, tuple(axis))
+    f, rows = cpu.ORDER[activation](epsilon), cpu.Rows(x, y, w, tuple(axis))
     density = rows.empty()
-    numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
-    value = rows.sums(cpu.OVERLAP, f, numbers, None, density)
+    numbers = cpu._numbers(f.epsilon, tp=tp, fp=fp, fn=fn)
+    value = rows.sums(cpu.OVERLAP, f, numbers, density=density)
     if value is not None:
         return value, density.contiguous()
     y = in_range(y) if guarded else y
@@ -309,13 +336,13 @@ def _(x: Tensor, y: Tensor, w: Any, density: Tensor, *rest: Any) -> Tensor:
 
 
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, y, w, ctx.axis, _, _, *ctx.costs = inputs
+    x, y, w, ctx.axis, _, _, _, *ctx.costs = inputs
     ctx.save_for_backward(x, y, w, output[1])
 
 
 def _overlap_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
     gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.costs)
-    return gradient, *[None] * 8
+    return gradient, *[None] * 9
 
 
 overlap_operator.register_autograd(_overlap_backward, setup_context=_save_density)

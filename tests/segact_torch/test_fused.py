@@ -367,21 +367,56 @@ def test_compiled_code_calls_the_loops(name, weighted, raw):
     torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
 
 
+FOCAL = "binary_focal_cross_entropy, options"
+OPERATORS = ["binary_cross_entropy", "mean_squared_error", FOCAL, "tversky"]
+SUMS = ["cross_entropy", "focal_cross_entropy", "squared_error", "overlap"]
+# What the loops serve besides the smooth activations in float32: activation, epsilon, precision.
+BESIDES = [
+    ("arctan", 1e-3, torch.float32),
+    ("sigmoid", None, torch.float64),
+    ("normal_cdf", 1e-7, torch.float64),
+    ("hardtanh", None, torch.float32),
+]
+
+
+@needs_loops
+@pytest.mark.parametrize(("name", "epsilon", "dtype"), BESIDES, ids=str)
+def test_compiled_code_calls_the_loops_of_whatever_they_serve(name, epsilon, dtype):
+    """Also where they refuse: then the operators differentiate the formula."""
+    f = segact_torch.get_activation(name, epsilon=epsilon)
+    bounds = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-13, 1e-12)}[dtype]
+    for loss in map(make, OPERATORS):
+        for raw in (0.5, 1e15 if dtype == torch.float32 else 1e110):
+            x, y = (t.to(dtype) for t in batch(shape=(3, 2, 4, 5)))
+            x[0, 0, 0, 1] = raw
+            torch._dynamo.reset()
+            with pytest.MonkeyPatch.context() as patch:
+                for formula in SUMS if raw == 0.5 else ():
+                    patch.setattr(_backends._sums, formula, None)
+                compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+                found = value_and_gradient(compiled, x, y, f)
+            with by_the_formulas():
+                expected = value_and_gradient(loss, x, y, f)
+            for a, b, bound in zip(found, expected, bounds, strict=True):
+                torch.testing.assert_close(a, b, rtol=bound, atol=bound * float(b.abs().max()))
+
+
 @needs_loops
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
 def test_operators_are_registered_as_they_behave(weighted):
     """Shapes, strides, aliases and gradients, in PyTorch's own check."""
     x, y = batch(shape=(2, 2, 3, 5))
-    x.requires_grad_()
     w = torch.rand_like(y) if weighted else None
-    for axis in ([], [0, 1, 2, 3], [1, 2, 3], [2, 3]):
-        torch.library.opcheck(
-            operators.elements_operator, (x, y, w, axis, True, 2, 1, 1.5, 1.0, 2.0, 0.125)
-        )
-        if axis:
+    activations = [(2, 0.0, torch.float32), (0, 1e-3, torch.float64), (5, 1e-7, torch.float32)]
+    for *f, dtype in activations if weighted else activations[:1]:
+        for axis in ([], [0, 1, 2, 3], [1, 2, 3], [2, 3]):
+            tensors = [None if t is None else t.to(dtype) for t in (x, y, w)]
+            arguments = (tensors[0].requires_grad_(), *tensors[1:], axis, True)
             torch.library.opcheck(
-                operators.overlap_operator, (x, y, w, axis, True, 2, 2.0, 1.0, 0.5)
+                operators.elements_operator, (*arguments, 2, *f, 1.5, 1.0, 2.0, 0.125)
             )
+            if axis:
+                torch.library.opcheck(operators.overlap_operator, (*arguments, *f, 2.0, 1.0, 0.5))
 
 
 def small():

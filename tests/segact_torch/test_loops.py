@@ -1,8 +1,12 @@
 """Every loop in every precision and layout, against the formulas in float64."""
 
+import ctypes
 import functools
 import itertools
 import math
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +37,7 @@ REDUCED = {
     "squares": ("mean_squared_error", {}),
     "dice": ("dice", {"per_sample": True, "smooth": 0.5}),
     "tversky": ("tversky", {"channel_axis": 1, "alpha": 0.25}),
+    "dice + cross entropy": ("dice_cross_entropy", {"smooth": 0.5}),
 }
 LOSSES = {**{k: v[:2] for k, v in ELEMENTWISE.items()}, **REDUCED}
 PRECISIONS = (torch.float32, torch.float64)
@@ -223,6 +228,82 @@ def test_float64_repeats_its_gradient(loss):
     value = getattr(segact_torch, name)(x.requires_grad_(), y, **options).sum()
     first, again = (torch.autograd.grad(value, x, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, again)
+
+
+def check_the_one_pass(f, soft, dtype):
+    """Dice + cross entropy as the two by themselves, and as the formulas in float64."""
+    passes, sums = [], cpu.Rows.sums
+
+    def counted(self, *arguments, **options):
+        passes.append(1)
+        return sums(self, *arguments, **options)
+
+    x, y = soft_batch(dtype)
+    y = y if soft else y.round()
+    loss, bounds = "dice + cross entropy", {4: (1e-6, 1e-5), 8: (1e-13, 1e-12)}[dtype.itemsize]
+    options = {"lambda_dice": 0.75, "lambda_ce": 0.25, "pos_weight": 2.0}
+    for groups in ({}, {"per_sample": True, "channel_axis": 1}):
+        exact = by_the_formulas(loss, x.double(), y.double(), f, **options, **groups)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpu.Rows, "sums", counted)
+            passes.clear()
+            one = by_the_loops(loss, x, y, f, **options, **groups)
+            assert len(passes) == 1
+            patch.setattr(cpu, "ratio_and_entropy", lambda *_: None)
+            two = by_the_loops(loss, x, y, f, **options, **groups)
+            assert len(passes) == 3
+        for a, b, c, bound in zip(one, two, exact, bounds, strict=True):
+            largest = float(c.abs().max())
+            torch.testing.assert_close(a.double(), c, rtol=bound, atol=bound * largest)
+            close = 4 * torch.finfo(dtype).eps
+            torch.testing.assert_close(a, b, rtol=close, atol=close * largest)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_dice_and_cross_entropy_are_one_pass(f, soft):
+    for dtype in PRECISIONS:
+        check_the_one_pass(f, soft, dtype)
+
+
+# In the one pass: what is put for what, for soft targets and hard ones. (The judge differentiates
+# Dice + cross entropy in its targets as well, which the loops leave to the formulas.)
+PLANTED = {
+    "values": {
+        "elements.h": {
+            "= cross_entropy(f, y[i], on": "= cross_entropy(f, y[i], R(1.0001) * on",
+            "areas(f.off.mass, f.off.mass, f.on": "areas(f.off.mass, f.on.mass, f.on",
+        }
+    },
+    "slopes": {
+        "elements.h": {"total += weight * e.loss": "total += R(1.0001) * weight * e.loss"},
+        "rows.h": {"t->upstream + t->rows, row)": "t->upstream, row)"},
+    },
+}
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+def test_errors_of_the_one_pass_are_found(planted, tmp_path, monkeypatch):
+    folder = shutil.copytree(Path(cpu.__file__).parent / "loops", tmp_path / "loops")
+    for name, replaced in planted.items():
+        source = (folder / name).read_text()
+        for right, wrong in replaced.items():
+            assert source.count(right) == 1
+            source = source.replace(right, wrong)
+        (folder / name).write_text(source)
+    library = tmp_path / "_cpu.so"
+    files = [folder / "float32.c", folder / "parallel.c"]
+    flags = ["-O0", "-shared", "-fPIC", "-DSEGACT_SOURCE=0"]
+    subprocess.run(["cc", *flags, *files, "-lm", "-o", library], check=True)
+    loaded = ctypes.CDLL(str(library))
+    for name, arguments in cpu._ARGUMENTS.items():
+        getattr(loaded, f"segact_{name}_float32").argtypes = arguments
+    monkeypatch.setattr(cpu, "LIBRARY", loaded)
+    monkeypatch.setattr(cpu, "_function", cpu._function.__wrapped__)  # which remembers the other
+    f = segact_torch.get_activation("arctan")
+    for soft in (False, True):
+        with pytest.raises(AssertionError):
+            check_the_one_pass(f, soft, torch.float32)
 
 
 class Wrapped(torch.Tensor):

@@ -548,8 +548,8 @@ def test_operators_are_registered_as_they_behave(compiled_calls_the_kernels):
     x = torch.linspace(-3, 3, 60).reshape(2, 2, 3, 5).requires_grad_()
     y, w = (x.detach() > 1).float(), torch.linspace(0, 2, 60).reshape(x.shape)
     elements = operators.elements_operator
-    torch.library.opcheck(elements, (x, y, w, [1, 2, 3], True, 2, 2, 0.25, 0.75, 1.5, 0.125))
-    torch.library.opcheck(elements, (x, y, None, [], True, 0, 2, 1.5, 1.0, 0.0, 0.125))
+    torch.library.opcheck(elements, (x, y, w, [1, 2, 3], True, 2, 2, 0.0, 0.25, 0.75, 1.5, 0.125))
+    torch.library.opcheck(elements, (x, y, None, [], True, 0, 2, 0.0, 1.5, 1.0, 0.0, 0.125))
 
 
 @interpreted

@@ -23,8 +23,9 @@ struct options {
     real tp, fp, fn;      /* the costs of overlap */
 };
 
+/* Of a loss, and of overlap fp FP + fn FN and TP. */
 struct sums {
-    real first, second;
+    real loss, error, hit;
 };
 
 /* A loss and its slope in x. */
@@ -78,23 +79,35 @@ INLINE struct element focal_squared_of_1(struct point f) {
     return (struct element){error * error * f.on.loss, -(error * moved)};
 }
 
-/* n elements, a multiple of LANES: raw outputs, targets, and weights of the term of y and of 1 - y. */
+/* What an element adds to fp FP + fn FN and to TP, where TP, FP and FN are the sums of y F(x),
+   (1 - y) F(x) and y (1 - F(x)): from its error as a target of 0 and of 1, and F(x) as one of 1. */
+struct areas {
+    real error, hit;
+};
+
+INLINE struct areas areas(real of_0, real of_1, real mass, real y, real w, struct options o) {
+    return (struct areas){w * (o.fp * ((1 - y) * of_0) + o.fn * (y * of_1)), w * (y * mass)};
+}
+
+/* n elements, a multiple of LANES: raw outputs, targets, and weights of the term of y and of 1 - y,
+   which are those of overlap. */
 #define ARGUMENTS                                                                                  \
     uint64_t n, const real *restrict x, const real *restrict y, const real *restrict on,           \
         const real *restrict off, const struct options *options, real *restrict loss,              \
-        real *restrict slope
+        real *restrict slope, real *restrict density
 #define EACH for (uint64_t i = 0; i < (n & ~(uint64_t)(LANES - 1)); i++)
 
 #define ELEMENTWISE(F, LOSS)                                                                       \
     WIDEST static struct sums F##_##LOSS(ARGUMENTS) {                                              \
         const struct options o = *options;                                                         \
         real total = 0;                                                                            \
+        (void)density;                                                                             \
         _Pragma("omp simd reduction(+ : total)") EACH {                                            \
             struct element e = LOSS(F(x[i], o.setting), y[i], on[i], off[i], o);                   \
             loss[i] = e.loss, slope[i] = e.slope;                                                  \
             total += e.loss;                                                                       \
         }                                                                                          \
-        return (struct sums){total, 0};                                                            \
+        return (struct sums){.loss = total};                                                       \
     }
 
 /* For targets that are 0 or 1: F is symmetric, so 0 at x is 1 at -x. */
@@ -102,6 +115,7 @@ INLINE struct element focal_squared_of_1(struct point f) {
     WIDEST static struct sums F##_hard_##LOSS(ARGUMENTS) {                                         \
         const struct options o = *options;                                                         \
         real total = 0;                                                                            \
+        (void)density;                                                                             \
         _Pragma("omp simd reduction(+ : total)") EACH {                                            \
             real sign = 2 * y[i] - 1, weight = y[i] > R(0.5) ? on[i] : off[i];                     \
             struct element e = LOSS##_of_1(F(sign * x[i], o.setting));                             \
@@ -109,29 +123,61 @@ INLINE struct element focal_squared_of_1(struct point f) {
             loss[i] = each, slope[i] = sign * weight * e.slope;                                    \
             total += each;                                                                         \
         }                                                                                          \
-        return (struct sums){total, 0};                                                            \
+        return (struct sums){.loss = total};                                                       \
     }
 
-/* fp FP + fn FN, and TP, where TP, FP and FN are the sums of y F(x), (1 - y) F(x) and y (1 - F(x)),
-   with the weights `off`; and the density of every element in place of its slope. */
+/* Areas, and the density of every element in place of its slope. */
 #define OVERLAP(F)                                                                                 \
     WIDEST static struct sums F##_overlap(ARGUMENTS) {                                             \
         const struct options o = *options;                                                         \
-        real hits = 0, errors = 0;                                                                 \
-        (void)on, (void)loss;                                                                      \
-        _Pragma("omp simd reduction(+ : hits, errors)") EACH {                                     \
+        real errors = 0, hits = 0;                                                                 \
+        (void)on, (void)loss, (void)slope;                                                         \
+        _Pragma("omp simd reduction(+ : errors, hits)") EACH {                                     \
             struct point f = F(x[i], o.setting);                                                   \
-            hits += off[i] * (y[i] * f.on.mass);                                                   \
-            errors += off[i] * (o.fp * ((1 - y[i]) * f.on.mass) + o.fn * (y[i] * f.off.mass));     \
-            slope[i] = f.density;                                                                  \
+            struct areas a = areas(f.on.mass, f.off.mass, f.on.mass, y[i], off[i], o);             \
+            errors += a.error, hits += a.hit, density[i] = f.density;                              \
         }                                                                                          \
-        return (struct sums){errors, hits};                                                        \
+        return (struct sums){.error = errors, .hit = hits};                                        \
     }
 
-#define SMOOTH(F) HARD(F, cross_entropy) HARD(F, focal_squared) PIECEWISE(F)
+/* Both, of one F. */
+#define OVERLAP_AND_ENTROPY(F)                                                                     \
+    WIDEST static struct sums F##_overlap_and_entropy(ARGUMENTS) {                                 \
+        const struct options o = *options;                                                         \
+        real total = 0, errors = 0, hits = 0;                                                      \
+        (void)loss;                                                                                \
+        _Pragma("omp simd reduction(+ : total, errors, hits)") EACH {                              \
+            struct point f = F(x[i], o.setting);                                                   \
+            struct element e = cross_entropy(f, y[i], on[i], off[i], o);                           \
+            struct areas a = areas(f.on.mass, f.off.mass, f.on.mass, y[i], off[i], o);             \
+            errors += a.error, hits += a.hit, total += e.loss;                                     \
+            slope[i] = e.slope, density[i] = f.density;                                            \
+        }                                                                                          \
+        return (struct sums){total, errors, hits};                                                 \
+    }
+
+/* The same for targets that are 0 or 1. */
+#define HARD_OVERLAP_AND_ENTROPY(F)                                                                \
+    WIDEST static struct sums F##_hard_overlap_and_entropy(ARGUMENTS) {                            \
+        const struct options o = *options;                                                         \
+        real total = 0, errors = 0, hits = 0;                                                      \
+        (void)loss;                                                                                \
+        _Pragma("omp simd reduction(+ : total, errors, hits)") EACH {                              \
+            real sign = 2 * y[i] - 1, weight = y[i] > R(0.5) ? on[i] : off[i];                     \
+            struct point f = F(sign * x[i], o.setting);                                            \
+            struct element e = cross_entropy_of_1(f);                                              \
+            struct areas a = areas(f.off.mass, f.off.mass, f.on.mass, y[i], off[i], o);            \
+            errors += a.error, hits += a.hit, total += weight * e.loss;                            \
+            slope[i] = sign * weight * e.slope, density[i] = f.density;                            \
+        }                                                                                          \
+        return (struct sums){total, errors, hits};                                                 \
+    }
+
+#define SMOOTH(F)                                                                                  \
+    HARD(F, cross_entropy) HARD(F, focal_squared) HARD_OVERLAP_AND_ENTROPY(F) PIECEWISE(F)
 #define PIECEWISE(F)                                                                               \
-    ELEMENTWISE(F, cross_entropy) ELEMENTWISE(F, squared_error) ELEMENTWISE(F, focal) OVERLAP(F)     \
-    ELEMENTWISE(F, focal_squared)
+    ELEMENTWISE(F, cross_entropy) ELEMENTWISE(F, squared_error) ELEMENTWISE(F, focal)              \
+    ELEMENTWISE(F, focal_squared) OVERLAP(F) OVERLAP_AND_ENTROPY(F)
 SMOOTH(sigmoid)
 SMOOTH(normal)
 SMOOTH(arctan)
@@ -145,13 +191,16 @@ SMOOTH(normal_squeezed)
 /* The order is that of cpu.py. */
 typedef struct sums loop(ARGUMENTS);
 enum {
-    CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, FOCAL_SQUARED,
-    HARD_CROSS_ENTROPY, HARD_FOCAL_SQUARED, LOOPS
+    CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, OVERLAP_AND_ENTROPY, FOCAL_SQUARED,
+    HARD_CROSS_ENTROPY, HARD_OVERLAP_AND_ENTROPY, HARD_FOCAL_SQUARED, LOOPS
 };
 #define LOOPS_OF(F)                                                                                \
-    F##_cross_entropy, F##_squared_error, F##_focal, F##_overlap, F##_focal_squared
-#define SMOOTH_LOOPS(F) {LOOPS_OF(F), F##_hard_cross_entropy, F##_hard_focal_squared}
-#define PIECEWISE_LOOPS(F) {LOOPS_OF(F), F##_cross_entropy, F##_focal_squared}
+    F##_cross_entropy, F##_squared_error, F##_focal, F##_overlap, F##_overlap_and_entropy,         \
+        F##_focal_squared
+#define SMOOTH_LOOPS(F)                                                                            \
+    {LOOPS_OF(F), F##_hard_cross_entropy, F##_hard_overlap_and_entropy, F##_hard_focal_squared}
+#define PIECEWISE_LOOPS(F)                                                                         \
+    {LOOPS_OF(F), F##_cross_entropy, F##_overlap_and_entropy, F##_focal_squared}
 static loop *const ALL[][LOOPS] = {
     SMOOTH_LOOPS(sigmoid),
     SMOOTH_LOOPS(normal),

@@ -139,12 +139,12 @@ struct task {
     struct tensor x, y, w, factor;     /* the weight of an element, and that of the term of y */
     struct options options;
     real on[RUN], off[RUN];            /* the weights of the two terms beside those tensors */
-    double *sums;                      /* (2, runs) */
-    real *loss, *slope;                /* of every element, or NULL */
-    const real *upstream;              /* of the gradient alone */
-    const double *into_sums;
-    int64_t each, type;
+    double *sums;                      /* (3, runs) */
+    real *loss, *slope, *density;      /* of every element, or NULL */
+    const real *upstream;              /* of the gradient alone, from here on */
+    const double *into_sums, *scales;
     double scale;
+    int64_t each, type;
     void *gradient;
     int32_t refused;
 };
@@ -250,8 +250,18 @@ static int prepare(struct run *b, const struct task *t, int64_t start, int64_t n
 
 static int64_t loop_of(const struct task *t, int hard) {
     if (t->loop == CROSS_ENTROPY && hard) return HARD_CROSS_ENTROPY;
+    if (t->loop == OVERLAP_AND_ENTROPY && hard) return HARD_OVERLAP_AND_ENTROPY;
     if (t->loop != FOCAL || t->options.gamma != 2) return t->loop;
     return hard ? HARD_FOCAL_SQUARED : FOCAL_SQUARED;
+}
+
+/* What a loop leaves of each element: in its place, or in a room from which `keep` takes it. */
+static real *place(real *all, int64_t start, int full, real *room) {
+    return all && full ? all + start : room;
+}
+
+static void keep(real *all, int64_t start, int64_t n, int full, const real *room) {
+    if (all && !full) memcpy(all + start, room, (size_t)n * sizeof(real));
 }
 
 static void sums_of_runs(int64_t from, int64_t to, void *task) {
@@ -260,18 +270,18 @@ static void sums_of_runs(int64_t from, int64_t to, void *task) {
     int good = 1;
     for (int64_t i = from; i < to; i++) {
         struct run b;
-        real losses[RUN], slopes[RUN];
+        real losses[RUN], slopes[RUN], densities[RUN];
         int64_t n, row, start = locate(t, i, &n, &row);
         int hard, full = n % LANES == 0;
         good &= prepare(&b, t, start, n, &hard);
         int64_t loop = loop_of(t, hard && t->options.shift == 0);
-        real *loss = t->loss && full ? t->loss + start : losses;
-        real *slope = t->slope && full ? t->slope + start : slopes;
-        struct sums s = ALL[t->activation][loop]((uint64_t)n + LANES - 1, b.x, b.y, b.on, b.off,
-                                                 &t->options, loss, slope);
-        if (t->loss && !full) memcpy(t->loss + start, losses, (size_t)n * sizeof(real));
-        if (t->slope && !full) memcpy(t->slope + start, slopes, (size_t)n * sizeof(real));
-        t->sums[i] = s.first, t->sums[runs + i] = s.second;
+        struct sums s = ALL[t->activation][loop](
+            (uint64_t)n + LANES - 1, b.x, b.y, b.on, b.off, &t->options,
+            place(t->loss, start, full, losses), place(t->slope, start, full, slopes),
+            place(t->density, start, full, densities));
+        keep(t->loss, start, n, full, losses), keep(t->slope, start, n, full, slopes);
+        keep(t->density, start, n, full, densities);
+        t->sums[i] = s.loss, t->sums[runs + i] = s.error, t->sums[2 * runs + i] = s.hit;
     }
     if (!good) __atomic_store_n(&t->refused, 1, __ATOMIC_RELAXED);
 }
@@ -300,13 +310,15 @@ static void put_ratio(const struct outcome *o, int64_t rows, int64_t row, double
 static void add_up(const struct task *t, const struct outcome *o) {
     int64_t of_row = runs_of(t->n), runs = t->rows * of_row;
     for (int64_t row = 0; row < t->rows; row++) {
-        double first = 0, second = 0;
+        double loss = 0, error = 0, hit = 0;
         for (int64_t i = row * of_row; i < (row + 1) * of_row; i++)
-            first += t->sums[i], second += t->sums[runs + i];
-        double whole = t->options.tp * second + first;
-        if (t->loop != OVERLAP) put(o, row, first * (o->scales ? o->scales[row] : o->scale));
-        else if (o->into_sums) put_ratio(o, t->rows, row, first, whole);
-        else put(o, row, first), put(o, t->rows + row, whole);
+            loss += t->sums[i], error += t->sums[runs + i], hit += t->sums[2 * runs + i];
+        double whole = t->options.tp * hit + error;
+        double entropy = loss * (o->scales ? o->scales[row] : o->scale);
+        if (o->into_sums) put_ratio(o, t->rows, row, error, whole);
+        else if (t->loop == OVERLAP) put(o, row, error), put(o, t->rows + row, whole);
+        else put(o, row, entropy);
+        if (t->loop == OVERLAP_AND_ENTROPY) put(o, t->rows + row, entropy);
     }
 }
 
@@ -321,25 +333,25 @@ static struct options options_of(const double *numbers) {
 
 /* The sums of a loss over (rows, n) elements into `values`: (rows) of the losses times `scale`, or for
    overlap (2, rows) of fp FP + fn FN and of tp TP + fp FP + fn FN, or (rows) of their ratio with its
-   slopes (2, rows) in `into_sums`. The losses go into `loss`, and their slopes, or the densities of
-   overlap, into `slope`; either may be NULL. `numbers` are those of `options_of`, and the weights of
-   the two terms. Returns 0 if it refuses the input. */
+   slopes (2, rows) in `into_sums`; of both (2, rows) of that ratio and of the losses. The losses go
+   into `loss`, their slopes into `slope`, and the densities of overlap into `density`; each may be
+   NULL, and so may w and factor. `numbers` are those of `options_of`, and the weights of the two
+   terms. Returns 0 if it refuses the input. */
 EXPORTED(sums)(int64_t loop, int64_t activation, const double *numbers, int64_t rows, int64_t n,
-               const void *x, int64_t type_of_x, const void *y, int64_t type_of_y, const void *w,
-               int64_t type_of_w, int64_t inner_of_w, int64_t count_of_w, const void *factor,
-               int64_t type_of_factor, int64_t inner_of_factor, int64_t count_of_factor,
-               void *values, int64_t wide, const double *scales, double scale, double smooth,
-               double *into_sums, real *loss, real *slope) {
+               const void *x, int64_t type_of_x, const void *y, int64_t type_of_y,
+               const struct tensor *w, const struct tensor *factor, void *values, int64_t wide,
+               const double *scales, double scale, double smooth, double *into_sums, real *loss,
+               real *slope, real *density) {
     struct outcome outcome = {values, wide, scales, scale, smooth, into_sums};
     int64_t runs = rows * runs_of(n);
-    double few[16];
+    double few[24];
     struct task t = {.loop = loop, .activation = activation, .rows = rows, .n = n};
     t.x = (struct tensor){x, type_of_x, 1, rows * n}, t.y = (struct tensor){y, type_of_y, 1, rows * n};
-    t.w = (struct tensor){w, type_of_w, inner_of_w, count_of_w};
-    t.factor = (struct tensor){factor, type_of_factor, inner_of_factor, count_of_factor};
-    t.options = options_of(numbers), t.loss = loss, t.slope = slope;
+    if (w) t.w = *w;
+    if (factor) t.factor = *factor;
+    t.options = options_of(numbers), t.loss = loss, t.slope = slope, t.density = density;
     for (int64_t i = 0; i < RUN; i++) t.on[i] = R(numbers[9]), t.off[i] = R(numbers[10]);
-    t.sums = runs <= 8 ? few : malloc(2 * (size_t)runs * sizeof(double));
+    t.sums = runs <= 8 ? few : malloc(3 * (size_t)runs * sizeof(double));
     int done = t.sums && in_parallel(runs, least(n, RUN), sums_of_runs, &t) && !t.refused;
     if (done) add_up(&t, &outcome);
     if (t.sums != few) free(t.sums);
@@ -362,6 +374,11 @@ WIDEST static void times(real *into, const real *slope, const real *each, real f
     }
 }
 
+/* What a row's losses are multiplied by. */
+static real factor_of(const struct task *t, const real *upstream, int64_t row) {
+    return R(upstream[row] * (t->scales ? t->scales[row] : t->scale));
+}
+
 static void slopes_of_runs(int64_t from, int64_t to, void *task) {
     const struct task *t = task;
     for (int64_t i = from; i < to; i++) {
@@ -370,7 +387,7 @@ static void slopes_of_runs(int64_t from, int64_t to, void *task) {
         char *into = (char *)t->gradient + start * SIZE[t->type];
         real *target = t->type == OWN ? (real *)into : room;
         if (t->each) times(target, t->slope + start, t->upstream + start, R(1), n);
-        else times(target, t->slope + start, NULL, R(t->upstream[row] * t->scale), n);
+        else times(target, t->slope + start, NULL, factor_of(t, t->upstream, row), n);
         store(into, (enum type)t->type, target, n);
     }
 }
@@ -378,9 +395,9 @@ static void slopes_of_runs(int64_t from, int64_t to, void *task) {
 /* The slopes of elements times what is upstream of the sum of their row, and `scale`, or of `each`;
    into a gradient of a type, or in place. */
 EXPORTED(slopes)(int64_t rows, int64_t n, real *slope, const real *upstream, int64_t each,
-                 double scale, void *gradient, int64_t type) {
+                 const double *scales, double scale, void *gradient, int64_t type) {
     struct task t = {.rows = rows, .n = n, .slope = slope, .upstream = upstream, .each = each,
-                     .scale = scale, .gradient = gradient, .type = type};
+                     .scales = scales, .scale = scale, .gradient = gradient, .type = type};
     return in_parallel(rows * runs_of(n), least(n, RUN), slopes_of_runs, &t);
 }
 
@@ -403,6 +420,14 @@ WIDEST static void times_areas(real *into, const real *density, const real *y, c
     }
 }
 
+/* into + slope * factor, likewise */
+WIDEST static void add_times(real *into, const real *slope, real factor, int64_t n) {
+    real room[RUN];
+    times(room, slope, NULL, factor, n);
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) into[i] += room[i];
+}
+
 static void overlap_of_runs(int64_t from, int64_t to, void *task) {
     const struct task *t = task;
     struct options o = t->options;
@@ -419,21 +444,25 @@ static void overlap_of_runs(int64_t from, int64_t to, void *task) {
         const real *y = view(rooms[1], &t->y, start, n);
         const real *w = t->w.data ? view(rooms[2], &t->w, start, n) : NULL;
         real on = R((o.tp - o.fn) * whole - o.fn * error), off = R(o.fp * (error + whole));
-        times_areas(target, t->slope + start, y, w, on, off, n);
+        times_areas(target, t->density + start, y, w, on, off, n);
+        if (t->slope)
+            add_times(target, t->slope + start, factor_of(t, t->upstream + t->rows, row), n);
         store(into, (enum type)t->type, target, n);
     }
 }
 
-/* The gradient of the sums of overlap, of the densities in `slope`; upstream is (2, rows) that of the
-   sums, or (rows) that of their ratio, whose slopes are in `into_sums`. */
+/* The gradient of the sums of overlap, of their densities; upstream is (2, rows) that of the sums, or
+   (rows) that of their ratio, whose slopes are in `into_sums`. With `slope`, that of the losses as
+   well, whose upstream follows on that of the ratio. */
 EXPORTED(overlap_slopes)(const double *numbers, int64_t rows, int64_t n, const void *y,
-                         int64_t type_of_y, const void *w, int64_t type_of_w, int64_t inner_of_w,
-                         int64_t count_of_w, real *slope, const real *upstream,
-                         const double *into_sums, void *gradient, int64_t type) {
-    struct task t = {.rows = rows, .n = n, .slope = slope, .upstream = upstream,
-                     .into_sums = into_sums, .gradient = gradient, .type = type, .options = options_of(numbers)};
-    t.y = (struct tensor){y, type_of_y, 1, rows * n};
-    t.w = (struct tensor){w, type_of_w, inner_of_w, count_of_w};
+                         int64_t type_of_y, const struct tensor *w, real *density, real *slope,
+                         const real *upstream, const double *into_sums, const double *scales,
+                         double scale, void *gradient, int64_t type) {
+    struct task t = {.rows = rows, .n = n, .density = density, .slope = slope,
+                     .upstream = upstream, .into_sums = into_sums, .scales = scales,
+                     .scale = scale, .gradient = gradient, .type = type};
+    t.options = options_of(numbers), t.y = (struct tensor){y, type_of_y, 1, rows * n};
+    if (w) t.w = *w;
     return in_parallel(rows * runs_of(n), least(n, RUN), overlap_of_runs, &t);
 }
 
