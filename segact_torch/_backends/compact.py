@@ -6,9 +6,13 @@ definition, and serve what is differentiated again. The five smooth activations 
 served in float32, on every device; nothing is read on the host but by the check of a batch that may
 be looked at, and float64 is asked for in sums alone, where the device has it.
 
-With t = abs(x), a = F(-t) and q the target where x < 0, else 1 - target, cross entropy is
+With the signed tail A = sign(x) F(-abs(x)) and s = [x >= 0] - y, which lose no small numbers,
 
-    -log F(t) + q log(F(t) / F(-t)),    with the slope    sign(x) r (q - a),
+    F(x) = [x >= 0] - A    and    F(x) - y = s - A;
+
+with t = abs(x) and a = abs(A) cross entropy is
+
+    -log F(t) + abs(s) log(F(t) / F(-t)),    with the slope    r (s - A),
 
 r being pdf(t) / (F(t) F(-t)), the slope of that logarithm.
 """
@@ -55,17 +59,19 @@ def cross_entropy(
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
-        on = smooth_labels(y, label_smoothing)
-        off, whole = 1 - on, batch.w
-        if isinstance(pos_weight, Tensor) or pos_weight != 1:
-            on = on * pos_weight
-            whole = on + off if whole is None else (on + off).mul_(whole)
-        q = torch.where(_is_below(x), on, off)
-        q = q if batch.w is None else q.mul_(batch.w)
+        y, whole = smooth_labels(y, label_smoothing), batch.w
         tail = TAILS[type(batch.f)](x)
-        slopes = tail.slope(q, whole) if differentiated else None
+        s = torch.add(tail.above, y, alpha=-1)
+        if isinstance(pos_weight, Tensor) or pos_weight != 1:
+            one = y.new_ones(())
+            of_on = pos_weight if isinstance(pos_weight, Tensor) else y.new_full((), pos_weight)
+            s.mul_(torch.where(tail.above, one, of_on))
+            of_both = torch.lerp(one, of_on, y)
+            whole = _weighted_(of_both, whole)
+        s = _weighted_(s, batch.w)
+        slopes = tail.slope(s, whole) if differentiated else None
         near = tail.near if whole is None else tail.near * whole
-        return _reduced(batch, near, tail.times_log_odds(q), slopes, axis, scale)
+        return _reduced(batch, near, tail.times_log_odds(s), slopes, axis, scale)
 
 
 def focal_cross_entropy(
@@ -78,8 +84,8 @@ def focal_cross_entropy(
 ) -> Found | None:
     """Focal cross entropies, likewise, for gamma >= 1: another power of a small number is large.
 
-    With e = q (1 - a) + (1 - q) a the slope is sign(x) r e^(gamma - 1) times
-    e (q - a) + gamma a (1 - a) (2 q - 1) times cross entropy.
+    With c = 1 - 2 y and the error e = abs(s) - c A the slope is r e^(gamma - 1) times
+    e (s - A) + gamma c a (1 - a) times cross entropy.
     """
     if gamma < 1:
         return None
@@ -88,40 +94,38 @@ def focal_cross_entropy(
     with torch.no_grad():
         x, y = batch.masked()
         y, w = smooth_labels(y, label_smoothing), batch.w
+        one = y.new_ones(())
         if alpha is not None:
-            of_class = (y * (2 * alpha - 1)).add_(1 - alpha)
-            w = of_class if w is None else of_class.mul_(w)
-        q = torch.where(_is_below(x), y, 1 - y)
-        tail = TAILS[type(batch.f)](x)
-        a, rest = tail.mass, tail.rest
-        entropy, slopes = tail.near - tail.times_log_odds(q), None
-        e = torch.lerp(a, rest, q)
+            of_class = torch.lerp(one * (1 - alpha), one * alpha, y)
+            w = _weighted_(of_class, w)
+        tail, c = TAILS[type(batch.f)](x), torch.add(one, y, alpha=-2)
+        s, slopes = torch.add(tail.above, y, alpha=-1), None
+        q = s.abs()
+        entropy = tail.entropy(s, q)
+        e = torch.addcmul(q, c, tail.signed, value=-tail.unit)
         less = e if gamma == 2 else e.pow(gamma - 1)
         if differentiated:
-            moved = (q - 0.5).mul_(a).mul_(rest)  # 0 where the entropy is infinite
-            slopes = (q - a).mul_(e)
-            slopes.addcmul_(moved, _finite(entropy), value=2 * gamma)
+            # c a (1 - a), 0 where the entropy is infinite
+            moved = torch.ops.aten.sigmoid_backward(c, tail.mass)
+            slopes = tail.error(s).mul_(e).addcmul_(moved, _finite(entropy), value=gamma)
             slopes = tail.times_rate_(slopes.mul_(less))
             slopes = slopes if w is None else _times(w, slopes)
-        loss = _times_(less * e, entropy)
+        loss = _times(less, entropy.mul_(e))
         loss = loss if w is None else _times(w, loss)
         return _reduced(batch, loss, None, slopes, axis, scale)
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
-    """Squared errors, likewise: (q - a)^2."""
+    """Squared errors, likewise: (s - A)^2."""
     batch.check_values()
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
         tail = TAILS[type(batch.f)](x)
-        error = torch.where(_is_below(x), y, 1 - y).sub_(tail.mass)
-        slopes = None
+        error, slopes = tail.error(torch.add(tail.above, y, alpha=-1)), None
         if differentiated:
-            slopes = (tail.density * error).mul_(torch.copysign(x.new_full((), 2.0), x))
-            slopes = slopes if batch.w is None else slopes.mul_(batch.w)
-        loss = error.square_()
-        loss = loss if batch.w is None else loss.mul_(batch.w)
+            slopes = _weighted_(_product(tail.density, error, 2 * tail.unit), batch.w)
+        loss = _weighted_(error.square_(), batch.w)
         return _reduced(batch, loss, None, slopes, axis, scale)
 
 
@@ -136,23 +140,23 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
         tail = TAILS[type(batch.f)](x)
         density = tail.density_beside_both if differentiated else None
         p, rest = tail.both_sides
-        hit = p * y
+        linear = batch.w is None and tp == fp + fn
+        if linear:  # the sums of p and y are TP + FP and TP + FN
+            whole = fp * _sum(p, axis) + fn * _sum(y, axis)
+        else:
+            whole = tp * _sum(_weighted_(p * y, batch.w), axis)
         # fp (1 - y) F(x) + fn y (1 - F(x)), of which one term is 0 where y is 0 or 1
         miss = torch.lerp(p if fp == 1 else p.mul_(fp), rest if fn == 1 else rest.mul_(fn), y)
-        if batch.w is not None:
-            hit.mul_(batch.w)
-            miss.mul_(batch.w)
-            density = None if density is None else density.mul_(batch.w)
-        error = _sum(miss, axis)
-        value = torch.stack((error, torch.add(error, _sum(hit, axis), alpha=tp))).to(x.dtype)
+        error = _sum(_weighted_(miss, batch.w), axis)
+        value = torch.stack((error, whole if linear else error + whole)).to(x.dtype)
     if density is None:
         return value, None
-    shape = x.shape
+    density, shape = _weighted_(density, batch.w), x.shape
 
     def gradient(upstream: Tensor) -> Tensor:
-        of_error, of_whole = (spread(u, shape, axis) for u in upstream)
+        of_error, of_whole = (spread(u * tail.unit, shape, axis) for u in upstream)
         off, on = fp * (of_error + of_whole), (tp - fn) * of_whole - fn * of_error
-        return _times_(density, torch.lerp(off, on, y))
+        return density.mul_(torch.lerp(off, on, y))
 
     return value, gradient
 
@@ -170,19 +174,34 @@ def _once(method: Callable[[Any], Any]) -> Any:
 
 
 class Tail:
-    """F(-t) at t = abs(x), and what follows from it: each when it is asked for."""
+    """A = sign(x) F(-abs(x)), and what follows from it: each when it is asked for."""
+
+    # what `signed` and `density` are to be multiplied by
+    unit = 1.0
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
+
+    @_once
+    def above(self) -> Tensor:
+        """Whether x >= 0, and not -0, as `copysign` has it."""
+        if torch.compiler.is_compiling():  # a bit makes its loop a slow one
+            return torch.copysign(self.x.new_ones(()), self.x) > 0
+        return self.x.view(torch.int32) >= 0
 
     @_once
     def t(self) -> Tensor:
         return self.x.abs()
 
     @_once
+    def signed(self) -> Tensor:
+        """A."""
+        raise NotImplementedError
+
+    @_once
     def mass(self) -> Tensor:
         """a = F(-t)."""
-        raise NotImplementedError
+        return self.signed.abs().mul_(self.unit)
 
     @_once
     def rest(self) -> Tensor:
@@ -192,8 +211,11 @@ class Tail:
     @_once
     def both_sides(self) -> tuple[Tensor, Tensor]:
         """F(x) and F(-x)."""
-        below = _is_below(self.x)
-        return torch.where(below, self.mass, self.rest), torch.where(below, self.rest, self.mass)
+        below = self.above.logical_not()
+        return (
+            torch.add(self.above, self.signed, alpha=-self.unit),
+            torch.add(below, self.signed, alpha=self.unit),
+        )
 
     @_once
     def density(self) -> Tensor:
@@ -215,17 +237,26 @@ class Tail:
         """-log F(t)."""
         return torch.log1p(self.odds)
 
-    def times_log_odds(self, q: Tensor) -> Tensor:
-        """q log(F(-t) / F(t)), 0 for q = 0."""
-        return _xlogy(q, self.odds)
+    def times_log_odds(self, s: Tensor) -> Tensor:
+        """abs(s) log(F(t) / F(-t)), but for its sign; 0 for s = 0."""
+        return _xlogy(s, self.odds)
 
-    def slope(self, q: Tensor, whole: Tensor | None) -> Tensor:
-        """That of cross entropy in x: sign(x) r (q - whole a); whole is 1 if None."""
-        a = self.mass if whole is None else self.mass * whole
-        return self.times_rate_(q - a)
+    def entropy(self, s: Tensor, q: Tensor) -> Tensor:
+        """Cross entropy, q being abs(s)."""
+        return self.near - self.times_log_odds(q)
+
+    def error(self, s: Tensor) -> Tensor:
+        """F(x) - y = s - A."""
+        return torch.add(s, self.signed, alpha=-self.unit)
+
+    def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
+        """That of cross entropy in x: r (s - whole A); whole is 1 if None."""
+        if whole is None:
+            return self.times_rate_(self.error(s))
+        return self.times_rate_(torch.addcmul(s, whole, self.signed, value=-self.unit))
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        """Slopes in the logarithm of the odds, which are overwritten: times sign(x) r."""
+        """Slopes in the logarithm of the odds, which are overwritten: times r."""
         raise NotImplementedError
 
 
@@ -241,12 +272,16 @@ class SigmoidTail(Tail):
         return torch.sigmoid(self.log_odds)
 
     @_once
+    def signed(self) -> Tensor:
+        return torch.copysign(self.mass, self.x)
+
+    @_once
     def both_sides(self) -> tuple[Tensor, Tensor]:
         return torch.sigmoid(self.x), torch.sigmoid(-self.x)
 
     @_once
     def density(self) -> Tensor:
-        return self.mass * self.rest
+        return torch.ops.aten.sigmoid_backward(self.x.new_ones(()), self.mass)
 
     @_once
     def density_beside_both(self) -> Tensor:
@@ -257,11 +292,14 @@ class SigmoidTail(Tail):
     def near(self) -> Tensor:
         return torch.nn.functional.softplus(self.log_odds)
 
-    def times_log_odds(self, q: Tensor) -> Tensor:
-        return _times(q, self.log_odds)
+    def times_log_odds(self, s: Tensor) -> Tensor:
+        return _times(s, self.x)
+
+    def entropy(self, s: Tensor, q: Tensor) -> Tensor:
+        return self.near + self.times_log_odds(s)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        return slopes.mul_(torch.copysign(self.x.new_ones(()), self.x))
+        return slopes
 
 
 class ArctanTail(Tail):
@@ -285,6 +323,10 @@ class ArctanTail(Tail):
         return self.angle / math.pi
 
     @_once
+    def signed(self) -> Tensor:
+        return self.turned_angle / -math.pi
+
+    @_once
     def odds(self) -> Tensor:
         return self.angle / self.other_angle
 
@@ -298,21 +340,24 @@ class ArctanTail(Tail):
         pi = self.x.new_full((), math.pi)
         return torch.addcmul(pi, self.x, self.x, value=math.pi).reciprocal_()
 
-    def slope(self, q: Tensor, whole: Tensor | None) -> Tensor:
-        angle = self.angle if whole is None else self.angle * whole
-        return self._times_rate_of_angles_(torch.sub(angle, q, alpha=math.pi))
+    def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
+        angle = self.turned_angle if whole is None else self.turned_angle * whole
+        return self._times_rate_(torch.add(angle, s, alpha=math.pi), 1)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        return self._times_rate_of_angles_(slopes.mul_(-math.pi))
+        return self._times_rate_(slopes, math.pi)
 
-    def _times_rate_of_angles_(self, slopes: Tensor) -> Tensor:
-        # -sign(x) r / pi, with r / pi = sin(v) (sin(v) / v) / (pi - v)
-        slopes.mul_(self.turned_angle.sin()).mul_(torch.sinc(self.mass))
-        return slopes.div_(self.other_angle)
+    def _times_rate_(self, slopes: Tensor, factor: float) -> Tensor:
+        # r / pi = sin(v) (sin(v) / v) / (pi - v), and sin(v) = 1 / sqrt(1 + x^2)
+        hypotenuse = torch.hypot(self.x, self.x.new_ones(()))
+        slopes.mul_(torch.sinc(self.mass)).div_(hypotenuse)
+        return _quotient(slopes, self.other_angle, factor)
 
 
 class SoftsignTail(Tail):
     """The odds are 1 / (1 + 2 t), and r is 1 / (t + 1/2)."""
+
+    unit = 0.5
 
     @_once
     def half(self) -> Tensor:
@@ -323,68 +368,80 @@ class SoftsignTail(Tail):
         return _over(0.5, self.half)
 
     @_once
-    def mass(self) -> Tensor:
-        return _over(0.5, self.t + 1)
+    def signed(self) -> Tensor:
+        return torch.copysign(self.x.new_ones(()), self.x).add_(self.x).reciprocal_()
 
     @_once
     def density(self) -> Tensor:
-        return torch.addcmul(self.mass.new_zeros(()), self.mass, self.mass, value=2)
+        return self.signed.square()
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        return slopes.div_(torch.copysign(self.half, self.x))
+        return slopes.div_(self.half)
 
 
 class InverseSquareRootTail(Tail):
     """With h = sqrt(1 + t^2): the logarithm of the odds is -2 asinh(t), and r = 2 / h."""
 
-    @_once
-    def hypotenuse(self) -> Tensor:
-        return torch.hypot(self.t, self.t.new_ones(()))
+    unit = 0.5
 
     @_once
-    def mass(self) -> Tensor:
-        # h (h + t); the square overflows only where the tail has underflown
-        square = torch.addcmul(self.t.new_ones(()), self.t, self.t)
-        return _over(0.5, square.addcmul_(self.t, self.hypotenuse))
+    def hypotenuse(self) -> Tensor:
+        return torch.hypot(self.x, self.x.new_ones(()))
+
+    @_once
+    def signed(self) -> Tensor:
+        # sign(x) h (h + t); the square overflows only where the tail has underflown
+        square = torch.addcmul(self.x.new_ones(()), self.x, self.x)
+        return square.copysign_(self.x).addcmul_(self.x, self.hypotenuse).reciprocal_()
 
     @_once
     def density(self) -> Tensor:
-        return self.hypotenuse.pow(-3).mul_(0.5)
+        return self.hypotenuse.pow(-3)
 
     @_once
     def near(self) -> Tensor:
-        return _minus_log1p(-self.mass)
+        return _minus_log1p(self.signed.abs().mul_(-self.unit))
 
-    def times_log_odds(self, q: Tensor) -> Tensor:
-        return _times(q, self.t.asinh(), -2)
+    def times_log_odds(self, s: Tensor) -> Tensor:
+        return _times(s, self.x.asinh(), 2)
+
+    def entropy(self, s: Tensor, q: Tensor) -> Tensor:
+        return self.near + self.times_log_odds(s)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        signed = torch.copysign(self.hypotenuse, self.x)
-        return torch.addcdiv(slopes.new_zeros(()), slopes, signed, value=2)
+        return _quotient(slopes, self.hypotenuse, 2)
+
+
+# What `NormalTail` makes t small by.
+LITTLE = 2.0**-32
+# The next float32 number to 1 / sqrt(2 pi) but one, from above.
+LEAST_HALF = 0.39894232
 
 
 class NormalTail(Tail):
-    """F(-t) = exp(-t^2 / 2) (1/2 + n) / d, as `_special` has it."""
+    """F(-t) = exp(-t^2 / 2) (1/2 + n) / d with d = t + 5/4, as `_special` has it.
+
+    Both are small here, t and d times LITTLE: so infinity has a finite place beyond all floats.
+    """
+
+    unit = LITTLE / 2
 
     @_once
-    def near_t(self) -> Tensor:
-        """t, but with a finite square."""
-        return _special.at_most(self.t, 1e18)
+    def t(self) -> Tensor:
+        return self.x.abs().mul_(LITTLE).clamp_(max=1e38)
 
     @_once
     def bell(self) -> tuple[Tensor, Tensor]:
         """E and e with exp(-t^2 / 2) = E (1 + e)."""
-        t = self.near_t
         # of few enough bits for an exact square
-        high = t.view(torch.int32).bitwise_and(-(2**12)).view(t.dtype)
-        low = high - t
-        e = torch.add(high, low, alpha=-0.5).mul_(low).expm1_()
-        return torch.addcmul(t.new_zeros(()), high, high, value=-0.5).exp_(), e
+        high = self.t.view(torch.int32).bitwise_and(-(2**12)).view(self.x.dtype)
+        low = high - self.t
+        e = _product(low, torch.add(high, low, alpha=-0.5), LITTLE**-2).expm1_()
+        return _product(high, high, -0.5 * LITTLE**-2).exp_(), e
 
     @_once
     def n(self) -> Tensor:
-        t = self.near_t
-        v = torch.addcdiv(t.new_full((), -0.5), t, t + 4)
+        v = torch.addcdiv(self.x.new_full((), -0.5), self.t, self.t + 4 * LITTLE)
         return _horner(v, _special.SCALED_TAIL["float32"])
 
     @_once
@@ -393,44 +450,62 @@ class NormalTail(Tail):
 
     @_once
     def d(self) -> Tensor:
-        return self.t + 1.25
+        return self.t + 1.25 * LITTLE
+
+    @_once
+    def enlarged(self) -> Tensor:
+        """F(-t) / unit."""
+        bulk, e = self.bell
+        part = bulk / self.d
+        # neither 1/2 + n nor 1 + e is rounded before it is multiplied, nor d before it divides
+        e = torch.addcdiv(e, (self.d - 1.25 * LITTLE).sub_(self.t), self.d)
+        return torch.addcmul(part, part, torch.addcmul(self.n, self.half, e), value=2)
+
+    @_once
+    def signed(self) -> Tensor:
+        return self.enlarged.copysign(self.x)
 
     @_once
     def mass(self) -> Tensor:
-        bulk, e = self.bell
-        d = self.near_t + 1.25
-        part = bulk / d
-        # neither 1/2 + n nor 1 + e is rounded before it is multiplied, nor d before it divides
-        e = torch.addcdiv(e, (d - 1.25).sub_(self.near_t), d)
-        rest = torch.addcmul(self.n, self.half, e)
-        return torch.addcmul(part * 0.5, part, rest)
+        return self.enlarged * self.unit
+
+    @_once
+    def rest(self) -> Tensor:
+        return torch.add(self.x.new_ones(()), self.enlarged, alpha=-self.unit)
 
     @_once
     def density(self) -> Tensor:
         bulk, e = self.bell
-        scaled = bulk * _special.INV_SQRT_TWO_PI
+        scaled = bulk * (_special.INV_SQRT_TWO_PI / self.unit)
         return torch.addcmul(scaled, scaled, e)
 
     @_once
     def hazard(self) -> Tensor:
-        """pdf(t) / F(-t)."""
-        return _over(_special.INV_SQRT_TWO_PI, self.half).clamp_(max=1.0).mul_(self.d)
+        """pdf(t) / F(-t), times sqrt(2 pi) LITTLE."""
+        # 1/2 + n tends to 1 / sqrt(2 pi) from above: below it, the largest floats would overflow
+        return self.d / _special.at_least(self.half, LEAST_HALF)
+
+    def times_hazard(self, s: Tensor) -> Tensor:
+        return _product(s, self.hazard, _special.INV_SQRT_TWO_PI / LITTLE)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        return _times_(slopes, self.hazard).div_(self.rest.copysign(self.x))
+        return self.times_hazard(slopes).div_(self.rest)
 
-    def slope(self, q: Tensor, whole: Tensor | None) -> Tensor:
+    def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
         # by the density, since the mass underflows before it
-        beside = self.density if whole is None else self.density * whole
-        return _times(q, self.hazard).sub_(beside).div_(self.rest.copysign(self.x))
+        bulk, e = self.bell
+        beside = torch.addcmul(bulk, bulk, e).copysign_(self.x)
+        beside = beside if whole is None else beside.mul_(whole)
+        slopes = self.times_hazard(s).sub_(beside, alpha=_special.INV_SQRT_TWO_PI)
+        return slopes.div_(self.rest)
 
     @_once
     def near(self) -> Tensor:
-        return _minus_log1p(-self.mass)
+        return _minus_log1p(self.enlarged * -self.unit)
 
-    def times_log_odds(self, q: Tensor) -> Tensor:
-        log_tail = (self.half / self.d).log_().addcmul_(self.t * 0.5, self.t, value=-1)
-        return _times(q, log_tail.add_(self.near))
+    def times_log_odds(self, s: Tensor) -> Tensor:
+        far = _xlogy(s, _quotient(self.half, self.d, LITTLE)).addcmul_(s, self.near)
+        return far.addcmul_(_product(s, self.t, 1 / LITTLE), self.t, value=-0.5 / LITTLE)
 
 
 TAILS: dict[type, type[Tail]] = {
@@ -440,13 +515,6 @@ TAILS: dict[type, type[Tail]] = {
     Softsign: SoftsignTail,
     InverseSquareRoot: InverseSquareRootTail,
 }
-
-
-def _is_below(x: Tensor) -> Tensor:
-    """Whether x < 0, or -0, as `copysign` has it."""
-    if torch.compiler.is_compiling():  # a sign bit makes its loop a slow one
-        return torch.copysign(x.new_ones(()), x) < 0
-    return x.signbit()
 
 
 def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
@@ -483,22 +551,22 @@ def _over(number: float, x: Tensor) -> Tensor:
 def _reduced(
     batch: Batch,
     loss: Tensor,
-    less: Tensor | None,
+    far: Tensor | None,
     slopes: Tensor | None,
     axis: Axis,
     scale: float | Tensor,
 ) -> Found:
-    """Losses, less those of `less`, and their slopes, summed over `axis` times `scale`."""
+    """Losses, with the sizes of `far`, and their slopes, summed over `axis` times `scale`."""
     if torch.compiler.is_compiling():  # which makes the sum and its gradient itself
-        loss = loss if less is None else loss - less
+        loss = loss if far is None else loss + far.abs()
         with torch.enable_grad():
             loss = loss if slopes is None else _Given.apply(batch.x, loss, slopes)
             return (_sum(loss, axis) * scale).to(loss.dtype) if axis else loss, None
     if axis:
-        sums = _sum(loss, axis) if less is None else _sum(loss, axis) - _sum(less, axis)
+        sums = _sum(loss, axis) if far is None else _sum(loss, axis) + _sum_of_sizes(far, axis)
         value = (sums * scale).to(loss.dtype)
     else:
-        value = loss if less is None else loss - less
+        value = loss if far is None else loss + far.abs_()
     if slopes is None:
         return value, None
     shape = loss.shape
@@ -517,8 +585,16 @@ def _reduced(
 
 def _sum(x: Tensor, axis: Axis) -> Tensor:
     """The sum over `axis`, in float64 where the device has it."""
-    wide = x.device.type not in _special.NO_FLOAT64
-    return x.sum(axis, dtype=torch.float64 if wide else None)
+    return x.sum(axis, dtype=_widest(x))
+
+
+def _sum_of_sizes(x: Tensor, axis: Axis) -> Tensor:
+    """The same of abs(x)."""
+    return torch.linalg.vector_norm(x, 1, axis, dtype=_widest(x))
+
+
+def _widest(x: Tensor) -> torch.dtype:
+    return x.dtype if x.device.type in _special.NO_FLOAT64 else torch.float64
 
 
 def _finite(x: Tensor) -> Tensor:
@@ -526,12 +602,24 @@ def _finite(x: Tensor) -> Tensor:
     return x.clamp(max=torch.finfo(x.dtype).max)
 
 
+def _weighted_(x: Tensor, w: Tensor | None) -> Tensor:
+    """x times w, in place."""
+    return x if w is None else x.mul_(w)
+
+
+def _product(a: Tensor, b: Tensor, factor: float) -> Tensor:
+    """a * b * factor, by one operation."""
+    return torch.addcmul(a.new_zeros(()), a, b, value=factor)
+
+
+def _quotient(a: Tensor, b: Tensor, factor: float) -> Tensor:
+    """a / b * factor, by one operation."""
+    return torch.addcdiv(a.new_zeros(()), a, b, value=factor)
+
+
 def _times(weight: Tensor, value: Tensor, factor: float = 1.0) -> Tensor:
     """weight * value * factor; where the weight is 0, exactly 0, also of infinity and NaN."""
-    if factor == 1:
-        product = weight * value
-    else:
-        product = torch.addcmul(value.new_zeros(()), weight, value, value=factor)
+    product = weight * value if factor == 1 else _product(weight, value, factor)
     return product.masked_fill_(weight == 0, 0.0)
 
 
