@@ -385,7 +385,7 @@ def test_compiled_code_calls_the_loops_of_whatever_they_serve(name, epsilon, dty
     """Also where they refuse: then the operators differentiate the formula."""
     f = segact_torch.get_activation(name, epsilon=epsilon)
     bounds = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-13, 1e-12)}[dtype]
-    for loss in map(make, OPERATORS):
+    for loss in map(make, OPERATORS[: 3 if f.epsilon else 4]):
         for raw in (0.5, 1e15 if dtype == torch.float32 else 1e110):
             x, y = (t.to(dtype) for t in batch(shape=(3, 2, 4, 5)))
             x[0, 0, 0, 1] = raw
@@ -416,7 +416,8 @@ def test_operators_are_registered_as_they_behave(weighted):
                 operators.elements_operator, (*arguments, 2, *f, 1.5, 1.0, 2.0, 0.125)
             )
             if axis:
-                torch.library.opcheck(operators.overlap_operator, (*arguments, *f, 2.0, 1.0, 0.5))
+                overlap = (*arguments, 2, 2.0, 1.0, 0.5)
+                torch.library.opcheck(operators.overlap_operator, overlap)
 
 
 def small():
