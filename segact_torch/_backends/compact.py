@@ -348,9 +348,8 @@ class ArctanTail(Tail):
         return self._times_rate_(slopes, math.pi)
 
     def _times_rate_(self, slopes: Tensor, factor: float) -> Tensor:
-        # r / pi = sin(v) (sin(v) / v) / (pi - v), and sin(v) = 1 / sqrt(1 + x^2)
-        hypotenuse = torch.hypot(self.x, self.x.new_ones(()))
-        slopes.mul_(torch.sinc(self.mass)).div_(hypotenuse)
+        # r / pi = sin(v) (sin(v) / v) / (pi - v)
+        slopes.mul_(self.angle.sin()).mul_(torch.sinc(self.mass))
         return _quotient(slopes, self.other_angle, factor)
 
 
