@@ -96,6 +96,9 @@ def _batch_cases() -> list[Case]:
         if inputs.startswith("classification") and quantity[0] == "dice":
             continue
         cases.append(Case(inputs, dtype, activation, *quantity, default_epsilon(activation)))
+    # both of its losses in one pass, which backends have where targets are constants
+    both = ("segmentation-hard", "float32")
+    cases += [Case(*both, a, "dice_cross_entropy", "", default_epsilon(a)) for a in ACTIVATIONS]
     # no target and, at epsilon 0, no output: a denominator of zero and a loss of 0
     overlaps = ("dice", "jaccard", "tversky", "focal_tversky", "dice_cross_entropy")
     all_off = [*product(overlaps, ("",)), ("dice", "per_sample")]

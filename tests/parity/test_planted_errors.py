@@ -158,6 +158,10 @@ PLANTED_IN_LOOPS = {
         *("activations.h", "s.epsilon + s.scale * tail", "s.epsilon * R(1.01) + s.scale * tail"),
         *(BOTH, "inverse_square_root", "binary_cross_entropy,y=1", "value"),
     ),
+    "Dice + cross entropy, slope": (
+        *("elements.h", "weight * e.slope, density", "R(1.0001) * weight * e.slope, density"),
+        *(("float32",), "", "dice_cross_entropy", "grad_x"),
+    ),
     "a constant of one type": (
         *("float64.c", "NEXT(-0.3333333333333333)", "NEXT(-0.3333333333)"),
         *(("float64",), "arctan", "binary_cross_entropy,y=0", "value"),
