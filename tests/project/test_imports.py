@@ -24,7 +24,10 @@ AT_IMPORT = {
 }
 
 # By module, what a backend imports; the backend itself is imported when it is first used.
-OF_A_BACKEND = {("segact_torch._backends.triton.kernels", "triton")}
+OF_A_BACKEND = {
+    (f"segact_torch._backends.triton.{module}", "triton")
+    for module in ("arithmetic", "activations", "kernels")
+}
 
 # By module, what it imports inside of its functions.
 LATE = {

@@ -4,8 +4,10 @@ One kernel reads raw outputs (float32, float16, bfloat16), targets and weights (
 are), and leaves sums and gradient: three tensors moved for a loss of each element, and five for the
 overlap losses, whose gradient works the density out again. Nothing makes the host wait.
 
-    kernels     what the device runs
-    launch      the same as functions of tensors
+    arithmetic     elementary functions on the device
+    activations    tails, shares, and surprise of each activation
+    kernels        losses, and what the device runs
+    launch         the same as functions of tensors
 """
 
 from collections.abc import Callable
