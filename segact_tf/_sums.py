@@ -127,7 +127,8 @@ def ratio(error: Any, whole: Any, smooth: float) -> Any:
     """error / (whole + smooth); 0 where whole + smooth is 0 or its inverse overflows."""
     whole = whole + smooth if smooth else whole
     empty = whole < _special.tiny(whole)
-    return _special.divide(error, ops.where(empty, math.inf, whole))
+    found = _special.divide(error, ops.where(empty, math.inf, whole))
+    return ops.where(empty, 0.0, found)  # and slopes of 0, also under an infinite upstream
 
 
 def power(x: Any, exponent: float) -> Any:

@@ -130,7 +130,8 @@ def ratio(error: Tensor, whole: Tensor, smooth: float) -> Tensor:
     """error / (whole + smooth); 0 where whole + smooth is 0 or its inverse overflows."""
     whole = whole + smooth if smooth else whole
     empty = whole < _special.tiny(whole)
-    return error / whole.masked_fill(empty, math.inf)
+    found = error / whole.masked_fill(empty, math.inf)
+    return found.masked_fill(empty, 0.0)  # and slopes of 0, also under an infinite upstream
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
