@@ -1,7 +1,7 @@
-"""In which order the features of a pair of layers stand, from the elements that they are.
+"""The order of the features of a pair of layers, found by following elements.
 
-An order is an array: the place in PyTorch's order of each of Keras's features; None where both
-have the same.
+An order is an array: the place of each of Keras's features in PyTorch's order; None if both have
+the same order.
 """
 
 import math
@@ -30,8 +30,8 @@ class Unclear(Exception):
 
 @dataclass
 class Finder:
-    """Finds the orders of the pairs of a Keras and a PyTorch model. Without a trace of PyTorch's,
-    its model is taken to flatten channels first what Keras's flattens."""
+    """Finds the orders of the pairs of a Keras and a PyTorch model. Without a trace of the PyTorch
+    model it assumes that this flattens, with channels first, what the Keras model flattens."""
 
     pairs: Pairs
     keras: Trace
@@ -49,9 +49,9 @@ class Finder:
         self.partner = {id(keras.handle): pytorch.handle for keras, pytorch in partners}
 
     def of(self, keras: Layer, pytorch: Layer) -> Orders:
-        """The orders of the rows and columns, or of the features that a normalization has.
+        """The orders of the rows and columns, or of the features of a normalization.
 
-        Raises `WeightsError` where they cannot be known.
+        Raises `WeightsError` if they cannot be known.
         """
         if keras.kind not in FLAT_KINDS:
             return None, None
@@ -75,7 +75,7 @@ class Finder:
             return rows, columns
         return (columns if rows is None else rows), None
 
-    # What comes in
+    # Input features
 
     def _rows(self, call: Value, other: Value | None, kind: str) -> Array | None:
         both = [one for one in (call, other) if one is not None and one.sources]
@@ -83,7 +83,7 @@ class Finder:
         if len(given) != (1 if other is None else 2):
             return None
         if kind == "batch_normalization" and len(given[0].shape) != 2:
-            return None  # of an image, the channels
+            return None  # an image: its channels
         found = [side.resolved(one) for side, one in zip(self.sides, given, strict=False)]
         sources, elements = found[0]
         alone = _is_last_axis(sources, elements)
@@ -95,7 +95,7 @@ class Finder:
             images = any(self._is_image(self.sides[0], source) for source in sources)
             if images and not alone:
                 raise
-            return None  # features of a sequence, which both frameworks order alike
+            return None  # features of a sequence: both frameworks have the same order
 
     def _compared(self, found: list[tuple[list[Value], Array]]) -> Array | None:
         sources, elements = found[0]
@@ -104,7 +104,7 @@ class Finder:
             return _places(self._as_channels_first(sources)[features], None)
         theirs, wanted = found[1]
         if wanted.shape[-1] != elements.shape[-1]:
-            return None  # no pair at all, which others say
+            return None  # no pair: other checks report that
         mapping = self._between(sources, theirs)
         return _places(mapping[features], wanted.reshape(-1, wanted.shape[-1]))
 
@@ -113,7 +113,7 @@ class Finder:
         return len(value.shape) > 2 and side.layout_of(value) in _IMAGES
 
     def _as_channels_first(self, sources: list[Value]) -> Array:
-        """Of Keras's elements, their places where images are channels first."""
+        """The places of Keras's elements if images have channels first."""
         found, start = [], 0
         for source in sources:
             whole = np.arange(math.prod(source.shape)).reshape(source.shape) + start
@@ -125,7 +125,7 @@ class Finder:
         return np.concatenate(found)
 
     def _between(self, sources: list[Value], theirs: list[Value]) -> Array:
-        """Of Keras's elements, which ones of PyTorch's they are."""
+        """The numbers of Keras's elements among PyTorch's."""
         if len(sources) != len(theirs):
             shown = " and ".join(f"{len(one)}" for one in (sources, theirs))
             raise Unclear(f"they come from {shown} tensors, {_named(sources)} and {_named(theirs)}")
@@ -141,7 +141,7 @@ class Finder:
         return np.concatenate(found)
 
     def _aligned(self, keras: Value, pytorch: Value) -> Array:
-        """Of the elements of a source of Keras's, their places in PyTorch's."""
+        """The places of the elements of a Keras source in its PyTorch counterpart."""
         whole = np.arange(math.prod(keras.shape)).reshape(keras.shape)
         rank = len(keras.shape)
         layouts = [self.sides[0].layout_of(keras), self.sides[1].layout_of(pytorch)]
@@ -156,7 +156,7 @@ class Finder:
             raise Unclear(f"{_named([keras])} is no other layout of {_named([pytorch])}")
         return np.argsort(fitting[0].ravel())
 
-    # What goes out
+    # Output features
 
     def _columns(self, call: Value, other: Value | None) -> Array | None:
         if len(call.shape) != 2:
@@ -203,7 +203,7 @@ def _named(sources: list[Value]) -> str:
 
 
 def _is_last_axis(sources: list[Value], elements: Array) -> bool:
-    """Whether the features are just the last axis of one source."""
+    """Whether the features are simply the last axis of one source."""
     size = sources[0].shape[-1]
     if len(sources) > 1 or elements.shape[-1] != size:
         return False
@@ -212,8 +212,8 @@ def _is_last_axis(sources: list[Value], elements: Array) -> bool:
 
 
 def _places(mine: Array, theirs: Array | None) -> Array | None:
-    """The place in PyTorch's order of each of Keras's features: rows of `mine` are rows of `theirs`
-    in another order of the columns, the same for all. Without `theirs`, in ascending order."""
+    """The place of each of Keras's features in PyTorch's order, the same for all rows: each row of
+    `mine` is a row of `theirs` with reordered columns. Without `theirs` rows are ascending."""
     if theirs is None:
         places = np.argsort(np.argsort(mine[0]))
         ordered = np.sort(mine, -1)
@@ -236,8 +236,8 @@ def _places(mine: Array, theirs: Array | None) -> Array | None:
 
 
 def as_blocks(order: Array | None) -> list[Any] | None:
-    """An order as blocks `[shape, axes]` (`parity.weights.flatten`); raises `Unclear` where it is
-    none of them."""
+    """An order as blocks `[shape, axes]` (`parity.weights.flatten`); raises `Unclear` if it is not
+    made of such blocks."""
     if order is None:
         return None
     found = _blocks(order, 0)
@@ -260,8 +260,8 @@ def _blocks(order: Array, start: int) -> list[Any] | None:
 
 
 def _block(order: Array) -> list[Any] | None:
-    """The shape and axes of which this is `arange(shape).transpose(axes)`."""
-    sizes: list[tuple[int, int]] = []  # along each axis of the result, the last first: step, size
+    """The shape and axes for which these numbers are `arange(shape).transpose(axes)`."""
+    sizes: list[tuple[int, int]] = []  # step and size along each axis, the last axis first
     count = 1
     while count < order.size:
         step = int(order[count])
