@@ -116,7 +116,7 @@ def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
                 f"{name} has {attribute}={found!r}; wanted {wanted!r}, as in PyTorch"
             )
     if layer.go_backwards and suffix != "backward":
-        raise WeightsError(f"{name} goes backwards; wanted Bidirectional, as in PyTorch")
+        raise WeightsError(f"{name} has go_backwards=True; wanted Bidirectional, as in PyTorch")
     held = {array: getattr(cell, array, None) for array in ARRAYS[kind]}
 
     def write(values: Arrays) -> None:
@@ -136,8 +136,8 @@ def _recurrent_suffixes(module: Any) -> list[str]:
 def _torch_recurrent(module: Any, kind: str) -> list[Part]:
     if getattr(module, "proj_size", 0):
         raise WeightsError(
-            f"PyTorch's {type(module).__name__} has proj_size={module.proj_size}, which Keras's "
-            "has not; wanted proj_size=0"
+            f"PyTorch's {type(module).__name__} has proj_size={module.proj_size}, which Keras "
+            "does not have; wanted proj_size=0"
         )
     return [_torch_cell(module, kind, suffix) for suffix in _recurrent_suffixes(module)]
 
@@ -244,7 +244,8 @@ def _keras_attention(layer: Any) -> Part:
 def _torch_attention(module: Any) -> Part:
     if module.bias_k is not None or module.bias_v is not None:
         raise WeightsError(
-            "PyTorch's MultiheadAttention has add_bias_kv=True, which Keras's has not; wanted False"
+            "PyTorch's MultiheadAttention has add_bias_kv=True, which Keras does not have; wanted "
+            "False"
         )
     heads, size, width = module.num_heads, module.head_dim, module.embed_dim
     together = module.in_proj_weight is not None

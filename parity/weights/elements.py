@@ -97,7 +97,7 @@ class Tracker:
                 self._resolved[id(value)] = _joined([self.resolved(s) for s in sources], places)
         return self._resolved[id(value)]
 
-    def image_behind(self, value: Value) -> tuple[Value, Value] | None:
+    def image_after(self, value: Value) -> tuple[Value, Value] | None:
         """The image (three or more axes) into which a flat tensor is reshaped before it is used in
         a computation, and the result of that (the image itself if it is an output)."""
         waiting = [value]

@@ -364,13 +364,13 @@ def check_flatten(pairs: Pairs, module: Any, flatten: Any) -> None:
                 f"say: wanted flatten={{{source.name!r}: {shape}}} if so, flatten='channels_last' "
                 f"if no layer does or PyTorch's module permutes itself, or {MODEL}"
             )
-        behind = next((n for one, _ in pairs[number + 1 :] if (n := _wanted(one))), 0)
+        after = next((n for one, _ in pairs[number + 1 :] if (n := _wanted(one))), 0)
         made = target.arrays["kernel"].shape[-1] if source.kind == "dense" else 0
-        if may[1] and made and behind not in (0, made) and made % behind == 0:
+        if may[1] and made and after not in (0, made) and made % after == 0:
             raise WeightsError(
-                f"an image of {behind} channels may be made of what {source.name} of the file "
-                f"gives, which the file does not say: wanted {MODEL}; or flatten='channels_last' "
-                "if PyTorch's module permutes itself"
+                f"an image of {after} channels may be made from the output of {source.name} of the "
+                f"file, which does not say it: wanted {MODEL}; or flatten='channels_last' if "
+                "PyTorch's module permutes itself"
             )
 
 

@@ -73,7 +73,7 @@ def _layers(path: Path, text: str) -> list[Layer]:
     for number, one in enumerate(described):
         wrong = _wrong_field(one)
         if wrong:
-            raise WeightsError(f"{unreadable}: {wrong} of layer {number} makes no sense")
+            raise WeightsError(f"{unreadable}: {wrong} of layer {number} is invalid")
     return [Layer(**{key: one[key] for key in _FIELDS}, arrays={}) for one in described]
 
 

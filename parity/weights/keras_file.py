@@ -24,7 +24,7 @@ from parity.weights.layer import WeightsError
 MODEL = "the Keras model itself: load_weights, then weights.copy"
 _ATTENTION = {f"{name}_dense": name for name in ("query", "key", "value", "output")}
 _LISTS = ("layers", "_layer_checkpoint_dependencies")
-"""What the layers of a model are called; the second by Keras 2.12 to 2.15."""
+"""The names of the group of a model's layers; the second is that of Keras 2.12 to 2.15."""
 
 
 @dataclass

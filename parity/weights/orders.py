@@ -127,8 +127,8 @@ class Finder:
     def _between(self, sources: list[Value], theirs: list[Value]) -> Array:
         """The numbers of Keras's elements among PyTorch's."""
         if len(sources) != len(theirs):
-            shown = " and ".join(f"{len(one)}" for one in (sources, theirs))
-            raise Unclear(f"they come from {shown} tensors, {_named(sources)} and {_named(theirs)}")
+            counts = f"from {len(sources)} tensors, PyTorch from {len(theirs)}"
+            raise Unclear(f"Keras has them {counts}: {_named(sources)} and {_named(theirs)}")
         starts = np.cumsum([0, *(math.prod(one.shape) for one in theirs)])
         left = list(range(len(theirs)))
         found = []
@@ -153,7 +153,7 @@ class Finder:
             choices.append(np.swapaxes(whole, 0, 1))  # steps before samples
         fitting = [one for one in choices if _plain(one.shape) == _plain(pytorch.shape)]
         if not fitting:
-            raise Unclear(f"{_named([keras])} is no other layout of {_named([pytorch])}")
+            raise Unclear(f"no layout of {_named([keras])} has the shape of {_named([pytorch])}")
         return np.argsort(fitting[0].ravel())
 
     # Output features
@@ -161,10 +161,10 @@ class Finder:
     def _columns(self, call: Value, other: Value | None) -> Array | None:
         if len(call.shape) != 2:
             return None
-        behind = self.sides[0].image_behind(call)
-        if behind is None:
+        found = self.sides[0].image_after(call)
+        if found is None:
             return None
-        image, then = behind
+        image, then = found
         if len(_plain(image.shape[1:])) < 2:
             return None
         elements = self.sides[0].resolved(image)[1]
@@ -172,15 +172,15 @@ class Finder:
         moved = np.moveaxis(elements, -1, 1)
         if other is None:
             return self._columns_between(call, moved, None) if layout == "channels_last" else None
-        theirs = self.sides[1].image_behind(other)
+        theirs = self.sides[1].image_after(other)
         if theirs is None:
-            raise Unclear(f"Keras makes {image.shape[1:]} of them, PyTorch nothing of several axes")
+            raise Unclear(f"Keras reshapes them to {image.shape[1:]}, PyTorch to no image")
         wanted = self.sides[1].resolved(theirs[0])[1]
         choices = [moved, elements] if layout == "channels_last" else [elements, moved]
         fitting = [one for one in choices if _plain(one.shape) == _plain(wanted.shape)]
         if not fitting:
-            shapes = f"{image.shape[1:]} of them, PyTorch {theirs[0].shape[1:]}"
-            raise Unclear(f"Keras makes {shapes}")
+            shapes = f"{image.shape[1:]}, PyTorch to {theirs[0].shape[1:]}"
+            raise Unclear(f"Keras reshapes them to {shapes}")
         return self._columns_between(call, fitting[0], wanted)
 
     def _columns_between(self, call: Value, moved: Array, wanted: Array | None) -> Array | None:
@@ -188,7 +188,7 @@ class Finder:
         mine = moved.ravel()[: moved.size // moved.shape[0]]
         theirs = np.arange(count) if wanted is None else wanted.ravel()[: mine.size]
         if mine.size != count or mine.max() >= count or theirs.max() >= count:
-            raise Unclear("not all of them, and they alone, make up the image")
+            raise Unclear("the image does not consist of exactly these features")
         places = np.empty(count, np.int64)
         places[mine] = theirs
         return None if np.array_equal(places, np.arange(count)) else places
@@ -218,20 +218,20 @@ def _places(mine: Array, theirs: Array | None) -> Array | None:
         places = np.argsort(np.argsort(mine[0]))
         ordered = np.sort(mine, -1)
         if not np.array_equal(ordered[:, places], mine):
-            raise Unclear("Keras reorders them otherwise at each place")
+            raise Unclear("Keras reorders them differently at each place")
         return None if np.array_equal(places, np.arange(places.size)) else places
     if np.array_equal(mine, theirs):
         return None
     sets = np.sort(theirs, -1)
     match = np.flatnonzero((sets == np.sort(mine[0])).all(-1))
     if not match.size:
-        raise Unclear("Keras and PyTorch take other elements of the image together")
+        raise Unclear("Keras and PyTorch group different elements of the image")
     row = theirs[match[0]]
     places = np.argsort(row, kind="stable")[np.argsort(np.argsort(mine[0], kind="stable"))]
     turned = np.empty_like(mine)
     turned[:, places] = mine
     if not np.array_equal(np.unique(turned, axis=0), np.unique(theirs, axis=0)):
-        raise Unclear("Keras and PyTorch reorder them otherwise at each place")
+        raise Unclear("Keras and PyTorch reorder them differently at each place")
     return None if np.array_equal(places, np.arange(places.size)) else places
 
 

@@ -161,7 +161,7 @@ def _crop_in_keras(settings: dict[str, Any]) -> str:
     if names:
         return f"padding='{min(names)}'"
     rank = len(settings["crop"])
-    return f"padding='valid' and Cropping{rank}D({_pairs(settings['crop'])}) behind it"
+    return f"padding='valid' and Cropping{rank}D({_pairs(settings['crop'])}) after it"
 
 
 def _crop_in_pytorch(settings: dict[str, Any]) -> str:
@@ -171,7 +171,7 @@ def _crop_in_pytorch(settings: dict[str, Any]) -> str:
         words.append(f"output_padding={_plain([max(b - a, 0) for b, a in crops])}")
     if any(after > before for before, after in crops):
         rest = [(0, -max(after - before, 0)) for before, after in crops]
-        words.append(f"nn.ZeroPad{len(crops)}d({_last_axis_first(rest)}) behind it")
+        words.append(f"nn.ZeroPad{len(crops)}d({_last_axis_first(rest)}) after it")
     return " and ".join(words)
 
 

@@ -142,7 +142,7 @@ def register(
         if not isinstance(value, type):
             raise TypeError(f"{argument} is {value!r}; wanted a class")
     if kind in ARRAYS and kind not in _registered:
-        raise ValueError(f"kind is {kind!r}, which the tool knows already; wanted another name")
+        raise ValueError(f"kind is {kind!r}, which is a built-in kind; wanted another name")
     if not arrays or not all(isinstance(s, str) for both in arrays.items() for s in both):
         raise ValueError(f"arrays is {arrays!r}; wanted attributes of Keras's and PyTorch's layer")
     if (to_pytorch is None) != (to_keras is None):
