@@ -4,8 +4,8 @@ One kernel reads raw outputs (float32, float16, bfloat16), targets and weights (
 copy), and writes sums and gradient. An elementwise loss moves three tensors, an overlap loss five,
 since its gradient computes the density again. The host never waits for the device.
 
-    kernels     the code for the device
-    launch      functions of tensors that launch the kernels
+    kernels     what the device runs
+    launch      the same as functions of tensors
 """
 
 from collections.abc import Callable
