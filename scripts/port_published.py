@@ -163,7 +163,7 @@ def copied(keras_model: Any, torch_model: Any) -> tuple[dict[str, str] | None, s
 
     try:
         weights.copy(keras_model, torch_model, settings="copy")
-        return None, "as it is"
+        return None, "unchanged"
     except weights.WeightsError as error:
         if not hasattr(weights, "suggest") or "layers={" not in str(error):
             raise

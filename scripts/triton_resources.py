@@ -104,7 +104,7 @@ def main(targets: list[str]) -> None:
     spilled = []
     kernels = [kernel for kernel in KERNELS if kernel not in ("rescale", "ratio")]
     for target in targets:
-        print(f"| {target}: registers / instructions an element | {' | '.join(kernels)} |")
+        print(f"| {target}: registers / instructions per element | {' | '.join(kernels)} |")
         print("| --- " * (1 + len(kernels)) + "|")
         for activation in backend.NAMES:
             cells = []

@@ -1,9 +1,9 @@
-"""The losses of elements, and the areas, in few operations: value and slope from one tail.
+"""Elementwise losses, TP, FP and FN in few operations: value and slope from one tail.
 
-Where each operation runs by itself, as on torch, few of them are fast; so are short programs where
-XLA compiles them. The formulas of `segact_tf._sums` stay the definition, and serve what is
-differentiated again. The five smooth activations without epsilon are served in float32. All is
-computed in one row: XLA's loops over a last axis of 1, such as one channel, are slow.
+Fewer operations are faster where each runs by itself, as on torch, and where XLA compiles them. The
+formulas of `segact_tf._sums` stay the definition, and compute second derivatives. The five smooth
+activations without epsilon are supported, in float32. All tensors are flattened: XLA's loops over a
+last axis of 1, such as one channel, are slow.
 
 With t = abs(x), a = F(-t) and q the target where x < 0, else 1 - target, cross entropy is
 
@@ -33,15 +33,15 @@ from segact_tf.activations import (
     Softsign,
 )
 
-# A value, and what makes its slope.
+# A value, and the function that computes its slope.
 Both = tuple[Any, Callable[[], Any]]
 
 
 def serves(batch: Batch) -> bool:
-    """Whether this activation is served.
+    """Whether this activation and precision are supported.
 
-    Not on JAX, whose reverse mode is made of forward mode: differentiated again, a slope that is
-    exactly 0, as at a raw output of 0 with a target of 1/2, would lose its own.
+    Not on JAX, which derives reverse mode from forward mode: the second derivative would be wrong
+    where the slope is exactly 0, as at a raw output of 0 with a target of 1/2.
     """
     f = batch.f
     if keras.backend.backend() == "jax":
@@ -86,14 +86,16 @@ def focal_cross_entropy(
     alpha: float | None,
     label_smoothing: float = 0.0,
 ) -> Any:
-    """`_sums.focal_cross_entropy`, for gamma >= 1: another power of a small number is large.
+    """`_sums.focal_cross_entropy`, in few operations for gamma >= 1.
+
+    With a smaller gamma the slope has a negative power of the error, which is large.
 
     With e = q (1 - a) + (1 - q) a the slope is sign(x) r e^(gamma - 1) times
     e (q - a) + gamma a (1 - a) (2 q - 1) times cross entropy.
     """
     if gamma < 1 or not serves(batch):
         smooth_on_jax = keras.backend.backend() == "jax" and type(batch.f) in TAILS
-        wide = _wide(batch) if smooth_on_jax else batch
+        wide = _in_float64(batch) if smooth_on_jax else batch
         loss = _sums.focal_cross_entropy(wide, axis, mean, gamma, alpha, label_smoothing)
         return _of_all(ops.cast(loss, batch.x.dtype), batch, axis, mean)
     kind = TAILS[type(batch.f)]
@@ -110,7 +112,7 @@ def focal_cross_entropy(
         def slope() -> Any:
             # a is 0 where the entropy is infinite
             moved = ((a * rest) * (2 * gamma * q - gamma)) * tail.finite(entropy)
-            # the power last: before, it could underflow
+            # the power last: an earlier product could underflow
             return _weighted(w, less * tail.times_rate(e * (q - a) + moved))
 
         return _weighted(w, _times(less * e, entropy)), slope
@@ -171,7 +173,7 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
 ) -> Any:
-    """`_sums.overlap_ratio`, of the sums of all replicas."""
+    """`_sums.overlap_ratio` of the sums over all replicas."""
     sums = overlap(batch, axis, tp=tp, fp=fp, fn=fn)
     error, whole = all_reduce(batch.across(axis), *sums)
     return _sums.ratio(error, whole, smooth)
@@ -200,7 +202,7 @@ def _in_a_row(
     smoothing: float,
     *rest: Any,
 ) -> Any:
-    """The values that `both` makes of flat tensors, with their slopes."""
+    """The values of `both` for flattened tensors, in the shape of x, with their slopes."""
     batch.check_values()
     x, y = batch.masked()
     tensors = [x, _sums.smooth_labels(y, smoothing), *rest]
@@ -225,8 +227,8 @@ def _in_a_row(
     return tuple(values) if several else values[0]
 
 
-def _wide(batch: Batch) -> Batch:
-    """The batch in float64, if JAX has it: each term of a product's slope may be flushed to 0."""
+def _in_float64(batch: Batch) -> Batch:
+    """The batch in float64 if JAX has it: in float32 terms of a slope may be flushed to 0."""
     x, y = _special.double(batch.x), _special.double(batch.y)
     w = None if batch.w is None else _special.double(batch.w)
     others = (batch.f, batch.validate, batch.hard, batch.weighted)
@@ -239,14 +241,14 @@ def _reduced(loss: Any, batch: Batch, axis: Axis, mean: bool) -> Any:
 
 
 def _of_all(loss: Any, batch: Batch, axis: Axis, mean: bool) -> Any:
-    """A sum over the losses of elements, or their mean, which is that of all replicas."""
+    """The sum of elementwise losses on this replica, or their mean over all replicas."""
     if not mean or batch.across(axis) is None:
         return loss
     return all_mean(batch.group, loss, batch.count(axis))
 
 
 class Tail:
-    """F(-t) at t = abs(x), and what follows from it: each when it is asked for."""
+    """F(-t) at t = abs(x) and tensors computed from it, each when it is first used."""
 
     def __init__(self, x: Any) -> None:
         self.t, self.below = ops.abs(x), x < 0
@@ -272,25 +274,25 @@ class Tail:
         raise NotImplementedError
 
     def signed(self, value: Any) -> Any:
-        """sign(x) times it."""
+        """sign(x) value."""
         return ops.where(self.below, -value, value)
 
     def slope(self, q: Any, whole: Any) -> Any:
-        """That of `entropy` in x: sign(x) r (q - whole a)."""
+        """The slope of `entropy` in x: sign(x) r (q - whole a)."""
         a = self.mass if whole is None else self.mass * whole
         return self.times_rate(q - a)
 
     def times_rate(self, slopes: Any) -> Any:
-        """Slopes in the logarithm of the odds: times sign(x) r."""
+        """sign(x) r times the slopes in the logarithm of the odds."""
         return self.signed(slopes / self.odds_over_density)
 
     def entropy(self, q: Any, whole: Any) -> Any:
-        """-whole log F(t) + q log(F(t) / F(-t)), which is 0 where both are; whole is 1 if None."""
+        """-whole log F(t) + q log(F(t) / F(-t)), 0 if whole = q = 0; None for `whole` means 1."""
         near = self.log_rest if whole is None else self.log_rest * whole
         return _times(q, self.log_odds) - near
 
     def finite(self, entropy: Any) -> Any:
-        """An entropy, and the largest number for infinity."""
+        """An entropy, with the largest finite number in place of infinity."""
         return entropy
 
     @cached_property
@@ -332,7 +334,7 @@ class SigmoidTail(Tail):
 
 
 class ArctanTail(Tail):
-    """Past FAR the tail is 1 / (pi t), which underflows close to the largest float."""
+    """For t > FAR the tail is 1 / (pi t), which underflows close to the largest float."""
 
     @cached_property
     def mass(self) -> Any:
@@ -390,7 +392,7 @@ class SoftsignTail(Tail):
 
 
 class InverseSquareRootTail(Tail):
-    """With h = sqrt(1 + t^2), which is t past FAR, where the tail is 1 / (2 t)^2."""
+    """With h = sqrt(1 + t^2). For t > FAR h is t, and the tail is 1 / (2 t)^2."""
 
     @cached_property
     def far(self) -> Any:
@@ -425,7 +427,7 @@ class InverseSquareRootTail(Tail):
 
 
 class NormalTail(Tail):
-    """By exp(t^2 / 2) F(-t) = (1/2 + n) / d, as `_special` has it."""
+    """From exp(t^2 / 2) F(-t) = (1/2 + n) / d, as in `_special`."""
 
     @cached_property
     def bell(self) -> tuple[Any, Any, Any, Any]:
@@ -450,7 +452,7 @@ class NormalTail(Tail):
     @cached_property
     def density(self) -> Any:
         _, _, bulk, e = self.bell
-        # in this order, for bulk / sqrt(2 pi) may be flushed to 0 where the density is not
+        # in this order: bulk / sqrt(2 pi) may be flushed to 0 where the density is not
         return bulk * (_special.INV_SQRT_TWO_PI + _special.INV_SQRT_TWO_PI * e)
 
     @cached_property
@@ -463,7 +465,7 @@ class NormalTail(Tail):
         return self.signed(_times(slopes, self.hazard) / self.rest)
 
     def slope(self, q: Any, whole: Any) -> Any:
-        # by the density, since the mass underflows before it
+        # from the density, since the mass underflows earlier
         beside = self.density if whole is None else self.density * whole
         return self.signed((_times(q, self.hazard) - beside) / self.rest)
 
@@ -490,5 +492,5 @@ def _weighted(w: Any, value: Any) -> Any:
 
 
 def _times(weight: Any, value: Any) -> Any:
-    """weight * value; where the weight is 0, exactly 0, also of infinity and NaN."""
+    """weight * value; exactly 0 where the weight is 0, even if the value is not finite."""
     return ops.where(weight == 0, 0.0, weight * value)

@@ -1,1 +1,1 @@
-"""A Keras model and a PyTorch module held against each other."""
+"""Compares a Keras model and a PyTorch module."""

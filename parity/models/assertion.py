@@ -1,4 +1,4 @@
-"""Do a Keras model and a PyTorch module give the same outputs, and if not, where do they part?"""
+"""Do a Keras model and a PyTorch module give the same outputs? If not, where do they diverge?"""
 
 import math
 from collections.abc import Mapping
@@ -47,12 +47,12 @@ def assert_model_parity(
     """Check that a Keras model and a PyTorch module give the same outputs on the same inputs, and
     layer by layer.
 
-    Both run in inference mode, each with the weights that it has (`parity.weights.copy` carries
-    them over), and are left as they were. Where the outputs agree and the layers with weights are
-    pairs, as in `parity.weights.copy`, their inputs and outputs are compared too, since a saturated
-    head hides what is wrong before it; an order of layers or features that leaves the outputs alone
-    is no fault. Layers whose kind is not known, or that have no partner of their kind and shape,
-    are left out, and named where the outputs differ; those that fit in order are compared.
+    Both run in inference mode with their own weights (`parity.weights.copy` copies them), and are
+    not changed. If the outputs agree, the inputs and outputs of the layers with weights are
+    compared too, in pairs as in `parity.weights.copy`, since a saturated head hides errors of
+    earlier layers; another order of layers or features that does not change the outputs is allowed.
+    Layers of an unknown kind, or without a partner of their kind and shape, are not compared, and
+    named if the outputs differ; the other layers are compared in their order.
 
         weights.copy(keras_model, torch_model)
         assert_model_parity(keras_model, torch_model, images)
@@ -63,40 +63,40 @@ def assert_model_parity(
         x: the input as the Keras model takes it, a batch of several samples, with NumPy; a tuple or
             list for several inputs, or a dictionary, which PyTorch's forward gets by keywords if it
             has parameters of these names, or else whole. Outputs in dictionaries are compared by
-            key. The inputs and outputs of all layers with weights are kept
-            meanwhile.
+            key. The inputs and outputs of all layers with weights stay in memory during the call.
         layers: `{Keras name: PyTorch name}` for all layers with weights, where their order differs
             (as in `parity.weights.copy`).
-        data_format: what PyTorch's model takes. `"channels_first"`: it gets images (N, *space, C)
-            as (N, C, *space), if the first Keras layer with a `data_format` says channels_last or
-            there is none: arrays of four and more axes, and of three where a layer such as Conv1D
-            takes three. `"channels_last"`: it gets `x` as it is, and permutes itself. Outputs are
-            compared in Keras's layout, whichever of both PyTorch gives.
+        data_format: the layout that PyTorch's model takes. `"channels_first"`: it gets
+            images (N, *space, C) as (N, C, *space), if the first Keras layer with a `data_format`
+            says channels_last or there is none: arrays of four and more axes, and of three if a
+            layer such as Conv1D takes three. `"channels_last"`: it gets `x` unchanged, and permutes
+            itself. Outputs are compared in Keras's layout, whichever layout PyTorch's have.
         rtol, atol: an element misses where `abs(a - b) > atol + rtol max(abs(a), abs(b))`.
-            Default 0, and of the largest output 3e-5 in float32, 6e-14 in float64, 6 % in
-            float16, 13 % in bfloat16. Sound ports of 20 layers in float32 came to 4e-6. An epsilon
-            of 1e-5 for 1e-3 in one BatchNorm moves its own outputs by 5e-4, of which twenty more
-            layers may leave 4e-6: so epsilons are compared themselves, too, by `rtol` and by what
-            they can move (1.001e-5 for 1e-5: next to nothing). On a GPU that rounds
-            convolutions to TF32 none of this holds: switch that off.
-        losses: `(keras_loss, torch_loss)`, of which Keras's takes `(y_true, y_pred)` and PyTorch's
-            `(input, target)`; where the outputs agree, both are evaluated on them and the means
-            compared, by the same tolerances. A model of several outputs has none here.
+            Default: rtol is 0, atol relative to the largest output 3e-5 in float32, 6e-14 in
+            float64, 6 % in float16, 13 % in bfloat16. Correct ports of 20 layers in float32 had
+            errors up to 4e-6. An epsilon of 1e-5 in place of 1e-3 in one BatchNorm changes its
+            outputs by 5e-4, but those of the twentieth layer after it perhaps by 4e-6: so epsilons
+            are compared, too, by `rtol` and by the change of the outputs that they can cause
+            (hardly any for 1.001e-5 in place of 1e-5). On a GPU that rounds convolutions to TF32
+            errors are larger: switch that off.
+        losses: `(keras_loss, torch_loss)`. Keras's takes `(y_true, y_pred)` and PyTorch's
+            `(input, target)`. If the outputs agree, both are evaluated on them and the means
+            compared, with the same tolerances. Not for models with several outputs.
         targets: the losses' targets, as Keras takes them; PyTorch gets them as it gets the inputs,
-            whole numbers as they are unless they have the shape of the outputs.
+            whole numbers stay whole unless they have the shape of the outputs.
 
-    Returns the difference of the outputs (of several, of the one that differs most).
+    Returns the difference of the outputs (if there are several, of the one that differs most).
 
     Raises:
-        ParityError: an `AssertionError`, where the outputs differ, or those of a layer. It names
-            the first layer at which the models part, or the two between which they do, and the
-            likely cause: a setting, a transposed or reordered kernel, an activation, a pooling.
-            Where they agree and the epsilon of a layer or the losses do not, it names those, and
-            the element at which the losses part most, or the reduction. Its `result`, a
-            `parity.models.result.ModelResult`, has it as objects: layers, errors, causes and
-            settings. The message is of at most 40 lines; the rest is in `result.report`.
-        TypeError, ValueError: models, inputs, tolerances or losses that are none, `layers` that
-            make no pairs. What a model itself raises gets a note on what it was given.
+        ParityError: an `AssertionError`, if the outputs of the models or of a layer differ. It
+            names the first layer at which the models diverge, or the two layers between which they
+            do, and the likely cause: a setting, a transposed or reordered kernel, an activation, a
+            pooling. If the outputs agree, but the epsilon of a layer or the losses do not, it names
+            these, and the element at which the losses differ most, or the reduction. Its `result`,
+            a `parity.models.result.ModelResult`, has objects: layers, errors, causes and settings.
+            The message has at most 40 lines; the full text is `result.report`.
+        TypeError, ValueError: wrong models, inputs, tolerances or losses, or `layers` that do not
+            pair all layers. An error of a model itself gets a note about the inputs that it got.
     """
     __tracebackhide__ = True
     _check_arguments(keras_model, torch_model, data_format, losses, targets)
@@ -110,7 +110,7 @@ def assert_model_parity(
 
 
 class _Compared:
-    """What one run of both models gave, and how it compares."""
+    """The outputs and calls of one run of both models, and their comparison."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _Compared:
     def judged(
         self, tolerance: tuple[float | None, float | None], losses: Any, targets: Any
     ) -> tuple[Difference, str, ModelResult]:
-        """The difference of the outputs, the message, empty if they agree, and what was found."""
+        """The difference of the outputs, the message (empty if they agree), and the result."""
         both = list(zip(self.keras, self.aligned, strict=True))
         found = [compare(*outputs, *tolerance) for outputs in both]
         outputs = dict(zip(self.names, found, strict=True))
@@ -180,7 +180,7 @@ class _Compared:
         return worst, words, result
 
     def _repair(self) -> bool:
-        """Whether the order of the layers does not fit, and the pairs are now those that do."""
+        """Replaces the pairs if the order of the layers does not fit; returns whether it did."""
         before = self.paired
         if self.by_order:
             self.paired = repaired(before, *self.models)
@@ -196,7 +196,7 @@ class _Compared:
     def _result(
         self, outputs: dict[str, Difference], place: Divergence, rest: list[Section]
     ) -> tuple[str, ModelResult]:
-        """The message, and what was found."""
+        """The message, and the result."""
         short, full = (
             [
                 *sections_of(place, of_all, self.paired.why),
@@ -240,7 +240,7 @@ def _layer_result(step: Step) -> LayerResult:
 
 
 def _by_name(keras: Outputs, pytorch: Outputs) -> list[Array]:
-    """PyTorch's outputs in the order of Keras's: by key, where both give dictionaries."""
+    """PyTorch's outputs in the order of Keras's; by key, if both return dictionaries."""
     if set(keras) == set(pytorch):
         return [pytorch[name] for name in keras]
     if len(keras) != len(pytorch):
@@ -273,7 +273,7 @@ def _array(x: Any) -> Array:
 
 
 def _allowed(found: list[Difference], outputs: list[Array]) -> float:
-    """The tolerances of the outputs, as a share of the largest."""
+    """The tolerance of the outputs, relative to the largest entry."""
     largest = [float(np.max(np.abs(one.astype(np.float64)), initial=0.0)) for one in outputs]
     shares = [
         one.rtol + one.atol / top

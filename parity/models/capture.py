@@ -1,6 +1,7 @@
-"""Running a Keras model and a PyTorch module in inference mode, and what went through the layers.
+"""Runs a Keras model and a PyTorch module in inference mode, and keeps the arrays of layers.
 
-Both are left as they were, on an error too: the training mode, no hook, no replaced method.
+Afterwards, even after an error, both have their training mode again, and no hook and no replaced
+method is left.
 """
 
 import inspect
@@ -21,11 +22,12 @@ from parity.weights.pytorch_layers import kind_of_module, leaf_modules
 class Call:
     """One call of a layer without layers of its own.
 
-    Arrays are in the framework's own layout. `input` and `output` are kept of layers of a known
-    kind; the output is what their kind gives, before an `activation=` and before what a forward of
-    their own does more (or what that gives, where the two cannot be told apart). `result` is what
-    the call returned, kept on request, of layers without weights too. `own_forward`: the layer is
-    of a known kind, but its class has a forward (in Keras: a call) of its own.
+    Arrays are in the framework's own layout. `input` and `output` are kept for layers of a known
+    kind. The output is that of the kind: before an `activation=`, and before anything that a
+    forward of the layer's own adds (or after it, if the two cannot be separated). `result` is the
+    value that the call returned; it is kept on request, also for layers without weights.
+    `own_forward`: the layer is of a known kind, but its class defines its own forward (in Keras:
+    its own call).
     """
 
     name: str
@@ -69,7 +71,7 @@ def keras_array(tensor: Any) -> Array:
 
 
 def torch_array(tensor: Any) -> Array:
-    """A copy of a PyTorch tensor, in its own precision: what comes later may change the tensor in
+    """A copy of a PyTorch tensor, in its own precision: later operations may change the tensor in
     place."""
     import ml_dtypes
 
@@ -80,15 +82,15 @@ def torch_array(tensor: Any) -> Array:
 
 
 def _kept(as_array: Callable[[Any], Array], tensor: Any) -> Array | None:
-    """The numbers of a tensor; None inside of a traced loop or map, where it has none."""
+    """The numbers of a tensor; None inside a traced loop or map, where it has no numbers."""
     try:
         return as_array(tensor)
-    except Exception:  # every framework has its own; the model itself is not to fail by it
+    except Exception:  # each framework has its own exception; the model must run on
         return None
 
 
 def has_own_forward(keras_model: Any, torch_model: Any) -> bool:
-    """Whether a layer of a known kind of either model has a forward of its own."""
+    """Whether a layer of a known kind in either model has a forward of its own."""
     keras = (layer for _, layer in named_layers(keras_model) if kind_of_layer(layer))
     pytorch = (module for _, module in leaf_modules(torch_model) if kind_of_module(module))
     return any(map(own_call, keras)) or any(map(own_forward, pytorch))
@@ -100,9 +102,9 @@ def has_own_forward(keras_model: Any, torch_model: Any) -> bool:
 def run_keras(
     model: Any, inputs: Inputs, calls: list[Call] | None = None, results: bool = False
 ) -> Outputs:
-    """The outputs of a Keras model with `training=False`; appends to `calls` as layers finish.
+    """The outputs of a Keras model with `training=False`; each layer's call is appended to `calls`.
 
-    `results`: keeps what every layer returned, too.
+    `results`: keeps the result of every layer, too.
     """
     tensors: Any
     if isinstance(inputs, dict):
@@ -129,7 +131,7 @@ def _to_keras(model: Any, array: Array) -> Any:
 
 @contextmanager
 def _eagerly() -> Iterator[None]:
-    """On TensorFlow, run what is compiled with `tf.function` eagerly, where layers give numbers."""
+    """On TensorFlow, runs functions of `tf.function` eagerly, so that tensors have numbers."""
     from keras import backend
 
     if backend.backend() != "tensorflow":
@@ -157,7 +159,7 @@ def _keras_leaves(model: Any) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of the object itself, past every framework's own bookkeeping, for a while."""
+    """Replaces an attribute of an object for a while, without its class's `__setattr__`."""
     own = vars(owner)
     absent = object()
     before = own.get(name, absent)
@@ -208,10 +210,10 @@ def _watched(operation: Any, name: str, calls: list[Call], results: bool) -> Ite
 
 
 def _attempted(function: Callable[[Any], Any], given: Any, otherwise: Any) -> Any:
-    """What a function gives; where it raises, what is given for that case."""
+    """The result of a function, or `otherwise` if it raises."""
     try:
         return function(given)
-    except Exception:  # the kind's own forward takes other arguments or shapes
+    except Exception:  # the kind's forward takes other arguments or shapes
         return otherwise
 
 
@@ -222,12 +224,12 @@ def run_pytorch(
     module: Any, inputs: Inputs, calls: list[Call] | None = None, results: bool = False
 ) -> Outputs:
     """The outputs of a PyTorch module in eval mode without gradients, on its own device and in its
-    own precision; appends to `calls` as modules finish.
+    own precision; each module's call is appended to `calls`.
 
-    `results`: keeps what every module returned, too.
+    `results`: keeps the result of every module, too.
     """
     original = getattr(module, "_orig_mod", module)
-    if calls is not None and original is not module:  # hooks would have it compiled anew
+    if calls is not None and original is not module:  # hooks would make it compile again
         _run_pytorch(original, inputs, calls, results)
         calls = None
     outputs = named(_run_pytorch(module, inputs, calls, results))
@@ -256,7 +258,7 @@ def _run_pytorch(module: Any, inputs: Inputs, calls: list[Call] | None, results:
 
 
 def _arguments(module: Any, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
-    """What the forward gets: a dictionary by keywords, if it has such parameters, or else whole."""
+    """The arguments of forward: a dictionary by keywords if it has such parameters, else whole."""
     if not isinstance(inputs, dict):
         return [to_torch(module, one) for one in inputs], {}
     tensors = {key: to_torch(module, one) for key, one in inputs.items()}

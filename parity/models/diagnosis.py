@@ -1,6 +1,6 @@
-"""Why a pair of layers, or what lies between two pairs, gives different numbers.
+"""Why a pair of layers, or the operations between two pairs, give different numbers.
 
-Everything is compared in Keras's layout.
+All arrays are compared in Keras's layout.
 """
 
 import math
@@ -18,8 +18,8 @@ from parity.weights.layer import ARRAYS, Layer
 from parity.weights.settings import SettingDifference, setting_differences
 from parity.weights.transfer import FILLS, reordered
 
-_MANY = 200_000  # numbers on which activations are tried
-_BORDER = 3  # pixels in which padding may show
+_MANY = 200_000  # numbers to try activations on
+_BORDER = 3  # pixels at the border that padding may change
 _LETTERS = {2: "L", 3: "HW", 4: "DHW"}
 _POOLS = {"MaxPool": "max", "AveragePool": "average", "AvgPool": "average"}
 
@@ -32,9 +32,9 @@ def inference_settings(
 ) -> list[SettingDifference]:
     """The settings that differ and matter in inference.
 
-    An epsilon does not where it is the other's but for `rtol`, or where it moves the outputs by no
-    more than `TOLERANCE`: of a BatchNormalization with its variances, of a LayerNormalization with
-    these inputs.
+    A different epsilon does not matter if it agrees within `rtol`, or if it changes the outputs by
+    at most `TOLERANCE`: those of a BatchNormalization with its variances, of a LayerNormalization
+    for these inputs.
     """
     return [
         found
@@ -64,7 +64,7 @@ def _is_negligible(one: Layer, other: Layer, inputs: Array | None, rtol: float) 
 
 
 def layer_causes(step: Step) -> list[Cause]:
-    """What is wrong with a layer: its settings and its weights."""
+    """Why the outputs of a layer differ: its settings, its weights, or its forward."""
     found = wrong_parts(step)
     if found:
         return found
@@ -86,7 +86,7 @@ def wrong_parts(step: Step) -> list[Cause]:
 
 
 def _as_called(step: Step) -> tuple[Layer, Layer]:
-    """Both layers of a step; of convolutions, with what functions padded to their inputs."""
+    """Both layers of a step; convolutions with the padding that functions added to the inputs."""
     if step.pair[0].kind != "conv":
         return step.pair
     first = first_axis(step.pair[0], step.inputs[0].ndim)
@@ -95,7 +95,7 @@ def _as_called(step: Step) -> tuple[Layer, Layer]:
         own = layer.settings["added"]
         added = [np.add(*pair).tolist() for pair in zip(own, pads, strict=True)] if pads else own
         size = list(step.inputs[0].shape[first : first + len(own)])
-        # what a forward of its own pads inside of the layer cannot be seen
+        # padding inside a forward of the layer's own cannot be seen
         seen = {"added": added, "size": size, "may_pad": call.own_forward}
         found.append(replace(layer, settings={**layer.settings, **seen}))
     return found[0], found[1]
@@ -133,7 +133,7 @@ def _weight_causes(step: Step, name: str) -> list[str]:
 
 
 def _expected(array: Array, name: str, step: Step, orders: tuple[bool, bool]) -> Array:
-    """Keras's array as PyTorch would have it, where its features come or go in its own order."""
+    """Keras's array as PyTorch should have it, if its features come or go in PyTorch's order."""
     known = orders_of_features(step.pair[0])
     rows = known[0] if orders[0] else None
     columns = known[1] if orders[1] else None
@@ -141,7 +141,7 @@ def _expected(array: Array, name: str, step: Step, orders: tuple[bool, bool]) ->
 
 
 def _flatten_causes(step: Step, name: str, found: tuple[bool, bool]) -> list[str]:
-    """The rows (or columns) of the kernel stand in the other order of a flattened image."""
+    """The rows (or columns) of the kernel are in the other order of a flattened image."""
     lines = []
     sides = zip(("rows", "columns"), orders_of_features(step.pair[0]), strict=True)
     for (side, order), is_first, wanted in zip(sides, found, step.orders, strict=True):
@@ -164,7 +164,7 @@ def _flatten_causes(step: Step, name: str, found: tuple[bool, bool]) -> list[str
 
 
 def _transposition(left: Array, right: Array) -> str:
-    """The axes that make the right array the left one, in words, or nothing."""
+    """The transposition that makes the right array equal to the left one, in words, or ""."""
     for axes in permutations(range(right.ndim)):
         if axes == tuple(range(right.ndim)) or right.ndim > 5:
             continue
@@ -188,7 +188,7 @@ def _how_far(source: Array, target: Array, name: str, keras: Layer, pytorch: Lay
 
 
 def unseen_causes(pairs: Sequence[tuple[Layer, Layer]]) -> list[Cause]:
-    """The settings and weights that differ of pairs of layers, each with the names of the two."""
+    """The settings and weights in which pairs of layers differ, each with the names of the two."""
     found = []
     for keras, pytorch in pairs:
         label = f"{keras.label} and {pytorch.label}"
@@ -199,14 +199,14 @@ def unseen_causes(pairs: Sequence[tuple[Layer, Layer]]) -> list[Cause]:
 
 
 def _unseen_weight(keras: Layer, pytorch: Layer, name: str) -> str:
-    """How an array differs, or nothing. Rows of a kernel that stand in another order are no
-    difference, as nobody has seen in which order the features come."""
+    """How an array differs, or "". Rows of a kernel in another order are no difference, since the
+    order of the features is not known here."""
     source, target = keras.arrays.get(name), pytorch.arrays.get(name)
     if source is None and target is None:
         return ""
     if source is None or target is None:
         held = target if source is None else source
-        assert held is not None  # by the above
+        assert held is not None  # checked above
         filled = np.full_like(held, FILLS.get(name, np.nan))
         return "" if agree(held, filled) else f"only one of them has a {name}"
     if agree(source, target):
@@ -221,7 +221,7 @@ def _unseen_weight(keras: Layer, pytorch: Layer, name: str) -> str:
     return _how_far(source, target, name, keras, pytorch)
 
 
-# What lies between two layers
+# Between two layers
 
 
 def _leaky(slope: float) -> Callable[[Array], Array]:
@@ -255,7 +255,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def _applied(before: Array, after: Array) -> str:
-    """The activation that makes one of the other, by name, or nothing known."""
+    """The name of the activation that makes `after` from `before`, or "" if none does."""
     if before.size != after.size:
         return ""
     few = max(1, len(after) * _MANY // max(after.size, 1))
@@ -272,10 +272,10 @@ def _near(left: Array, right: Array) -> bool:
 def between_causes(
     before: tuple[Array, Array] | None, after: tuple[Array, Array], raw: tuple[Array, Array] | None
 ) -> list[Cause]:
-    """What makes equal outputs of one pair unequal inputs of the next.
+    """Why the outputs of one pair agree and the inputs of the next do not.
 
-    `before` and `raw`: what came before in each framework's own layout, and what came then; `after`
-    likewise, PyTorch's in Keras's layout.
+    `before`: those outputs, each in its framework's own layout; `raw`: the inputs, each in its own
+    layout; `after`: the inputs with PyTorch's in Keras's layout.
     """
     moved = _transposition(*after)
     if moved:
@@ -303,7 +303,7 @@ def between_causes(
 
 
 def _differ_at_border_alone(left: Array, right: Array) -> bool:
-    """Whether images are equal without a few pixels at every end."""
+    """Whether images agree except for a few pixels at the border."""
     if left.shape != right.shape or left.ndim < 3:
         return False
     space = left.shape[1:-1]
@@ -322,7 +322,7 @@ def _other_order_of_channels(left: Array, right: Array) -> bool:
 
 
 def pooling_causes(between: tuple[Sequence[str], Sequence[str]]) -> list[Cause]:
-    """The layers by class that pool by the maximum in one model and by the average in the other."""
+    """The pooling layers that take the maximum in one model and the average in the other."""
     pools = [
         [(name, kind) for name in names for part, kind in _POOLS.items() if part in name]
         for names in between

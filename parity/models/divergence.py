@@ -1,7 +1,7 @@
-"""Where two models part: a walk over the pairs of their layers, in the order of Keras's calls.
+"""Where two models diverge: goes through the pairs of layers in the order of Keras's calls.
 
-Of models whose outputs agree it finds the layer that later ones hide. There it is careful, since a
-sound port may differ in all that does not reach the outputs: see `_is_benign`.
+If the outputs of the models agree, a layer may still differ, hidden by later ones. But a correct
+port may also differ in everything that does not change the outputs: see `_is_benign`.
 """
 
 from collections.abc import Sequence
@@ -29,16 +29,17 @@ from parity.weights.pytorch_layers import kind_of_module
 from parity.weights.settings import SettingDifference
 
 _GROWTH = 4
-"""How much more than what was rounded so far is no rounding: in deep models it adds up."""
+"""An error of more than this times the errors so far is not rounding, which adds up with depth."""
 
 
 @dataclass
 class Divergence:
-    """Where two models part, or that they do not: `where` as in `ModelResult`.
+    """Where two models diverge; `where` as in `ModelResult`, empty if they do not.
 
-    `steps` are the calls that were compared, in order, the one that parts included if its inputs
-    agree; `step` is that one (or the one whose inputs do not agree), `last` the one before, and
-    `lying` what lies between the two. `numbers`: the labels of both layers of each pair.
+    `step` is the first call whose inputs or outputs differ, `last` the one before it, and `between`
+    the layers without weights between the two. `steps` are the calls that were compared, in order,
+    up to `last`, or to `step` if its inputs agree. `numbers`: the labels of both layers of each
+    pair.
     """
 
     where: str = ""
@@ -48,16 +49,17 @@ class Divergence:
     last: Step | None = None
     difference: Difference | None = None
     causes: list[Cause] = field(default_factory=list)
-    lying: tuple[list[str], list[str]] = ([], [])
+    between: tuple[list[str], list[str]] = ([], [])
     settings: list[SettingDifference] = field(default_factory=list)
     uncalled: list[str] = field(default_factory=list)
     numbers: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
 def divergence(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> Divergence:
-    """The first layer, or the two layers, at which two models part whose outputs differ.
+    """The first layer at which two models with different outputs diverge, or the two between which
+    they do.
 
-    `outputs`: of the models, in Keras's layout; `raw_outputs`: each in its own.
+    `outputs`: those of the models, in Keras's layout; `raw_outputs`: each in its own layout.
     """
     steps, uncalled = _steps(pairs, calls)
     if not steps:
@@ -76,17 +78,17 @@ def divergence(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> 
 
 
 def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> Divergence:
-    """The layer at which two models part whose outputs agree, if there is one.
+    """The layer at which two models with equal outputs diverge, if there is one.
 
-    `share`: the error that the user allows, as a share of the largest output; `rtol`: that of a
-    setting.
+    `share`: the error that the user allows, relative to the largest output; `rtol`: the relative
+    error of a setting.
     """
     steps, _ = _steps(pairs, calls)
     place = _first_place(steps, calls, share, hidden=True)
     if place is not None:
         found = _described(place, calls)
         _complete(found, pairs, steps)
-    else:  # twenty layers may hide an epsilon to what rounding leaves
+    else:  # after twenty layers the effect of an epsilon may be as small as rounding
         settings = _settings_of(pairs, steps, None, rtol)
         epsilons = [one for one in settings if one.key == "epsilon"]
         found = Divergence("settings" if epsilons else "", steps=steps, settings=epsilons)
@@ -96,8 +98,8 @@ def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> 
 
 
 def _complete(found: Divergence, pairs: Pairs, steps: list[Step]) -> None:
-    """Adds what is wrong elsewhere, and between two layers with those there whose calls were not
-    compared: of some kinds only the weights are."""
+    """Adds the settings that differ in other layers. Between two layers it also adds the causes in
+    layers there whose calls are not compared, such as recurrent ones."""
     named = found.step.pair if found.step and found.where == "layer" else None
     found.settings = _settings_of(pairs, steps, named)
     if found.where != "between":
@@ -115,7 +117,7 @@ def _complete(found: Divergence, pairs: Pairs, steps: list[Step]) -> None:
 def _settings_of(
     pairs: Pairs, steps: list[Step], named: object, rtol: float = 0.0
 ) -> list[SettingDifference]:
-    """The settings that differ in all pairs but one: not all that is wrong shows first."""
+    """The settings that differ in all pairs but one: there may be more than one error."""
     inputs = {step.number: step.inputs[0] for step in steps}
     return [
         found
@@ -125,12 +127,12 @@ def _settings_of(
     ]
 
 
-# The walk
+# The first difference
 
 
 @dataclass
 class _Place:
-    """The first step whose inputs, or else outputs, differ, those before it, and by how much."""
+    """The first step whose inputs or outputs differ, the steps before it, and the difference."""
 
     before: list[Step]
     step: Step
@@ -141,11 +143,11 @@ class _Place:
 def _first_place(
     steps: list[Step], calls: Calls, share: float = 0.0, hidden: bool = False
 ) -> _Place | None:
-    """The first step at which two models part; `hidden`: the outputs agree all the same.
+    """The first step at which two models diverge; `hidden`: the outputs of the models agree.
 
-    Inputs that differ where a forward of its own is in between, which was not seen to give the
-    same as the other side, are no divergence if the layer gives equal outputs of them, or the
-    outputs of the models agree: a layer that gets equal inputs is still held to its outputs.
+    After a layer with a forward of its own, whose result could not be compared, different inputs of
+    a layer are no divergence if its outputs agree, or those of the models do. A layer with equal
+    inputs must still have equal outputs.
     """
     unseen = False
     for number, step in enumerate(steps):
@@ -168,15 +170,15 @@ def _first_place(
 
 
 def _is_doubtful(step: Step) -> bool:
-    """Whether outputs that differ prove nothing, as the forward of the layer is its own: what comes
-    later tells. It is no excuse for weights and settings that differ."""
+    """Whether different outputs prove nothing, since the layer has a forward of its own: then later
+    layers decide. Different weights or settings still count."""
     return step.own_forward and not wrong_parts(step)
 
 
 def _is_benign(step: Step, at_inputs: bool, steps: list[Step], calls: Calls) -> bool:
-    """Whether a step that differs proves nothing, as the outputs agree: its arrays are of other
-    sizes, hold the same numbers in another order, or are those of another call of PyTorch's (layers
-    of one kind that are paired in the wrong order, or called in another)."""
+    """Whether a step that differs proves nothing if the outputs of the models agree: arrays have
+    other sizes, or the same numbers in another order, or PyTorch's are those of another call
+    (layers of one kind that are paired in the wrong order, or called in another)."""
     keras, pytorch = step.inputs if at_inputs else step.outputs
     if keras.size != pytorch.size or _reordered(keras, pytorch):
         return True
@@ -191,8 +193,9 @@ def _is_benign(step: Step, at_inputs: bool, steps: list[Step], calls: Calls) -> 
 
 
 def _bias_is_in_the_mean(step: Step, at_inputs: bool) -> bool:
-    """Whether a step differs by a bias alone that one of the two layers has, or by what the means
-    of two BatchNormalizations differ: `parity.weights.copy` puts such a bias into the mean."""
+    """Whether a step differs only by a bias that just one of the two layers has, or only by the
+    difference of the means of two BatchNormalizations: `parity.weights.copy` puts such a bias into
+    the mean."""
     if at_inputs and step.pair[0].kind != "batch_normalization":
         return False
     found = [layer.arrays.get("moving_mean" if at_inputs else "bias") for layer in step.pair]
@@ -208,8 +211,8 @@ def _bias_is_in_the_mean(step: Step, at_inputs: bool) -> bool:
 
 
 def _reordered(left: Array, right: Array) -> bool:
-    """Whether two arrays hold the same numbers in another order. It is none where each differs a
-    little from its counterpart: sorted, small errors vanish among neighbours."""
+    """Whether two arrays hold the same numbers in another order. Arrays whose elements all differ a
+    little are not: when they are sorted, small errors vanish."""
     if left.size != right.size:
         return False
     a, b = left.astype(np.float64).ravel(), right.astype(np.float64).ravel()
@@ -218,7 +221,7 @@ def _reordered(left: Array, right: Array) -> bool:
 
 
 def _steps(pairs: Pairs, calls: Calls) -> tuple[list[Step], list[str]]:
-    """The calls of the pairs in the order in which Keras makes them, and what has no partner."""
+    """The calls of the pairs in the order of Keras's calls, and lines on unpaired calls."""
     numbers = {id(keras.handle): number for number, (keras, _) in enumerate(pairs)}
     left: list[list[int]] = [
         [at for at, call in enumerate(calls[1]) if call.layer is pytorch.handle and _is_kept(call)]
@@ -245,7 +248,7 @@ def _steps(pairs: Pairs, calls: Calls) -> tuple[list[Step], list[str]]:
 def _with_partner(
     number: int, pairs: Pairs, calls: Calls, place: int, places: Sequence[int]
 ) -> Step | None:
-    """The step of a call of Keras's and the first of PyTorch's whose input agrees, or the first."""
+    """The step of a Keras call and the first PyTorch call whose input agrees, or else the first."""
     first = None
     for other in places:
         step = make_step(number + 1, pairs[number], (place, other), calls)
@@ -259,7 +262,7 @@ def _is_kept(call: Call) -> bool:
     return call.input is not None and call.output is not None
 
 
-# What is known of the place
+# The description of the first difference
 
 
 def _described(place: _Place, calls: Calls) -> Divergence:
@@ -279,7 +282,7 @@ def _described(place: _Place, calls: Calls) -> Divergence:
 def _raw(step: Step) -> Both:
     """The inputs of both layers, each in its own layout."""
     keras, pytorch = (call.input for call in step.calls)
-    assert keras is not None  # or there were no step
+    assert keras is not None  # else there is no step
     assert pytorch is not None
     return keras, pytorch
 
@@ -291,13 +294,13 @@ def _between(
     arrays: tuple[Both, Both],
     difference: Difference,
 ) -> Divergence:
-    """Where one pair's outputs agree and the next one's inputs do not.
+    """The divergence if one pair's outputs agree and the next one's inputs do not.
 
-    `arrays`: those that do not, in Keras's layout and each in its own.
+    `arrays`: these inputs, in Keras's layout, and each in its own.
     """
     last = before[-1] if before else None
-    lying = _in_between(last, step, calls)
-    causes = pooling_causes(lying) or between_causes(last.ends if last else None, *arrays)
+    layers = _in_between(last, step, calls)
+    causes = pooling_causes(layers) or between_causes(last.ends if last else None, *arrays)
     fused = _fused(last) if last else ([], [])
     return Divergence(
         "between",
@@ -306,12 +309,12 @@ def _between(
         last=last,
         difference=difference,
         causes=causes,
-        lying=([*fused[0], *lying[0]], [*fused[1], *lying[1]]),
+        between=([*fused[0], *layers[0]], [*fused[1], *layers[1]]),
     )
 
 
 def _in_between(last: Step | None, step: Step | None, calls: Calls) -> tuple[list[str], list[str]]:
-    """The layers without weights of both sides, by name and class."""
+    """The layers without weights between two steps in both models, by name and class."""
     labels: list[list[str]] = []
     for side in (0, 1):
         start = last.place[side] + 1 if last else 0
@@ -326,7 +329,7 @@ def _counts(call: Call) -> bool:
 
 
 def _fused(last: Step) -> tuple[list[str], list[str]]:
-    """What the two layers do themselves behind what their kind does."""
+    """The operations that the two layers themselves add to those of their kind."""
     activation = getattr(last.calls[0].layer, "activation", None)
     name = getattr(activation, "__name__", type(activation).__name__)
     own = [[f"the forward of {call.label}"] if call.own_forward else [] for call in last.calls]

@@ -1,4 +1,4 @@
-"""Do a loss of Keras and one of PyTorch agree on the outputs of two models that agree?"""
+"""Do a Keras loss and a PyTorch loss agree on the outputs of two models that agree?"""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ def losses_apart(
 ) -> str:
     """How two losses differ, in words; empty if they agree.
 
-    The outputs are each in its own layout, `targets` in Keras's; `moved`: PyTorch's channels come
+    The outputs are each in its own layout, `targets` in Keras's; `moved`: PyTorch has channels
     first.
     """
     if len(targets) != len(keras_output):
@@ -50,14 +50,14 @@ def losses_apart(
         )
     else:
         lines.append(
-            f"they part most at {index}: output {output}, target {target}, where Keras gives "
+            f"they differ most at {index}: output {output}, target {target}, where Keras gives "
             f"{apart[0]:.6g} and PyTorch {apart[1]:.6g}"
         )
     return "\n".join([*lines, *both.doubts()])
 
 
 def _ratio(keras: float, pytorch: float, outputs: Array) -> str:
-    """How many times one loss is the other, and what that hints at."""
+    """The ratio of the two losses, and a hint if it is that of a sum and a mean."""
     if not (math.isfinite(keras / (pytorch or math.nan)) and keras):
         return ""
     names = ("PyTorch", "Keras") if abs(pytorch) > abs(keras) else ("Keras", "PyTorch")
@@ -69,7 +69,7 @@ def _ratio(keras: float, pytorch: float, outputs: Array) -> str:
 
 
 class _Losses:
-    """Both losses, as functions of the arrays of one batch that give their means."""
+    """Both losses, called with the arrays of one batch; each returns its mean."""
 
     def __init__(self, losses: tuple[Any, Any]) -> None:
         from keras import losses as keras_losses
@@ -97,9 +97,10 @@ class _Losses:
         return np.asarray(np.mean(keras_array(keras))), np.asarray(np.mean(torch_array(pytorch)))
 
     def doubts(self) -> list[str]:
-        """Where the order of parameters may be what is wrong, in words.
+        """Lines on a loss whose parameters may be in the wrong order.
 
-        Keras gives every loss the targets first; PyTorch's get them as their parameters are called.
+        Keras passes the targets first to every loss; a PyTorch loss gets them where the names of
+        its parameters say.
         """
         keras, pytorch = self.orders
         found = [] if pytorch.certain else [pytorch.doubt(self.names[1])]
@@ -113,8 +114,8 @@ class _Losses:
 
 
 def _targets_of_pytorch(targets: Array, output: Array, moved: bool) -> Array:
-    """Channels first where the outputs are; numbers like the outputs where they have their shape,
-    otherwise the numbers of classes."""
+    """Targets with channels first if the outputs have; in the dtype of the outputs if they are
+    floats or have their shape, else as class numbers."""
     if moved and targets.ndim == output.ndim:
         targets = np.moveaxis(targets, -1, 1)
     if targets.shape == output.shape or targets.dtype.kind == "f":
@@ -125,8 +126,8 @@ def _targets_of_pytorch(targets: Array, output: Array, moved: bool) -> Array:
 def _worst_element(
     both: _Losses, arrays: tuple[Array, ...], moved: bool
 ) -> tuple[str, str, str, tuple[Array, Array]]:
-    """Where the losses part most, which output and target stand there, and what both give there:
-    first the sample, then the element, if the losses are means over the elements."""
+    """Where the losses differ most: the place, its output and target, and both losses there. First
+    the sample, then the element, if the losses are means over the elements."""
     chosen = _narrowed(both, arrays)
     sample = tuple(array[chosen : chosen + 1] for array in arrays)
     place = f"sample {chosen}"
@@ -145,7 +146,7 @@ def _worst_element(
 
 
 def _narrowed(both: _Losses, arrays: tuple[Array, ...]) -> int:
-    """The sample at which both part most, by evaluating ever smaller groups of samples."""
+    """The sample at which the losses differ most, by evaluating smaller and smaller groups."""
     chosen = np.arange(len(arrays[0]))
     while len(chosen) > 1:
         groups = np.array_split(chosen, min(_GROUPS, len(chosen)))

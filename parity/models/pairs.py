@@ -1,4 +1,4 @@
-"""The pairs of layers that are compared, of models whose layers are not all known too."""
+"""The pairs of layers that are compared, also of models with layers of unknown kinds."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ Pairs = list[tuple[Layer, Layer]]
 
 @dataclass
 class Paired:
-    """The pairs; the labels of the layers with weights that are in none, as their kind is not known
-    (`unknown`) or no layer fits them (`single`); why not all are pairs, if so. `sure` are the pairs
-    that hold the same weights or could be no others. `layers`: the map by which they are pairs, and
-    `apart`, why, where the order of the layers does not fit."""
+    """The pairs. `unknown`, `single`: the labels of layers with weights that are in no pair, since
+    their kind is not known or no layer fits; `why`: why not all layers are in pairs. `sure`: the
+    pairs that have the same weights, or for which there is no other choice. If the order of the
+    layers does not fit, `layers` is the map that was used, and `apart` says why."""
 
     pairs: Pairs = field(default_factory=list)
     sure: Pairs = field(default_factory=list)
@@ -34,8 +34,8 @@ class Paired:
 def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None) -> Paired:
     """The pairs of layers with weights of two models.
 
-    By order or by the map, as in `parity.weights.copy`. Where they are no pairs, as some are of a
-    kind that is not known, or the two have other ones: those that fit each other in order.
+    By order or by the map, as in `parity.weights.copy`. If that fails, since kinds are unknown or
+    the models have different layers: the layers that fit each other, in order.
     """
     unknown: list[str] = []
     keras = read(keras_model, "keras_model", unknown)
@@ -44,7 +44,7 @@ def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None)
         found = pair(keras, pytorch, _known(layers, keras, pytorch) if unknown else layers)
         return Paired(found, found, unknown, why="" if found else "no layer has weights")
     except WeightsError as error:
-        if layers is not None:  # what was asked for is not left out silently
+        if layers is not None:  # a pair that the user named must not be left out silently
             raise
         why = str(error)
     found = _aligned(keras, pytorch)
@@ -60,9 +60,9 @@ def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None)
 
 
 def repaired(found: Paired, keras_model: Any, torch_model: Any) -> Paired:
-    """The pairs by the map with which `parity.weights.copy` refuses the order of the layers, as it
-    disagrees with their shapes, calls or names; or as they were, if it does not, or if they have
-    more of the same weights by order."""
+    """The pairs by the map that `parity.weights.copy` prints if the order of the layers disagrees
+    with their shapes, calls or names. `found` unchanged if it does not disagree, or if more pairs
+    have the same weights by order."""
     unknown: list[str] = []
     keras = read(keras_model, "keras_model", unknown)
     pytorch = read(torch_model, "torch_model", unknown)
@@ -85,14 +85,14 @@ def repaired(found: Paired, keras_model: Any, torch_model: Any) -> Paired:
 
 
 def _alike(pairs: Pairs) -> int:
-    """How many pairs hold the same weights."""
+    """How many pairs have the same weights."""
     return sum(_same_weights(*both) for both in pairs)
 
 
 def _known(
     layers: Mapping[str, str] | None, keras: list[Layer], pytorch: list[Layer]
 ) -> Mapping[str, str] | None:
-    """The map without the pairs of layers of which neither is known."""
+    """The map without the pairs of which neither layer is of a known kind."""
     if layers is None:
         return None
     names = [{layer.name for layer in side} for side in (keras, pytorch)]
@@ -100,10 +100,10 @@ def _known(
 
 
 def _aligned(keras: list[Layer], pytorch: list[Layer]) -> Pairs:
-    """As many pairs of one kind and shape as there can be without changing the order of either;
-    among them those with the most that hold the same weights."""
+    """The most pairs of one kind and shape that keep the order of both models; if there are several
+    choices, the one in which most pairs have the same weights."""
     worth = [[_worth(one, other) for other in pytorch] for one in keras]
-    best = np.zeros((len(keras) + 1, len(pytorch) + 1), dtype=np.int64)  # of what is still to come
+    best = np.zeros((len(keras) + 1, len(pytorch) + 1), dtype=np.int64)  # from i and j on
     for i in reversed(range(len(keras))):
         for j in reversed(range(len(pytorch))):
             paired_here = worth[i][j] + best[i + 1, j + 1] if worth[i][j] else 0

@@ -1,4 +1,4 @@
-"""What a comparison of two models found, as objects: `ParityError.result`."""
+"""The result of a comparison of two models, as objects: `ParityError.result`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ class LayerResult:
     """One call of a pair of layers.
 
     `number` counts the pairs from 1; `keras` and `pytorch` are the names of the two layers, `kind`
-    is what they are (`"conv"`, `"dense"`, ...). `input_error` and `output_error` are the largest
-    errors relative to the largest entry, nan where the shapes differ or a number is not finite.
+    is their kind (`"conv"`, `"dense"`, ...). `input_error` and `output_error` are the largest
+    errors relative to the largest entry, nan if the shapes differ or a number is not finite.
     """
 
     number: int
@@ -28,9 +28,9 @@ class LayerResult:
 class Cause:
     """A likely cause, in words in `text`.
 
-    `kind` is `"setting"`, `"weight"`, `"forward"` (the layer does more than its kind), or, between
-    two layers, `"activation"`, `"pooling"`, `"layout"` (another order of axes or channels),
-    `"border"` (they differ there alone) or `"shape"`.
+    `kind` is `"setting"`, `"weight"`, `"forward"` (the layer does more than its kind does), or,
+    between two layers, `"activation"`, `"pooling"`, `"layout"` (another order of axes or channels),
+    `"border"` (only pixels there differ) or `"shape"`.
     """
 
     kind: str
@@ -44,23 +44,23 @@ class Cause:
 class ModelResult:
     """How two models compare.
 
-    `where` they part is
+    `where` they diverge is
 
     - `"layer"`: at `layer`, whose inputs agree and whose outputs do not;
-    - `"between"`: behind `before` and before `layer`, whose inputs do not agree (`before` is None
-      before the first layer, `layer` behind the last one);
+    - `"between"`: after `before` and before `layer`, whose inputs do not agree (`before` is None
+      before the first layer, `layer` is None after the last one);
     - `"settings"`: the outputs agree, the `settings` do not;
     - `"rounding"`: nowhere, the outputs miss the given tolerances by rounding;
     - `"losses"`: the outputs agree, the losses do not;
     - `"unknown"`: the outputs differ, but no pair of layers was called;
     - `""`: nowhere.
 
-    `outputs` are the differences of the models' outputs, by key or number, `difference` is that of
-    the place; `layers` all calls that were compared, in Keras's order; `causes` the likely ones,
-    the likeliest first; `settings` those that differ in other layers; `left_out` the labels of the
-    layers with weights that could not be compared; `pairs` the map `layers=` by which they were
-    compared, where their order does not fit, or else nothing; `report` is all of it in words, of
-    which the message of a `ParityError` is at most 40 lines.
+    `outputs` are the differences of the models' outputs, by key or number; `difference` is that at
+    `where`; `layers` are all calls that were compared, in Keras's order; `causes` are the likely
+    causes, the likeliest first; `settings` those that differ in other layers; `left_out` the labels
+    of the layers with weights that could not be compared; `pairs` is the map `layers=` by which
+    they were compared if their order does not fit, else empty; `report` is the full text, which the
+    message of a `ParityError` shortens to at most 40 lines.
     """
 
     outputs: Mapping[str, Difference]

@@ -1,4 +1,4 @@
-"""One call of a pair of layers, with what both took and gave in Keras's layout."""
+"""One call of a pair of layers, with its inputs and outputs in Keras's layout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ Pads = list[tuple[int, int]]
 Calls = tuple[list[Call], list[Call]]
 Both = tuple[Array, Array]
 
-_BEHIND = 12  # calls behind a layer, among which its activation is looked for
-_PLACES = 64  # ways to cut padding off that are tried
+_BEHIND = 12  # calls after a layer, among which its activation is searched
+_PLACES = 64  # ways to cut padding off, to be tried
 
 
 @dataclass
 class Step:
     """One call of a pair of layers: both inputs and both outputs, PyTorch's in Keras's layout.
 
-    `place` is where the two calls stand among all of theirs; `orders` says for the features of the
-    inputs and of the outputs whether PyTorch has its own order of a flattened image. `padded` is
-    what a function has padded to either input before the layer got it, by axis; the inputs are
-    without it. `ends`: the outputs, each in its own layout. Where the layer of a side has a forward
-    of its own (`own_forward`), the outputs are those of both sides that agree, such as both behind
-    the activation; `whole`: they are all that this forward does, not what its kind does alone.
+    `place`: the numbers of the two calls among all calls of their models. `orders`: whether the
+    features of the inputs, and of the outputs, are in PyTorch's order of a flattened image.
+    `padded`: the padding that a function added to either input before the layer, by axis; `inputs`
+    are without it. `ends`: the outputs, each in its own layout. If one layer has a forward of its
+    own (`own_forward`), the outputs are those of both sides that agree, such as both after the
+    activation; `whole`: they are the result of this forward, not only that of its kind.
     """
 
     number: int
@@ -53,12 +53,12 @@ class Step:
 
     @property
     def own_forward(self) -> bool:
-        """Whether the layer of a side has a forward of its own."""
+        """Whether one of the two layers has a forward of its own."""
         return any(call.own_forward for call in self.calls)
 
     @property
     def likelihood(self) -> tuple[bool, bool]:
-        """To choose among outputs by: those that agree, or else of one shape."""
+        """The key to choose outputs by: first those that agree, then those of one shape."""
         return self.agrees, self.outputs[0].shape == self.outputs[1].shape
 
 
@@ -99,15 +99,15 @@ def make_step(number: int, pair: tuple[Layer, Layer], place: tuple[int, int], ca
 
 
 def _outputs(calls: list[Call], place: int, other_is_own: bool) -> list[tuple[Array, bool]]:
-    """What the output of a call may be, the likeliest first, and whether it is all that a forward
-    of its own does.
+    """The arrays that may be the output of a call, the likeliest first, each with whether it is the
+    whole result of the layer's forward.
 
-    What its kind gives; where one of the two sides has a forward of its own, which may do what the
-    other leaves to an activation: what the call returned, and where it is the other side that has
-    one, what the next layers without weights returned.
+    First the output of its kind. A forward of the layer's own may include an activation, which is a
+    separate layer in the other model. So if one of the two layers has its own forward, the result
+    of the call is next; if the other one has, the results of the next layers without weights, too.
     """
     call = calls[place]
-    assert call.output is not None  # or there were no step
+    assert call.output is not None  # else there is no step
     found = [(call.output, not call.own_forward)]
     if (call.own_forward or other_is_own) and call.result is not None:
         found.append((call.result, True))
@@ -131,7 +131,7 @@ def orders_of_features(layer: Layer) -> tuple[Any, Any]:
 def _aligned(
     ends: Both, pair: tuple[Layer, Layer], order: Any, side: str, own_forward: bool
 ) -> tuple[Both, bool]:
-    """Both arrays in Keras's layout, and whether PyTorch's features are in their own order."""
+    """Both arrays in Keras's layout, and whether the features are in PyTorch's order."""
     keras = _without_padding(ends[0], pair[0], pair[0], side)
     choices = [
         (_without_padding(array, *pair, side), first)
@@ -144,8 +144,8 @@ def _aligned(
 def _in_keras_layout(
     array: Array, keras: Layer, order: Any, own_forward: bool
 ) -> Iterator[tuple[Array, bool]]:
-    """What PyTorch's array may be in Keras's layout, the likeliest first, and whether its features
-    are in PyTorch's order of a flattened image. A forward of its own may permute."""
+    """PyTorch's array in Keras's layout, all possibilities, the likeliest first, and whether its
+    features are in PyTorch's order of a flattened image. A forward of its own may permute."""
     if order is not None and array.ndim == 2:
         places = permutation(order)
         if len(places) == array.shape[1]:
@@ -158,7 +158,8 @@ def _in_keras_layout(
 
 
 def _without_padding(array: Array, keras: Layer, layer: Layer, side: str) -> Array:
-    """Without what a layer of padding before a convolution adds, or one behind will cut."""
+    """The array without the padding of a layer before a convolution, or the border that a cropping
+    layer after a transposed one will cut."""
     if side != {"conv": "input", "conv_transpose": "output"}.get(layer.kind):
         return array
     added = layer.settings["added"]
@@ -168,14 +169,14 @@ def _without_padding(array: Array, keras: Layer, layer: Layer, side: str) -> Arr
 
 
 def _cut(array: Array, pads: Pads, first: int) -> Array:
-    """Without so many at both ends of the axes from the first on."""
+    """The array without `pads` elements at both ends of the axes from `first` on."""
     sizes = array.shape[first : first + len(pads)]
     kept = (slice(a, size - b) for (a, b), size in zip(pads, sizes, strict=True))
     return array[(slice(None),) * first + tuple(kept)]
 
 
 def first_axis(keras: Layer, rank: int) -> int:
-    """The first axis of space of an image in the layout of this Keras layer."""
+    """The first spatial axis of an image in the layout of this Keras layer."""
     return 1 if _channels_last(keras, rank) else 2
 
 
@@ -192,8 +193,8 @@ def _channels_last(keras: Layer, rank: int) -> bool:
 def _inputs(
     pair: tuple[Layer, Layer], calls: tuple[Call, Call], order: Any
 ) -> tuple[Both, bool, tuple[Pads, Pads]]:
-    """Both inputs, without what one of them has been padded with more than the other."""
-    assert calls[0].input is not None  # or there were no step
+    """Both inputs, without the padding that only one of them has."""
+    assert calls[0].input is not None  # else there is no step
     assert calls[1].input is not None
     ends = calls[0].input, calls[1].input
     arrays, first = _aligned(ends, pair, order, "input", calls[1].own_forward)
@@ -202,8 +203,8 @@ def _inputs(
 
 
 def _without_excess(arrays: Both, keras: Layer, side: str) -> tuple[Both, tuple[Pads, Pads]]:
-    """Both arrays without what a function has padded to one input of a convolution, or will crop
-    from one output of a transposed one; and how much that is."""
+    """Both arrays without the padding that a function added to one input of a convolution, or will
+    crop from one output of a transposed one; and this padding."""
     if side != {"conv": "input", "conv_transpose": "output"}.get(keras.kind):
         return arrays, ([], [])
     if arrays[0].shape == arrays[1].shape or arrays[0].ndim != arrays[1].ndim:
@@ -220,9 +221,9 @@ def _without_excess(arrays: Both, keras: Layer, side: str) -> tuple[Both, tuple[
 
 
 def _excesses(arrays: Both, start: int, rank: int, zeros: bool) -> Iterator[tuple[Pads, Pads]]:
-    """How much each array may have more than the other, before and behind, by axis of space.
+    """The padding, before and after, that each array may have more than the other, by spatial axis.
 
-    `zeros`: all that it has more is 0.
+    `zeros`: the padding must be 0.
     """
     shapes = [array.shape for array in arrays]
     outer = [shape[:start] + shape[start + rank :] for shape in shapes]
@@ -240,7 +241,7 @@ def _excesses(arrays: Both, start: int, rank: int, zeros: bool) -> Iterator[tupl
 
 
 def _splits(total: int) -> list[tuple[int, int]]:
-    """So many before and behind, that of Keras's `same` first."""
+    """The ways to split `total` into before and after, that of Keras's `same` first."""
     first = same_padding(1, total + 1)
     return sorted(
         ((before, total - before) for before in range(total + 1)), key=lambda pair: pair != first

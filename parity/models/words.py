@@ -1,4 +1,4 @@
-"""Where two models part, in words: all of it, or at most 40 lines."""
+"""The text on where two models diverge: in full, or in at most 40 lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from parity.weights.pairing import as_python
 from parity.weights.settings import SettingDifference, grouped
 
 LINES = 37
-"""What a message has at most, but for a last line that says where the rest is."""
+"""The most lines of a message, without the last ones, which say where the full text is."""
 
 _NAMES = 8  # of layers in one line
 _MAP = 10  # of pairs
@@ -22,7 +22,7 @@ _HIDDEN = "the outputs agree on these inputs, but not all layers do: first"
 
 @dataclass
 class Section:
-    """Lines under a heading, of which some may be left out: all but the first (or last) `least`."""
+    """Lines under a heading; all but the first (or last) `least` of them may be left out."""
 
     heading: list[str]
     lines: list[str]
@@ -30,7 +30,7 @@ class Section:
     last: bool = False
 
     def shown(self, many: int) -> list[str]:
-        """So many of the lines, and how many more there are."""
+        """`many` of the lines, and a line with the number of the others."""
         more = len(self.lines) - many
         if more <= 0:
             return [*self.heading, *self.lines]
@@ -40,7 +40,7 @@ class Section:
 
 
 def text(sections: Sequence[Section], limit: int | None = None) -> str:
-    """The sections one after the other; the longest are cut until `limit` lines are left."""
+    """The sections one after the other; the longest are shortened until `limit` lines are left."""
     many = [len(section.lines) for section in sections]
     while True:
         shown = [s.shown(count) for s, count in zip(sections, many, strict=True)]
@@ -52,12 +52,12 @@ def text(sections: Sequence[Section], limit: int | None = None) -> str:
 
 
 def indented(lines: Sequence[object]) -> list[str]:
-    """Two blanks before each line."""
+    """Each line with two blanks before it."""
     return [f"  {line}" for line in lines]
 
 
 def sections_of(found: Divergence, short: bool, why: str = "") -> list[Section]:
-    """Where the models part, why, and how far each layer is off; `why`: there are no pairs."""
+    """Where the models diverge, why, and the error of each layer; `why`: why there are no pairs."""
     opening = _HIDDEN if found.hidden else _DIFFER
     parts = {
         "layer": _at_layer,
@@ -113,7 +113,7 @@ def output(name: str, found: Difference) -> Section:
 
 def _at_layer(found: Divergence, opening: str, short: bool) -> list[Section]:
     step = found.step
-    assert step is not None  # by `where`
+    assert step is not None  # since `where` says so
     assert found.difference is not None
     keras, pytorch = step.pair
     line = (
@@ -127,9 +127,9 @@ def _at_layer(found: Divergence, opening: str, short: bool) -> list[Section]:
 
 
 def _between(found: Divergence, opening: str, short: bool) -> list[Section]:
-    """What is said where one pair's outputs agree and the next one's inputs do not."""
+    """The text if one pair's outputs agree and the next one's inputs do not."""
     last, step = found.last, found.step
-    assert found.difference is not None  # by `where`
+    assert found.difference is not None  # since `where` says so
     if last is None:
         place = "before the first layer with weights"
     elif step is None:
@@ -144,12 +144,12 @@ def _between(found: Divergence, opening: str, short: bool) -> list[Section]:
     sections = [Section([line], indented(found.difference.lines(names)))]
     if found.causes:
         sections.append(Section(["likely cause"], indented(found.causes), 3))
-    keras, pytorch = (_listed(labels, short) for labels in found.lying)
-    lying = [
+    keras, pytorch = (_listed(labels, short) for labels in found.between)
+    layers = [
         f"  Keras: {keras}",
         f"  PyTorch: {pytorch}; functions that forward calls are not seen",
     ]
-    return [*sections, Section(["what lies there"], lying)]
+    return [*sections, Section(["what lies there"], layers)]
 
 
 def _listed(labels: Sequence[str], short: bool) -> str:
@@ -186,7 +186,7 @@ def _so_far(steps: Sequence[Step]) -> list[Section]:
 
 
 def _elsewhere(settings: Sequence[SettingDifference], short: bool) -> list[Section]:
-    """The settings that differ in all other pairs: not all that is wrong shows first."""
+    """The settings that differ in all other pairs: there may be more than one error."""
     if not settings:
         return []
     lines = grouped(settings, labelled=False) if short else list(map(str, settings))

@@ -1,5 +1,5 @@
-"""The parts of the frameworks' own layers of several: recurrent ones, separable convolutions,
-attention (`parity.weights.parts`)."""
+"""The parts (`parity.weights.parts`) of the frameworks' own layers that have several: recurrent
+layers, separable convolutions, attention."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ ARRAYS.update(
 
 
 def compound_layer(layer: Any) -> str:
-    """The name of what a Keras layer of several parts is, or nothing."""
+    """The kind of a Keras layer of several parts, or "" for other layers."""
     if registered_kind(layer):
         return registered_kind(layer)
     for kind, (name, _, _) in _RECURRENT.items():
@@ -50,7 +50,7 @@ def compound_layer(layer: Any) -> str:
 
 
 def compound_module(module: Any) -> str:
-    """The name of what a PyTorch module of several parts is, or nothing."""
+    """The kind of a PyTorch module of several parts, or "" for other modules."""
     if registered_kind(module):
         return registered_kind(module)
     for kind, (_, name, _) in _RECURRENT.items():
@@ -69,7 +69,7 @@ def suffixes(layer: Any, keras: bool) -> list[str]:
 
 
 def parts_of_layer(layer: Any, padding: Any) -> list[Part]:
-    """The parts of a Keras layer; `padding`: what a ZeroPadding right before it adds."""
+    """The parts of a Keras layer; `padding`: the padding of a ZeroPadding right before it."""
     kind = compound_layer(layer)
     if registered_kind(layer):
         return registered_parts(layer)
@@ -98,7 +98,8 @@ def parts_of_module(module: Any) -> list[Part]:
     return [_torch_attention(module)]
 
 
-# Recurrent layers: Keras's gates of a GRU are z, r, h, PyTorch's r, z, n; an LSTM's are alike
+# Recurrent layers: the gates of a GRU are z, r, h in Keras, r, z, n in PyTorch; those of an LSTM
+# have the same order
 
 
 def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
@@ -115,7 +116,7 @@ def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
                 f"{name} has {attribute}={found!r}; wanted {wanted!r}, as in PyTorch"
             )
     if layer.go_backwards and suffix != "backward":
-        raise WeightsError(f"{name} goes backwards; wanted Bidirectional, as in PyTorch")
+        raise WeightsError(f"{name} has go_backwards=True; wanted Bidirectional, as in PyTorch")
     held = {array: getattr(cell, array, None) for array in ARRAYS[kind]}
 
     def write(values: Arrays) -> None:
@@ -135,8 +136,8 @@ def _recurrent_suffixes(module: Any) -> list[str]:
 def _torch_recurrent(module: Any, kind: str) -> list[Part]:
     if getattr(module, "proj_size", 0):
         raise WeightsError(
-            f"PyTorch's {type(module).__name__} has proj_size={module.proj_size}, which Keras's "
-            "has not; wanted proj_size=0"
+            f"PyTorch's {type(module).__name__} has proj_size={module.proj_size}, which Keras "
+            "does not have; wanted proj_size=0"
         )
     return [_torch_cell(module, kind, suffix) for suffix in _recurrent_suffixes(module)]
 
@@ -160,7 +161,7 @@ def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
 
 
 def cell_arrays(own: Arrays, kind: str) -> Arrays:
-    """Of a layer of PyTorch, in the common form; the two biases of all but a GRU are one."""
+    """The arrays of a PyTorch cell in the common form; the two biases are added, except a GRU's."""
     arrays = {
         "kernel": _gates(own["weight_ih"], kind).T,
         "recurrent_kernel": _gates(own["weight_hh"], kind).T,
@@ -175,7 +176,7 @@ _CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _gates(array: Array, kind: str) -> Array:
-    """The first two gates of a GRU swapped, along the first axis."""
+    """An array with the first two gates of a GRU swapped, along the first axis."""
     if kind != "gru":
         return array
     first, second, third = np.split(array, 3)
@@ -243,7 +244,8 @@ def _keras_attention(layer: Any) -> Part:
 def _torch_attention(module: Any) -> Part:
     if module.bias_k is not None or module.bias_v is not None:
         raise WeightsError(
-            "PyTorch's MultiheadAttention has add_bias_kv=True, which Keras's has not; wanted False"
+            "PyTorch's MultiheadAttention has add_bias_kv=True, which Keras does not have; wanted "
+            "False"
         )
     heads, size, width = module.num_heads, module.head_dim, module.embed_dim
     together = module.in_proj_weight is not None

@@ -1,7 +1,7 @@
 """Weights that a PyTorch module computes from others whenever it is called: by weight norm or
 spectral norm, another parametrization, or pruning.
 
-They are read as what the module computes in eval mode, and cannot be written.
+They are read as the module computes them in eval mode, and cannot be written.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from typing import Any
 
 
 def computed(module: Any) -> dict[str, set[str]]:
-    """The names of the weights that a module computes, each with those of its own parameters that
-    it computes them from."""
+    """The names of the weights that a module computes, each with the names of the parameters from
+    which it computes them."""
     found: dict[str, set[str]] = {name: set() for name in getattr(module, "parametrizations", ())}
     for hook in module._forward_pre_hooks.values():
         name = _name_of(hook)
@@ -22,8 +22,8 @@ def computed(module: Any) -> dict[str, set[str]]:
 
 @contextmanager
 def as_in_eval(model: Any) -> Iterator[None]:
-    """Meanwhile, the weights that the modules in a model compute are those of eval mode, in which a
-    spectral norm leaves its vectors alone. Afterwards, all is as before."""
+    """A context in which modules compute their weights as in eval mode, where a spectral norm does
+    not update its vectors. Afterwards the modes are as before."""
     import torch
     from torch.nn.utils import parametrize
 
@@ -49,7 +49,7 @@ def as_in_eval(model: Any) -> Iterator[None]:
 
 
 def _name_of(hook: Any) -> str:
-    """The weight that a hook of `torch.nn.utils` computes, or nothing."""
+    """The name of the weight that a hook of `torch.nn.utils` computes, or ""."""
     if not type(hook).__module__.startswith("torch.nn.utils."):
         return ""
     return str(getattr(hook, "_tensor_name", "") or getattr(hook, "name", ""))

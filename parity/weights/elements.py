@@ -1,9 +1,10 @@
 """Where each element of a tensor goes, found by running the operations on numbered elements.
 
-Going back from the input of a layer, an operation that only moves elements (a permutation, a
-reshape, a flatten, a concatenation, whatever it is called) or treats each alone (an activation) is
-seen through; the first that computes something from several of them is a source. So the features
-of a layer are elements of its sources, in Keras and in PyTorch, and both orders can be compared.
+The elements are followed back from the input of a layer, through all operations that only move them
+(a permutation, a reshape, a flatten, a concatenation, whatever its name) or compute each from one
+element (an activation), to the first operation that computes from several elements, which is called
+a source. So the features of a layer are elements of its sources, in Keras and in PyTorch, and both
+orders can be compared.
 """
 
 import math
@@ -16,12 +17,12 @@ from parity.common.arrays import Array
 from parity.weights.trace import Trace, Value, consumers
 
 _NO_IMAGE = ("Dense", "Linear", "Embedding", "LayerNormalization", "LayerNorm")
-_MOST = 2**24  # whole numbers that float32 tells apart
+_MOST = 2**24  # float32 represents all integers up to this one
 
 
 def moves(value: Value) -> Array | None:
-    """Of each element of a tensor, the element of its sources (one after the other) that it is, or
-    that alone it is computed from; None where there is none."""
+    """For each element of a tensor, the number of the only element of its sources (counted one
+    source after the other) from which it is computed; None if there is no such element."""
     if value.run is None or not value.sources:
         return None
     shapes = [source.shape for source in value.sources]
@@ -56,14 +57,14 @@ def _run(value: Value, shapes: Sequence[tuple[int, ...]], numbers: Array) -> Arr
     assert value.run is not None
     try:
         found = np.asarray(value.run(*parts))
-    except Exception:  # an operation may not take whole numbers, or any but its own
+    except Exception:  # an operation may refuse integers, or all inputs but its own
         return None
     return found if found.shape == value.shape else None
 
 
 class Tracker:
-    """Follows the elements of one trace. `passes` tells of a layer with weights whether it leaves
-    each feature at its place, as normalizations do."""
+    """Follows the elements of one trace. `passes` says whether a layer with weights keeps each
+    feature in its place, as normalizations do."""
 
     def __init__(self, trace: Trace, passes: Callable[[Any], bool]) -> None:
         self.trace = trace
@@ -73,7 +74,7 @@ class Tracker:
         self._after: dict[int, list[Value]] | None = None
 
     def moves(self, value: Value) -> Array | None:
-        """As `moves`, through layers that leave each feature at its place."""
+        """The function `moves`, but also through layers that keep each feature in its place."""
         if id(value) not in self._moves:
             through = value.layer is not None and self.passes(value.layer)
             if through and value.sources and value.sources[0].shape == value.shape:
@@ -84,8 +85,8 @@ class Tracker:
         return self._moves[id(value)]
 
     def resolved(self, value: Value) -> tuple[list[Value], Array]:
-        """The sources of a tensor's elements, and of each element its place in them, counted
-        through all of them one after the other."""
+        """The sources of a tensor's elements, and the number of each element in them, counted one
+        source after the other."""
         if id(value) not in self._resolved:
             places = self.moves(value)
             if places is None:
@@ -96,9 +97,9 @@ class Tracker:
                 self._resolved[id(value)] = _joined([self.resolved(s) for s in sources], places)
         return self._resolved[id(value)]
 
-    def image_behind(self, value: Value) -> tuple[Value, Value] | None:
-        """The tensor of three or more axes that a flat one is made to before something computes
-        with it, and what computes with it (or the tensor itself, if it is an output)."""
+    def image_after(self, value: Value) -> tuple[Value, Value] | None:
+        """The image (three or more axes) into which a flat tensor is reshaped before it is used in
+        a computation, and the result of that (the image itself if it is an output)."""
         waiting = [value]
         while waiting:
             one = waiting.pop(0)
@@ -113,8 +114,8 @@ class Tracker:
         return None
 
     def layout_of(self, value: Value) -> str:
-        """Where the channels of an image are, channels_first or channels_last, as the nearest
-        operation says that computes on it; nothing where none says so."""
+        """The layout of an image, channels_first or channels_last, from the nearest operation that
+        has one; "" if there is none."""
         while not value.layout:
             if not value.sources or value.operation in _NO_IMAGE:
                 return ""
@@ -133,7 +134,7 @@ class Tracker:
 
 
 def _joined(parts: list[tuple[list[Value], Array]], places: Array) -> tuple[list[Value], Array]:
-    """Elements of several resolved tensors, as elements of all sources together."""
+    """Elements of several resolved tensors, numbered in all their sources together."""
     sources: list[Value] = []
     starts: dict[int, int] = {}
     total, flat = 0, []

@@ -1,9 +1,10 @@
-"""The layers of a `.weights.h5` file and those of a PyTorch module: who belongs to whom.
+"""Pairs the layers of a `.weights.h5` file with those of a PyTorch module.
 
-The layers of the module are gone through in the order of its calls, where it can be called, or else
-in that in which it holds them. Each gets the one that fits it of those in the file that come first
-in their class (`parity.weights.keras_file`); of several, the one of its name. Keras has the layers
-of a model so that what feeds another comes before it; of two side by side, names alone tell.
+The layers of the module are taken in the order of its calls, if it can be called, or else in the
+order of its attributes. The candidates for each are the first remaining layers of every class in
+the file (`parity.weights.keras_file`); it gets the one that fits, and if several fit, the one of
+its name. In the file a layer comes before those that it feeds; the order of two parallel layers is
+known only from their names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,14 +42,14 @@ _STOCK = {
 }
 _STOCK |= {f"conv{rank}d": ("conv", "dense") for rank in (1, 2, 3)}
 _STOCK |= {f"conv{rank}d_transpose": ("conv_transpose",) for rank in (1, 2, 3)}
-"""By class as the file spells it, the kinds that a layer may be; of other classes any."""
+"""The kinds that a layer may have, by class as the file spells it; other classes may have any."""
 
 _SHOWN = 4
 LAYERS = "layers={name in the file: PyTorch name}"
 _RESHAPES = {"reshape", "view", "rearrange", "Rearrange"}
 _FLATTENS = {"flatten", "Flatten", *_RESHAPES}
 _UNFLATTENS = {"unflatten", "Unflatten", *_RESHAPES}
-"""The functions and modules of PyTorch that make vectors of images, and the reverse."""
+"""The functions and modules of PyTorch that flatten images to vectors, and the reverse."""
 
 
 def pair_file(
@@ -57,10 +58,11 @@ def pair_file(
     layers: Mapping[str, str] | None,
     trace: Callable[[], Trace | None],
 ) -> Pairs:
-    """The entries as layers like their partners in a PyTorch module; `trace` calls that.
+    """The entries, read as layers of their partners' kinds in a PyTorch module; `trace` traces the
+    module.
 
-    Raises `WeightsError` where one has no partner or could have several; with the map that fits
-    where the order or the names of the file and of the module disagree.
+    Raises `WeightsError` if an entry has no partner or could have several; with the map that fits,
+    if the order or the names in the file and in the module disagree.
     """
     entries = [part for entry in entries for part in _parts(entry, targets)]
     if layers is not None:
@@ -89,9 +91,9 @@ def pair_file(
 
 def _check_side_by_side(found: Pairs, graph: Graph) -> None:
     """Raises `WeightsError` for two layers of one shape of which neither feeds the other: the file
-    does not say which comes first, unless their names do."""
+    does not say which is first, unless their names do."""
     numbers = {id(layer): number for number, layer in enumerate(graph.layers)}
-    feeding: dict[int, set[int]] = {}  # all that feeds a layer, at whatever distance
+    feeding: dict[int, set[int]] = {}  # all layers that feed a layer, directly or not
     for number in graph.called:
         direct = {n for _, n in graph.before[number] if isinstance(n, int) and n in feeding}
         feeding[number] = direct.union(*(feeding[n] for n in direct))
@@ -111,7 +113,7 @@ def _check_side_by_side(found: Pairs, graph: Graph) -> None:
 
 
 def _parts(entry: FileEntry, targets: list[Layer]) -> list[FileEntry]:
-    """The entry; of a layer of the user's own that none of the module's fits, each array alone."""
+    """The entry; or each array by itself, if it is a user's own layer that fits none there."""
     several = len(entry.arrays) > 1 or entry.class_name in _STOCK
     if entry.class_name in _STOCK or any(_like(entry, target) for target in targets):
         return [entry]
@@ -149,7 +151,7 @@ def _mapped(entries: list[FileEntry], targets: list[Layer], layers: Mapping[str,
 
 
 def _in_order(entries: list[FileEntry], targets: list[Layer]) -> Pairs:
-    """The pairs up to the first layer of the module that nothing fits."""
+    """The pairs up to the first layer of the module that no entry fits."""
     before = [sum(other.precedes(entry) for other in entries) for entry in entries]
     left = dict(enumerate(entries))
     found: Pairs = []
@@ -169,7 +171,7 @@ def _in_order(entries: list[FileEntry], targets: list[Layer]) -> Pairs:
 def _chosen(
     fitting: Sequence[tuple[int, Layer]], entries: list[FileEntry], target: Layer
 ) -> tuple[int, Layer]:
-    """The only one; or that of the target's own kernel; or that of its name."""
+    """The only candidate; or the one with the axes of its kernel; or the one of its name."""
     if len(fitting) == 1:
         return fitting[0]
     rank = len(target.shape(target.first))
@@ -185,8 +187,8 @@ def _chosen(
 
 
 def _shared_words(entry: FileEntry, target: Layer) -> int:
-    """How many parts both names have in common, in order; the file has no name of a weight of the
-    user's own layer, only that of the layer."""
+    """How many parts both names have in common, in order. For a weight of a user's own layer the
+    file has only the name of the layer."""
     attributes = "/".join(key for key, _ in entry.place if key not in ("layers", "vars"))
     other = target.name.rpartition(".")[0] if target.kind == "parameter" else target.name
     return max(_in_common(_words(name), _words(other)) for name in (entry.name, attributes))
@@ -208,8 +210,8 @@ def _in_common(one: list[str], other: list[str]) -> int:
 
 
 def _stuck(entries: list[FileEntry], targets: list[Layer], number: int) -> WeightsError:
-    """The error for a layer of the module that nothing fits which comes next in its class; with the
-    map, where shapes and names leave no choice."""
+    """The error for a layer of the module that none of the next entries fits; with the map that
+    fits, if shapes and names leave no choice."""
     target = targets[number]
     every = [[one for one in entries if _like(one, target) is not None] for target in targets]
     if all(every):
@@ -238,7 +240,7 @@ def _stuck(entries: list[FileEntry], targets: list[Layer], number: int) -> Weigh
 
 
 def _only(fitting: list[FileEntry], target: Layer) -> FileEntry | None:
-    """The one entry that fits, or the one of those that has the target's name."""
+    """The only entry that fits, or, of several, the one with the target's name."""
     words = _words(target.name)[-1]
     named_so = [one for one in fitting if words in (_words(one.name)[-1], one.place[-1][0])]
     choice = fitting if len(fitting) == 1 else named_so
@@ -253,7 +255,7 @@ def _first(entry: FileEntry) -> Array:
 
 
 def _like(entry: FileEntry, target: Layer) -> Layer | None:
-    """An entry as a layer of its partner's kind, or None where its arrays are not such ones."""
+    """An entry as a layer of its partner's kind, or None if its arrays do not fit that kind."""
     if target.kind not in _STOCK.get(entry.class_name, (target.kind,)):
         return None
     arrays = _named(entry, target)
@@ -272,8 +274,8 @@ def _like(entry: FileEntry, target: Layer) -> Layer | None:
 
 
 def _named(entry: FileEntry, target: Layer) -> dict[str, Array]:
-    """The arrays of an entry by the names of its partner's kind, in the common form; {} where
-    there are too many."""
+    """The arrays of an entry by their names in the partner's kind, in the common form; {} if there
+    are too many."""
     kind, own = target.kind, [*entry.arrays.values()]
     if kind == "attention":
         return entry.arrays if "query_kernel" in entry.arrays else {}
@@ -295,7 +297,8 @@ def _named(entry: FileEntry, target: Layer) -> dict[str, Array]:
 
 
 def _kernel(kernel: Array, entry: FileEntry, target: Layer) -> Array:
-    """A kernel in the common form: a depthwise one as one of groups, one of a pixel as Dense's."""
+    """A kernel in the common form: a depthwise one as that of a grouped convolution, one of a pixel
+    as that of a Dense."""
     held = target.arrays["kernel"]
     if kernel.ndim < 2:
         return kernel
@@ -312,12 +315,12 @@ def _kernel(kernel: Array, entry: FileEntry, target: Layer) -> Array:
 
 
 def _is_told(entry: FileEntry) -> bool:
-    """Whether it is no weight of a user's own, such as a scale, that looks like a normalization."""
+    """Whether it is no user's own weight, such as a scale, that looks like a normalization."""
     return entry.class_name in _STOCK or len(entry.arrays) > 1
 
 
 def _check_what_lacks(entry: FileEntry, target: Layer, arrays: dict[str, Array]) -> None:
-    """Raises `WeightsError` where one of two arrays lacks, and the file does not say which."""
+    """Raises `WeightsError` if one of two arrays is missing, and the file does not say which."""
     if target.kind.endswith("normalization") and _is_told(entry):
         ours = [name for name in ("gamma", "beta") if name in target.arrays]
         count = len(entry.arrays) - 2 * (target.kind == "batch_normalization")
@@ -338,10 +341,10 @@ def _check_what_lacks(entry: FileEntry, target: Layer, arrays: dict[str, Array])
 
 def check_flatten(pairs: Pairs, module: Any, flatten: Any) -> None:
     """Raises `WeightsError` for a layer that may get a flattened image, or make one: the file does
-    not say, and Keras and PyTorch order its features otherwise.
+    not say whether it does, and Keras and PyTorch order its features differently.
 
-    None may where the module calls nothing that flattens; nor where it takes as many features as
-    the layer before it gives.
+    It is no such layer if the module calls nothing that flattens, or if it takes as many features
+    as the layer before it gives.
     """
     if flatten == "channels_last":
         return
@@ -361,18 +364,18 @@ def check_flatten(pairs: Pairs, module: Any, flatten: Any) -> None:
                 f"say: wanted flatten={{{source.name!r}: {shape}}} if so, flatten='channels_last' "
                 f"if no layer does or PyTorch's module permutes itself, or {MODEL}"
             )
-        behind = next((n for one, _ in pairs[number + 1 :] if (n := _wanted(one))), 0)
+        after = next((n for one, _ in pairs[number + 1 :] if (n := _wanted(one))), 0)
         made = target.arrays["kernel"].shape[-1] if source.kind == "dense" else 0
-        if may[1] and made and behind not in (0, made) and made % behind == 0:
+        if may[1] and made and after not in (0, made) and made % after == 0:
             raise WeightsError(
-                f"an image of {behind} channels may be made of what {source.name} of the file "
-                f"gives, which the file does not say: wanted {MODEL}; or flatten='channels_last' "
-                "if PyTorch's module permutes itself"
+                f"an image of {after} channels may be made from the output of {source.name} of the "
+                f"file, which does not say it: wanted {MODEL}; or flatten='channels_last' if "
+                "PyTorch's module permutes itself"
             )
 
 
 def _given(layer: Layer) -> int:
-    """How many features a layer gives; 0 where its weights do not say."""
+    """How many features a layer gives; 0 if its weights do not say."""
     arrays, kind = layer.arrays, layer.kind
     if "recurrent_kernel" in arrays:
         both = layer.name.endswith("/backward")
@@ -386,7 +389,7 @@ def _given(layer: Layer) -> int:
 
 
 def _wanted(layer: Layer) -> int:
-    """How many channels a convolution takes; 0 of other layers."""
+    """How many channels a convolution takes; 0 for other layers."""
     if layer.kind == "conv":
         return int(layer.arrays["kernel"].shape[-2] * layer.settings["groups"])
     return int(layer.arrays["kernel"].shape[-1]) if layer.kind == "conv_transpose" else 0

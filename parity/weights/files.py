@@ -1,4 +1,4 @@
-"""Layers with weights in a safetensors file: the arrays, and the rest as JSON in its header."""
+"""Layers with weights in a safetensors file: the arrays, and all else as JSON in its header."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _FIELDS = ("framework", "name", "class_name", "kind", "settings", "rows", "colum
 
 
 def write_file(path: Path, layers: list[Layer]) -> None:
-    """Raises `WeightsError` where there is no such folder, or `path` is one."""
+    """Writes layers to a file. Raises `WeightsError` if the folder is missing, or `path` is one."""
     if path.is_dir():
         raise WeightsError(f"{path} is a folder; wanted the path of a file")
     if not path.parent.is_dir():
@@ -38,8 +38,8 @@ def write_file(path: Path, layers: list[Layer]) -> None:
 
 
 def read_file(path: Path) -> list[Layer] | dict[str, Array]:
-    """The layers of a file of `write_file`, or the state dict of one of PyTorch's; raises
-    `WeightsError` for a file that is neither."""
+    """The layers of a file of `write_file`, or the state dict in a file of PyTorch; raises
+    `WeightsError` for another file."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     try:
@@ -73,7 +73,7 @@ def _layers(path: Path, text: str) -> list[Layer]:
     for number, one in enumerate(described):
         wrong = _wrong_field(one)
         if wrong:
-            raise WeightsError(f"{unreadable}: {wrong} of layer {number} makes no sense")
+            raise WeightsError(f"{unreadable}: {wrong} of layer {number} is invalid")
     return [Layer(**{key: one[key] for key in _FIELDS}, arrays={}) for one in described]
 
 
@@ -89,11 +89,11 @@ def _put(path: Path, layers: list[Layer], key: str, array: Array) -> None:
     layer.arrays[of] = array
 
 
-# What makes sense in a header
+# Checks of the header
 
 
 def _wrong_field(described: Any) -> str:
-    """The first field of a layer, or setting, that is absent or makes no sense; or nothing."""
+    """The first field or setting of a layer that is missing or invalid; or ""."""
     if not isinstance(described, dict):
         return "all"
     checks: dict[str, Callable[[Any], bool]] = {
@@ -135,7 +135,7 @@ def _is_setting(key: str, value: Any, rank: int) -> bool:
 
 
 def _is_order(order: Any) -> bool:
-    """None, or blocks `[shape, axes]` as in `parity.weights.flatten`."""
+    """Whether it is None, or blocks `[shape, axes]` as in `parity.weights.flatten`."""
     if order is None:
         return True
     if not isinstance(order, list) or not order:

@@ -1,4 +1,4 @@
-"""In which order the features of a flattened image stand, found in the graph of a Keras model.
+"""The order of the features of a flattened image, found in the graph of a Keras model.
 
 Keras flattens (height, width, channels), PyTorch (channels, height, width). An order is a list of
 blocks `[shape, axes]`, one after the other: a block of Keras's features is
@@ -23,7 +23,7 @@ _KEEP = (
 
 
 def permutation(order: list[Any]) -> Array:
-    """The place in PyTorch's order of each of Keras's features."""
+    """The place of each of Keras's features in PyTorch's order."""
     places, start = [], 0
     for shape, axes in order:
         count = math.prod(shape)
@@ -33,9 +33,9 @@ def permutation(order: list[Any]) -> Array:
 
 
 def image_order(shape: Sequence[int | None], layout: str, turned: bool = False) -> Order:
-    """The order of an image of this shape in Keras, or None where it is PyTorch's.
+    """The order of the features of an image of this shape in Keras, or None if it is PyTorch's.
 
-    `turned`: Keras's Flatten was given channels_first, where it puts the channels last itself.
+    `turned`: Keras's Flatten has channels_first, with which it puts the channels last itself.
     """
     axes = list(range(len(shape)))
     sizes = list(shape)
@@ -51,19 +51,19 @@ def _name(operation: Any) -> str:
 
 
 def _weights(operation: Any) -> list[Any]:
-    return list(getattr(operation, "weights", []))  # a mere operation has none
+    return list(getattr(operation, "weights", []))  # an operation of a functional model has none
 
 
 def _shape_of_sample(tensor: Any) -> tuple[int | None, ...]:
-    """The shape without the batch."""
+    """The shape without the batch axis."""
     return tuple(tensor.shape[1:])
 
 
 class Graph:
-    """Where the layers of a Keras model come from and go to, through nested models.
+    """The layers of a Keras model and which feeds which, through nested models.
 
-    `layers` are all of them in order, the models among them included. A subclassed model has no
-    graph; there only the order tells what comes before what.
+    `layers` are all layers in order, including nested models. A subclassed model has no graph;
+    there the layer before another is taken from the order.
     """
 
     def __init__(self, layers: Sequence[Any]) -> None:
@@ -81,17 +81,17 @@ class Graph:
         return id(operation), node, index
 
     def _origin(self, tensor: Any) -> tuple[Any, list[Any], Any]:
-        """What made a tensor, from which tensors, and the tensor as it was made."""
+        """The operation that made a tensor, its inputs, and the tensor as the operation made it."""
         operation, node, index = tensor._keras_history
         if _name(operation) == "InputLayer":
             outer = self.entered.get(self._key(tensor))
             return (operation, [], tensor) if outer is None else self._origin(outer)
-        if getattr(operation, "outputs", None):  # a model inside of the model
+        if getattr(operation, "outputs", None):  # a nested model
             return self._origin(operation.outputs[index])
         return operation, list(operation._inbound_nodes[node].input_tensors), tensor
 
     def features(self, layer: Any, kind: str) -> tuple[Order, Order]:
-        """The order of the features that a layer takes, and of those that it gives."""
+        """The orders of the input features and of the output features of a layer."""
         if kind not in ("dense", "batch_normalization", "layer_normalization"):
             return None, None
         rows = columns = None
@@ -103,7 +103,7 @@ class Graph:
         return (rows, columns) if kind == "dense" else (rows or columns, None)
 
     def _backward(self, tensor: Any) -> Order:
-        """The order of flat features, from what flattened them."""
+        """The order of flat features, from the operation that flattened them."""
         operation, sources, tensor = self._origin(tensor)
         if not sources:
             return None
@@ -126,7 +126,7 @@ class Graph:
         return next(filter(None, map(self._backward, sources)), None)
 
     def _forward(self, tensor: Any) -> Order:
-        """The order of flat features, from the image that they are made to later."""
+        """The order of flat features, from the image into which they are reshaped later."""
         operation = tensor._keras_history.operation
         for node in operation._outbound_nodes:
             if not any(self._key(one) == self._key(tensor) for one in node.input_tensors):
@@ -143,7 +143,7 @@ class Graph:
         return None
 
     def _layout_before(self, tensor: Any) -> str:
-        """`channels_last`, `channels_first`, or nothing for what is no image."""
+        """`channels_last` or `channels_first`, or "" if the tensor is no image."""
         operation, sources, tensor = self._origin(tensor)
         if hasattr(operation, "data_format") and _name(operation) != "Flatten":
             return str(operation.data_format)
@@ -165,7 +165,7 @@ class Graph:
         return ""
 
     def _neighbour(self, layer: Any, step: int) -> Any:
-        """The layer before or behind: in the graph, or, without one, in order."""
+        """The layer before or after: in the graph, or, without one, in order."""
         if layer._inbound_nodes:
             if step < 0:
                 return self._origin(layer._inbound_nodes[0].input_tensors[0])[0]
@@ -175,17 +175,17 @@ class Graph:
         return self.layers[place] if 0 <= place < len(self.layers) else None
 
     def padding_before(self, layer: Any, rank: int) -> list[Any]:
-        """What a ZeroPadding layer right before a convolution adds along every axis."""
+        """The padding of a ZeroPadding layer right before a convolution, by axis."""
         before = self._neighbour(layer, -1)
         return _pairs(before.padding if _name(before) == f"ZeroPadding{rank}D" else 0, rank)
 
     def cropping_behind(self, layer: Any, rank: int) -> list[Any]:
-        """What a Cropping layer right behind a transposed convolution cuts along every axis."""
+        """The border that a Cropping layer right after a transposed convolution cuts, by axis."""
         behind = self._neighbour(layer, 1)
         return _pairs(behind.cropping if _name(behind) == f"Cropping{rank}D" else 0, rank)
 
     def unsure(self, layer: Any, kind: str) -> list[int]:
-        """The shape of the image that a layer without a graph seems to get flattened, or []."""
+        """Without a graph: the shape of the image that a layer seems to get flattened, or []."""
         if kind not in ("dense", "batch_normalization", "layer_normalization"):
             return []
         if layer._inbound_nodes:
@@ -208,7 +208,7 @@ class Graph:
 
 
 def _input_layout(shape: Sequence[int | None]) -> str:
-    """Of an input or output of the model: an image has two axes of space and one of channels."""
+    """The layout of an input or output of the model; an image has two spatial axes and channels."""
     from keras import config
 
     return str(config.image_data_format()) if len(shape) >= 3 else ""

@@ -1,4 +1,4 @@
-"""A bias right before a BatchNormalization, in the mean that this takes off again.
+"""Puts a bias right before a BatchNormalization into the mean that the latter subtracts.
 
 keras.applications' ResNets have both, torchvision's have no bias there. With the bias b,
 BatchNormalization gives gamma (x + b - mean) / std + beta: the same as without b, with mean - b.
@@ -18,10 +18,10 @@ _WITH_BIAS = ("dense", "conv", "conv_transpose")
 
 
 def folded(pairs: Pairs, trace: Trace | None) -> Pairs:
-    """The pairs, with the biases of the source that the target has no place for in the means of
-    the BatchNormalizations behind them, where nothing else takes what the layers give.
+    """The pairs. A bias that the target does not have goes into the mean of the BatchNormalization
+    after it, if nothing else takes the output of the layer.
 
-    `trace`: of the source.
+    `trace`: that of the source.
     """
     if trace is None:
         return pairs
@@ -44,7 +44,7 @@ def folded(pairs: Pairs, trace: Trace | None) -> Pairs:
 def _norm_behind(
     source: Layer, trace: Trace, behind: Any, by_handle: dict[int, Layer]
 ) -> Layer | None:
-    """The BatchNormalization that takes all that a layer gives, and nothing else."""
+    """The BatchNormalization that alone takes the output of a layer, and no other input."""
     if not _is_plain(source.handle):
         return None
     calls = trace.of(source.handle)
@@ -63,7 +63,7 @@ def _norm_behind(
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether a layer gives its sums as they are: no activation, no forward of its own."""
+    """Whether a layer returns its sums unchanged: no activation, no forward of its own."""
     if is_keras(layer):
         name = getattr(getattr(layer, "activation", None), "__name__", "linear")
         return is_stock(layer) and name == "linear"

@@ -1,8 +1,8 @@
-"""Forwards that a model has of its own: of a layer of a known kind, and of what contains it.
+"""Forwards that a user wrote: of a layer of a known kind, or of a module that contains it.
 
-A `class ConvReLU(nn.Conv2d)` has the weights of its kind, but may do more with them than its kind
-does: apply an activation, pad the input. A model's forward may pad between two layers by a
-function. (Keras calls a forward `call`.)
+A `class ConvReLU(nn.Conv2d)` has the weights of its kind, but its forward may do more: apply an
+activation, pad the input. A model's forward may call a function that pads between two layers.
+(Keras calls a forward `call`.)
 """
 
 import dis
@@ -21,27 +21,27 @@ _FRAMEWORKS = ("torch", "keras", "tensorflow", "jax", "numpy")
 
 
 def own_forward(module: Any) -> bool:
-    """Whether a PyTorch module of a known kind has another forward than PyTorch's class."""
+    """Whether the forward of a PyTorch module of a known kind is not that of PyTorch's class."""
     return _differs(module, "forward", "torch.nn")
 
 
 def own_call(layer: Any) -> bool:
-    """Whether a Keras layer of a known kind has another call than Keras's class."""
+    """Whether the call of a Keras layer of a known kind is not that of Keras's class."""
     return _differs(layer, "call", "keras")
 
 
 def stock_forward(module: Any) -> Callable[[Any], Any]:
-    """The forward of PyTorch's class, of this module."""
+    """The forward of PyTorch's class, bound to this module."""
     return lambda x: _stock(module, "torch.nn").forward(module, x)
 
 
 def stock_call(layer: Any) -> Callable[[Any], Any]:
-    """The call of Keras's class, of this layer."""
+    """The call of Keras's class, bound to this layer."""
     return lambda x: _stock(layer, "keras").call(layer, x)
 
 
 def _stock(layer: Any, package: str) -> Any:
-    """The first class of the framework itself among those that a layer is of."""
+    """The first class in the MRO of a layer that the framework itself defines."""
     return next(
         one for one in type(layer).__mro__ if f"{one.__module__}.".startswith(f"{package}.")
     )
@@ -57,8 +57,8 @@ def _differs(layer: Any, method: str, package: str) -> bool:
 
 
 def calls_one_of(module: Any, words: set[str]) -> bool:
-    """Whether a PyTorch module, or one inside of it, is of a class of one of these names, or has a
-    forward of its own that calls a function of them."""
+    """Whether a PyTorch module, or one inside it, has a class with one of these names, or a forward
+    of its own that calls a function with one of them."""
     scan = _Scan(words, slices=False)
     return any(type(one).__name__ in words or scan.finds(one) for one in module.modules())
 
@@ -67,11 +67,11 @@ def calls_one_of(module: Any, words: set[str]) -> bool:
 
 
 def may_pad(layer: Any, owners: Iterable[Any], kind: str) -> bool:
-    """Whether the input of a convolution may be padded by a function (the output of a transposed
-    one be cropped): by its own forward, by that of a module that contains it (`owners`), or of one
-    without weights beside it.
+    """Whether a function may pad the input of a convolution (or crop the output of a transposed
+    one): in its own forward, in that of a module that contains it (`owners`), or in that of a
+    module without weights next to it.
 
-    It reads which functions these forwards call, and does not run them.
+    It reads the names of the functions that these forwards call, and does not run them.
     """
     words, slices = (_CROPS, True) if kind == "conv_transpose" else (_PADS, False)
     scan = _Scan(words, slices)
@@ -87,7 +87,7 @@ def is_padded_by_operation(layer: Any) -> bool:
 
 
 def _without_weights(owner: Any) -> list[Any]:
-    """The modules or layers directly inside, without those that have weights."""
+    """The modules or layers directly inside that have no weights."""
     if is_pytorch(owner):
         return [one for one in owner.children() if next(one.parameters(), None) is None]
     inside = owner._flatten_layers(include_self=False, recursive=False)
@@ -95,9 +95,9 @@ def _without_weights(owner: Any) -> list[Any]:
 
 
 class _Scan:
-    """Looks for the words in the code of forwards and of the functions that they call.
+    """Searches for names in the code of forwards and of the functions that they call.
 
-    `slices`: a slice counts as well.
+    `slices`: a slice counts, too.
     """
 
     def __init__(self, words: set[str], slices: bool) -> None:
@@ -105,7 +105,7 @@ class _Scan:
         self.seen: dict[Any, bool] = {}
 
     def finds(self, owner: Any) -> bool:
-        """Whether the forward of a module, or the call of a layer, does it."""
+        """Whether the forward of a module, or the call of a layer, contains one of the names."""
         method = "forward" if is_pytorch(owner) else "call"
         return self._in_function(vars(owner).get(method) or getattr(type(owner), method), owner)
 
@@ -118,7 +118,7 @@ class _Scan:
         if code is None or module.partition(".")[0] in _FRAMEWORKS:
             return False
         if function not in self.seen:
-            self.seen[function] = False  # while it is looked at: it may call itself
+            self.seen[function] = False  # while it is searched: it may call itself
             self.seen[function] = self._in_code(function, code, owner)
         return self.seen[function]
 
@@ -134,7 +134,7 @@ class _Scan:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """The code of a function and of those that are defined in it."""
+    """The code of a function and of the functions defined in it."""
     yield code
     for one in code.co_consts:
         if isinstance(one, CodeType):

@@ -1,11 +1,11 @@
 """The weights in a file of Keras's `save_weights`, read for a PyTorch module, without Keras.
 
-Such a file (`.weights.h5`, of HDF5) has a group for each layer, with the layer's name and its
-arrays in the order in which it made them. Layers of a Functional or Sequential model, or of a list,
-are called by class and number, `layers/conv2d_1`: those of one class stand in order, those of two
-classes in none. Layers that are attributes are called so, and stand in no order. There are no
-settings and no calls. So an entry is read as what its partner in the module is, as of a state dict
-(`parity.weights.state_dict`).
+Such a file (`.weights.h5`, HDF5) has a group for each layer, with the layer's name and its arrays
+in the order in which they were created. Groups of layers of a Functional or Sequential model, or
+of a list, are named by class and number, `layers/conv2d_1`, which gives an order within a class,
+but not between classes. Groups of layers that are attributes have the names of these, and no order.
+There are no settings and no calls. So an entry is read as a layer of the kind of its partner in the
+module, like the entries of a state dict (`parity.weights.state_dict`).
 """
 
 import re
@@ -24,12 +24,12 @@ from parity.weights.layer import WeightsError
 MODEL = "the Keras model itself: load_weights, then weights.copy"
 _ATTENTION = {f"{name}_dense": name for name in ("query", "key", "value", "output")}
 _LISTS = ("layers", "_layer_checkpoint_dependencies")
-"""What the layers of a model are called; the second by Keras 2.12 to 2.15."""
+"""The names of the group of a model's layers; the second is that of Keras 2.12 to 2.15."""
 
 
 @dataclass
 class Group:
-    """A group of the file: the name and arrays of a layer, and what is inside of it.
+    """A group of the file: the name and arrays of a layer, and the groups inside.
 
     `holds`: it is a list of layers, such as those of a model, and has no name.
     """
@@ -44,9 +44,9 @@ class Group:
 class FileEntry:
     """A layer with weights in the file.
 
-    `place`: the groups that it is in: class and number in a list of layers, or else an attribute
-    and 0. `class_name`: as the file spells it, or nothing. `arrays`: by number, or of attention by
-    their names in `parity.weights.layer.ARRAYS`.
+    `place`: the groups that contain it: class and number in a list of layers, or an attribute and
+    0. `class_name`: as the file spells it, or "". `arrays`: by number; those of attention by their
+    names in `parity.weights.layer.ARRAYS`.
     """
 
     name: str
@@ -60,7 +60,7 @@ class FileEntry:
         return f"{self.name} {next(iter(self.arrays.values())).shape}"
 
     def precedes(self, other: "FileEntry") -> bool:
-        """Whether the file says that this one comes before another."""
+        """Whether the file says that this entry comes before another."""
         for (mine, number), (theirs, another) in zip(self.place, other.place, strict=False):
             if (mine, number) != (theirs, another):
                 return mine == theirs and number < another
@@ -68,11 +68,11 @@ class FileEntry:
 
 
 def read_keras_file(path: Path) -> list[FileEntry]:
-    """The layers with weights of a file of `save_weights`, or of that in a `.keras` file.
+    """The layers with weights of a file of `save_weights`, or of the one in a `.keras` file.
 
-    What an optimizer, a random seed or a Normalization holds is none.
+    Without the arrays of optimizers, random seeds and Normalizations.
 
-    Raises `WeightsError` for another file, a damaged one, and where h5py is missing.
+    Raises `WeightsError` for another file or a damaged one, and if h5py is missing.
     """
     try:
         import h5py
@@ -83,7 +83,7 @@ def read_keras_file(path: Path) -> list[FileEntry]:
     try:
         with ExitStack() as stack:
             source: Any = path
-            if path.suffix == ".keras":  # a zip file, in which the weights are one of these
+            if path.suffix == ".keras":  # a zip file that contains the weights under this name
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 source = stack.enter_context(archive.open("model.weights.h5"))
             file = stack.enter_context(h5py.File(source, "r"))
@@ -93,7 +93,7 @@ def read_keras_file(path: Path) -> list[FileEntry]:
             whole = _group(file, named, set())
     except WeightsError:
         raise
-    except Exception as error:  # h5py raises several, with what the HDF5 library says
+    except Exception as error:  # h5py raises several exceptions, with messages of the HDF5 library
         why = " ".join(str(error).split())
         raise WeightsError(f"{path}: truncated or not a file of save_weights ({why})") from error
     found = list(_entries(whole, (), "", ""))
@@ -106,9 +106,9 @@ def read_keras_file(path: Path) -> list[FileEntry]:
 
 
 def _group(group: Any, named: bool, seen: set[int]) -> Group:
-    """A group of the file and what is in it; links are not followed.
+    """A group of the file and the groups inside; links are not followed.
 
-    `named`: every layer has its name there, which older versions of Keras 3 leave out.
+    `named`: every layer has its name in the file, which older versions of Keras 3 leave out.
     """
     import h5py
 
@@ -134,7 +134,7 @@ def _group(group: Any, named: bool, seen: set[int]) -> Group:
 
 
 def _is_own(group: Any, key: str) -> bool:
-    """Whether a group has something in itself, and not by a link to elsewhere."""
+    """Whether a group itself contains a name, not by a link to elsewhere."""
     import h5py
 
     return isinstance(group.get(key, getlink=True), h5py.HardLink)
@@ -163,7 +163,7 @@ def _array(group: Any, key: str) -> Array:
 def _entries(
     group: Group, place: tuple[tuple[str, int], ...], name: str, class_name: str
 ) -> Iterator[FileEntry]:
-    """The layers with weights in a group; one of several parts is known by what is inside."""
+    """The layers with weights in a group; one of several parts is known by the groups inside."""
 
     def entry(arrays: Any, part: str = "", number: int = 0) -> FileEntry:
         numbered = arrays if isinstance(arrays, dict) else dict(enumerate(arrays))
@@ -212,14 +212,14 @@ def _attention(inside: dict[str, Group]) -> dict[str, Array]:
 
 
 def _is_state(arrays: list[Array], class_name: str) -> bool:
-    """Whether these are no weights: of a Normalization or a seed, which has whole numbers, or of a
-    SpectralNormalization."""
+    """Whether these are no weights, but the arrays of a Normalization, of a random seed (integers),
+    or of a SpectralNormalization."""
     whole = any(array.dtype.kind != "f" for array in arrays)
     return whole or class_name == "spectral_normalization"
 
 
 def _is_separable(arrays: list[Array]) -> bool:
-    """Whether these are a depthwise kernel, a pointwise one and perhaps a bias."""
+    """Whether these are a depthwise kernel, a pointwise kernel and perhaps a bias."""
     if len(arrays) not in (2, 3) or arrays[0].ndim < 3 or arrays[0].ndim != arrays[1].ndim:
         return False
     depth, point = arrays[0].shape, arrays[1].shape

@@ -1,4 +1,4 @@
-"""The layers of a Keras model in the common form (`parity.weights.layers`)."""
+"""The layers of a Keras model in the common form (`parity.weights.layer`)."""
 
 import math
 from typing import Any
@@ -23,7 +23,7 @@ from parity.weights.parts import layers_of, loose_parts, registered_kind
 
 
 def kind_of_layer(layer: Any) -> str:
-    """The kind of a Keras layer, or nothing; also of one that is several, see `known_layer`."""
+    """The kind of a Keras layer, or ""; for one of several parts see `known_layer`."""
     from keras import layers as kl
 
     if registered_kind(layer):
@@ -43,20 +43,20 @@ def kind_of_layer(layer: Any) -> str:
 
 
 def known_layer(layer: Any) -> str:
-    """The kind of a Keras layer, of one of several parts (`parity.weights.compound`), too."""
+    """The kind of a Keras layer, or of one of several parts (`parity.weights.compound`), or ""."""
     return kind_of_layer(layer) or compound_layer(layer)
 
 
 def sublayers(layer: Any) -> list[Any]:
-    """The layers directly inside of a layer or model, in order."""
+    """The layers directly inside a layer or model, in order."""
     if hasattr(layer, "layers"):
         return list(layer.layers)
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def named_layers(model: Any) -> list[tuple[str, Any]]:
-    """Every layer with its name, through nested ones (`encoder/conv_1`), depth first, once each;
-    what is inside of a layer of a known kind is left out."""
+    """Every layer with its name, through nested models (`encoder/conv_1`), depth first, once each;
+    without the layers inside a layer of a known kind."""
     found: list[tuple[str, Any]] = []
     seen: set[int] = set()
 
@@ -94,7 +94,7 @@ def read_keras(model: Any, unknown: list[str] | None = None) -> list[Layer]:
 
 
 def _outermost(name: str, layers: dict[str, Any]) -> str:
-    """The label of a layer, or of the layer of Keras's own that it is a part of: an LSTM's cell."""
+    """The label of a layer; of a part, such as an LSTM's cell, that of the whole."""
     parts = name.split("/")
     paths = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
     within = (path for path in paths if path in layers and is_stock(layers[path]))
@@ -104,12 +104,12 @@ def _outermost(name: str, layers: dict[str, Any]) -> str:
 
 
 def is_stock(layer: Any) -> bool:
-    """Whether the class of a layer is one of Keras's layers."""
+    """Whether the class of a layer is one of Keras's."""
     return type(layer).__module__.startswith(("keras.src.layers", "keras.layers"))
 
 
 def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
-    """Of all layers that have one, or else the default."""
+    """The data formats of all layers that have one, or else the default."""
     from keras import config
 
     found = {
@@ -123,7 +123,7 @@ def _data_formats(layers: list[tuple[str, Any]]) -> set[str]:
 def _read(
     name: str, layer: Any, layers: dict[str, Any], formats: set[str], graph: Graph
 ) -> list[Layer]:
-    """The layer in the common form, or its parts; none where it has no weights of its own."""
+    """The layer in the common form, or its parts; none if it has no weights of its own."""
     kind = kind_of_layer(layer)
     if kind and not layer.built:
         raise WeightsError(
@@ -137,7 +137,7 @@ def _read(
         raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
     _check_axis(name, layer, kind, formats)
     if kind == "group_normalization" and not layer.weights:
-        return []  # PyTorch's InstanceNorm has none either
+        return []  # and PyTorch's InstanceNorm has none either
     rows, columns = graph.features(layer, kind)
     settings = _settings(layer, kind, graph)
     if kind in ("conv", "conv_transpose") and _may_pad(name, layer, kind, layers):
@@ -159,7 +159,7 @@ def _read(
 
 
 def _read_parts(name: str, layer: Any, graph: Graph) -> list[Layer]:
-    """The parts of a layer that is of no one kind."""
+    """The parts of a layer that is not of a single kind."""
     if compound_layer(layer):
         if not layer.built:
             raise WeightsError(
@@ -181,8 +181,7 @@ SpectralNormalization divides the kernel itself when it trains, so it is what in
 
 
 def own_weights(layer: Any) -> dict[str, Any]:
-    """The weights of a layer that are not those of layers inside, nor states of a random seed, by
-    name."""
+    """The weights of a layer by name, without those of layers inside and states of random seeds."""
     inner = {id(w) for one in sublayers(layer) for w in one.weights}
     own = [w for w in layer.weights if id(w) not in inner]
     own = [w for w in own if "seed_generator" not in w.path]
@@ -216,12 +215,12 @@ def _arrays(layer: Any, kind: str) -> dict[str, Array]:
 
 
 def input_shape(layer: Any) -> tuple[int | None, ...]:
-    """The shape that a layer was built for, with the batch; () where it is not known."""
+    """The shape that a layer was built for, with the batch axis; () if it is not known."""
     return tuple((layer.get_build_config() or {}).get("input_shape") or ())
 
 
 def moved_ranks(model: Any) -> set[int]:
-    """How many axes the arrays have whose channels PyTorch wants first."""
+    """The numbers of axes of the arrays whose channels PyTorch has first."""
     found = [
         (layer.data_format, len(input_shape(layer)))
         for _, layer in named_layers(model)
@@ -277,7 +276,7 @@ def _settings(layer: Any, kind: str, graph: Graph) -> dict[str, Any]:
     }
     if kind == "conv":
         added = graph.padding_before(layer, rank)
-        pairs = zip(settings["size"], added, strict=True)  # the size before the padding layer
+        pairs = zip(settings["size"], added, strict=True)  # the size before the padding
         settings["size"] = [size and size - sum(pair) for size, pair in pairs]
         padding = [(0, 0)] * rank if layer.padding == "valid" else layer.padding
         return {**settings, "padding": padding, "added": added}
@@ -297,7 +296,7 @@ def _groups(layer: Any) -> int:
 
 
 def _size(layer: Any, rank: int) -> list[int | None]:
-    """The size of the image that a convolution was built for, None where it is open."""
+    """The size of the image that a convolution was built for, with None if it was not given."""
     shape = input_shape(layer)
     if len(shape) != rank + 2:
         return [None] * rank
@@ -308,4 +307,4 @@ def assign_to_keras(layer: Layer, arrays: dict[str, Array]) -> None:
     """Put arrays of the common form into a Keras layer."""
     for name, value in arrays.items():
         variable = getattr(layer.handle, name)
-        variable.assign(value.reshape(variable.shape))  # a depthwise kernel has its own shape
+        variable.assign(value.reshape(variable.shape))  # a depthwise kernel has another shape

@@ -1,8 +1,8 @@
 """What a Keras model computes, from a call on symbolic tensors: `parity.weights.trace`.
 
-The layers are called as the model's `call` calls them, through nested models, blocks of one's own
-and subclassed models; Keras then records every operation. All nodes that it adds to the layers are
-taken off again.
+The layers are called as in the model's `call`, through nested models, blocks that a user wrote and
+subclassed models; Keras records every operation. The nodes that it adds to the layers are removed
+afterwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from parity.weights.trace import Shape, Trace, Value, filled
 
 
 def input_specs(model: Any) -> list[tuple[Shape, str]]:
-    """The shapes, sizes filled in where they are open, and dtypes of the inputs; [] if unknown."""
+    """The shapes (unknown sizes filled in) and dtypes of the inputs; [] if unknown."""
     inputs = getattr(model, "inputs", None)
     if inputs:
         return [(filled(one.shape), str(one.dtype)) for one in inputs]
@@ -36,7 +36,7 @@ def input_specs(model: Any) -> list[tuple[Shape, str]]:
 
 
 def trace_keras(model: Any) -> Trace | None:
-    """The trace of a call in inference mode, or None where the model cannot be called so."""
+    """The trace of a call in inference mode, or None if the model cannot be called on symbols."""
     import keras
 
     specs = input_specs(model)
@@ -54,7 +54,7 @@ def trace_keras(model: Any) -> Trace | None:
         try:
             outputs = _called(model, inputs)
             return _Reader(inputs, inner).trace(outputs)
-        except Exception:  # a model may call its backend's own functions, which take no symbols
+        except Exception:  # a model may call functions of the backend, which take no symbols
             return None
 
 
@@ -72,13 +72,13 @@ def _called(model: Any, inputs: list[Any]) -> Any:
 
 
 def _is_composite(layer: Any) -> bool:
-    """Whether its `call` shows what is inside: a model, or a layer that is not one of Keras's."""
+    """Whether to trace inside its `call`: a model, or a layer that is not one of Keras's."""
     return not known_layer(layer) and bool(sublayers(layer)) and not is_stock(layer)
 
 
 @contextmanager
 def _nodes_kept(operations: Sequence[Any]) -> Iterator[None]:
-    """The nodes of the layers are afterwards what they were."""
+    """A context after which the layers have the same nodes as before."""
     before = [(one, len(one._inbound_nodes), len(one._outbound_nodes)) for one in operations]
     try:
         yield
@@ -90,7 +90,7 @@ def _nodes_kept(operations: Sequence[Any]) -> Iterator[None]:
 
 @contextmanager
 def _looked_into(layer: Any, inner: dict[int, Any]) -> Iterator[None]:
-    """On symbols, a layer runs its `call`; `inner` keeps what made its outputs in there."""
+    """A context in which a layer runs its `call` on symbols; `inner` gets how outputs were made."""
     from keras import tree
 
     def symbolic_call(*args: Any, **kwargs: Any) -> Any:
@@ -111,13 +111,13 @@ def _looked_into(layer: Any, inner: dict[int, Any]) -> Iterator[None]:
 
 
 class _Reader:
-    """Turns the nodes behind symbolic outputs into values."""
+    """Converts the nodes that made symbolic outputs to values."""
 
     def __init__(self, inputs: list[Any], inner: dict[int, Any]) -> None:
         from keras import config
 
         self.inner = inner
-        self.kept = inputs  # an id is that of a tensor that lives
+        self.kept = inputs  # an id is valid only while its tensor lives
         image = str(config.image_data_format())
         self.inputs = [
             Value(tuple(one.shape), "input", layout=image if len(one.shape) > 3 else "")
@@ -129,7 +129,7 @@ class _Reader:
     def trace(self, outputs: Any) -> Trace:
         from keras import tree
 
-        # the numbers of dictionaries come by key, as `tree.flatten` sorts them
+        # dictionaries are sorted by key, as in `tree.flatten`
         found = [self.value(one) for one in tree.flatten(outputs)]
         return Trace(self.inputs, found, self.calls)
 
@@ -171,7 +171,7 @@ class _Reader:
         return value
 
     def _called(self, value: Value, known: Any) -> Value:
-        """The call of a layer with weights, part by part where it has several."""
+        """The call of a layer with weights, part by part if it has several."""
         names = suffixes(known, keras=True)
         taken = value.sources[0] if value.sources else None
         for number, suffix in enumerate(names):
@@ -187,7 +187,7 @@ class _Reader:
         return value
 
     def _loose(self, layer: Any) -> list[Value]:
-        """The weights that a user's own layer holds, as tensors of their own."""
+        """The weights that a user's own layer holds itself, as tensors without sources."""
         found = []
         for name, weight in own_weights(layer).items():
             own = handle(layer, name)
@@ -200,7 +200,7 @@ class _Reader:
 
 
 def _known_layer(operation: Any) -> Any:
-    """The layer with weights that an operation is, or the one layer that it wraps."""
+    """The layer with weights that an operation is, or the only layer that it wraps."""
     if known_layer(operation):
         return operation
     if not hasattr(operation, "_flatten_layers"):
@@ -210,7 +210,7 @@ def _known_layer(operation: Any) -> Any:
 
 
 def _runner(node: Any, index: int) -> Any:
-    """Computes what a node gave from arrays in place of its symbolic inputs."""
+    """A function that computes an output of a node from arrays in place of symbolic inputs."""
     symbols = list(node.input_tensors)
     args, kwargs = node.arguments.args, node.arguments.kwargs
 

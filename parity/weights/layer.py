@@ -1,4 +1,4 @@
-"""What a layer with weights is, of either framework, in one common form: `parity.weights.read`.
+"""Layers with weights of either framework in one common form, as `parity.weights.read` gives it.
 
 Keras's layout throughout: kernels are (*window, inputs / groups, outputs), of a transposed
 convolution (*window, outputs / groups, inputs); a depthwise convolution is one with as many groups
@@ -74,12 +74,12 @@ class WeightsError(ValueError):
 class Layer:
     """A layer with weights, in the common form.
 
-    `rows` and `columns` say how Keras and PyTorch order a flattened image among the features that
-    come in and go out (`parity.weights.flatten`); `unsure` is the shape of the image that seems to
-    be flattened right before a layer of a model without a graph. `handle` is the layer itself, None
-    for one that was read from a file. `write` and `names`: of a part of a layer
-    (`parity.weights.parts`), what puts arrays back, and what PyTorch calls them. `computed`: the
-    weights that it computes from others (`parity.weights.computed`), which cannot be written.
+    `rows` and `columns` are the orders of flattened images among the input features and the output
+    features (`parity.weights.flatten`); `unsure` is the shape of the image that seems to be
+    flattened right before a layer of a model without a graph. `handle` is the layer itself, None if
+    it was read from a file. For a part of a layer (`parity.weights.parts`), `write` is the function
+    that writes its arrays, and `names` are their names in PyTorch. `computed`: the weights that it
+    computes from others (`parity.weights.computed`), which cannot be written.
     """
 
     framework: str
@@ -105,18 +105,18 @@ class Layer:
 
     @property
     def first(self) -> str:
-        """The name of the first array that there is."""
+        """The name of the first array that the layer has."""
         return next((name for name in ARRAYS[self.kind] if name in self.arrays), "")
 
     def shape(self, array: str) -> tuple[int, ...]:
-        """The shape of an array as the layer's own framework has it."""
+        """The shape of an array in the layer's own framework."""
         shape = self.arrays[array].shape
         if self.framework == PYTORCH and array == "kernel":
             return tuple(shape[axis] for axis in _turn(len(shape)))
         return shape
 
     def own_name(self, array: str) -> str:
-        """What the layer's own framework calls an array: of PyTorch's Linear, kernel is weight."""
+        """The name of an array in the layer's own framework: PyTorch calls the kernel weight."""
         if self.framework != PYTORCH:
             return array
         return self.names.get(array) or IN_PYTORCH.get(array, array)
@@ -131,12 +131,12 @@ class Layer:
 
 
 def _turn(rank: int) -> tuple[int, ...]:
-    """The axes that turn a kernel of Keras into one of PyTorch: the last two first, swapped."""
+    """The transposition from a Keras kernel to a PyTorch one: the last two axes first, swapped."""
     return (rank - 1, rank - 2, *range(rank - 2))
 
 
 def is_keras(model: Any) -> bool:
-    """Whether this is a Keras layer or model. On the torch backend it is a module as well."""
+    """Whether this is a Keras layer or model. On the torch backend these are modules, too."""
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(model, keras.layers.Layer)
 
@@ -156,18 +156,18 @@ def other_kind(framework: str, name: str, owner: Any, weights: list[str]) -> Wei
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as JSON gives them back: lists, numbers and names."""
+    """The settings as JSON returns them: lists, numbers and names."""
     found: dict[str, Any] = json.loads(json.dumps(settings))
     return found
 
 
 def without_bfloat16(array: Array) -> Array:
-    """As float32 where it is bfloat16, which neither NumPy nor `torch.from_numpy` knows."""
+    """The array, bfloat16 as float32, since neither NumPy nor `torch.from_numpy` has bfloat16."""
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def in_own_layout(layer: Layer, array: str, value: Array) -> Array:
-    """An array of the common form as the layer's own framework has it."""
+    """An array of the common form in the layout of the layer's own framework."""
     if layer.framework == PYTORCH and array == "kernel":
         return value.transpose(_turn(value.ndim))
     return value

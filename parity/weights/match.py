@@ -1,9 +1,9 @@
-"""Which layer of one model is which of another: by kind and shape, by what feeds what, by names.
+"""Matches the layers of two models: by kind and shape, by which layer feeds which, and by names.
 
-The calls of both models are graphs of layers (`parity.weights.trace`). Their nodes get colours, at
-first by kind and shape, then again and again by the colours of what feeds them and what they feed
-(Weisfeiler and Leman). Where one colour stands for several layers, one of them is paired, by name
-or else by the order of the calls, and the colours are told on from there.
+The calls of both models are graphs of layers (`parity.weights.trace`). Their nodes get colours,
+first by kind and shape, then repeatedly by the colours of their inputs and outputs (Weisfeiler and
+Leman). If several layers have one colour, one of them is paired, by name or else by the order of
+the calls, and the colours are refined from there.
 """
 
 from collections import Counter
@@ -19,8 +19,7 @@ Colours = dict[Hashable, int]
 
 
 def signature(layer: Layer) -> tuple[Any, ...]:
-    """Kind and shape: what two layers must share to be a pair. A convolution of one pixel is a
-    Dense."""
+    """Kind and shape, which are equal in a pair. A convolution of one pixel counts as a Dense."""
     shape = layer.arrays[layer.first].shape if layer.first else ()
     return ("dense", shape[-2:]) if _has_one_pixel(layer) else (layer.kind, shape)
 
@@ -43,7 +42,7 @@ def _pads(layer: Layer) -> bool:
 
 
 def alike(one: Layer, other: Layer) -> tuple[Layer, Layer]:
-    """Two layers, both as Dense ones where only one of them is a convolution of one pixel."""
+    """Two layers, both as Dense layers if just one of them is a convolution of one pixel."""
     if {one.kind, other.kind} != {"conv", "dense"}:
         return one, other
     both = [_as_dense(layer) if is_pointwise(layer) else layer for layer in (one, other)]
@@ -57,14 +56,14 @@ def _as_dense(layer: Layer) -> Layer:
 
 
 def leaf_name(layer: Layer) -> str:
-    """The name without those of its parents, in one way of writing."""
+    """The name without those of its parents, in one spelling."""
     last = layer.name.replace(".", "/").rpartition("/")[2]
     return last.lower().replace("_", "").replace("-", "")
 
 
 @dataclass
 class Graph:
-    """The layers of a model as nodes, numbered, with inputs and outputs of the model as others."""
+    """The graph of a model: its layers are numbered nodes, and so are its inputs and outputs."""
 
     layers: list[Layer]
     order: list[int]
@@ -78,7 +77,7 @@ class Graph:
 
     @classmethod
     def of(cls, layers: list[Layer], trace: Trace) -> "Graph":
-        """The graph of a traced call; layers that are never called stand alone, at the end."""
+        """The graph of a traced call; layers that are not called are at the end, without edges."""
         numbers = {id(layer.handle): number for number, layer in enumerate(layers)}
         called: dict[int, int] = {}
         graph = cls(layers, [])
@@ -111,15 +110,15 @@ class Graph:
 
 @dataclass
 class Match:
-    """Pairs in the order of the source; `exact`: the graphs of both models agree under them."""
+    """Pairs in the order of the source; `exact`: with them the graphs of both models are equal."""
 
     pairs: Pairs
     exact: bool
 
 
 def match(graphs: tuple[Graph, Graph]) -> Match | None:
-    """The pairs that fit kinds, shapes and, where they can be made to, what feeds what; None where
-    the layers of the two models are not of the same kinds and shapes."""
+    """The pairs that fit kinds, shapes and, if possible, which layer feeds which; None if the
+    layers of the two models do not have the same kinds and shapes."""
     left, right = graphs
     counts = [Counter(map(signature, graph.layers)) for graph in graphs]
     if counts[0] != counts[1]:
@@ -133,7 +132,7 @@ def match(graphs: tuple[Graph, Graph]) -> Match | None:
 
 
 def agrees(graphs: tuple[Graph, Graph], pairs: Pairs) -> bool:
-    """Whether what feeds what is the same in both models under these pairs."""
+    """Whether with these pairs the same layers feed each other in both models."""
     numbers = [{id(layer): n for n, layer in enumerate(graph.layers)} for graph in graphs]
     partner: dict[Hashable, Hashable] = {
         numbers[0][id(one)]: numbers[1][id(other)] for one, other in pairs
@@ -217,8 +216,8 @@ def _candidates(graphs: tuple[Graph, Graph], one: int, others: Sequence[int]) ->
 def _refined(
     graphs: tuple[Graph, Graph], fixed: dict[tuple[int, int], int], labelled: bool
 ) -> tuple[Colours, Colours] | None:
-    """The colours of both graphs' nodes, refined until they tell no more apart; None where the two
-    graphs have not the same ones."""
+    """The colours of both graphs' nodes, refined until their number does not grow; None if the two
+    graphs have different colours."""
     colours: list[Colours] = []
     table: dict[Hashable, int] = {}
     for side, graph in enumerate(graphs):

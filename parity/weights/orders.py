@@ -1,7 +1,7 @@
-"""In which order the features of a pair of layers stand, from the elements that they are.
+"""The order of the features of a pair of layers, found by following elements.
 
-An order is an array: the place in PyTorch's order of each of Keras's features; None where both
-have the same.
+An order is an array: the place of each of Keras's features in PyTorch's order; None if both have
+the same order.
 """
 
 import math
@@ -30,8 +30,8 @@ class Unclear(Exception):
 
 @dataclass
 class Finder:
-    """Finds the orders of the pairs of a Keras and a PyTorch model. Without a trace of PyTorch's,
-    its model is taken to flatten channels first what Keras's flattens."""
+    """Finds the orders of the pairs of a Keras and a PyTorch model. Without a trace of the PyTorch
+    model it assumes that this flattens, with channels first, what the Keras model flattens."""
 
     pairs: Pairs
     keras: Trace
@@ -49,9 +49,9 @@ class Finder:
         self.partner = {id(keras.handle): pytorch.handle for keras, pytorch in partners}
 
     def of(self, keras: Layer, pytorch: Layer) -> Orders:
-        """The orders of the rows and columns, or of the features that a normalization has.
+        """The orders of the rows and columns, or of the features of a normalization.
 
-        Raises `WeightsError` where they cannot be known.
+        Raises `WeightsError` if they cannot be known.
         """
         if keras.kind not in FLAT_KINDS:
             return None, None
@@ -75,7 +75,7 @@ class Finder:
             return rows, columns
         return (columns if rows is None else rows), None
 
-    # What comes in
+    # Input features
 
     def _rows(self, call: Value, other: Value | None, kind: str) -> Array | None:
         both = [one for one in (call, other) if one is not None and one.sources]
@@ -83,7 +83,7 @@ class Finder:
         if len(given) != (1 if other is None else 2):
             return None
         if kind == "batch_normalization" and len(given[0].shape) != 2:
-            return None  # of an image, the channels
+            return None  # an image: its channels
         found = [side.resolved(one) for side, one in zip(self.sides, given, strict=False)]
         sources, elements = found[0]
         alone = _is_last_axis(sources, elements)
@@ -95,7 +95,7 @@ class Finder:
             images = any(self._is_image(self.sides[0], source) for source in sources)
             if images and not alone:
                 raise
-            return None  # features of a sequence, which both frameworks order alike
+            return None  # features of a sequence: both frameworks have the same order
 
     def _compared(self, found: list[tuple[list[Value], Array]]) -> Array | None:
         sources, elements = found[0]
@@ -104,7 +104,7 @@ class Finder:
             return _places(self._as_channels_first(sources)[features], None)
         theirs, wanted = found[1]
         if wanted.shape[-1] != elements.shape[-1]:
-            return None  # no pair at all, which others say
+            return None  # no pair: other checks report that
         mapping = self._between(sources, theirs)
         return _places(mapping[features], wanted.reshape(-1, wanted.shape[-1]))
 
@@ -113,7 +113,7 @@ class Finder:
         return len(value.shape) > 2 and side.layout_of(value) in _IMAGES
 
     def _as_channels_first(self, sources: list[Value]) -> Array:
-        """Of Keras's elements, their places where images are channels first."""
+        """The places of Keras's elements if images have channels first."""
         found, start = [], 0
         for source in sources:
             whole = np.arange(math.prod(source.shape)).reshape(source.shape) + start
@@ -125,10 +125,10 @@ class Finder:
         return np.concatenate(found)
 
     def _between(self, sources: list[Value], theirs: list[Value]) -> Array:
-        """Of Keras's elements, which ones of PyTorch's they are."""
+        """The numbers of Keras's elements among PyTorch's."""
         if len(sources) != len(theirs):
-            shown = " and ".join(f"{len(one)}" for one in (sources, theirs))
-            raise Unclear(f"they come from {shown} tensors, {_named(sources)} and {_named(theirs)}")
+            counts = f"from {len(sources)} tensors, PyTorch from {len(theirs)}"
+            raise Unclear(f"Keras has them {counts}: {_named(sources)} and {_named(theirs)}")
         starts = np.cumsum([0, *(math.prod(one.shape) for one in theirs)])
         left = list(range(len(theirs)))
         found = []
@@ -141,7 +141,7 @@ class Finder:
         return np.concatenate(found)
 
     def _aligned(self, keras: Value, pytorch: Value) -> Array:
-        """Of the elements of a source of Keras's, their places in PyTorch's."""
+        """The places of the elements of a Keras source in its PyTorch counterpart."""
         whole = np.arange(math.prod(keras.shape)).reshape(keras.shape)
         rank = len(keras.shape)
         layouts = [self.sides[0].layout_of(keras), self.sides[1].layout_of(pytorch)]
@@ -153,18 +153,18 @@ class Finder:
             choices.append(np.swapaxes(whole, 0, 1))  # steps before samples
         fitting = [one for one in choices if _plain(one.shape) == _plain(pytorch.shape)]
         if not fitting:
-            raise Unclear(f"{_named([keras])} is no other layout of {_named([pytorch])}")
+            raise Unclear(f"no layout of {_named([keras])} has the shape of {_named([pytorch])}")
         return np.argsort(fitting[0].ravel())
 
-    # What goes out
+    # Output features
 
     def _columns(self, call: Value, other: Value | None) -> Array | None:
         if len(call.shape) != 2:
             return None
-        behind = self.sides[0].image_behind(call)
-        if behind is None:
+        found = self.sides[0].image_after(call)
+        if found is None:
             return None
-        image, then = behind
+        image, then = found
         if len(_plain(image.shape[1:])) < 2:
             return None
         elements = self.sides[0].resolved(image)[1]
@@ -172,15 +172,15 @@ class Finder:
         moved = np.moveaxis(elements, -1, 1)
         if other is None:
             return self._columns_between(call, moved, None) if layout == "channels_last" else None
-        theirs = self.sides[1].image_behind(other)
+        theirs = self.sides[1].image_after(other)
         if theirs is None:
-            raise Unclear(f"Keras makes {image.shape[1:]} of them, PyTorch nothing of several axes")
+            raise Unclear(f"Keras reshapes them to {image.shape[1:]}, PyTorch to no image")
         wanted = self.sides[1].resolved(theirs[0])[1]
         choices = [moved, elements] if layout == "channels_last" else [elements, moved]
         fitting = [one for one in choices if _plain(one.shape) == _plain(wanted.shape)]
         if not fitting:
-            shapes = f"{image.shape[1:]} of them, PyTorch {theirs[0].shape[1:]}"
-            raise Unclear(f"Keras makes {shapes}")
+            shapes = f"{image.shape[1:]}, PyTorch to {theirs[0].shape[1:]}"
+            raise Unclear(f"Keras reshapes them to {shapes}")
         return self._columns_between(call, fitting[0], wanted)
 
     def _columns_between(self, call: Value, moved: Array, wanted: Array | None) -> Array | None:
@@ -188,7 +188,7 @@ class Finder:
         mine = moved.ravel()[: moved.size // moved.shape[0]]
         theirs = np.arange(count) if wanted is None else wanted.ravel()[: mine.size]
         if mine.size != count or mine.max() >= count or theirs.max() >= count:
-            raise Unclear("not all of them, and they alone, make up the image")
+            raise Unclear("the image does not consist of exactly these features")
         places = np.empty(count, np.int64)
         places[mine] = theirs
         return None if np.array_equal(places, np.arange(count)) else places
@@ -203,7 +203,7 @@ def _named(sources: list[Value]) -> str:
 
 
 def _is_last_axis(sources: list[Value], elements: Array) -> bool:
-    """Whether the features are just the last axis of one source."""
+    """Whether the features are simply the last axis of one source."""
     size = sources[0].shape[-1]
     if len(sources) > 1 or elements.shape[-1] != size:
         return False
@@ -212,32 +212,32 @@ def _is_last_axis(sources: list[Value], elements: Array) -> bool:
 
 
 def _places(mine: Array, theirs: Array | None) -> Array | None:
-    """The place in PyTorch's order of each of Keras's features: rows of `mine` are rows of `theirs`
-    in another order of the columns, the same for all. Without `theirs`, in ascending order."""
+    """The place of each of Keras's features in PyTorch's order, the same for all rows: each row of
+    `mine` is a row of `theirs` with reordered columns. Without `theirs` rows are ascending."""
     if theirs is None:
         places = np.argsort(np.argsort(mine[0]))
         ordered = np.sort(mine, -1)
         if not np.array_equal(ordered[:, places], mine):
-            raise Unclear("Keras reorders them otherwise at each place")
+            raise Unclear("Keras reorders them differently at each place")
         return None if np.array_equal(places, np.arange(places.size)) else places
     if np.array_equal(mine, theirs):
         return None
     sets = np.sort(theirs, -1)
     match = np.flatnonzero((sets == np.sort(mine[0])).all(-1))
     if not match.size:
-        raise Unclear("Keras and PyTorch take other elements of the image together")
+        raise Unclear("Keras and PyTorch group different elements of the image")
     row = theirs[match[0]]
     places = np.argsort(row, kind="stable")[np.argsort(np.argsort(mine[0], kind="stable"))]
     turned = np.empty_like(mine)
     turned[:, places] = mine
     if not np.array_equal(np.unique(turned, axis=0), np.unique(theirs, axis=0)):
-        raise Unclear("Keras and PyTorch reorder them otherwise at each place")
+        raise Unclear("Keras and PyTorch reorder them differently at each place")
     return None if np.array_equal(places, np.arange(places.size)) else places
 
 
 def as_blocks(order: Array | None) -> list[Any] | None:
-    """An order as blocks `[shape, axes]` (`parity.weights.flatten`); raises `Unclear` where it is
-    none of them."""
+    """An order as blocks `[shape, axes]` (`parity.weights.flatten`); raises `Unclear` if it is not
+    made of such blocks."""
     if order is None:
         return None
     found = _blocks(order, 0)
@@ -260,8 +260,8 @@ def _blocks(order: Array, start: int) -> list[Any] | None:
 
 
 def _block(order: Array) -> list[Any] | None:
-    """The shape and axes of which this is `arange(shape).transpose(axes)`."""
-    sizes: list[tuple[int, int]] = []  # along each axis of the result, the last first: step, size
+    """The shape and axes for which these numbers are `arange(shape).transpose(axes)`."""
+    sizes: list[tuple[int, int]] = []  # step and size along each axis, the last axis first
     count = 1
     while count < order.size:
         step = int(order[count])

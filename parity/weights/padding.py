@@ -1,4 +1,4 @@
-"""What a convolution pads and a transposed one crops, in either framework, and how to match it.
+"""The padding of a convolution and the crop of a transposed one, in either framework.
 
 One axis at a time: a pair `(before, after)`. Keras's `same` depends on the size of the input.
 """
@@ -10,11 +10,11 @@ Pair = tuple[int, int]
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> Pair:
-    """What `padding="same"` of a convolution pads along one axis: `(before, after)`.
+    """The padding of a convolution with `padding="same"` along one axis: `(before, after)`.
 
-    With `k = dilation (kernel - 1) + 1`, so much that `ceil(size / stride)` outputs fit:
-    `max(k - stride, 0)` where the stride divides the size, otherwise `max(k - size % stride, 0)`;
-    the smaller half before, the larger behind. PyTorch's `padding="same"`, which allows no
+    With `k = dilation (kernel - 1) + 1`, the total is the least for `ceil(size / stride)` outputs:
+    `max(k - stride, 0)` if the stride divides the size, else `max(k - size % stride, 0)`; the
+    smaller half is before, the larger after. PyTorch's `padding="same"`, which allows no
     stride, is the case `stride = 1`.
 
     Raises `ValueError` for a number below 1.
@@ -33,7 +33,7 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 def transposed_crop(
     mode: str, kernel: int, stride: int, dilation: int, output_padding: int | None
 ) -> Pair:
-    """What a Keras transposed convolution cuts from the `(size - 1) stride + k` full outputs.
+    """The crop of a Keras transposed convolution from its `(size - 1) stride + k` full outputs.
 
     `(before, after)`; a negative number adds outputs that hold the bias alone. Found by
     measurement on TensorFlow, JAX and torch, which agree.
@@ -51,7 +51,7 @@ def _span(kernel: int, dilation: int) -> int:
 
 
 def _pads(settings: dict[str, Any], axis: int, size: int) -> Pair:
-    """What is padded along an axis, by the layer and by a padding layer right before it."""
+    """The padding along an axis, by the layer and by a padding layer right before it."""
     added = settings["added"][axis]
     kernel, dilation = settings["kernel_size"][axis], settings["dilation"][axis]
     if settings["padding"] == "same":
@@ -64,8 +64,8 @@ def _pads(settings: dict[str, Any], axis: int, size: int) -> Pair:
 
 
 def _reads(settings: dict[str, Any], axis: int, size: int) -> Pair:
-    """Where the first window starts, and how many there are: two paddings that agree in both give
-    the same outputs, whatever else they add at the end."""
+    """Where the first window starts, and the number of windows. Two paddings that agree in both
+    give the same outputs, even if one adds more at the end."""
     before, after = _pads(settings, axis, size)
     span = _span(settings["kernel_size"][axis], settings["dilation"][axis])
     return before, (size + before + after - span) // settings["strides"][axis] + 1
@@ -76,8 +76,8 @@ def padding_agrees(
 ) -> bool:
     """Whether two convolutions of one kernel, stride and dilation read the same windows.
 
-    Where the size of the input is unknown: whether they do for all sizes, or, where one of them
-    pads unevenly by intention, for some.
+    If the size of the input is unknown: whether they do for all sizes, or, if one of them pads
+    unevenly on purpose, for some size.
     """
     if "crop" in left:
         return bool(left["crop"] == right["crop"])
@@ -96,8 +96,8 @@ def padding_agrees(
 def may_be_made_up(
     left: dict[str, Any], right: dict[str, Any], sizes: Sequence[int | None]
 ) -> bool:
-    """Whether paddings that differ may agree all the same, as a function of the model's own forward
-    may pad (or crop) what one of the two does not: its settings have `may_pad`."""
+    """Whether paddings that differ may still be equal in effect, since a function in a forward may
+    pad (or crop) the rest: then the settings of one of the two have `may_pad`."""
     for axis, size in enumerate(sizes):
         if "crop" in left:
             pairs = left["crop"][axis], right["crop"][axis]
@@ -125,7 +125,7 @@ def describe(settings: dict[str, Any], sizes: Sequence[int | None]) -> str:
 
 
 def remedy(settings: dict[str, Any], sizes: Sequence[int | None], target: str) -> str:
-    """What to write in the target's framework to get the padding, or crop, of `settings`."""
+    """The code for the target's framework that gives the padding, or crop, of `settings`."""
     if "crop" in settings:
         return (_crop_in_keras if target == "Keras" else _crop_in_pytorch)(settings)
     rank = len(sizes)
@@ -161,7 +161,7 @@ def _crop_in_keras(settings: dict[str, Any]) -> str:
     if names:
         return f"padding='{min(names)}'"
     rank = len(settings["crop"])
-    return f"padding='valid' and Cropping{rank}D({_pairs(settings['crop'])}) behind it"
+    return f"padding='valid' and Cropping{rank}D({_pairs(settings['crop'])}) after it"
 
 
 def _crop_in_pytorch(settings: dict[str, Any]) -> str:
@@ -171,12 +171,12 @@ def _crop_in_pytorch(settings: dict[str, Any]) -> str:
         words.append(f"output_padding={_plain([max(b - a, 0) for b, a in crops])}")
     if any(after > before for before, after in crops):
         rest = [(0, -max(after - before, 0)) for before, after in crops]
-        words.append(f"nn.ZeroPad{len(crops)}d({_last_axis_first(rest)}) behind it")
+        words.append(f"nn.ZeroPad{len(crops)}d({_last_axis_first(rest)}) after it")
     return " and ".join(words)
 
 
 def _plain(numbers: Sequence[int | None]) -> str:
-    """One number where all are the same."""
+    """One number if all are the same."""
     return f"{numbers[0]}" if len(set(numbers)) == 1 else f"{tuple(numbers)}"
 
 

@@ -1,4 +1,4 @@
-"""Who belongs to whom: by a map, or by order, held against shapes, calls and names."""
+"""Pairs the layers of two models: by a map, or by order, checked by shapes, calls and names."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,15 +28,15 @@ _EXAMPLES = 4
 
 
 class Traces:
-    """The traces of a source and a target, made when they are asked for: of a Keras model and a
-    PyTorch module, which is called with what the Keras model takes; None otherwise."""
+    """The traces of a source and a target, made when first used, if one is a Keras model and the
+    other a PyTorch module, which is called with inputs of the Keras model; None otherwise."""
 
     def __init__(self, source: Any, target: Any) -> None:
         self.models = source, target
         self._found: tuple[Trace | None, Trace | None] | None = None
 
     def both(self) -> tuple[Trace | None, Trace | None]:
-        """Those of the source and of the target."""
+        """The traces of the source and of the target."""
         if self._found is None:
             source, target = self.models
             self._found = None, None
@@ -49,7 +49,7 @@ class Traces:
         return self._found
 
     def by_framework(self) -> tuple[Trace | None, Trace | None]:
-        """Keras's and PyTorch's."""
+        """The traces of the Keras model and of the PyTorch module."""
         return self.both() if is_keras(self.models[0]) else self.both()[::-1]
 
 
@@ -64,8 +64,8 @@ def suggest(source: Any, target: Any) -> dict[str, str]:
     Layers are paired by kind and shape, by which layer feeds which in a call of the model, and,
     where that leaves a choice, by name, then by the order of the calls. A Keras model is called on
     symbols and a PyTorch module on fake tensors of the shapes that the Keras model takes (channels
-    first, or as they are), so nothing is computed. Of two models of one framework, or where one of
-    the two cannot be called so, the order of the layers takes the place of that of the calls.
+    first, or unchanged), so nothing is computed. For two models of one framework, or if one of the
+    two cannot be called in this way, the order of the layers replaces that of the calls.
 
         layers = weights.suggest(keras_model, torch_model)
         weights.copy(keras_model, torch_model, layers=layers)
@@ -73,8 +73,8 @@ def suggest(source: Any, target: Any) -> dict[str, str]:
 
     Layers of kinds that are not known are left out (`partial=True` of `copy`).
 
-    Raises `TypeError` for what is no model, `WeightsError` where the layers of the two are not of
-    the same kinds and shapes.
+    Raises `TypeError` if an argument is no model, `WeightsError` if the layers of the two do not
+    have the same kinds and shapes.
     """
     unknown: list[str] = []
     sources, targets = (
@@ -101,7 +101,7 @@ def pair(
     layers: Mapping[str, str] | None = None,
     traces: Traces | None = None,
 ) -> Pairs:
-    """Who belongs to whom, by order or by the map; raises `WeightsError` where the count or a kind
+    """The pairs, by order or by the map. Raises `WeightsError` if the number of layers or a kind
     differs, the map leaves a layer out, or, with `traces`, the order does not fit shapes, calls or
     names."""
     if layers is not None:
@@ -128,7 +128,7 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         return found
     better = match(graphs) if graphs else _by_name(sources, targets)
     if better is not None and any(_other_kinds(*both) for both in better.pairs):
-        better = None  # a Dense and a convolution that steps over pixels
+        better = None  # a Dense and a convolution with a stride
     if better is not None and traces is not None:
         if fits and graphs and not better.exact and in_order_of_calls(graphs, found):
             return found
@@ -142,7 +142,7 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
 
 
 def untied(layers: list[Layer]) -> list[Layer]:
-    """Without the layers that have no weights but those of others before them."""
+    """The layers without those that only share the weights of layers before them."""
     found: list[Layer] = []
     seen: set[int] = set()
     for layer in layers:
@@ -154,7 +154,7 @@ def untied(layers: list[Layer]) -> list[Layer]:
 
 
 def fitting(sources: list[Layer], targets: list[Layer]) -> tuple[list[Layer], list[Layer]]:
-    """The layers of the kinds and shapes of which both models have as many."""
+    """The layers of those kinds and shapes of which both models have the same number."""
     counts = [Counter(map(signature, layers)) for layers in (sources, targets)]
     common = {kind for kind, count in counts[0].items() if counts[1][kind] == count}
     kept = [[one for one in side if signature(one) in common] for side in (sources, targets)]
@@ -171,7 +171,7 @@ def _graphs(
 
 
 def in_order(sources: list[Layer], targets: list[Layer]) -> Pairs:
-    """The layers one by one; raises `WeightsError` where the count or a kind differs."""
+    """The layers paired in order; raises `WeightsError` if their number or a kind differs."""
     for number, (source, target) in enumerate(zip(sources, targets, strict=False), 1):
         if _other_kinds(source, target):
             raise misfit(number, source, target, source.first)
@@ -194,7 +194,7 @@ def _other_kinds(one: Layer, other: Layer) -> bool:
 
 
 def _by_name(sources: list[Layer], targets: list[Layer]) -> Match | None:
-    """The pairs within each kind and shape: of one name, where all have them, or else in order."""
+    """The pairs within each kind and shape: by name if all names occur in both, else in order."""
     found = {}
     groups = [_groups(layers) for layers in (sources, targets)]
     if {k: len(v) for k, v in groups[0].items()} != {k: len(v) for k, v in groups[1].items()}:
@@ -214,27 +214,27 @@ def _groups(layers: list[Layer]) -> dict[tuple[Any, ...], list[Layer]]:
 
 
 def _as_named(ones: list[Layer], others: list[Layer]) -> list[Layer]:
-    """The others in the order of the ones that have their names; none unless all names are told."""
+    """The others in the order of the layers with their names; [] unless all names match."""
     by_name = {leaf_name(other): other for other in others}
     names = [leaf_name(one) for one in ones]
-    told = len(by_name) == len(set(names)) == len(ones) and set(names) == set(by_name)
-    return [by_name[name] for name in names] if told and len(ones) > 1 else []
+    matching = len(by_name) == len(set(names)) == len(ones) and set(names) == set(by_name)
+    return [by_name[name] for name in names] if matching and len(ones) > 1 else []
 
 
 def check_names(sources: list[Layer], targets: list[Layer], found: Pairs) -> None:
-    """Raises `WeightsError` where layers of one kind and shape have the same names in both models,
-    but in another order."""
+    """Raises `WeightsError` if layers of one kind and shape have the same names in both models, but
+    in another order."""
     partner = {id(one): other for one, other in found}
     groups = [_groups(layers) for layers in (sources, targets)]
     for kind, ones in groups[0].items():
         others = _as_named(ones, groups[1].get(kind, []))
         if any(partner[id(one)] is not other for one, other in zip(ones, others, strict=False)):
             named = _by_name(sources, targets)
-            assert named is not None  # the names are told, so the kinds are alike
+            assert named is not None  # the names match within one kind, so the kinds agree
             raise disagreement(found, named, "names")
 
 
-# Words
+# Messages
 
 
 def disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
@@ -258,7 +258,7 @@ def disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
 
 
 def as_python(layers: Mapping[str, str], shown: int) -> list[str]:
-    """The lines of a map, to paste; where it has more than `shown` entries, what has them all."""
+    """The lines of a map, to paste; of more than `shown` entries, a line says where all are."""
     rows = [f"    {name!r}: {other!r}," for name, other in layers.items()]
     if len(rows) > shown:
         more = f"    # and {len(rows) - shown} more: layers=weights.suggest(source, target) has all"
@@ -283,7 +283,7 @@ def misfit(number: int, source: Layer, target: Layer, array: str) -> WeightsErro
 
 
 def _without_partner(sources: list[Layer], targets: list[Layer]) -> WeightsError:
-    """The error for models whose layers are not of the same kinds and shapes."""
+    """The error for models whose layers do not have the same kinds and shapes."""
     kept = fitting(sources, targets)
     sides = zip((sources, targets), kept, strict=True)
     left = [[one for one in side if not any(one is k for k in own)] for side, own in sides]
@@ -312,7 +312,7 @@ def _mapped(sources: list[Layer], targets: list[Layer], layers: Mapping[str, str
 
 
 def named(found: list[Layer], names: list[str]) -> list[Layer]:
-    """The layers in the order of the names, which must be all of theirs, each once."""
+    """The layers in the order of the names, which must name every layer once."""
     by_name = {layer.name: layer for layer in found}
     for name in names:
         if name not in by_name:

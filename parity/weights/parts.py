@@ -1,8 +1,9 @@
-"""Layers whose weights are not one layer's in both frameworks: what their parts are in the common
-form, and how each is written back.
+"""Layers whose weights belong to several layers in the other framework: their parts in the common
+form, and how to write each.
 
-A Keras SeparableConv is a depthwise convolution and a pointwise one, a stacked LSTM of PyTorch as
-many as it has layers, a Bidirectional two; a weight that a user's own layer holds is a part of it.
+A Keras SeparableConv is a depthwise convolution and a pointwise one in PyTorch; a stacked LSTM of
+PyTorch has one part for each of its layers, a Bidirectional has two; each weight that a user's own
+layer holds itself is a part of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +20,14 @@ Arrays = dict[str, Array]
 
 
 class Handle:
-    """Stands for a part of a layer, as the layer itself does for the whole."""
+    """Identifies a part of a layer, as the layer object itself identifies the whole."""
 
 
 _handles: "WeakKeyDictionary[Any, dict[str, Handle]]" = WeakKeyDictionary()
 
 
 def handle(owner: Any, suffix: str) -> Any:
-    """What stands for a part of a layer, always the same; of the whole, the layer itself."""
+    """The handle of a part of a layer, always the same; without a suffix the layer itself."""
     if not suffix:
         return owner
     return _handles.setdefault(owner, {}).setdefault(suffix, Handle())
@@ -34,9 +35,9 @@ def handle(owner: Any, suffix: str) -> Any:
 
 @dataclass
 class Part:
-    """A part of a layer: its arrays in the common form, and what writes them back.
+    """A part of a layer: its arrays in the common form, and the function that writes them.
 
-    `names`: what the layer itself calls the arrays.
+    `names`: the names of the arrays in the layer itself.
     """
 
     suffix: str
@@ -48,7 +49,7 @@ class Part:
 
 
 def layers_of(framework: str, name: str, owner: Any, parts: list[Part]) -> Iterator[Layer]:
-    """The parts as layers of the common form, each with the name of its own."""
+    """The parts as layers of the common form, each with its own name."""
     joint = "/" if is_keras(owner) else "."
     for part in parts:
         yield Layer(
@@ -65,7 +66,7 @@ def layers_of(framework: str, name: str, owner: Any, parts: list[Part]) -> Itera
 
 
 def numbers(tensor: Any) -> Any:
-    """The numbers of a variable or parameter; None of none."""
+    """The numbers of a variable or parameter; None for None."""
     if tensor is None:
         return None
     if hasattr(tensor, "detach"):
@@ -89,7 +90,7 @@ def put(tensor: Any, value: Array) -> None:
 
 
 def is_a(layer: Any, name: str, package: str) -> bool:
-    """Whether a layer is of a class of the framework of this name, or of one derived from it."""
+    """Whether a layer is an instance of the class with this name in the framework."""
     return any(
         one.__name__ == name and one.__module__.partition(".")[0] == package
         for one in type(layer).__mro__
@@ -121,27 +122,27 @@ def register(
     to_pytorch: Callable[[Arrays], Arrays] | None = None,
     to_keras: Callable[[Arrays], Arrays] | None = None,
 ) -> None:
-    """Teach the tool a layer of your own, which `copy`, `save`, `load` and `suggest` then know.
+    """Register a layer class of your own, so that `copy`, `save`, `load` and `suggest` know it.
 
         weights.register("low rank", LowRank, LowRankModule, {"down": "a.weight", "up": "b.weight"})
 
     Args:
         kind: a name for it; one that was registered before is replaced.
-        keras, pytorch: the two classes, whose instances (and those of derived classes) these are.
-        arrays: `{attribute in Keras: attribute in PyTorch}` of the weights, with dots through what
-            is inside (`"cell.kernel"`). An attribute that is None is no weight.
-        to_pytorch, to_keras: where their layouts differ: functions of all arrays at once, from a
-            dictionary with Keras's names to one with PyTorch's, and back. Wanted both or none;
-            without them, every array is copied as it is.
+        keras, pytorch: the two classes; instances of derived classes count, too.
+        arrays: `{attribute in Keras: attribute in PyTorch}` of the weights, with dots for
+            attributes of attributes (`"cell.kernel"`). An attribute that is None is no weight.
+        to_pytorch, to_keras: if the layouts differ, functions of all arrays at once, from a
+            dictionary with Keras's names to one with PyTorch's, and back: both or none. Without
+            them every array is copied unchanged.
 
-    Raises `TypeError` for what is no class, `ValueError` for no arrays, for a kind of the tool's
-    own, and for one function without the other.
+    Raises `TypeError` if an argument is no class, `ValueError` if there are no arrays, if the kind
+    is a built-in one, and for one function without the other.
     """
     for argument, value in (("keras", keras), ("pytorch", pytorch)):
         if not isinstance(value, type):
             raise TypeError(f"{argument} is {value!r}; wanted a class")
     if kind in ARRAYS and kind not in _registered:
-        raise ValueError(f"kind is {kind!r}, which the tool knows already; wanted another name")
+        raise ValueError(f"kind is {kind!r}, which is a built-in kind; wanted another name")
     if not arrays or not all(isinstance(s, str) for both in arrays.items() for s in both):
         raise ValueError(f"arrays is {arrays!r}; wanted attributes of Keras's and PyTorch's layer")
     if (to_pytorch is None) != (to_keras is None):
@@ -151,7 +152,7 @@ def register(
 
 
 def registered_kind(layer: Any) -> str:
-    """The kind of a user's own layer that was registered, the last one first; or nothing."""
+    """The registered kind of a user's own layer, the last registered first; or ""."""
     for known in reversed(_registered.values()):
         if isinstance(layer, known.keras if is_keras(layer) else known.pytorch):
             return known.kind
@@ -159,7 +160,7 @@ def registered_kind(layer: Any) -> str:
 
 
 def registered_parts(layer: Any) -> list[Part]:
-    """The one part that a user's own layer is."""
+    """The part of a registered layer: all of it."""
     known = _registered[registered_kind(layer)]
     if is_keras(layer):
         held = {name: _attribute(layer, name) for name in known.arrays}
@@ -199,12 +200,12 @@ def _attribute(layer: Any, path: str) -> Any:
     return layer
 
 
-# Loose parameters
+# Weights that a layer holds itself
 
 
 def loose_parts(own: dict[str, Any]) -> list[Part] | None:
-    """The weights of a user's own layer, each a part: a scale, a class token, positions. None where
-    one has a layout that its shape does not tell: a matrix of equal sides may be the other way."""
+    """The weights of a user's own layer, each a part: a scale, a class token, positions. None if
+    the layout of one does not follow from its shape: a square matrix may be transposed."""
     parts = []
     for name, tensor in own.items():
         sizes = [size for size in tensor.shape if size != 1]

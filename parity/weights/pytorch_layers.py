@@ -23,7 +23,7 @@ from parity.weights.parts import layers_of, loose_parts, registered_kind
 
 
 def kind_of_module(module: Any) -> str:
-    """The kind of a PyTorch module, or nothing."""
+    """The kind of a PyTorch module, or ""."""
     from torch import nn
 
     kinds: tuple[tuple[str, tuple[Any, ...]], ...] = (
@@ -54,12 +54,12 @@ _FROZEN = ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
 
 
 def known_module(module: Any) -> str:
-    """The kind of a PyTorch module, of one of several parts (`parity.weights.compound`), too."""
+    """The kind of a module, also of one of several parts (`parity.weights.compound`), or ""."""
     return kind_of_module(module) or compound_module(module)
 
 
 def _known_modules(module: Any) -> list[tuple[str, Any]]:
-    """The modules in order, without what is inside of one of a known kind."""
+    """The modules in order, without those inside a module of a known kind."""
     found: list[tuple[str, Any]] = []
     inside: set[int] = set()
     for name, one in module.named_modules():
@@ -86,7 +86,7 @@ def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
 def _all_layers(model: Any, unknown: list[str] | None) -> list[Layer]:
     leaves = [one for _, one in leaf_modules(model)]
     found: list[Layer] = []
-    inside: set[int] = set()  # of unknown modules of PyTorch's own
+    inside: set[int] = set()  # inside unknown modules of PyTorch
     for name, one in _known_modules(model):
         if id(one) in inside:
             continue
@@ -102,7 +102,7 @@ def _all_layers(model: Any, unknown: list[str] | None) -> list[Layer]:
 
 
 def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
-    """The layer that a module is, or its parts; none where it has no weights of its own."""
+    """A module in the common form, or its parts; none if it has no weights of its own."""
     from torch.nn.modules.lazy import LazyModuleMixin
 
     lazy: Any = module if isinstance(module, LazyModuleMixin) else None
@@ -151,7 +151,7 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
 
 
 def _owners(model: Any, name: str) -> list[Any]:
-    """The modules that one is inside of."""
+    """The modules that contain a module."""
     parts = name.split(".")
     return [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
 
@@ -172,7 +172,7 @@ def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:
         tensor = tensor.detach().cpu()
         tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
         value = tensor.numpy()
-        if array == "kernel":  # the turn of `_turn`, back
+        if array == "kernel":  # the inverse of `_turn`
             value = value.transpose((*range(2, value.ndim), 1, 0))
         arrays[array] = value
     return arrays
@@ -219,7 +219,7 @@ def _settings_of_module(module: Any, kind: str, before: Any, behind: Any) -> dic
 
 
 def _zero_pad(module: Any, rank: int) -> list[tuple[int, int]]:
-    """What an `nn.ZeroPad` (or a constant one of zeros) adds along every axis."""
+    """The padding of an `nn.ZeroPad` (or of a constant padding with zeros), by axis."""
     from torch import nn
 
     classes = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)

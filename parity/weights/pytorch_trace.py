@@ -20,10 +20,10 @@ _SIDES = (224, 64, 32, 28, 96, 128, 299, 16)
 
 
 def trace_pytorch(module: Any, specs: Specs, moved: set[int]) -> Trace | None:
-    """The trace of a call in eval mode, or None where the module cannot be called so.
+    """The trace of a call in eval mode, or None if the module cannot be called on these inputs.
 
-    `specs`: what Keras's model takes; `moved`: of how many axes the images are whose channels
-    PyTorch may want first. Channels first is tried before, whole numbers behind.
+    `specs`: the inputs of the Keras model; `moved`: the numbers of axes of images whose channels
+    PyTorch may have first. Channels first are tried first; integers are tried last.
     """
     if not specs:
         return None
@@ -43,9 +43,9 @@ def trace_pytorch(module: Any, specs: Specs, moved: set[int]) -> Trace | None:
 
 
 def _attempt(module: Any, inputs: list[tuple[Shape, str]], layout: str) -> Trace | None:
-    """On fake tensors, or else on real ones: a module may ask for the numbers."""
+    """A trace on fake tensors, or else on real ones, since a module may need the numbers."""
     for fake in (True, False):
-        # whatever a module raises, it is not traced
+        # a module may raise any exception
         with _silenced(), suppress(Exception):
             return _traced(module, inputs, layout, fake)
     return None
@@ -53,7 +53,7 @@ def _attempt(module: Any, inputs: list[tuple[Shape, str]], layout: str) -> Trace
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """PyTorch tells of every shape that does not fit, as inputs of a wrong one do."""
+    """A context without PyTorch's log of shapes that do not fit, which inputs on trial cause."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     silent = log.disabled
     log.disabled = True
@@ -64,8 +64,8 @@ def _silenced() -> Iterator[None]:
 
 
 def trace_by_layers(module: Any, layers: Sequence[Layer]) -> Trace | None:
-    """The trace of a call where nothing tells what the module takes: on one input of a few shapes
-    that its layers would take; None where it takes none of them."""
+    """The trace of a call if the inputs of the module are not known: a few shapes that its layers
+    could take are tried; None if it takes none of them."""
     original = getattr(module, "_orig_mod", module)
     for shape, dtype in _likely_inputs(layers):
         with _silenced(), suppress(Exception):
@@ -74,7 +74,7 @@ def trace_by_layers(module: Any, layers: Sequence[Layer]) -> Trace | None:
 
 
 def _likely_inputs(layers: Sequence[Layer]) -> Iterator[tuple[Shape, str]]:
-    """Images for the first convolution, or else what the first layer takes."""
+    """Images for the first convolution, or else inputs for the first layer."""
     first = next((one for one in layers if one.kind == "conv"), layers[0] if layers else None)
     if first is None:
         return
@@ -127,7 +127,7 @@ def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
 
 
 def _tensors(nested: Any) -> list[Any]:
-    """The tensors of nested tuples, lists and dictionaries (by key), one by one."""
+    """The tensors in nested tuples, lists and dictionaries (by key), in order."""
     import torch
 
     if isinstance(nested, torch.Tensor):
@@ -140,14 +140,14 @@ def _tensors(nested: Any) -> list[Any]:
 
 
 class _Calls:
-    """The values that tensors hold, and the layers, in the order of their calls."""
+    """The values of tensors, and the calls of layers, in order."""
 
     def __init__(self, inputs: list[Any], layout: str) -> None:
         self.inputs = [
             Value(tuple(one.shape), "input", layout=layout if one.ndim > 3 else "")
             for one in inputs
         ]
-        self.kept = list(inputs)  # an id is that of a tensor that lives
+        self.kept = list(inputs)  # an id is valid only while its tensor lives
         pairs = zip(inputs, self.inputs, strict=True)
         self.values = {id(one): value for one, value in pairs}
         self.calls: list[Value] = []
@@ -159,7 +159,7 @@ class _Calls:
                 yield id(tensor), self.values[id(tensor)]
 
     def holds(self, module: Any) -> None:
-        """The parameters that a user's own module holds are tensors of their own."""
+        """Records the parameters that a user's own module holds itself as tensors."""
         for name, parameter in loose_parameters(module).items():
             value = Value(tuple(parameter.shape), "parameter", layer=handle(module, name))
             self.put(parameter, value)
@@ -195,8 +195,7 @@ class _Calls:
 
 
 def _recording(calls: _Calls) -> Any:
-    """A mode that records every call of PyTorch's functions, but those inside of layers with
-    weights."""
+    """A mode that records every call of PyTorch's functions, except inside layers with weights."""
     from torch.overrides import TorchFunctionMode
 
     class Recording(TorchFunctionMode):
@@ -218,13 +217,13 @@ def _recording(calls: _Calls) -> Any:
 
 
 def _layout(module: Any) -> str:
-    """Where the channels of what a layer gives are."""
+    """The layout of a layer's output: channels_first, channels_last or ""."""
     kind = kind_of_module(module)
     return "channels_first" if kind in ("conv", "conv_transpose") else ""
 
 
 def _runner(func: Any, args: Any, kwargs: Any, places: list[int], index: int, written: bool) -> Any:
-    """Computes what a function gave from arrays in place of its traced inputs."""
+    """A function that computes an output of a recorded call from arrays in place of its inputs."""
 
     def run(*arrays: Any) -> Any:
         import torch

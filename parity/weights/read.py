@@ -1,4 +1,4 @@
-"""The layers with weights of a model of either framework, read and written."""
+"""Reads and writes the layers with weights of a model of either framework."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from parity.weights.pytorch_layers import assign_to_pytorch, read_pytorch
 
 
 def read(model: Any, argument: str = "model", unknown: list[str] | None = None) -> list[Layer]:
-    """The layers with weights, in order: of a Keras model that of `model.layers`, through nested
-    models; of a PyTorch module that of `named_modules`. A shared layer counts once.
+    """The layers with weights, in the order of `model.layers` in Keras, through nested models, and
+    of `named_modules` in PyTorch. A shared layer counts once.
 
-    Raises `TypeError` for what is neither, `WeightsError` for layers that are not built, and for
-    layers with weights of a kind that is not known here; not where a list for their labels is
-    given, `unknown`: then it reads the others.
+    Raises `TypeError` for another object, `WeightsError` for layers that are not built, and for
+    layers with weights of an unknown kind. If a list `unknown` is given, the labels of the latter
+    are appended to it instead, and the other layers are read.
     """
     if is_keras(model):
         return read_keras(model, unknown)
@@ -27,8 +27,8 @@ def read(model: Any, argument: str = "model", unknown: list[str] | None = None) 
 
 
 def storage(layer: Layer, array: str) -> int:
-    """What tells whether two arrays of layers are one: of tied weights it is the same."""
-    if layer.write is not None or layer.computed:  # a part of a layer, one of a user's own
+    """A key of the storage of an array: tied weights have the same key."""
+    if layer.write is not None or layer.computed:  # a part of a layer, or a user's own layer
         return hash((id(layer.handle), array))
     if layer.framework == KERAS:
         return id(getattr(layer.handle, array))

@@ -1,4 +1,4 @@
-"""In which settings two layers differ, and what to write to have them agree."""
+"""The settings in which two layers differ, and the code that makes them agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class SettingDifference:
     """A setting in which two layers differ.
 
     `key` is its name in Keras. `layers` are the labels of the two (`Keras norm_1
-    (BatchNormalization)`), `values` what each has, as its framework writes it, and `wanted` is what
-    to write in the second to have what the first has: `eps=0.001`. The text is `str` of it.
+    (BatchNormalization)`), `values` the settings of both, as their frameworks write them, `wanted`
+    the code that gives the second layer the setting of the first: `eps=0.001`. `str` is the text.
     """
 
     key: str
@@ -40,20 +40,20 @@ class SettingDifference:
 
 
 def same_setting(one: Any, other: Any) -> bool:
-    """Whether two values are one: 1 - 0.9 is 0.1."""
+    """Whether two values are equal up to rounding: 1 - 0.9 is 0.1."""
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) <= 1e-9 * max(abs(one), abs(other))
     return bool(one == other)
 
 
 def setting_differences(source: Layer, target: Layer) -> list[SettingDifference]:
-    """The settings that differ, with what is wanted in `target` to have what `source` has.
+    """The settings that differ, with the code that gives `target` the setting of `source`.
 
-    Padding that a function of the model's forward may add is left to the comparison of outputs.
+    Padding that a function in a forward may add is not checked here, but by comparing outputs.
     """
     labels = source.label, target.label
     found = []
-    frozen = "frozen" in {**source.settings, **target.settings}  # it has no momentum
+    frozen = "frozen" in {**source.settings, **target.settings}  # without a momentum
     for key in _COMPARED:
         if key == "momentum" and frozen:
             continue
@@ -77,8 +77,8 @@ def grouped(
 ) -> list[str]:
     """One line for all layers of a class that differ in the same way, in the order of the first.
 
-    `carried` is added to what can be carried over. `labelled`: one that differs alone gets the
-    labels of both layers before it.
+    `carried` is added to settings that can be copied. `labelled`: the line of a single pair starts
+    with the labels of both layers.
 
     >>> both = "Keras a (BatchNormalization)", "PyTorch 1 (BatchNorm2d)"
     >>> one = SettingDifference("epsilon", both, ("0.001", "1e-05"), "eps=0.001")
@@ -110,7 +110,7 @@ def _class_name(one: SettingDifference) -> str:
 
 
 def check_settings(paired: Sequence[tuple[Layer, Layer]], carried: bool) -> None:
-    """Raises `WeightsError` with all settings that differ; `carried`: those that are copied may."""
+    """Raises `WeightsError` with the settings that differ; `carried`: without those copied."""
     found = [one for both in paired for one in setting_differences(*both)]
     found = [one for one in found if not (carried and one.key in CARRIED)]
     if found:
@@ -120,7 +120,7 @@ def check_settings(paired: Sequence[tuple[Layer, Layer]], carried: bool) -> None
 
 
 def _value(layer: Layer, key: str) -> str:
-    """A setting in the layer's own convention."""
+    """A setting in the convention of the layer's framework."""
     value = layer.settings[key]
     if key == "momentum" and layer.framework == PYTORCH:
         return "None" if value is None else f"{1 - value:.10g} (Keras's is 1 minus that)"
@@ -128,7 +128,7 @@ def _value(layer: Layer, key: str) -> str:
 
 
 def _written(value: Any, layer: Layer, key: str) -> str:
-    """How to write a value in the layer's own framework."""
+    """The code of a value in the layer's own framework."""
     name = (_IN_PYTORCH if layer.framework == PYTORCH else _IN_KERAS).get(key, key)
     if layer.framework == PYTORCH and key == "momentum" and value is not None:
         value = 1 - value

@@ -1,7 +1,7 @@
 """The state dict of a PyTorch module, read from a file for a Keras model, without the module.
 
 A state dict has names and arrays, but no kinds: `weight` of two axes may be that of a Linear or of
-an Embedding. So each entry is read as what its partner in the Keras model is.
+an Embedding. So each entry is read as a layer of the kind of its partner in the Keras model.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _ADVICE = (
 
 @dataclass
 class Entry:
-    """What one module, or one loose parameter, has in a state dict, in PyTorch's layout."""
+    """The arrays of one module, or a parameter by itself, in a state dict, in PyTorch's layout."""
 
     name: str
     arrays: dict[str, Array]
@@ -57,7 +57,7 @@ def entries_of(state: Mapping[str, Array]) -> list[Entry]:
 
 
 def read_pickled(path: Path) -> dict[str, Array]:
-    """The state dict of a file of `torch.save`; no code in it is run."""
+    """The state dict in a file of `torch.save`; code in the file is not run."""
     try:
         import torch
     except ImportError as error:
@@ -90,10 +90,11 @@ def read_pickled(path: Path) -> dict[str, Array]:
 def pair_entries(
     entries: list[Entry], targets: list[Layer], layers: Mapping[str, str] | None, ordered: bool
 ) -> Pairs:
-    """The entries as layers like their partners in a Keras model: by the map; in order; or, where
-    the file keeps none or it does not fit, by shape and name, if they leave no choice.
+    """The entries, read as layers of their partners' kinds in a Keras model. Partners are found by
+    the map; or in order; or, if the file has no order or it does not fit, by shape and name, if
+    these leave no choice.
 
-    Raises `WeightsError` where an entry has no partner, or could have several.
+    Raises `WeightsError` if an entry has no partner, or could have several.
     """
     if layers is not None:
         by_name = {entry.name: entry for entry in entries}
@@ -117,7 +118,7 @@ def pair_entries(
 
 
 def _by_shape(entries: list[Entry], targets: list[Layer]) -> Pairs:
-    """Each target with the one entry that fits it, or with the one of those that has its name."""
+    """Each target with the only entry that fits it, or, of several, the one that has its name."""
     found: Pairs = []
     taken: set[int] = set()
     for target in targets:
@@ -143,7 +144,7 @@ def _like_or_misfit(entry: Entry, target: Layer) -> tuple[Layer, Layer]:
 
 
 def _like(entry: Entry, target: Layer) -> Layer | None:
-    """An entry as a layer of its partner's kind, or None where its arrays are not such ones."""
+    """An entry as a layer of its partner's kind, or None if its arrays do not fit that kind."""
     own = entry.arrays
     if target.kind in ("lstm", "gru", "simple_rnn"):
         arrays = cell_arrays(own, target.kind) if "weight_ih" in own else {}

@@ -1,10 +1,9 @@
-"""What a model computes, tensor by tensor, without its numbers: which layer feeds which, and by
-which operations.
+"""The tensors and operations of one call of a model, without numbers: which layer feeds which, and
+through which operations.
 
 Both readers, `parity.weights.keras_trace` and `parity.weights.pytorch_trace`, give a `Trace`: the
-tensors of one call, in the order of the call. What lies between the layers with weights can be run
-again on numbers of one's choice (`Value.run`); `parity.weights.flatten` does so to see where each
-element goes.
+tensors of one call, in order. The operations between layers with weights can be run again on chosen
+numbers (`Value.run`), as `parity.weights.elements` does to find where each element goes.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,12 +20,12 @@ _CONCATENATIONS = ("Concatenate", "cat", "concat", "concatenate", "Stack", "stac
 
 @dataclass(eq=False)
 class Value:
-    """A tensor of a traced call, with the batch.
+    """A tensor of a traced call, with the batch axis.
 
-    `layer` is the layer with weights that gives it; otherwise `run` computes it from the arrays of
-    `sources`, or it is an input of the model. `layout` is what the operation itself says about the
-    channels: channels_first, channels_last, or nothing. `given`: what a part of a layer takes,
-    where its source tells only the order of the parts, as of the backward half of a Bidirectional.
+    `layer` is the layer with weights that returned it; otherwise `run` computes it from the arrays
+    of `sources`, or it is an input of the model. `layout` is that of the operation: channels_first,
+    channels_last, or "". `given`: the input of a part of a layer whose source is only the part
+    before it, such as the backward half of a Bidirectional.
     """
 
     shape: Shape
@@ -53,14 +52,14 @@ class Trace:
 
 
 def filled(shape: Any) -> Shape:
-    """A shape with numbers where a model leaves sizes open."""
+    """A shape with numbers in place of sizes that a model does not fix."""
     open_size = _SIZES.get(len(shape), 16)
     return (BATCH, *(open_size if size is None else int(size) for size in shape[1:]))
 
 
 def feeders(value: Value, inputs: list[Value]) -> Iterator[Edge]:
-    """What a tensor is computed from: calls of layers, or inputs of the model (by number), each
-    with its places in the concatenations on the way."""
+    """The calls of layers, or inputs of the model (by number), from which a tensor is computed,
+    each with its places in the concatenations between."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
     waiting: list[tuple[Value, tuple[int, ...]]] = [(value, ())]
     while waiting:
@@ -79,7 +78,7 @@ def feeders(value: Value, inputs: list[Value]) -> Iterator[Edge]:
 
 
 def consumers(trace: Trace) -> dict[int, list[Value]]:
-    """By the id of a tensor, those that are computed from it."""
+    """The tensors that are computed from a tensor, by its id."""
     found: dict[int, list[Value]] = {}
     seen: set[int] = set()
     waiting = [*trace.outputs, *trace.calls]

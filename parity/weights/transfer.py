@@ -1,4 +1,4 @@
-"""Weights carried from one model to another: paired, checked, reordered, written."""
+"""Copies weights from one model to another: pairs, checks, reorders, writes."""
 
 import math
 import warnings
@@ -51,43 +51,43 @@ def copy(
     settings: str = "check",
     partial: bool = False,
 ) -> list[tuple[str, str]]:
-    """Copy all weights of one model into another, in place; nothing is written unless all fits.
+    """Copy all weights of one model into another, in place; if anything does not fit, nothing is
+    written.
 
     Args:
         source: a Keras model of any kind, built, or a `torch.nn.Module`.
-        target: likewise, of the same framework or the other. Values are cast to its dtypes.
+        target: a model of the same framework or the other. Values are cast to its dtypes.
         layers: `{source name: target name}` for all layers with weights. By default they are
             paired in order: Keras's in that of `model.layers`, through nested models
             (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that disagrees with
             their shapes, their calls or their names, nothing is copied, and the error prints the
             map that fits (`suggest` returns it).
-        flatten: how the features of a Dense stand that gets a flattened image, or of which an image
-            is made. `"auto"`: both models are called (on symbols and fake tensors), what lies
-            between the image and the Dense is run on numbered elements, and the Dense's rows (or
-            columns) are put in the order in which PyTorch's come, whatever moved them. Where
-            PyTorch's model cannot be called with what Keras's takes, as `"channels_first"`: it
-            flattens (channels, height, width). `"channels_last"`: it permutes to channels last
-            itself, so rows and columns stay. Where Keras's cannot be called on symbols,
-            `{"dense": (height, width, channels)}` names the Keras layers that get a flattened image
-            and its shape; all others are as in `"auto"`.
+        flatten: the order of the features of a Dense that gets a flattened image, or from whose
+            output an image is made. `"auto"`: both models are called (on symbols and fake tensors),
+            the operations between the image and the Dense are run on numbered elements, and the
+            Dense's rows (or columns) are put in PyTorch's order, by whatever operations it arises.
+            If PyTorch's model cannot be called with the inputs of Keras's, this is
+            `"channels_first"`: it flattens (channels, height, width). `"channels_last"`: it
+            permutes to channels last itself, so rows and columns are not reordered. If Keras's
+            cannot be called on symbols, `{"dense": (height, width, channels)}` names the Keras
+            layers that get a flattened image and its shape; all others are as in `"auto"`.
         settings: `"check"`: epsilon, momentum, strides, dilation, groups and padding must agree.
-            `"copy"`: epsilon and momentum are carried over too, the others must agree. (Do it
-            before training: what Keras compiled keeps the old ones until `compile`.) `"ignore"`:
-            none is looked at. `nn.ZeroPad2d` right before a convolution is seen, and Keras's
-            ZeroPadding. Where a `forward` calls a function that pads (`F.pad`, or that of a layer's
-            own forward, as timm's Conv2dSame), padding that lacks is left to
-            `parity.assert_model_parity`, the other settings must agree all the same.
+            `"copy"`: epsilon and momentum are copied too, the others must agree. (Do it before
+            training: functions that Keras compiled keep the old ones until `compile`.) `"ignore"`:
+            no setting is checked. `nn.ZeroPad2d` right before a convolution counts as its padding,
+            and so does Keras's ZeroPadding. If a `forward` calls a function that pads (`F.pad`, or
+            in a layer's own forward, as in timm's Conv2dSame), missing padding is left to
+            `parity.assert_model_parity`; the other settings must still agree.
+        partial: leave out layers with weights of an unknown kind, and layers of a kind and shape of
+            which the two models have different numbers; a `UserWarning` names them.
 
-        partial: layers with weights of a kind that is not known are left out, and those whose kind
-            and shape the two models have in other numbers; a `UserWarning` names them.
-
-    Over several axes, the arrays of LayerNormalization keep their order.
+    The arrays of a LayerNormalization over several axes are not reordered.
 
     Returns the pairs `(source name, target name)`.
 
-    Raises `TypeError` for what is no model; `WeightsError`, a `ValueError`, that names both layers
-    where kinds, shapes, counts or settings differ, or where two layers of the target share weights
-    and the source has two values for them; for names that are not known, layers that are not built,
+    Raises `TypeError` if an argument is no model; `WeightsError`, a `ValueError`, that names both
+    layers if kinds, shapes, numbers of layers or settings differ, or if two layers of the target
+    share weights for which the source has two values; for unknown names, layers that are not built,
     a BatchNormalization over another axis than the channels', and weights of unknown kinds.
     """
     _check_options(flatten, settings)
@@ -104,7 +104,7 @@ def _without_unknown(
     unknown: list[str],
     layers: Mapping[str, str] | None,
 ) -> tuple[list[Layer], list[Layer]]:
-    """What can be pairs, or what the map names; warns of what is left out."""
+    """The layers that can be in pairs, or that the map names; warns of the layers left out."""
     if layers is not None:
         names = {*layers}, {*layers.values()}
         kept = [
@@ -127,8 +127,8 @@ def save(model: Any, path: str | Path) -> None:
     """Write the weights of a model of either framework, and the settings that matter, to a
     safetensors file, in Keras's layout.
 
-    Raises as `copy` does for a model that cannot be read, `WeightsError` where there is no such
-    folder, or `path` is one.
+    Raises like `copy` for a model that cannot be read, `WeightsError` if the folder is missing, or
+    `path` is one.
     """
     write_file(Path(path), _with_orders(model, read(model)))
 
@@ -143,7 +143,7 @@ def load(
 ) -> list[tuple[str, str]]:
     """Copy the weights of a file into a model of either framework, in place.
 
-    The file is one of these, and no code in it is run:
+    The file is one of these; code in a file is not run:
 
     - one that `save` wrote, for either framework;
     - a Keras model (`.keras`, read with Keras), for either framework; where Keras is not installed,
@@ -154,17 +154,17 @@ def load(
       for a Keras model.
 
     The last two have no settings, so none is checked (epsilon, strides, padding, activations), and
-    no kinds: an entry is read as what its partner is. A state dict is taken in its order or by
-    `layers`; of safetensors, which keep none, by shape and name. A `.weights.h5` file has an order
-    within each class of layers alone, which is held against the module's calls (where one input of
-    a likely shape does for it), shapes and names; where a layer could have several partners, or a
-    Dense may get a flattened image, which the file does not say, it is refused until `layers` or
-    `flatten` tells. Where the code of the Keras model is at hand,
-    `model.load_weights(path)` and `copy` check everything.
+    no kinds: an entry is read as a layer of its partner's kind. The entries of a state dict are
+    paired in its order or by `layers`; those of a safetensors file, which has no order, by shape
+    and name. A `.weights.h5` file has an order only within each class of layers, which is checked
+    against the module's calls (if it can be called with one input of a likely shape), shapes and
+    names. If a layer could have several partners, or a Dense may get a flattened image, the file
+    does not say which is right, and is refused until `layers` or `flatten` does. If you have the
+    code of the Keras model, `model.load_weights(path)` and `copy` check everything.
 
-    Everything else as in `copy`, the file being the source. Raises `WeightsError` besides for a
-    file that is missing, truncated, of another kind or format, or whose header makes no sense; for
-    entries that could go to several layers; and where the framework that reads it is missing.
+    All else is as in `copy`, with the file as the source. Also raises `WeightsError` for a file
+    that is missing, truncated, of another kind or format, or has an invalid header; for entries
+    that could go to several layers; and if the framework that reads it is missing.
     """
     _check_options(flatten, settings)
     path = Path(path)
@@ -190,7 +190,7 @@ def load(
 def _load_keras_weights(
     path: Path, model: Any, layers: Mapping[str, str] | None, flatten: Flatten, settings: str
 ) -> list[tuple[str, str]]:
-    """The weights of a file of Keras's `save_weights` into a module."""
+    """Copy the weights in a file of Keras's `save_weights` into a module."""
     if is_keras(model):
         raise WeightsError(f"{path}: the weights of a Keras model; wanted model.load_weights")
     targets = read(model)
@@ -218,7 +218,7 @@ def _has_keras() -> bool:
 
 
 def _keras_model(path: Path) -> Any:
-    """The model in a file of Keras, without running code that it holds."""
+    """The model in a file of Keras; code in the file is not run."""
     try:
         import keras
     except ImportError as error:
@@ -228,7 +228,7 @@ def _keras_model(path: Path) -> Any:
         ) from error
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # whatever is wrong with the file, or a layer that it names
+    except Exception as error:  # the file, or a layer that it names, may raise any exception
         raise WeightsError(f"{path}: cannot be read as a Keras model ({error})") from error
 
 
@@ -283,7 +283,7 @@ def _written(
 
 
 def _check_written(paired: Pairs) -> None:
-    """Raises `WeightsError` where a layer of the target computes its weights from others."""
+    """Raises `WeightsError` if a layer of the target computes its weights from others."""
     for _, target in paired:
         if target.computed:
             raise WeightsError(
@@ -294,7 +294,7 @@ def _check_written(paired: Pairs) -> None:
 
 
 def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]]) -> None:
-    """Raises `WeightsError` where two values would go to weights that the target ties."""
+    """Raises `WeightsError` if weights that the target ties would get two values."""
     seen: dict[int, tuple[Layer, Layer, Array]] = {}
     for (source, target), values in zip(paired, arrays, strict=True):
         for name, value in values.items():
@@ -309,16 +309,16 @@ def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]
 
 
 def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[str, Array]:
-    """The arrays of a layer as its partner takes them, reordered and cast.
+    """The arrays of a layer for its partner, reordered and cast.
 
-    Raises `WeightsError`: shapes that differ, arrays that are absent on one side and no identity,
-    values that the partner's dtype cannot hold.
+    Raises `WeightsError` if shapes differ, if only one side has an array and it is no identity
+    (zeros of a bias, ones of a gamma), or if the partner's dtype cannot hold a value.
     """
     values = {}
     for name in ARRAYS[source.kind]:
         value, held = source.arrays.get(name), target.arrays.get(name)
         if value is None and held is not None and name in FILLS:
-            value = np.full_like(held, FILLS[name])  # PyTorch has both of the two or none
+            value = np.full_like(held, FILLS[name])  # PyTorch has both or neither
         if value is None and held is None:
             continue
         if held is None and name in FILLS and value is not None and np.all(value == FILLS[name]):
@@ -350,7 +350,7 @@ def _orders(paired: Pairs, flatten: Flatten, traces: Traces | None) -> list[Orde
 
 
 def _with_orders(model: Any, layers: list[Layer]) -> list[Layer]:
-    """The layers of a Keras model with the orders of their features, as far as they are found."""
+    """The layers of a Keras model with the orders of their features, if they can be found."""
     trace = trace_keras(model) if is_keras(model) else None
     if trace is None:
         return layers
@@ -381,7 +381,7 @@ def _orders_of(source: Layer, target: Layer, flatten: Flatten, finder: Finder | 
 
 
 def reordered(array: Array, name: str, orders: Orders, source: Layer, target: Layer) -> Array:
-    """An array of the source in the target's order of the features."""
+    """An array of the source, with its features in the target's order."""
     axes = _AXES.get(name, (0, None))
     for axis, order in zip(axes, orders, strict=True):
         if axis is None or order is None or source.kind not in FLAT_KINDS:
@@ -399,13 +399,13 @@ def reordered(array: Array, name: str, orders: Orders, source: Layer, target: La
 
 
 def _lacks_bias(paired: Pairs) -> bool:
-    """Whether a bias of the source, not of zeros, has no place in the target."""
+    """Whether the source has a bias, not of zeros, and the target has none."""
     both = ((one.arrays.get("bias"), other.arrays) for one, other in paired)
     return any(bias is not None and "bias" not in held and np.any(bias) for bias, held in both)
 
 
 def _check_known(flatten: Flatten, paired: list[tuple[Layer, Layer]]) -> None:
-    """The dictionary names layers of Keras and gives whole shapes."""
+    """Raises `WeightsError` unless the dictionary has names of Keras layers and valid shapes."""
     if not isinstance(flatten, Mapping):
         return
     known = [

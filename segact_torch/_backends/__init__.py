@@ -1,9 +1,9 @@
 """Backends: the sums of `segact_torch._sums` and their gradients, each in one pass.
 
-The functions here are those of `_sums`, by a backend where one serves, else by the formula. A
-backend is a module with `serves` and functions of the same names; each returns the sum and the
-function that makes its gradient, or None for a batch that it leaves to the formula. Which backend a
-batch has is decided in `chosen`, and what there is here in `availability`.
+The functions here have the names of those in `_sums`. Each uses the first backend that supports the
+batch, or else the formula. A backend is a module with `serves` and functions of these names; each
+returns the sum and the function that computes its gradient, or None for a batch that it does not
+support. `chosen` selects the backends of a batch; `availability` finds out which ones work here.
 
     cpu         loops in C, compiled when the package is installed
     triton      kernels for a GPU
@@ -32,8 +32,8 @@ from segact_torch._distributed import all_mean, all_reduce
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 
-# From here on compiled code calls the kernels for a loss of each element, where the compiler's own
-# move five tensors instead of three; of fewer elements the host's time is most of both.
+# From this number of elements on, compiled code calls the kernels for elementwise losses: they move
+# three tensors, the compiler's own code five. With fewer, the host takes most of the time of both.
 LARGE = 1 << 24
 _PLAIN = (Tensor, torch.nn.Parameter)
 _dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
@@ -88,7 +88,7 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
 ) -> Tensor:
-    """`_sums.overlap_ratio`, of the sums of all ranks."""
+    """`_sums.overlap_ratio` of the sums over all ranks."""
     if batch.across is not None:
         sums = overlap(batch, axis, tp=tp, fp=fp, fn=fn)
         error, whole = all_reduce(batch.across, *sums)
@@ -115,7 +115,7 @@ def ratio_and_entropy(
     fp: float,
     fn: float,
 ) -> tuple[Tensor, Tensor]:
-    """`_sums.overlap_ratio` and the mean of `_sums.cross_entropy`, in one pass if one is served."""
+    """`_sums.overlap_ratio` and the mean of `_sums.cross_entropy`, in one pass if possible."""
     entropy = (axis, True, pos_weight, label_smoothing)
     if batch.across is None:
 
@@ -133,7 +133,7 @@ def ratio_and_entropy(
 
 
 def _served(name: str, formula: Formula, batch: Batch, axis: Axis, *options: Any) -> Tensor | None:
-    """What the first backend gives that has this function and serves."""
+    """The result of the first backend that has this function and supports the batch, or None."""
     for backend in chosen(batch) if axis else ():
         function = getattr(backend, name, None)
         found = None if function is None else function(batch, axis, *options)
@@ -143,7 +143,7 @@ def _served(name: str, formula: Formula, batch: Batch, axis: Axis, *options: Any
 
 
 def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
-    """A sum over the losses of elements, or their mean, which is that of all ranks."""
+    """The sum of elementwise losses on this rank, or their mean over all ranks."""
     result = _of_this_rank(name, batch, axis, mean, *options)
     if mean and batch.across is not None:
         return all_mean(batch.across, result, batch.count(axis))
@@ -151,7 +151,7 @@ def _elements(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) ->
 
 
 def _of_this_rank(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any) -> Tensor:
-    """The same of the elements that are here."""
+    """The same for the elements on this rank."""
 
     def formula(batch: Batch) -> Tensor:
         result: Tensor = getattr(_sums, name)(batch, axis, mean, *options)
@@ -168,10 +168,10 @@ def _of_this_rank(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any
 
 
 def chosen(batch: Batch) -> Iterator[Any]:
-    """The backends that may serve a batch, the fastest first."""
+    """The backends that may support a batch, the fastest first."""
     if batch.target.requires_grad or torch._C._are_functorch_transforms_active():
         return
-    device = "cpu" if batch.input.is_cpu else batch.input.device.type  # which is slow
+    device = "cpu" if batch.input.is_cpu else batch.input.device.type  # `.type` is slow
     if torch.compiler.is_compiling():
         if not _is_recorded():
             if has_loops(device):
@@ -192,7 +192,7 @@ def chosen(batch: Batch) -> Iterator[Any]:
 
 
 def _is_traced(*tensors: Tensor | None) -> bool:
-    """Whether a subclass, jit.trace, a dispatch mode or forward-mode AD looks on."""
+    """Whether a subclass, jit.trace, a dispatch mode or forward-mode AD records operations."""
     for t in tensors:
         if t is not None and type(t) not in _PLAIN:
             return True
@@ -212,17 +212,17 @@ def _with_gradient(found: Found, formula: Formula, batch: Batch) -> Tensor:
 
 
 class _WithGradient(torch.autograd.Function):
-    """A value with its gradient at hand.
+    """A value and the function that computes its gradient.
 
-    `gradient` overwrites its buffer, so it runs once, unless it `repeats`; a second backward, and
-    one that is to be differentiated in turn, recomputes by the formula.
+    `gradient` overwrites its buffer, so it can run only once, unless it has `repeats`. A second
+    backward pass, or one with `create_graph=True`, computes the gradient again by the formula.
     """
 
     @staticmethod
     def forward(ctx: Any, known: tuple[Any, ...], *tensors: Tensor) -> Tensor:
         value, ctx.gradient, ctx.formula, batch = known
         ctx.of_outputs = batch.of_outputs
-        # all of them, so that autograd notices when one is changed before the backward pass
+        # all of them, so that autograd detects an in-place change before the backward pass
         ctx.save_for_backward(*tensors)
         return value
 
@@ -231,16 +231,17 @@ class _WithGradient(torch.autograd.Function):
         x, *constants = ctx.saved_tensors
         gradient = ctx.gradient
         ctx.gradient = gradient if getattr(gradient, "repeats", False) else None
-        again = torch.is_grad_enabled()  # the gradient is to be differentiated in turn
-        batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])  # by is_grads_batched
+        again = torch.is_grad_enabled()  # with create_graph=True
+        batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])  # is_grads_batched=True
         if gradient is None or again or batched:
             with torch.enable_grad():
-                # not x itself, whose hooks would run here as well
+                # not x itself: its hooks would run here, too
                 x = x.view_as(x) if again else x.detach().requires_grad_()
                 value = ctx.formula(ctx.of_outputs(x))
             upstream = grads[0].to(value.dtype)
             (found,) = torch.autograd.grad(value, x, upstream, create_graph=again)
         else:
             found = gradient(grads[0])
-            found = found if found.dtype == x.dtype else found.to(x.dtype)  # a slow call of nothing
+            if found.dtype != x.dtype:  # `to` is slow even if it does nothing
+                found = found.to(x.dtype)
         return None, found, *[None] * len(constants)

@@ -1,7 +1,7 @@
-"""Which backends there are: compiled loops on a CPU, Triton's kernels on a GPU.
+"""The backends that work here: compiled loops on a CPU, Triton's kernels on a GPU.
 
-`SEGACT_KERNELS` in the environment, before the import, forbids both (0), or takes Triton for CPU
-tensors, too (triton), which its interpreter runs.
+The environment variable `SEGACT_KERNELS`, read at import, switches both off (0), or also runs the
+kernels on CPU tensors, in Triton's interpreter (triton).
 """
 
 import functools
@@ -27,10 +27,10 @@ def has_kernels(device: str) -> bool:
 
 
 def backends() -> dict[str, str]:
-    """Which backends serve the losses here: for each "yes", or "no: " and why not.
+    """The backends of the losses: for each "yes" if it works here, else "no: " and the reason.
 
-    "cpu" are the compiled loops, "triton" the kernels of a GPU, which are run once to know. What
-    neither serves is computed by PyTorch's own operations: within the same bounds, slower.
+    "cpu" stands for the compiled loops, "triton" for the kernels on a GPU; one kernel is run as a
+    test. Without them PyTorch's own operations compute the losses: within the same bounds, slower.
     `python -m segact_torch` prints this.
 
     >>> list(backends())
@@ -58,7 +58,7 @@ def _why_no_triton() -> str:
 
 @functools.cache
 def loaded_triton() -> Any:
-    """The backend of a GPU, if its kernels run here."""
+    """The module of the GPU backend, if its kernels run here; else None, after a warning."""
     module, why_not = found_triton()
     if module is None:
         warnings.warn(
@@ -72,7 +72,7 @@ def loaded_triton() -> Any:
 
 @functools.cache
 def found_triton() -> tuple[Any, str]:
-    """The module, or None and why."""
+    """The module and "", or None and the reason."""
     try:
         module = importlib.import_module("segact_torch._backends.triton")
         module.probe()
@@ -82,7 +82,7 @@ def found_triton() -> tuple[Any, str]:
 
 
 def has_triton() -> bool:
-    """Whether there is that backend: the compiler takes it as known."""
+    """Whether the GPU backend works; under `torch.compile` the result is a constant."""
     return loaded_triton() is not None
 
 

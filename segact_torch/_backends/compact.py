@@ -1,10 +1,10 @@
 """The sums and their gradients by PyTorch's own operations, value and slope from one tail.
 
-On a device each operation reads and writes whole tensors: so they are few here, many of them in
-place, and the slope is worked out beside the value. The formulas of `segact_torch._sums` stay the
-definition, and serve what is differentiated again. The five smooth activations without epsilon are
-served in float32, on every device; nothing is read on the host but by the check of a batch that may
-be looked at, and float64 is asked for in sums alone, where the device has it.
+Each operation reads and writes whole tensors; so there are few here, many of them in place, and the
+slope is computed together with the value. The formulas of `segact_torch._sums` stay the definition,
+and compute second derivatives. The five smooth activations without epsilon are supported, in
+float32, on every device. The host reads no numbers of a tensor, except to check the values of a
+batch where that is possible. Only sums are in float64, if the device has it.
 
 With the signed tail A = sign(x) F(-abs(x)) and s = [x >= 0] - y, which lose no small numbers,
 
@@ -41,7 +41,7 @@ from segact_torch.activations import (
 
 
 def serves(batch: Batch) -> bool:
-    """Whether this activation is served."""
+    """Whether this activation and precision are supported."""
     f = batch.f
     served = isinstance(f, Activation) and type(f) in TAILS and f.epsilon == 0
     return served and batch.dtype == torch.float32
@@ -54,7 +54,7 @@ def cross_entropy(
     pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found | None:
-    """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
+    """Cross entropies summed over `axis` times `scale`; elementwise if `axis` is empty."""
     batch.check_values()
     differentiated = is_differentiated(batch)
     with torch.no_grad():
@@ -82,7 +82,9 @@ def focal_cross_entropy(
     alpha: float | None,
     label_smoothing: float,
 ) -> Found | None:
-    """Focal cross entropies, likewise, for gamma >= 1: another power of a small number is large.
+    """Focal cross entropies, as `cross_entropy`, for gamma >= 1.
+
+    With a smaller gamma the slope has a negative power of the error, which is large.
 
     With c = 1 - 2 y and the error e = abs(s) - c A the slope is r e^(gamma - 1) times
     e (s - A) + gamma c a (1 - a) times cross entropy.
@@ -116,7 +118,7 @@ def focal_cross_entropy(
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
-    """Squared errors, likewise: (s - A)^2."""
+    """Squared errors (s - A)^2, as `cross_entropy`."""
     batch.check_values()
     differentiated = is_differentiated(batch)
     with torch.no_grad():
@@ -131,14 +133,14 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
-    if torch.compiler.is_compiling():  # of the formula it makes the same
+    if torch.compiler.is_compiling():  # it compiles the formula to the same code
         return None
     batch.check_values()
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
         tail = TAILS[type(batch.f)](x)
-        density = tail.density_beside_both if differentiated else None
+        density = tail.density_after_both_sides if differentiated else None
         p, rest = tail.both_sides
         linear = batch.w is None and tp == fp + fn
         if linear:  # the sums of p and y are TP + FP and TP + FN
@@ -162,7 +164,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
 
 
 def _once(method: Callable[[Any], Any]) -> Any:
-    """`functools.cached_property`, whose lock the compiler does not know."""
+    """`functools.cached_property` without its lock, which the compiler does not support."""
     name = f"_{method.__name__}"
 
     def value(self: Any) -> Any:
@@ -174,9 +176,9 @@ def _once(method: Callable[[Any], Any]) -> Any:
 
 
 class Tail:
-    """A = sign(x) F(-abs(x)), and what follows from it: each when it is asked for."""
+    """A = sign(x) F(-abs(x)) and tensors computed from it, each when it is first used."""
 
-    # what `signed` and `density` are to be multiplied by
+    # the factor by which `signed` and `density` must be multiplied
     unit = 1.0
 
     def __init__(self, x: Tensor) -> None:
@@ -184,8 +186,8 @@ class Tail:
 
     @_once
     def above(self) -> Tensor:
-        """Whether x >= 0, and not -0, as `copysign` has it."""
-        if torch.compiler.is_compiling():  # a bit makes its loop a slow one
+        """Whether the sign bit of x is 0: x >= 0, but not -0, as in `copysign`."""
+        if torch.compiler.is_compiling():  # with the bit its loop is slow
             return torch.copysign(self.x.new_ones(()), self.x) > 0
         return self.x.view(torch.int32) >= 0
 
@@ -223,8 +225,8 @@ class Tail:
         raise NotImplementedError
 
     @property
-    def density_beside_both(self) -> Tensor:
-        """The density, by way of `both_sides` if that is shorter."""
+    def density_after_both_sides(self) -> Tensor:
+        """The density, computed from `both_sides` if that takes fewer operations."""
         return self.density
 
     @_once
@@ -238,7 +240,7 @@ class Tail:
         return torch.log1p(self.odds)
 
     def times_log_odds(self, s: Tensor) -> Tensor:
-        """abs(s) log(F(t) / F(-t)), but for its sign; 0 for s = 0."""
+        """abs(s) log(F(t) / F(-t)), of either sign; 0 for s = 0."""
         return _xlogy(s, self.odds)
 
     def entropy(self, s: Tensor, q: Tensor) -> Tensor:
@@ -250,13 +252,13 @@ class Tail:
         return torch.add(s, self.signed, alpha=-self.unit)
 
     def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
-        """That of cross entropy in x: r (s - whole A); whole is 1 if None."""
+        """The slope of cross entropy in x: r (s - whole A); None for `whole` means 1."""
         if whole is None:
             return self.times_rate_(self.error(s))
         return self.times_rate_(torch.addcmul(s, whole, self.signed, value=-self.unit))
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        """Slopes in the logarithm of the odds, which are overwritten: times r."""
+        """r times the slopes in the logarithm of the odds, which are overwritten."""
         raise NotImplementedError
 
 
@@ -284,7 +286,7 @@ class SigmoidTail(Tail):
         return torch.ops.aten.sigmoid_backward(self.x.new_ones(()), self.mass)
 
     @_once
-    def density_beside_both(self) -> Tensor:
+    def density_after_both_sides(self) -> Tensor:
         low, high = self.both_sides
         return low * high
 
@@ -411,16 +413,17 @@ class InverseSquareRootTail(Tail):
         return _quotient(slopes, self.hypotenuse, 2)
 
 
-# What `NormalTail` makes t small by.
+# The factor by which `NormalTail` scales t.
 LITTLE = 2.0**-32
-# The next float32 number to 1 / sqrt(2 pi) but one, from above.
+# The second float32 number above 1 / sqrt(2 pi).
 LEAST_HALF = 0.39894232
 
 
 class NormalTail(Tail):
-    """F(-t) = exp(-t^2 / 2) (1/2 + n) / d with d = t + 5/4, as `_special` has it.
+    """F(-t) = exp(-t^2 / 2) (1/2 + n) / d with d = t + 5/4, as in `_special`.
 
-    Both are small here, t and d times LITTLE: so infinity has a finite place beyond all floats.
+    `t` and `d` are scaled by LITTLE here, so that a finite number stands for infinity, beyond all
+    scaled floats.
     """
 
     unit = LITTLE / 2
@@ -432,7 +435,7 @@ class NormalTail(Tail):
     @_once
     def bell(self) -> tuple[Tensor, Tensor]:
         """E and e with exp(-t^2 / 2) = E (1 + e)."""
-        # of few enough bits for an exact square
+        # with so few bits that its square is exact
         high = self.t.view(torch.int32).bitwise_and(-(2**12)).view(self.x.dtype)
         low = high - self.t
         e = _product(low, torch.add(high, low, alpha=-0.5), LITTLE**-2).expm1_()
@@ -456,7 +459,7 @@ class NormalTail(Tail):
         """F(-t) / unit."""
         bulk, e = self.bell
         part = bulk / self.d
-        # neither 1/2 + n nor 1 + e is rounded before it is multiplied, nor d before it divides
+        # without the rounding of 1/2 + n, of 1 + e, and of d
         e = torch.addcdiv(e, (self.d - 1.25 * LITTLE).sub_(self.t), self.d)
         return torch.addcmul(part, part, torch.addcmul(self.n, self.half, e), value=2)
 
@@ -491,7 +494,7 @@ class NormalTail(Tail):
         return self.times_hazard(slopes).div_(self.rest)
 
     def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
-        # by the density, since the mass underflows before it
+        # from the density, since the mass underflows earlier
         bulk, e = self.bell
         beside = torch.addcmul(bulk, bulk, e).copysign_(self.x)
         beside = beside if whole is None else beside.mul_(whole)
@@ -517,8 +520,8 @@ TAILS: dict[type, type[Tail]] = {
 
 
 def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """A polynomial, the highest power first, by an operation a power."""
-    compiling = torch.compiler.is_compiling()  # then numbers cost no operations
+    """A polynomial, the highest power first, in one operation per power."""
+    compiling = torch.compiler.is_compiling()  # which needs no tensors for numbers
     numbers: Any = coefficients if compiling else _constants(coefficients, x.dtype, x.device)
     total, *rest = numbers
     for c in rest:
@@ -532,18 +535,18 @@ def _constants(numbers: tuple[float, ...], dtype: Any, device: Any) -> list[Tens
 
 
 def _minus_log1p(x: Tensor) -> Tensor:
-    """-log1p(x), by one operation."""
+    """-log1p(x), in one operation."""
     compiling = torch.compiler.is_compiling()
     return -torch.log1p(x) if compiling else torch.special.xlog1py(-1.0, x)
 
 
 def _xlogy(weight: Tensor, x: Tensor) -> Tensor:
-    """`torch.xlogy`, whose test for NaN makes the compiler's loop a slow one."""
+    """`torch.xlogy`, but when compiling without its test for NaN, which makes the loop slow."""
     return _times(weight, x.log()) if torch.compiler.is_compiling() else torch.xlogy(weight, x)
 
 
 def _over(number: float, x: Tensor) -> Tensor:
-    """number / x, by one operation and with one rounding."""
+    """number / x, in one operation and with one rounding."""
     return torch.div(x.new_full((), number), x)
 
 
@@ -555,8 +558,8 @@ def _reduced(
     axis: Axis,
     scale: float | Tensor,
 ) -> Found:
-    """Losses, with the sizes of `far`, and their slopes, summed over `axis` times `scale`."""
-    if torch.compiler.is_compiling():  # which makes the sum and its gradient itself
+    """loss + abs(far), summed over `axis` times `scale`, and its gradient from the slopes."""
+    if torch.compiler.is_compiling():  # which fuses the sum and its gradient
         loss = loss if far is None else loss + far.abs()
         with torch.enable_grad():
             loss = loss if slopes is None else _Given.apply(batch.x, loss, slopes)
@@ -575,7 +578,7 @@ def _reduced(
             return _times_(slopes, upstream.to(slopes.dtype))
         factor = spread(upstream * scale, shape, axis).to(slopes.dtype)
         largest = _special.largest(factor)
-        # two factors for infinity, whose product with 0 is 0
+        # infinity as two finite factors, whose product with 0 is 0
         slopes.mul_(_special.clip(factor, -largest, largest))
         return slopes.mul_(torch.where(factor.isinf(), largest, 1.0))
 
@@ -583,12 +586,12 @@ def _reduced(
 
 
 def _sum(x: Tensor, axis: Axis) -> Tensor:
-    """The sum over `axis`, in float64 where the device has it."""
+    """The sum over `axis`, in float64 if the device has it."""
     return x.sum(axis, dtype=_widest(x))
 
 
 def _sum_of_sizes(x: Tensor, axis: Axis) -> Tensor:
-    """The same of abs(x)."""
+    """The sum of abs(x) over `axis`, in float64 if the device has it."""
     return torch.linalg.vector_norm(x, 1, axis, dtype=_widest(x))
 
 
@@ -597,7 +600,7 @@ def _widest(x: Tensor) -> torch.dtype:
 
 
 def _finite(x: Tensor) -> Tensor:
-    """x, and the largest number for infinity."""
+    """x, with the largest finite number in place of infinity."""
     return x.clamp(max=torch.finfo(x.dtype).max)
 
 
@@ -607,22 +610,22 @@ def _weighted_(x: Tensor, w: Tensor | None) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor, factor: float) -> Tensor:
-    """a * b * factor, by one operation."""
+    """a * b * factor, in one operation."""
     return torch.addcmul(a.new_zeros(()), a, b, value=factor)
 
 
 def _quotient(a: Tensor, b: Tensor, factor: float) -> Tensor:
-    """a / b * factor, by one operation."""
+    """a / b * factor, in one operation."""
     return torch.addcdiv(a.new_zeros(()), a, b, value=factor)
 
 
 def _times(weight: Tensor, value: Tensor, factor: float = 1.0) -> Tensor:
-    """weight * value * factor; where the weight is 0, exactly 0, also of infinity and NaN."""
+    """weight * value * factor; exactly 0 where the weight is 0, even if the value is not finite."""
     product = weight * value if factor == 1 else _product(weight, value, factor)
     return product.masked_fill_(weight == 0, 0.0)
 
 
 def _times_(weight: Tensor, value: Tensor) -> Tensor:
-    """The same, in place of the weight."""
+    """weight * value as in `_times`, in place of the weight."""
     zero = weight == 0
     return weight.mul_(value).masked_fill_(zero, 0.0)

@@ -1,10 +1,10 @@
 """The sums and their gradients by compiled loops, on a CPU.
 
-The formulas of `segact_torch._sums` make a tensor of every step. The loops in `loops/` go over the
-input once, and leave the gradient behind: one tensor, which the backward pass hands on. They are
-compiled when the package is installed, where there is a C compiler. They serve the seven
-activations, in float32 and float64, and read inputs, targets and weights of any dtype as they are;
-they refuse raw outputs beyond 1e12 (1e100 in float64), NaN, and targets or weights out of their
+The formulas of `segact_torch._sums` write a tensor at every step. The loops in `loops/` read the
+input once, and write the gradient in the same pass: one tensor, which the backward pass returns.
+They are compiled when the package is installed, if there is a C compiler. They have the seven
+activations, in float32 and float64, and read inputs, targets and weights of any dtype without a
+copy; they refuse raw outputs beyond 1e12 (1e100 in float64), NaN, and targets or weights out of
 range.
 """
 
@@ -38,19 +38,20 @@ Gradient = Callable[[Tensor], Tensor]
 Found = tuple[Tensor, Gradient | None]
 Numbers = ctypes.Array[ctypes.c_double]
 
-# As in loops/: of elements.h, where two activations have other loops with an epsilon,
+# The numbers of activations and losses in loops/elements.h; two activations have other loops with
+# an epsilon.
 SMOOTH = (Sigmoid, NormalCDF, Arctan, Softsign, InverseSquareRoot)
 ORDER = (*SMOOTH, HardTanh, Linear)
 EXACT: dict[type, int] = {f: i for i, f in enumerate(ORDER)}
 SQUEEZED: dict[type, int] = {**EXACT, Sigmoid: 7, NormalCDF: 8}
 CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, OVERLAP_AND_ENTROPY = range(5)
-# and of rows.h.
+# The numbers of types in loops/rows.h.
 TYPES = {
     **{torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3},
     **{torch.bool: 4, torch.uint8: 4, torch.int8: 5, torch.int16: 6, torch.int32: 7},
     torch.int64: 8,
 }
-# The smallest epsilon and the largest gamma that they take.
+# The smallest epsilon and the largest gamma that the loops support.
 LEAST, STEEPEST = 1e-30, 1e4
 
 _INT, _FLOAT, _DATA = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
@@ -72,7 +73,7 @@ class _Expanded(ctypes.Structure):
 
 
 def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
-    """The compiled loops in a folder, or None and why."""
+    """The compiled loops in a folder and "", or None and the reason."""
     found = folder / "_cpu.so"
     if not found.is_file():
         return None, _why_not_compiled(folder)
@@ -95,7 +96,7 @@ def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
 
 
 def _threads_of_torch() -> ctypes.c_void_p | None:
-    """What shares a range among PyTorch's threads, exported since 2.10; else there is one."""
+    """PyTorch's function that runs a range on its threads, exported since 2.10; None before."""
     try:
         function = ctypes.CDLL(torch._C.__file__).torch_parallel_for
     except (OSError, AttributeError):
@@ -107,7 +108,7 @@ def _why_not_compiled(folder: Path) -> str:
     root = folder.parents[1]
     if sys.platform == "win32":
         return "there are none for Windows"
-    if (root / "setup.py").is_file():  # found before an installed package, which may have them
+    if (root / "setup.py").is_file():  # on the import path before an installed package
         return (
             f"segact_torch comes from the clone {root}, where they are not compiled; "
             f"`pip install -e {root}` does it, with GCC or Clang"
@@ -119,7 +120,7 @@ LIBRARY, WHY_NOT = _load(Path(__file__).parent)
 
 
 def serves(batch: Batch) -> bool:
-    """Whether the loops have this activation."""
+    """Whether the loops support this activation."""
     f = batch.f
     if type(f) not in ORDER or not isinstance(f, Activation):
         return False
@@ -133,7 +134,7 @@ def cross_entropy(
     pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found | None:
-    """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
+    """Cross entropies summed over `axis` times `scale`; elementwise if `axis` is empty."""
     factor, on = (pos_weight, 1.0) if isinstance(pos_weight, Tensor) else (None, pos_weight)
     options = numbers_of(batch, label_smoothing=label_smoothing, on=on)
     return _elements(batch, axis, scale, CROSS_ENTROPY, options, factor)
@@ -147,7 +148,7 @@ def focal_cross_entropy(
     alpha: float | None,
     label_smoothing: float,
 ) -> Found | None:
-    """Focal cross entropies, likewise."""
+    """Focal cross entropies, as `cross_entropy`."""
     if gamma > STEEPEST:
         return None
     on, off = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
@@ -156,7 +157,7 @@ def focal_cross_entropy(
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found | None:
-    """Squared errors, likewise."""
+    """Squared errors, as `cross_entropy`."""
     return _elements(batch, axis, scale, SQUARED_ERROR, numbers_of(batch))
 
 
@@ -197,7 +198,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, tp: float, fp: float, fn: float
 ) -> Found | None:
-    """The first of those two over the second plus `smooth`, 0 where that is 0."""
+    """The first sum of `overlap` / (the second + `smooth`), or 0 where the denominator is 0."""
     return _overlap(batch, axis, smooth, numbers_of(batch, tp=tp, fp=fp, fn=fn))
 
 
@@ -211,7 +212,7 @@ def ratio_and_entropy(
     fp: float,
     fn: float,
 ) -> Found | None:
-    """That ratio, and the mean of cross entropies over `axis`, stacked: of one pass."""
+    """`overlap_ratio` and the mean of cross entropies over `axis`, stacked, in one pass."""
     factor, on = (pos_weight, 1.0) if isinstance(pos_weight, Tensor) else (None, pos_weight)
     numbers = numbers_of(batch, label_smoothing=label_smoothing, on=on, tp=tp, fp=fp, fn=fn)
     return _overlap(batch, axis, smooth, numbers, OVERLAP_AND_ENTROPY, batch.share(axis), factor)
@@ -254,7 +255,7 @@ def _overlap(
 
 @functools.cache
 def _warn() -> None:
-    """Once, that the loops would have served and are not there."""
+    """Warns once that this loss would use the loops, which are missing."""
     warnings.warn(
         f"the losses run without the compiled loops, slower: {WHY_NOT}"
         ". SEGACT_KERNELS=0 in the environment says that this is wanted",
@@ -264,19 +265,20 @@ def _warn() -> None:
 
 
 def spread(reduced: Tensor, shape: Sequence[int], axis: Sequence[int]) -> Tensor:
-    """What was summed over `axis`, in a shape that broadcasts to the one that it was summed of."""
+    """Sums over `axis` of a tensor of this shape, in a shape that broadcasts with it."""
     return reduced.reshape([1 if a in axis else size for a, size in enumerate(shape)])
 
 
 def is_differentiated(batch: Batch) -> bool:
-    """Whether a gradient may be asked for."""
+    """Whether a gradient may be needed."""
     return batch.input.requires_grad and torch.is_grad_enabled()
 
 
 def numbers_of(batch: Batch, **options: float) -> Numbers | None:
-    """The activation's numbers and the options of a loss, as the loops take them.
+    """The parameters of the activation and the options of the loss, as an array for the loops.
 
-    For linear the extremes of x, if they are those of the whole input and not too close.
+    Those of linear are the minimum and maximum of x. None if they are not those of the whole input,
+    or too close.
     """
     f = batch.f
     assert isinstance(f, Activation)
@@ -311,13 +313,13 @@ def _numbers(
 
 
 class Layout(NamedTuple):
-    """How a tensor is read as rows: the order of its dimensions, those that are kept first."""
+    """How a tensor is read as rows: the order of its dimensions, the kept ones first."""
 
     order: list[int]
-    straight: bool  # whether that is the order they have
-    kept: list[int]  # sizes
+    straight: bool  # whether this is the order in memory
+    kept: list[int]  # sizes of the kept dimensions
     rows: int
-    length: int  # of each
+    length: int  # of a row
 
 
 @functools.lru_cache(maxsize=256)
@@ -333,9 +335,9 @@ def _layout(shape: torch.Size, strides: tuple[int, ...], contiguous: bool, axis:
 
 
 class Rows:
-    """x, y and w as rows, each summed over `axis`, or all one, in the order of x in memory.
+    """x, y and w as rows in the memory order of x; each row is summed, over the dimensions `axis`.
 
-    The losses of a row are multiplied by `scale`.
+    Without an axis there is one row. The sum of a row's losses is multiplied by `scale`.
     """
 
     def __init__(
@@ -355,12 +357,12 @@ class Rows:
             self.scale = scale
 
     def forget(self, *names: str) -> None:
-        """Let go of what may be a copy, and the backward pass has no need of."""
+        """Delete tensors that may be copies and that the backward pass does not need."""
         for name in names:
             delattr(self, name)
 
     def of(self, x: Tensor) -> Tensor:
-        """A tensor of the shape of x, laid out in rows: x itself, if it is."""
+        """A tensor of the shape of x, laid out in rows; the tensor itself if it already is."""
         if x.dtype not in TYPES:
             x = x.to(self.dtype)
         if self.layout.straight and x.is_contiguous() and not x.is_neg():
@@ -368,10 +370,11 @@ class Rows:
         return x.detach().resolve_neg().permute(self.layout.order).contiguous()
 
     def expanded(self, x: Tensor) -> tuple[Tensor, Any]:
-        """The numbers of a tensor of the shape of x, i being number (i / inner) % count of them.
+        """A tensor of the shape of x without its expanded dimensions, and its C struct.
 
-        The dimensions along which it was expanded are not copied, if they are the first and last.
-        With it, as it has to live as long, what the loops are given.
+        Element i is number (i / inner) % count. Dimensions along which the tensor was expanded are
+        not copied if they are the first and last ones. The struct points into the tensor, so the
+        caller keeps both.
         """
         strides, own = x.stride(), [a for a in self.layout.order if self.shape[a] != 1]
         while own and strides[own[0]] == 0:
@@ -396,7 +399,7 @@ class Rows:
         return torch.empty_permuted(self.shape, order, dtype=self.dtype, device="cpu")
 
     def empty_sums(self, number: int, dtype: torch.dtype) -> Tensor:
-        """Of each row a number, or several, stacked."""
+        """A tensor for one number per row, or for several, stacked."""
         sizes = self.layout.kept if number == 1 else [number, *self.layout.kept]
         return torch.empty(sizes, dtype=dtype, device="cpu")
 
@@ -414,10 +417,11 @@ class Rows:
         into_sums: Tensor | None = None,
         wide: bool = False,
     ) -> Tensor | None:
-        """The sum of each row, in float64 if `wide`; losses and slopes go where there is room.
+        """The sum of each row, in float64 if `wide`; None if the loops refuse the input.
 
-        The sums of overlap are two, stacked, and densities take the place of slopes; with `smooth`
-        there is their ratio, and its slopes go `into_sums`.
+        Losses, slopes and densities of elements are written to the tensors of these names, if
+        given. The loop of overlap has two sums, stacked. With `smooth` the result is their ratio,
+        and its slopes in the two sums are written to `into_sums`.
         """
         two = loop == OVERLAP_AND_ENTROPY or (loop == OVERLAP and smooth is None)
         values = self.empty_sums(2 if two else 1, torch.float64 if wide else self.dtype)
@@ -432,13 +436,13 @@ class Rows:
         return values if done else None
 
     def complete(self, of_rows: Gradient, f: Activation | Convention, numbers: Numbers) -> Gradient:
-        """A gradient of rows with what flows through the extremes of x, if F is linear."""
+        """The gradient; for linear with the part through the minimum and maximum of x."""
         if not isinstance(f, Linear):
             self.forget("x")
             of_rows.repeats = self.repeats  # type: ignore[attr-defined]
             return of_rows
 
-        self.type_of_gradient = self.dtype  # as long as it is not whole
+        self.type_of_gradient = self.dtype  # until that part is added
         low, high = numbers[1], numbers[2]
 
         def gradient(upstream: Tensor) -> Tensor:
@@ -451,11 +455,11 @@ class Rows:
         return gradient
 
     def slopes(self, slopes: Tensor, upstream: Tensor) -> Tensor:
-        """The gradient of sums times `scale`, or of losses, from their slopes."""
+        """The gradient of sums times `scale`, or of elementwise losses, from their slopes."""
         each = len(upstream.shape) == len(self.shape)
         upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
         upstream = self.of(upstream) if each else upstream.contiguous()
-        gradient = self.room(slopes)
+        gradient = self.gradient_buffer(slopes)
         _function("slopes", self.dtype)(
             *(self.layout.rows, self.layout.length, slopes.data_ptr(), upstream.data_ptr()),
             *(each, _at(self.scales), self.scale, *_full(gradient)),
@@ -470,13 +474,14 @@ class Rows:
         into_sums: Tensor | None = None,
         slopes: Tensor | None = None,
     ) -> Tensor:
-        """The gradient of the two sums, or of their ratio with its slopes, from the density.
+        """The gradient of the two sums of overlap, or of their ratio, from the density.
 
-        With slopes that of losses as well, whose upstream is beside that of the ratio.
+        For the ratio, `into_sums` are its slopes. With `slopes` the gradient of the losses is
+        added; `upstream` is then stacked: that of the ratio, that of the losses.
         """
         upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
         upstream = upstream.contiguous()
-        gradient = self.room(density)
+        gradient = self.gradient_buffer(density)
         _function("overlap_slopes", self.dtype)(
             *(numbers, self.layout.rows, self.layout.length, *_full(self.y), self.w and self.w[1]),
             *(density.data_ptr(), _at(slopes), upstream.data_ptr(), _at(into_sums)),
@@ -484,10 +489,10 @@ class Rows:
         )
         return gradient
 
-    def room(self, slopes: Tensor) -> Tensor:
-        """Where the gradient goes: in place of the slopes, if it has their dtype.
+    def gradient_buffer(self, slopes: Tensor) -> Tensor:
+        """The tensor for the gradient: the slopes themselves, overwritten, if the dtype fits.
 
-        In float64, where `gradcheck` wants the same bits again, the slopes stay.
+        In float64 a new one, since `gradcheck` calls the backward pass twice and compares the bits.
         """
         if self.type_of_gradient == slopes.dtype and not self.repeats:
             return slopes

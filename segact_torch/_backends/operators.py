@@ -1,9 +1,9 @@
 """The sums of the backends as operators, for compiled code: loops on a CPU, kernels on a GPU.
 
-The compiler knows of an operator its shapes and its gradient. It refuses nothing, for there is no
-other way from within: what the loops refuse, an operator computes by `compact` or the formula, from
-targets `in_range` if it is `guarded`. The operators of the gradients take x, which they may not
-need, so that the compiler sees who asks for second derivatives, and says that there are none.
+The compiler knows the shapes and the gradient of an operator. An operator cannot refuse a batch:
+what the loops refuse, it computes with `compact` or the formula, from targets `in_range` if
+`guarded`. The operators of the gradients take x even if they do not need it, so that asking for
+second derivatives is an error of the compiler, not a wrong result.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ Found = tuple[Tensor, None]
 
 
 def _serves(batch: Batch) -> bool:
-    """Whether the loops or kernels do; not for linear, whose slopes need the whole batch."""
+    """Whether the loops or kernels support it; not linear, whose slopes need the whole batch."""
     f = batch.f
     if not availability.has_kernels(batch.input.device.type):
         return cpu.serves(batch) and not isinstance(f, Linear)
@@ -32,7 +32,7 @@ def _serves(batch: Batch) -> bool:
 
 
 def _of(f: Any) -> tuple[int, float]:
-    """What the operators know an activation by."""
+    """The number and the epsilon of an activation, the arguments of the operators."""
     return cpu.ORDER.index(type(f)), f.epsilon
 
 
@@ -43,7 +43,7 @@ def cross_entropy(
     pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found | None:
-    """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
+    """Cross entropies summed over `axis` times `scale`; elementwise if `axis` is empty."""
     if isinstance(pos_weight, Tensor):
         return None
     options = (pos_weight, 1.0, 0.0, label_smoothing)
@@ -58,7 +58,7 @@ def focal_cross_entropy(
     alpha: float | None,
     label_smoothing: float,
 ) -> Found | None:
-    """Focal cross entropies, likewise."""
+    """Focal cross entropies, as `cross_entropy`."""
     if not 1 <= gamma <= cpu.STEEPEST:
         return None
     on, off = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
@@ -66,7 +66,7 @@ def focal_cross_entropy(
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found | None:
-    """Squared errors, likewise."""
+    """Squared errors, as `cross_entropy`."""
     return _elements(batch, axis, scale, cpu.SQUARED_ERROR, 1.0, 1.0, 0.0, 0.0)
 
 
@@ -83,8 +83,8 @@ def _elements(
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
     """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked.
 
-    Not by kernels: on a GPU what the compiler makes of the formula moves no more bytes. Nor with an
-    epsilon, nor hardtanh: of these the compiler's loops take half the time.
+    Not on a GPU, where the compiled formula moves no more bytes than the kernels. Nor with an
+    epsilon, nor for hardtanh: the compiled formula takes half the time of the loops.
     """
     if not _serves(batch) or availability.has_kernels(batch.input.device.type):
         return None
@@ -97,7 +97,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
 
 
 def _kernels(x: Tensor) -> Any:
-    """What launches kernels, where they are what computes; else None."""
+    """The module that launches kernels, if they compute tensors on this device; else None."""
     if not availability.has_kernels(x.device.type):
         return None
     return availability.found_triton()[0].launch
@@ -124,7 +124,7 @@ def elements_operator(
     gamma: float,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
-    """Sums in float64, or each loss if there is no axis, and the gradient of their sum.
+    """Sums in float64, or elementwise losses if there is no axis, and the gradient of their sum.
 
     The terms of y have the weight `on`, those of 1 - y the weight `off`.
     """
@@ -174,7 +174,7 @@ def _elements_by_operations(
 def _differentiated(formula: Callable[[], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
     """The losses of a formula and their slopes.
 
-    In a thread, since within an operator nothing is recorded.
+    In another thread, since autograd records nothing inside an operator.
     """
 
     def both() -> tuple[Tensor, Tensor]:
@@ -251,7 +251,7 @@ def _elements_gradient(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequen
         gradient: Tensor = launch.rescaled(slopes, upstream, tuple(axis))
         return gradient
     factor = cpu.spread(upstream.to(slopes.dtype), x.shape, axis) if axis else upstream
-    if launch is None and factor.isfinite().all():  # to know that, a GPU's host would wait
+    if launch is None and factor.isfinite().all():  # on a GPU the check would make the host wait
         return slopes * factor.to(slopes.dtype)
     return _weigh(factor.expand(slopes.shape), slopes)
 
@@ -291,7 +291,7 @@ def overlap_operator(
     fp: float,
     fn: float,
 ) -> tuple[Tensor, Tensor]:
-    """The two sums over `axis`, stacked, and the density of every element."""
+    """The two sums of `overlap`, stacked, and the density of every element."""
     f, rows = cpu.ORDER[activation](), cpu.Rows(x, y, w, tuple(axis))
     density = rows.empty()
     numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)

@@ -366,7 +366,8 @@ def test_a_clipped_loss(ported: tuple[Any, Any]) -> None:
     assert text.startswith("the models agree, their losses do not: Keras clipped gives 2.6")
     assert "PyTorch BCEWithLogitsLoss 2.8" in text
     assert (
-        "they part most at sample 3: output 17, target 0, where Keras gives 15.9424 and PyTorch 17"
+        "they differ most at sample 3: output 17, target 0, where Keras gives 15.9424 and "
+        "PyTorch 17"
     ) in text
 
 
@@ -565,7 +566,7 @@ def test_sequences_and_segmentation_losses() -> None:
 
     assert_model_parity(one, other, x, losses=("mse", nn.MSELoss()), targets=y)
     text = message(one, other, x, losses=(weighted, nn.MSELoss()), targets=y)
-    assert "they part most at index (2, 5, 0): output " in text
+    assert "they differ most at index (2, 5, 0): output " in text
     assert "target 1," in text
 
 
@@ -581,7 +582,7 @@ def test_a_sum_in_place_of_a_mean() -> None:
     text = message(one, other, x, losses=(sparse, summed), targets=y)
     assert " alone gives " in text
     assert "it is the reduction that differs: PyTorch's is 6 times Keras's: a sum in pl" in text
-    assert "they part most" not in text
+    assert "they differ most" not in text
     y = X[:, 0, :4, 0]
     text = message(one, other, x, losses=("mse", nn.MSELoss(reduction="sum")), targets=y)
     assert "PyTorch's is 24 times Keras's: a sum in place of a mean?" in text

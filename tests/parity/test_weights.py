@@ -567,10 +567,10 @@ def test_the_remedy_of_a_transposed_convolution_is_right(
     wanted = str(refused.value).partition("wanted in ")[2].partition(": ")[2]
     options = dict(re.findall(r"(\w+)=('?\w+'?|\(.*?\))", wanted))
     written = {name: eval(text) for name, text in options.items()}
-    behind = re.search(r"(nn\.ZeroPad2d|Cropping2D)\((\(.*\))\) behind", wanted)
+    after = re.search(r"(nn\.ZeroPad2d|Cropping2D)\((\(.*\))\) after", wanted)
     added = (
-        [getattr(nn if target == "PyTorch" else kl, behind[1].removeprefix("nn."))(eval(behind[2]))]
-        if behind
+        [getattr(nn if target == "PyTorch" else kl, after[1].removeprefix("nn."))(eval(after[2]))]
+        if after
         else []
     )
     if target == "PyTorch":

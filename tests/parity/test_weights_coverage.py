@@ -166,7 +166,7 @@ def test_recurrent_layers_that_pytorch_has_not() -> None:
             "resets after it, so no weights .*; wanted reset_after=True, or .*weights.register",
         ),
         (layers.LSTM(5, activation="relu"), "has activation='relu'; wanted 'tanh'"),
-        (layers.LSTM(5, go_backwards=True), "goes backwards; wanted Bidirectional"),
+        (layers.LSTM(5, go_backwards=True), "has go_backwards=True; wanted Bidirectional"),
         (layers.Bidirectional(layers.LSTM(5), "sum"), "has merge_mode='sum'; wanted 'concat'"),
     ]:
         with pytest.raises(WeightsError, match=why):
@@ -494,7 +494,7 @@ def test_a_file_carries_parts_and_parameters(tmp_path: Any) -> None:
 def test_what_register_refuses() -> None:
     for arguments, message in [
         (("a", 3, dict, {"a": "b"}), "keras is 3; wanted a class"),
-        (("dense", dict, dict, {"a": "b"}), "kind is 'dense', which the tool knows already"),
+        (("dense", dict, dict, {"a": "b"}), "kind is 'dense', which is a built-in kind"),
         (("a", dict, dict, {}), "arrays is {}; wanted attributes"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):

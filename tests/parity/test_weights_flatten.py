@@ -206,8 +206,11 @@ def test_what_cannot_be_known_is_refused() -> None:
     """PyTorch takes other elements together, or its parts are not Keras's."""
     one = head(*keras_moves()["CRNN"][0])
     for moves, why in [
-        (lambda x: x.reshape(len(x), 6, 20), "take other elements of the image together"),
-        (lambda x: x.reshape(-1, 10, 2, 6).cumsum(2).permute(0, 3, 1, 2).flatten(2), "no other"),
+        (lambda x: x.reshape(len(x), 6, 20), "group different elements of the image"),
+        (
+            lambda x: x.reshape(-1, 10, 2, 6).cumsum(2).permute(0, 3, 1, 2).flatten(2),
+            "no layout of",
+        ),
     ]:
         other = port(moves, 20)
         with pytest.raises(

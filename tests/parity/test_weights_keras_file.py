@@ -447,7 +447,7 @@ def test_an_image_that_a_dense_makes_is_asked_for(path: Path) -> None:
     fc, shape, up = layers.Dense(36, name="fc"), layers.Reshape((3, 4, 3)), layers.Conv2D(5, 2)
     saved(path, fc, shape, up)
     other = nn.Sequential(nn.Linear(4, 36), nn.Unflatten(1, (3, 3, 4)), nn.Conv2d(3, 5, 2))
-    message = "an image of 3 channels may be made of what fc of the file gives"
+    message = "an image of 3 channels may be made from the output of fc of the file"
     unchanged(lambda: weights.load(path, other), other, message)
     weights.load(path, other, flatten="channels_last")
 

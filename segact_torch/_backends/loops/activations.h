@@ -1,14 +1,14 @@
-/* The activations. A smooth one is symmetric, and given by its tail F(-t) and its density at
-   t = abs(x) >= 0. */
+/* The activations. The smooth ones are symmetric; each is computed from its tail F(-t) and its
+   density at t = abs(x) >= 0. */
 
 #include "special.h"
 
-/* The squeeze eps + (1 - 2 eps) F(x), and for linear the least and the largest x. */
+/* Of eps + (1 - 2 eps) F(x): eps and 1 - 2 eps; for linear the minimum and maximum of x. */
 struct setting {
     real epsilon, scale, low, high;
 };
 
-/* F, -log F and pdf / F on one side: at x, or of 1 - F. */
+/* F, -log F and pdf / F at x, or the same of 1 - F. */
 struct side {
     real mass, loss, hazard;
 };
@@ -17,19 +17,19 @@ struct point {
     real density;
 };
 
-/* A side of which the mass is a if it is the far one, else 1 - a. */
+/* A side whose mass is a if `far`, else 1 - a. */
 INLINE struct side side_of(int far, real a, real density) {
     real f = far ? a : 1 - a;
     real lost = far ? 0 : (1 - f) - a;
     return (struct side){f, -logarithm(f, lost), density / f};
 }
 
-/* From the smaller one of the two masses, which is that of x if `below`. */
+/* Both sides from a, the smaller of F(x) and 1 - F(x); `below`: it is F(x). */
 INLINE struct point point_of(int below, real a, real density) {
     return (struct point){side_of(below, a, density), side_of(!below, a, density), density};
 }
 
-/* The same from the tail before the squeeze. */
+/* Both sides with epsilon, from the tail and the density without it. */
 INLINE struct point squeezed(real x, real tail, real density, struct setting s) {
     return point_of(x < 0, s.epsilon + s.scale * tail, s.scale * density);
 }
@@ -81,7 +81,7 @@ INLINE struct normal normal_of(real t) {
 }
 
 INLINE struct side normal_side(int far, real t, struct normal a) {
-    /* F, on the far side times exp(t^2 / 2) */
+    /* F; if `far`, times exp(t^2 / 2) */
     real f = far ? (R(0.5) + a.n) / (t + R(1.25)) : 1 - a.mass;
     real lost = far ? 0 : (1 - f) - a.mass;
     real loss = (far ? R(0.5) * t * t : 0) - logarithm(f, lost);
@@ -120,7 +120,7 @@ INLINE struct point inverse_square_root(real x, struct setting s) {
 
 INLINE struct point hardtanh(real x, struct setting s) {
     int below = x < R(0.5);
-    real a = below ? x : 1 - x; /* exact, where it is the smaller one */
+    real a = below ? x : 1 - x; /* exact where it is the smaller one */
     return point_of(below, a > s.epsilon ? a : s.epsilon, a > s.epsilon ? R(1) : 0);
 }
 

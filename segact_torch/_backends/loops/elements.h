@@ -1,29 +1,30 @@
-/* The losses of an element and their loops, over a run of at most RUN elements. */
+/* The losses of an element, and the loops over a run of at most RUN elements. */
 
 #include "activations.h"
 
-/* One library for every x86: the loader takes the widest version that the processor runs. */
+/* One library for every x86: the loader selects the widest version that the processor supports. */
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
 #define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define WIDEST
 #endif
 
-/* Elements whose sum is in `real`, before it is added in float64. The narrower the vectors, the more
-   of them one sum takes up: with eight lanes and 512, equal ones are off by 1.3e-6 in float32. */
+/* The number of elements that are added up in `real`; the sums of runs are added in float64. The
+   narrower the vectors, the more elements one lane adds up: with eight lanes and 512 elements, the
+   sum of equal numbers has an error of 1.3e-6 in float32. */
 enum { RUN = 256 };
-/* What the length of a run is a multiple of, so that loops end with full vectors. */
+/* The lengths of runs are multiples of this, so that loops end with full vectors. */
 enum { LANES = 16 };
 
-/* Of all elements of a task, as Python gives them. */
+/* The parameters of activation and loss, from Python. */
 struct options {
     struct setting setting;
     real keep, shift;     /* label smoothing: y becomes y keep + shift */
     real gamma;           /* of focal cross entropy */
-    real tp, fp, fn;      /* the costs of overlap */
+    real tp, fp, fn;      /* the costs of TP, FP and FN */
 };
 
-/* Of a loss, and of overlap fp FP + fn FN and TP. */
+/* The sum of a loss; of overlap, fp FP + fn FN and TP. */
 struct sums {
     real loss, error, hit;
 };
@@ -59,7 +60,7 @@ INLINE struct element focal(struct point f, real y, real on, real off, struct op
     return (struct element){factor * entropy, factor * (slope + o.gamma * (entropy * moved))};
 }
 
-/* The same for gamma = 2, without the general power, which is most of it. */
+/* `focal` for gamma = 2, without the general power, which takes most of the time. */
 INLINE struct element focal_squared(struct point f, real y, real on, real off, struct options o) {
     real z = y * o.keep + o.shift, rest = 1 - z, weight = on * z + off * rest;
     real error = z * f.off.mass + rest * f.on.mass;
@@ -69,7 +70,7 @@ INLINE struct element focal_squared(struct point f, real y, real on, real off, s
     return (struct element){weight * (error * error) * entropy, weight * error * moved};
 }
 
-/* The losses of a target of 1, by one logarithm. */
+/* The losses for a target of 1, with one logarithm. */
 INLINE struct element cross_entropy_of_1(struct point f) {
     return (struct element){f.on.loss, -f.on.hazard};
 }
@@ -79,8 +80,8 @@ INLINE struct element focal_squared_of_1(struct point f) {
     return (struct element){error * error * f.on.loss, -(error * moved)};
 }
 
-/* What an element adds to fp FP + fn FN and to TP, where TP, FP and FN are the sums of y F(x),
-   (1 - y) F(x) and y (1 - F(x)): from its error as a target of 0 and of 1, and F(x) as one of 1. */
+/* The part of an element in fp FP + fn FN and in TP, where TP, FP and FN are the sums of y F(x),
+   (1 - y) F(x) and y (1 - F(x)); of_0 is the factor of 1 - y, of_1 that of y, mass that of TP. */
 struct areas {
     real error, hit;
 };
@@ -89,8 +90,8 @@ INLINE struct areas areas(real of_0, real of_1, real mass, real y, real w, struc
     return (struct areas){w * (o.fp * ((1 - y) * of_0) + o.fn * (y * of_1)), w * (y * mass)};
 }
 
-/* n elements, a multiple of LANES: raw outputs, targets, and weights of the term of y and of 1 - y,
-   which are those of overlap. */
+/* n elements, a multiple of LANES: raw outputs, targets, the weights of the terms of y (on) and of
+   1 - y (off). The weight of overlap is `off`. */
 #define ARGUMENTS                                                                                  \
     uint64_t n, const real *restrict x, const real *restrict y, const real *restrict on,           \
         const real *restrict off, const struct options *options, real *restrict loss,              \
@@ -110,7 +111,7 @@ INLINE struct areas areas(real of_0, real of_1, real mass, real y, real w, struc
         return (struct sums){.loss = total};                                                       \
     }
 
-/* For targets that are 0 or 1: F is symmetric, so 0 at x is 1 at -x. */
+/* For targets that are 0 or 1: F is symmetric, so a target of 0 at x is one of 1 at -x. */
 #define HARD(F, LOSS)                                                                              \
     WIDEST static struct sums F##_hard_##LOSS(ARGUMENTS) {                                         \
         const struct options o = *options;                                                         \
@@ -126,7 +127,7 @@ INLINE struct areas areas(real of_0, real of_1, real mass, real y, real w, struc
         return (struct sums){.loss = total};                                                       \
     }
 
-/* Areas, and the density of every element in place of its slope. */
+/* TP, fp FP + fn FN, and the density of every element, from which its slope is computed later. */
 #define OVERLAP(F)                                                                                 \
     WIDEST static struct sums F##_overlap(ARGUMENTS) {                                             \
         const struct options o = *options;                                                         \
@@ -140,7 +141,7 @@ INLINE struct areas areas(real of_0, real of_1, real mass, real y, real w, struc
         return (struct sums){.error = errors, .hit = hits};                                        \
     }
 
-/* Both, of one F. */
+/* Overlap and cross entropy from one evaluation of F. */
 #define OVERLAP_AND_ENTROPY(F)                                                                     \
     WIDEST static struct sums F##_overlap_and_entropy(ARGUMENTS) {                                 \
         const struct options o = *options;                                                         \
@@ -156,7 +157,7 @@ INLINE struct areas areas(real of_0, real of_1, real mass, real y, real w, struc
         return (struct sums){total, errors, hits};                                                 \
     }
 
-/* The same for targets that are 0 or 1. */
+/* Overlap and cross entropy for targets that are 0 or 1. */
 #define HARD_OVERLAP_AND_ENTROPY(F)                                                                \
     WIDEST static struct sums F##_hard_overlap_and_entropy(ARGUMENTS) {                            \
         const struct options o = *options;                                                         \
@@ -188,7 +189,7 @@ PIECEWISE(linear)
 SMOOTH(sigmoid_squeezed)
 SMOOTH(normal_squeezed)
 
-/* The order is that of cpu.py. */
+/* In the order of cpu.py. */
 typedef struct sums loop(ARGUMENTS);
 enum {
     CROSS_ENTROPY, SQUARED_ERROR, FOCAL, OVERLAP, OVERLAP_AND_ENTROPY, FOCAL_SQUARED,

@@ -1,4 +1,4 @@
-/* The loops in float32: the type, and the constants that scripts/fit_special.py prints for it. */
+/* The loops in float32: the type, and its constants, printed by scripts/fit_special.py. */
 
 #include <math.h>
 #include <stdint.h>
@@ -11,16 +11,16 @@ typedef uint32_t bits;
 #define SQRT sqrtf
 
 enum { MANTISSA = 23, BIAS = 127 };
-/* Bits that, when cleared, leave half of a mantissa, whose square is exact. */
+/* The bits to clear so that half of the mantissa is left, whose square is exact. */
 #define HALF_MANTISSA 0xfffu
 #define TINY 1.17549435e-38f
-/* exp is a normal number from here on. */
+/* exp(x) is a normal number for larger x. */
 #define LOG_TINY -87.3365f
 /* Larger raw outputs would overflow in squares and cubes. */
 #define FAR 1e12f
-/* exp(-t^2 / 2) is 0 from here on. */
+/* exp(-t^2 / 2) is 0 for larger t. */
 #define ZERO_FROM 14.0f
-/* ln 2, of which the first part times a small integer is exact, and other numbers in two parts. */
+/* Constants in two parts; the first part of ln 2 times a small integer is exact. */
 #define LN2_HIGH 0.693359375f
 #define LN2_LOW -2.12194440054690583e-4f
 #define INV_SQRT_TWO_PI_HIGH 0.39892578125f

@@ -1,5 +1,5 @@
-/* The loops in float64: the type, and the constants that scripts/fit_special.py prints for it
-   (LOG1P is its LOG1P_NEAR). */
+/* The loops in float64: the type, and its constants, printed by scripts/fit_special.py (LOG1P is
+   called LOG1P_NEAR there). */
 
 #include <math.h>
 #include <stdint.h>
@@ -12,16 +12,16 @@ typedef uint64_t bits;
 #define SQRT sqrt
 
 enum { MANTISSA = 52, BIAS = 1023 };
-/* Bits that, when cleared, leave half of a mantissa, whose square is exact. */
+/* The bits to clear so that half of the mantissa is left, whose square is exact. */
 #define HALF_MANTISSA 0x7ffffffu
 #define TINY 2.2250738585072014e-308
-/* exp is a normal number from here on. */
+/* exp(x) is a normal number for larger x. */
 #define LOG_TINY -708.396
 /* Larger raw outputs would overflow in squares and cubes. */
 #define FAR 1e100
-/* exp(-t^2 / 2) is 0 from here on. */
+/* exp(-t^2 / 2) is 0 for larger t. */
 #define ZERO_FROM 40.0
-/* ln 2, of which the first part times a small integer is exact, and other numbers in two parts. */
+/* Constants in two parts; the first part of ln 2 times a small integer is exact. */
 #define LN2_HIGH 6.93147180369123816490e-1
 #define LN2_LOW 1.90821492927058770002e-10
 #define INV_SQRT_TWO_PI_HIGH 0.39892578125

@@ -1,13 +1,13 @@
-/* Work that is shared among torch's threads. */
+/* Work on torch's threads. */
 
 #include <stdint.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Elements from which on a second thread is worth its start. */
+/* The number of elements from which on a second thread is faster. */
 enum { GRAIN = 16384 };
 
-/* Does the pieces [from, to) of a task. */
+/* A function that does the pieces [from, to) of a task. */
 typedef void work(int64_t from, int64_t to, void *task);
 
 /* Does `pieces` pieces of n elements each. Returns whether they were done. */

@@ -1,17 +1,17 @@
-/* What Python calls: sums over rows of n elements, and what remains for their gradient.
+/* The functions that Python calls: sums over rows of n elements, and their gradients.
 
-Tensors come as they are, of any type in `enum type`, and are converted a run at a time. Every run has
-its sum, and they are added up in order: the same bits for any number of threads. */
+Tensors are of any type in `enum type`, and are converted one run at a time. The sums of runs are
+added up in order, so the result has the same bits for any number of threads. */
 
 #include "elements.h"
 #include "parallel.h"
 
 #include <stdlib.h>
 
-/* How far a target may lie beyond [0, 1], as in _batch.py. */
+/* How far a target may lie outside of [0, 1], as in _batch.py. */
 #define SLACK R(1e-6)
 
-/* ---- types; the order is that of cpu.py ---- */
+/* ---- types, in the order of cpu.py ---- */
 
 enum type { FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8, INT8, INT16, INT32, INT64 };
 static const int SIZE[] = {4, 8, 2, 2, 1, 1, 2, 4, 8};
@@ -58,7 +58,7 @@ INLINE uint16_t to_bfloat16(float x) {
         return;                                                                                    \
     }
 
-/* n numbers of a type. */
+/* Converts n numbers from a type. */
 WIDEST static void convert(real *restrict into, const void *data, enum type type, int64_t n) {
     switch (type) {
     case FLOAT32: READ(float, )
@@ -73,7 +73,7 @@ WIDEST static void convert(real *restrict into, const void *data, enum type type
     }
 }
 
-/* Back into the type of a gradient. */
+/* Converts n numbers to the type of a gradient. */
 WIDEST static void store(void *data, enum type type, const real *restrict from, int64_t n) {
     uint16_t *halves = data;
     if (type == FLOAT16)
@@ -86,8 +86,8 @@ WIDEST static void store(void *data, enum type type, const real *restrict from, 
 
 /* ---- tensors ---- */
 
-/* Element i of all is number (i / inner) % count of data: what is expanded, such as a weight of each
-   sample or channel, is not copied. NULL where there is none. */
+/* Element i of a tensor is number (i / inner) % count of data, so that an expanded tensor, such as
+   one weight per sample or channel, needs no copy. data is NULL if there is no tensor. */
 struct tensor {
     const void *data;
     int64_t type, inner, count;
@@ -101,7 +101,7 @@ static const char *at(const struct tensor *t, int64_t i) {
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Elements [start, start + n) of a tensor. */
+/* Copies elements [start, start + n) of a tensor. */
 static void fetch(real *into, const struct tensor *t, int64_t start, int64_t n) {
     int64_t period = t->inner * t->count, own = least(n, period);
     int64_t i = start / t->inner % t->count, left = t->inner - start % t->inner, filled = 0;
@@ -124,24 +124,24 @@ static void fetch(real *into, const struct tensor *t, int64_t start, int64_t n) 
     }
 }
 
-/* The same without a copy where that can be. */
-static const real *view(real *room, const struct tensor *t, int64_t start, int64_t n) {
+/* Elements [start, start + n) of a tensor: where they are, or a copy in the buffer. */
+static const real *view(real *buffer, const struct tensor *t, int64_t start, int64_t n) {
     if (t->type == OWN && t->inner == 1 && start + n <= t->count)
         return (const real *)at(t, start);
-    fetch(room, t, start, n);
-    return room;
+    fetch(buffer, t, start, n);
+    return buffer;
 }
 
 /* ---- runs ---- */
 
 struct task {
     int64_t loop, activation, rows, n;
-    struct tensor x, y, w, factor;     /* the weight of an element, and that of the term of y */
+    struct tensor x, y, w, factor;     /* weights of elements, and of the term of y */
     struct options options;
-    real on[RUN], off[RUN];            /* the weights of the two terms beside those tensors */
+    real on[RUN], off[RUN];            /* the weights of the two terms without those */
     double *sums;                      /* (3, runs) */
-    real *loss, *slope, *density;      /* of every element, or NULL */
-    const real *upstream;              /* of the gradient alone, from here on */
+    real *loss, *slope, *density;      /* one per element, or NULL */
+    const real *upstream;              /* from here on for gradients alone */
     const double *into_sums, *scales;
     double scale;
     int64_t each, type;
@@ -161,13 +161,15 @@ static int64_t locate(const struct task *t, int64_t i, int64_t *n, int64_t *row)
 
 struct run {
     const real *x, *y, *on, *off;
-    real rooms[4][RUN];
+    real buffers[4][RUN];
 };
 
-/* Where the weight is 0, harmless numbers. Returns whether weights are finite and >= 0. */
+/* Multiplies by the weights; where one is 0, x and y become 0. Returns whether all are finite and
+   >= 0. */
 WIDEST static int put_weights(struct run *b, const real *w, real by_on, real by_off, int64_t n) {
     const real *x = b->x, *y = b->y;
-    real *of_x = b->rooms[0], *of_y = b->rooms[1], *on = b->rooms[2], *off = b->rooms[3], bad = 0;
+    real *of_x = b->buffers[0], *of_y = b->buffers[1], bad = 0;
+    real *on = b->buffers[2], *off = b->buffers[3];
 #pragma omp simd reduction(+ : bad)
     for (int64_t i = 0; i < n; i++) {
         real weight = w[i];
@@ -180,10 +182,10 @@ WIDEST static int put_weights(struct run *b, const real *w, real by_on, real by_
     return bad == 0;
 }
 
-/* A factor of the term of y. */
+/* Multiplies the weights of the term of y by the factor. Returns whether it is finite and >= 0. */
 WIDEST static int put_factor(struct run *b, const real *factor, int64_t n) {
     const real *from = b->on;
-    real *on = b->rooms[2], bad = 0;
+    real *on = b->buffers[2], bad = 0;
 #pragma omp simd reduction(+ : bad)
     for (int64_t i = 0; i < n; i++) {
         real weight = from[i], by = factor[i];
@@ -194,13 +196,13 @@ WIDEST static int put_factor(struct run *b, const real *factor, int64_t n) {
     return bad == 0;
 }
 
-/* A run that ends before its last lanes: with elements of weight 0. */
+/* Fills a run up to a multiple of LANES with elements of weight 0. */
 static void pad(struct run *b, int64_t n) {
     const real **of[] = {&b->x, &b->y, &b->on, &b->off};
     for (int k = 0; k < 4; k++) {
-        if (*of[k] != b->rooms[k]) memcpy(b->rooms[k], *of[k], (size_t)n * sizeof(real));
-        for (int64_t i = n; i % LANES; i++) b->rooms[k][i] = 0;
-        *of[k] = b->rooms[k];
+        if (*of[k] != b->buffers[k]) memcpy(b->buffers[k], *of[k], (size_t)n * sizeof(real));
+        for (int64_t i = n; i % LANES; i++) b->buffers[k][i] = 0;
+        *of[k] = b->buffers[k];
     }
 }
 
@@ -209,10 +211,10 @@ INLINE real in_range(real y) {
     return above > 1 ? 1 : above;
 }
 
-/* Moves targets into [0, 1]. Returns whether none had to be moved farther than SLACK. */
+/* Clamps targets to [0, 1]. Returns whether no target moved by more than SLACK. */
 WIDEST static int put_targets(struct run *b, int64_t n) {
     const real *y = b->y;
-    real *into = b->rooms[1], bad = 0;
+    real *into = b->buffers[1], bad = 0;
 #pragma omp simd reduction(+ : bad)
     for (int64_t i = 0; i < n; i++) {
         real inside = in_range(y[i]);
@@ -223,7 +225,8 @@ WIDEST static int put_targets(struct run *b, int64_t n) {
     return bad == 0;
 }
 
-/* Whether x is not FAR, all targets lie in [0, 1], or near, and are 0 or 1 (`hard`). */
+/* Returns whether no x is FAR and all targets are in [0, 1] or within SLACK of it. Sets `hard`:
+   whether all targets are 0 or 1. */
 WIDEST static int inspect(struct run *b, int64_t n, int *hard) {
     const real *x = b->x, *y = b->y;
     real distance = 0, softness = 0; /* sums, so that NaN stays in them */
@@ -238,11 +241,11 @@ WIDEST static int inspect(struct run *b, int64_t n, int *hard) {
 
 static int prepare(struct run *b, const struct task *t, int64_t start, int64_t n, int *hard) {
     int good = 1;
-    real room[RUN];
-    b->x = view(b->rooms[0], &t->x, start, n), b->y = view(b->rooms[1], &t->y, start, n);
+    real buffer[RUN];
+    b->x = view(b->buffers[0], &t->x, start, n), b->y = view(b->buffers[1], &t->y, start, n);
     b->on = t->on, b->off = t->off;
-    if (t->w.data) good &= put_weights(b, view(room, &t->w, start, n), t->on[0], t->off[0], n);
-    if (t->factor.data) good &= put_factor(b, view(room, &t->factor, start, n), n);
+    if (t->w.data) good &= put_weights(b, view(buffer, &t->w, start, n), t->on[0], t->off[0], n);
+    if (t->factor.data) good &= put_factor(b, view(buffer, &t->factor, start, n), n);
     good &= inspect(b, n, hard);
     if (n % LANES) pad(b, n);
     return good;
@@ -255,13 +258,14 @@ static int64_t loop_of(const struct task *t, int hard) {
     return hard ? HARD_FOCAL_SQUARED : FOCAL_SQUARED;
 }
 
-/* What a loop leaves of each element: in its place, or in a room from which `keep` takes it. */
-static real *place(real *all, int64_t start, int full, real *room) {
-    return all && full ? all + start : room;
+/* Where a loop writes its numbers of elements: into the tensor, or, if the run is not full, into a
+   buffer, from which `keep` copies them. */
+static real *place(real *all, int64_t start, int full, real *buffer) {
+    return all && full ? all + start : buffer;
 }
 
-static void keep(real *all, int64_t start, int64_t n, int full, const real *room) {
-    if (all && !full) memcpy(all + start, room, (size_t)n * sizeof(real));
+static void keep(real *all, int64_t start, int64_t n, int full, const real *buffer) {
+    if (all && !full) memcpy(all + start, buffer, (size_t)n * sizeof(real));
 }
 
 static void sums_of_runs(int64_t from, int64_t to, void *task) {
@@ -286,7 +290,7 @@ static void sums_of_runs(int64_t from, int64_t to, void *task) {
     if (!good) __atomic_store_n(&t->refused, 1, __ATOMIC_RELAXED);
 }
 
-/* Where the sums of each row go, in float64 if `wide`; with `scales` of the rows, if any. */
+/* Where to write the sums of rows, in float64 if `wide`, and their scales: one per row, or one. */
 struct outcome {
     void *values;
     int64_t wide;
@@ -299,7 +303,8 @@ static void put(const struct outcome *o, int64_t i, double value) {
     else ((real *)o->values)[i] = R(value);
 }
 
-/* error / (whole + smooth), and its slopes in the two; all 0 where that is 0, as in _sums.py. */
+/* error / (whole + smooth), and its slopes in the two sums; 0 if the denominator is 0, as in
+   _sums.py. */
 static void put_ratio(const struct outcome *o, int64_t rows, int64_t row, double error,
                       double whole) {
     double inverse = whole + o->smooth < TINY ? 0 : 1 / (whole + o->smooth);
@@ -331,12 +336,16 @@ static struct options options_of(const double *numbers) {
 
 #define EXPORTED(name) EXPORT int IN_TYPE(segact_##name)
 
-/* The sums of a loss over (rows, n) elements into `values`: (rows) of the losses times `scale`, or for
-   overlap (2, rows) of fp FP + fn FN and of tp TP + fp FP + fn FN, or (rows) of their ratio with its
-   slopes (2, rows) in `into_sums`; of both (2, rows) of that ratio and of the losses. The losses go
-   into `loss`, their slopes into `slope`, and the densities of overlap into `density`; each may be
-   NULL, and so may w and factor. `numbers` are those of `options_of`, and the weights of the two
-   terms. Returns 0 if it refuses the input. */
+/* Writes the sums of a loss over (rows, n) elements to `values`:
+
+       losses                    (rows)     times `scale`
+       overlap                   (2, rows)  fp FP + fn FN and tp TP + fp FP + fn FN
+       overlap with `into_sums`  (rows)     their ratio; its slopes (2, rows) go to `into_sums`
+       overlap and entropy       (2, rows)  that ratio, and the losses times `scale`
+
+   Losses of elements are written to `loss`, their slopes to `slope`, the densities of overlap to
+   `density`; each may be NULL, and so may w and factor. `numbers` are those of `options_of`, then the
+   weights of the two terms. Returns 0 if it refuses the input. */
 EXPORTED(sums)(int64_t loop, int64_t activation, const double *numbers, int64_t rows, int64_t n,
                const void *x, int64_t type_of_x, const void *y, int64_t type_of_y,
                const struct tensor *w, const struct tensor *factor, void *values, int64_t wide,
@@ -360,7 +369,7 @@ EXPORTED(sums)(int64_t loop, int64_t activation, const double *numbers, int64_t 
 
 /* ---- gradients ---- */
 
-/* slope * factor, of one factor or of each; where either is 0, exactly 0, also of infinity */
+/* slope * factor, one factor or `each`; exactly 0 where either is 0, even if the other is infinite */
 WIDEST static void times(real *into, const real *slope, const real *each, real factor, int64_t n) {
     if (!each && factor - factor == 0) {
 #pragma omp simd
@@ -374,7 +383,7 @@ WIDEST static void times(real *into, const real *slope, const real *each, real f
     }
 }
 
-/* What a row's losses are multiplied by. */
+/* The factor of the slopes of a row. */
 static real factor_of(const struct task *t, const real *upstream, int64_t row) {
     return R(upstream[row] * (t->scales ? t->scales[row] : t->scale));
 }
@@ -382,18 +391,18 @@ static real factor_of(const struct task *t, const real *upstream, int64_t row) {
 static void slopes_of_runs(int64_t from, int64_t to, void *task) {
     const struct task *t = task;
     for (int64_t i = from; i < to; i++) {
-        real room[RUN];
+        real buffer[RUN];
         int64_t n, row, start = locate(t, i, &n, &row);
         char *into = (char *)t->gradient + start * SIZE[t->type];
-        real *target = t->type == OWN ? (real *)into : room;
+        real *target = t->type == OWN ? (real *)into : buffer;
         if (t->each) times(target, t->slope + start, t->upstream + start, R(1), n);
         else times(target, t->slope + start, NULL, factor_of(t, t->upstream, row), n);
         store(into, (enum type)t->type, target, n);
     }
 }
 
-/* The slopes of elements times what is upstream of the sum of their row, and `scale`, or of `each`;
-   into a gradient of a type, or in place. */
+/* Writes the gradient: slopes times the upstream gradient of their row and `scale`, or of `each`
+   element. It may overwrite the slopes. */
 EXPORTED(slopes)(int64_t rows, int64_t n, real *slope, const real *upstream, int64_t each,
                  const double *scales, double scale, void *gradient, int64_t type) {
     struct task t = {.rows = rows, .n = n, .slope = slope, .upstream = upstream, .each = each,
@@ -413,26 +422,26 @@ WIDEST static void times_areas(real *into, const real *density, const real *y, c
         return;
     }
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) { /* an infinite slope of what weighs nothing is none */
+    for (int64_t i = 0; i < n; i++) { /* 0 if weight or density is 0 */
         real weight = w ? w[i] : 1, inside = in_range(weight == 0 ? 0 : y[i]);
         real gradient = density[i] * (weight * ((1 - inside) * off + inside * on));
         into[i] = (weight == 0) | (density[i] == 0) ? 0 : gradient;
     }
 }
 
-/* into + slope * factor, likewise */
+/* into + slope * factor, with the zeros of `times` */
 WIDEST static void add_times(real *into, const real *slope, real factor, int64_t n) {
-    real room[RUN];
-    times(room, slope, NULL, factor, n);
+    real buffer[RUN];
+    times(buffer, slope, NULL, factor, n);
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) into[i] += room[i];
+    for (int64_t i = 0; i < n; i++) into[i] += buffer[i];
 }
 
 static void overlap_of_runs(int64_t from, int64_t to, void *task) {
     const struct task *t = task;
     struct options o = t->options;
     for (int64_t i = from; i < to; i++) {
-        real rooms[3][RUN];
+        real buffers[3][RUN];
         int64_t n, row, start = locate(t, i, &n, &row);
         double error, whole;
         if (t->into_sums) {
@@ -440,9 +449,9 @@ static void overlap_of_runs(int64_t from, int64_t to, void *task) {
             whole = t->upstream[row] * t->into_sums[t->rows + row];
         } else error = t->upstream[row], whole = t->upstream[t->rows + row];
         char *into = (char *)t->gradient + start * SIZE[t->type];
-        real *target = t->type == OWN ? (real *)into : rooms[0];
-        const real *y = view(rooms[1], &t->y, start, n);
-        const real *w = t->w.data ? view(rooms[2], &t->w, start, n) : NULL;
+        real *target = t->type == OWN ? (real *)into : buffers[0];
+        const real *y = view(buffers[1], &t->y, start, n);
+        const real *w = t->w.data ? view(buffers[2], &t->w, start, n) : NULL;
         real on = R((o.tp - o.fn) * whole - o.fn * error), off = R(o.fp * (error + whole));
         times_areas(target, t->density + start, y, w, on, off, n);
         if (t->slope)
@@ -451,9 +460,9 @@ static void overlap_of_runs(int64_t from, int64_t to, void *task) {
     }
 }
 
-/* The gradient of the sums of overlap, of their densities; upstream is (2, rows) that of the sums, or
-   (rows) that of their ratio, whose slopes are in `into_sums`. With `slope`, that of the losses as
-   well, whose upstream follows on that of the ratio. */
+/* Writes the gradient of overlap, from the densities. `upstream` is that of the sums, (2, rows), or,
+   with `into_sums`, that of their ratio, (rows). With `slope` the gradient of the losses is added,
+   and `upstream` is (2, rows): that of the ratio, that of the losses. */
 EXPORTED(overlap_slopes)(const double *numbers, int64_t rows, int64_t n, const void *y,
                          int64_t type_of_y, const struct tensor *w, real *density, real *slope,
                          const real *upstream, const double *into_sums, const double *scales,
@@ -466,8 +475,8 @@ EXPORTED(overlap_slopes)(const double *numbers, int64_t rows, int64_t n, const v
     return in_parallel(rows * runs_of(n), least(n, RUN), overlap_of_runs, &t);
 }
 
-/* What flows through one extreme of `linear`: own is the gradient of the elements there, through
-   that of all others by way of it. */
+/* The gradient through the minimum or the maximum of x in `linear`: `own` is that of the elements
+   there, `through` that of all others, which depend on it. */
 struct extreme {
     double own, through, ties;
 };
@@ -485,7 +494,7 @@ WIDEST static void gather(int64_t n, const real *x, struct setting s, const real
     }
     low->through += through_low, low->ties += ties_low;
     high->through += through_high, high->ties += ties_high;
-    /* in float64, so that of equal ones the share is each one's own to the last digit */
+    /* in float64, so that the share of equal gradients is each of them to the last digit */
     if (ties_low + ties_high == 0) return;
     for (int64_t i = 0; i < n; i++) {
         low->own += x[i] == s.low ? gradient[i] : 0;
@@ -494,27 +503,27 @@ WIDEST static void gather(int64_t n, const real *x, struct setting s, const real
 }
 
 WIDEST static void share(int64_t n, const real *x, real at, struct extreme e, real *gradient) {
-    /* its own slope and its share of all slopes cancel: subtract the two first */
+    /* the gradient and its share of `own` nearly cancel: subtract these first */
     real own = R(e.own / e.ties), through = R(e.through / e.ties);
     for (int64_t i = 0; i < n; i++)
         gradient[i] = x[i] == at ? (gradient[i] - own) - through : gradient[i];
 }
 
-/* Adds to the gradient of `linear` in n elements what flows through its two extremes, in equal
-   shares for the elements that tie. */
+/* Adds the gradient through the minimum and the maximum of x to that of `linear` in n elements;
+   elements that are equal have equal shares. */
 EXPORTED(through_extremes)(int64_t n, const void *x, int64_t type_of_x, double low, double high,
                            real *gradient) {
     struct tensor all = {x, type_of_x, 1, n};
     struct setting s = {.low = R(low), .high = R(high)};
     struct extreme at_low = {0}, at_high = {0};
-    real room[RUN];
+    real buffer[RUN];
     for (int64_t i = 0; i < n; i += RUN) {
         int64_t m = least(n - i, RUN);
-        gather(m, view(room, &all, i, m), s, gradient + i, &at_low, &at_high);
+        gather(m, view(buffer, &all, i, m), s, gradient + i, &at_low, &at_high);
     }
     for (int64_t i = 0; i < n; i += RUN) {
         int64_t m = least(n - i, RUN);
-        const real *raw = view(room, &all, i, m);
+        const real *raw = view(buffer, &all, i, m);
         share(m, raw, s.low, at_low, gradient + i);
         share(m, raw, s.high, at_high, gradient + i);
     }

@@ -1,5 +1,5 @@
-/* Elementary functions, written to be vectorised: no branches, and no calls but to functions that are
-   inlined here. */
+/* Elementary functions, written to be vectorised: without branches, and without calls except of
+   inline functions. */
 
 #include <math.h>
 #include <stdint.h>
@@ -20,7 +20,7 @@ INLINE real from_bits(bits b) {
     return x;
 }
 
-/* A polynomial at v, of the coefficients of FIT. */
+/* The polynomial with the coefficients of FIT, at v. */
 #define FIRST(c) real p = R(c);
 #define NEXT(c) p = p * v + R(c);
 #define POLYNOMIAL(NAME, FIT)                                                                      \
@@ -39,7 +39,7 @@ INLINE real exponential(real high, real low) {
     real shifted = high * R(1.44269504088896341) + shift;
     real k = shifted - shift;
     real r = ((high - k * LN2_HIGH) - k * LN2_LOW) + low;
-    real whole = 1 + r; /* what this rounds off is added to the rest */
+    real whole = 1 + r; /* its rounding error is added to the rest */
     real mantissa = whole + (exp_of(r) * (r * r) + (r - (whole - 1)));
     bits exponent = to_bits(shifted) - to_bits(shift) + BIAS;
     return high + low < LOG_TINY ? 0 : mantissa * from_bits(exponent << MANTISSA);
@@ -50,7 +50,7 @@ struct logarithm {
     real k, f, rest;
 };
 
-/* log(s + lost), where `lost` is what rounding took from s; s is normal. */
+/* log(s + lost), where `lost` is the rounding error of s; s is normal. */
 INLINE struct logarithm logarithm_of(real s, real lost) {
     const bits one = (bits)BIAS << MANTISSA, fraction = ((bits)1 << MANTISSA) - 1;
     const bits root_half = to_bits(R(0.70710678118654752));
@@ -69,11 +69,11 @@ INLINE real logarithm(real s, real lost) {
     return (l.f + l.rest) + l.k * LN2_HIGH;
 }
 
-/* The leading half of the digits. */
+/* x with the leading half of its digits. */
 INLINE real leading(real x) { return from_bits(to_bits(x) & ~(bits)HALF_MANTISSA); }
 
-/* e^g for 0 <= e <= 1 and 0 <= g: the logarithm and the product in two parts, since an error of the
-   sum is one of the result; 0 for a subnormal e, unless g is 0. */
+/* e^g for 0 <= e <= 1 and 0 <= g; 0 for a subnormal e, unless g is 0. The logarithm and the product
+   are in two parts each, since the absolute error of the exponent is the relative one of e^g. */
 INLINE real power(real e, real g) {
     struct logarithm l = logarithm_of(e < TINY ? R(1) : e, 0);
     real large = l.k * LN2_HIGH, high = large + l.f, low = ((large - high) + l.f) + l.rest;

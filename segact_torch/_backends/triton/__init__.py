@@ -1,8 +1,8 @@
 """The sums and their gradients by Triton kernels, on a GPU.
 
-One kernel reads raw outputs (float32, float16, bfloat16), targets and weights (any dtype, as they
-are), and leaves sums and gradient: three tensors moved for a loss of each element, and five for the
-overlap losses, whose gradient works the density out again. Nothing makes the host wait.
+One kernel reads raw outputs (float32, float16, bfloat16), targets and weights (any dtype, without a
+copy), and writes sums and gradient. An elementwise loss moves three tensors, an overlap loss five,
+since its gradient computes the density again. The host never waits for the device.
 
     arithmetic     elementary functions on the device
     activations    tails, shares, and surprise of each activation
@@ -21,12 +21,12 @@ from segact_torch._backends.triton import launch
 from segact_torch._batch import Axis, Batch
 from segact_torch.activations import Activation, softsign
 
-# x, y, w, axis, f and costs.
+# x, y, w, axis, f and the costs of TP, FP and FN.
 OfOverlap = tuple[Tensor, Tensor, Tensor | None, Axis, Any, tuple[float, float, float]]
 
 
 def serves(batch: Batch) -> bool:
-    """Whether the kernels have this activation and precision."""
+    """Whether the kernels support this activation and precision."""
     f = batch.f
     return (
         isinstance(f, Activation)
@@ -38,7 +38,7 @@ def serves(batch: Batch) -> bool:
 
 
 def probe() -> None:
-    """Run a kernel, so that what is missing here is known before a loss asks for it."""
+    """Run one kernel; an error shows, before any loss is computed, that they do not work here."""
     if torch.cuda.is_available():
         x = torch.zeros(1, device="cuda")
         launch.overlap(x, x, None, (0,), softsign, (1.0, 1.0, 1.0))
@@ -51,7 +51,7 @@ def cross_entropy(
     pos_weight: float | Tensor,
     label_smoothing: float,
 ) -> Found:
-    """Cross entropies summed over `axis` times `scale`, or each if there is no axis."""
+    """Cross entropies summed over `axis` times `scale`; elementwise if `axis` is empty."""
     return _elements(launch.cross_entropy, batch, axis, scale, pos_weight, label_smoothing)
 
 
@@ -63,14 +63,14 @@ def focal_cross_entropy(
     alpha: float | None,
     label_smoothing: float,
 ) -> Found | None:
-    """Focal cross entropies, likewise."""
+    """Focal cross entropies, as `cross_entropy`."""
     if gamma >= launch.LARGEST_GAMMA:
         return None
     return _elements(launch.focal_cross_entropy, batch, axis, scale, gamma, alpha, label_smoothing)
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
-    """Squared errors, likewise."""
+    """Squared errors, as `cross_entropy`."""
     return _elements(launch.squared_error, batch, axis, scale)
 
 
@@ -86,7 +86,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, tp: float, fp: float, fn: float
 ) -> Found:
-    """The first of those two over the second plus `smooth`, 0 where that is 0."""
+    """The first sum of `overlap` / (the second + `smooth`), or 0 where the denominator is 0."""
     arguments, guarded = _of_overlap(batch, axis, tp, fp, fn), batch.guarded
     value, slopes = launch.overlap_ratio(*arguments, smooth, guarded)
     if not is_differentiated(batch):
@@ -108,13 +108,13 @@ def _elements(
     *options: Any,
 ) -> Found:
     batch.check_values()
-    # What a float scales is done when the sums come back; the number of valid elements is known to
-    # the device alone, and comes later.
+    # A float scale goes into the kernel, so the gradient is complete in the forward pass. A tensor,
+    # such as 1 / (the number of valid elements), is known only on the device, and applied later.
     known = 1.0 if isinstance(scale, Tensor) else scale
     arguments = (batch.input, batch.target, batch.weight, axis, batch.f)
     sums, slopes = one_pass(*arguments, *options, known, is_differentiated(batch), batch.guarded)
     value = sums
-    if axis:  # times scale, and to float32, in one
+    if axis:  # times scale, and to float32, in one operation
         value = torch.mul(sums, scale, out=torch.empty_like(sums, dtype=torch.float32))
     if slopes is None:
         return value, None

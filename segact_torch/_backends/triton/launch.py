@@ -1,12 +1,12 @@
 # mypy: allow-untyped-defs, disable-error-code="import-not-found,import-untyped,no-untyped-call"
-"""The kernels as functions of tensors: how these are laid out in rows, and what is launched.
+"""The kernels as functions of tensors: the layout of tensors in rows, and the launches.
 
 The formulas of activations.py and _sums.py stay the definition, and `loops/` has the same functions
-for a CPU. Unlike there nothing can be refused, since that would make the host wait: any raw output
-up to the largest float, and infinity, gives its value or the true infinity.
+for a CPU. Unlike the loops the kernels refuse no input, since the host would have to wait for that:
+all raw outputs up to the largest float, and infinity, give their value or the true infinity.
 
-x is float32, float16 or bfloat16, y and w are of any dtype, and are read as they are. Each block of
-elements leaves its float32 sum, and these are added in float64, in one order.
+x is float32, float16 or bfloat16, y and w are of any dtype, and are read without a copy. Each block
+of elements has a float32 sum; these are added in float64, always in the same order.
 """
 
 import functools
@@ -21,30 +21,29 @@ from segact_torch._batch import Axis
 from segact_torch.activations import Activation
 
 NAMES = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root", "hardtanh")
-"""The activations that are served, with any epsilon, or none but for `hardtanh`."""
+"""The supported activations, with any epsilon, and all but `hardtanh` without one."""
 
-# Of each program: 8 elements a thread are two loads of 16 bytes in flight, and short enough a run
-# for a float32 sum.
+# The elements and warps of a program. 8 elements per thread are two loads of 16 bytes in flight,
+# and few enough for a float32 sum.
 BLOCK, NUM_WARPS = 512, 2
-# What `rescale` goes through in one program, which mostly has nothing to do but to look.
+# The elements of a program of `rescale`, which usually only checks that the factor is 1.
 CHUNK, CHUNK_WARPS = 65536, 8
-# A kernel is compiled for every whole part of gamma.
+# A kernel is compiled for every integer part of gamma.
 LARGEST_GAMMA = 1024.0
-# Rows shorter than this are rather copied, if copying makes them longer.
+# Tensors with rows shorter than this are copied, if that makes the rows longer.
 SHORT = 256
 
 
 class Rows:
-    """How a tensor of this shape and these strides lies in rows of what is summed over `axis`.
+    """How a tensor of this shape and these strides is read as rows, to be summed over `axis`.
 
-    The rows lie over the smallest leading set of dimensions, in the order of the memory, that holds
-    all kept ones: their sums are then added over those of them that are not kept. Only where a row
-    would be short for no need are tensors copied, with the kept dimensions first, and otherwise if
-    they have gaps.
+    The dimensions are taken in memory order. The leading ones, up to the last kept one, number the
+    rows; the others lie within a row. The sums of rows are then added over leading dimensions that
+    are not kept. Tensors are copied, with the kept dimensions first, only if rows would be short
+    otherwise; and if they have gaps in memory.
 
-    Mostly a tensor lies so already (`in_place`), and rows are groups in their order (`plain`): then
-    nothing is done here but to allocate and to launch, since the time of the host is what a small
-    loss takes.
+    Most tensors need no copy (`in_place`), and their rows are the groups, in order (`plain`). Then
+    the code here only allocates and launches, since a small loss takes as long as the host.
     """
 
     def __init__(self, shape: torch.Size, strides: tuple[int, ...], axis: Axis) -> None:
@@ -73,7 +72,7 @@ class Rows:
         self.length = math.prod(self.shape[a] for a in self.order[last + 1 :])
 
     def of(self, x: Tensor) -> Tensor:
-        """A tensor of the shape of x, laid out in rows; bool as the bytes that it is."""
+        """A tensor of the shape of x, laid out in rows; bool as bytes."""
         if not self.in_place or x.stride() != self.strides or x.is_neg():
             x = x.detach().resolve_neg().permute(self.order).contiguous()
         return x.detach().view(torch.uint8) if x.dtype == torch.bool else x
@@ -86,11 +85,11 @@ class Rows:
         return flat.permute([self.order.index(a) for a in range(len(self.order))])
 
     def back(self, values: Tensor, x: Tensor) -> Tensor:
-        """What `empty` gave, in the memory layout of x."""
+        """A tensor made by `empty`, in the memory layout of x."""
         return values if self.in_place else torch.empty_like(x, dtype=torch.float32).copy_(values)
 
     def parts(self, x: Tensor, *front: int) -> Tensor:
-        """Room for what every block leaves, (*front, rows, blocks), as `gather` wants it."""
+        """A tensor for the sums of all blocks, (*front, rows, blocks), to pass to `gather`."""
         rows = self.groups if self.plain else [self.rows]
         return x.new_empty((*front, *rows, self.blocks), dtype=torch.float64)
 
@@ -108,7 +107,7 @@ class Rows:
         return sums.permute([*range(len(front)), *(len(front) + i for i in back)]).contiguous()
 
     def spread(self, groups: Tensor) -> Tensor:
-        """What there is for every group, (..., *groups), for every row, (..., rows)."""
+        """Numbers of every group, (..., *groups), repeated for every row, (..., rows)."""
         if self.plain:
             return groups.contiguous()
         front = groups.shape[: groups.ndim - len(self.kept)]
@@ -121,7 +120,7 @@ class Rows:
 
     @property
     def blocks(self) -> int:
-        """Of a row."""
+        """The blocks of a row."""
         return -(-self.length // block_of(self.length)[0])
 
     def launch(
@@ -165,8 +164,9 @@ class Rows:
         warps: int,
         device: int,
     ) -> None:
-        # Triton works out for each launch which of its compiled variants fits: it depends on the
-        # dtypes and on what is a multiple of 16. Here lengths are known, and the rest is looked up.
+        # Triton determines for each launch which of its compiled variants fits, which takes the
+        # host long. It depends on dtypes, and on which lengths and addresses are multiples of 16.
+        # The lengths of these rows do not change; the rest is the key of `compiled`.
         pointers = arguments[:tensors]
         key = (
             *(kernel.fn, device, warps, constants),
@@ -179,7 +179,7 @@ class Rows:
             found[grid](*arguments)
             return
         found = kernel[grid](*arguments, num_warps=warps)
-        # Before Triton 3.3 what is compiled takes other arguments than the kernel.
+        # Before Triton 3.3 a compiled variant takes other arguments than the kernel.
         signature = getattr(getattr(found, "src", None), "signature", ())
         if list(signature) == list(kernel.arg_names):
             self.compiled[key] = found
@@ -189,7 +189,7 @@ rows_of = functools.lru_cache(maxsize=4096)(Rows)
 
 
 def block_of(length: int, warps: int = 0) -> tuple[int, int]:
-    """The elements of a program, or of one turn of its loop, and its warps: less for short rows."""
+    """The elements of a program, or of a turn of its loop, and its warps; fewer for short rows."""
     block, warps = (BLOCK // NUM_WARPS * warps, warps) if warps else (BLOCK, NUM_WARPS)
     while block > 128 and block // 2 >= length:
         block, warps = block // 2, max(1, warps // 2)
@@ -261,12 +261,12 @@ def cross_entropy(
         y: targets of the shape of x, of any real dtype, before smoothing.
         w: weights >= 0 of the shape of x, of any real dtype, or None. Where one is 0, the element
             contributes exactly nothing.
-        axis: what is summed over; () for no sum.
+        axis: the dimensions to sum over; () for no sum.
         f: one of NAMES.
         pos_weight: a number, or a tensor of the shape of x, of any real dtype.
-        scale: a factor of the gradient alone.
-        gradient: whether it is wanted.
-        guarded: whether targets are to be `in_range`, as `_batch` has it.
+        scale: a factor of the gradient, not of the sums.
+        gradient: whether to compute the gradient.
+        guarded: whether targets out of range become NaN, as `in_range` of `_batch` does.
 
     Returns:
         The sums in float64, in the shape of x without `axis`; without an axis the loss of every
@@ -307,7 +307,7 @@ def focal_cross_entropy(
     """Sums of w a e^gamma times the cross entropy, and their gradient in x.
 
     e = y (1 - F(x)) + (1 - y) F(x); a = alpha y + (1 - alpha) (1 - y), or 1 without alpha. A kernel
-    is compiled for every whole part of gamma, which must be below LARGEST_GAMMA. Otherwise as
+    is compiled for every integer part of gamma, which must be below LARGEST_GAMMA. Otherwise as
     `cross_entropy`.
     """
     options: dict[str, Any] = {"gamma": gamma, "alpha": alpha, "label_smoothing": label_smoothing}
@@ -315,13 +315,13 @@ def focal_cross_entropy(
 
 
 def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
-    """The gradient under `upstream`, in place, which is neither read nor written where that is 1.
+    """The gradient times `upstream`, in place; where that is 1, it is neither read nor written.
 
-    A gradient of 0 stays 0 under any upstream.
+    A gradient of 0 stays 0 with any upstream.
 
     Args:
-        gradient: what one of the losses returned for this axis.
-        upstream: of the shape of their value.
+        gradient: the one that a loss returned for this axis.
+        upstream: of the shape of the loss.
     """
     rows = rows_of(gradient.shape, gradient.stride(), axis)
     ordered = rows.of(gradient)
@@ -336,7 +336,7 @@ def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
 
 
 def rescaled(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
-    """The same for a contiguous gradient and an axis, in a tensor of its own."""
+    """`rescale` of a contiguous gradient and an axis, into a new tensor."""
     rows, into = rows_of(gradient.shape, gradient.stride(), axis), torch.empty_like(gradient)
     if not rows.in_place:
         return rescale(into.copy_(gradient), upstream, axis)
@@ -354,7 +354,7 @@ def _overlap_sums(
     costs: tuple[float, float, float],
     guarded: bool,
 ) -> Tensor:
-    """What `overlap` gives, in float64."""
+    """`overlap` in float64."""
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
     out = rows.parts(x, 2)
@@ -391,9 +391,10 @@ def overlap_ratio(
     smooth: float,
     guarded: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The first of those two over the second plus `smooth`, (*groups), and its slopes in the two.
+    """The first sum of `overlap` / (the second + `smooth`), and its slopes in the two sums.
 
-    Both are float32, and 0 where that is 0; the slopes are (2, *groups).
+    The ratio is (*groups), the slopes are (2, *groups), both float32, and 0 where the denominator
+    is 0.
     """
     sums = _overlap_sums(x, y, w, axis, f, costs, guarded)
     value = torch.empty_like(sums[0], dtype=torch.float32)
@@ -418,7 +419,7 @@ def overlap_gradient(
 
     The density times w times (1 - y) fp (e + v) + y ((tp - fn) v - fn e), where (e, v) are the
     slopes, times `upstream`, (*groups), if there is one: in float32 and in the memory layout of x.
-    An infinite slope of what weighs 0, or has a density of 0, is 0.
+    It is 0 where the weight or the density is 0, even if the slopes are infinite.
     """
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
