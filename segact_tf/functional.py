@@ -423,7 +423,7 @@ def dice_cross_entropy(
 
     Args:
         lambda_dice, lambda_ce: the weights of the two losses, >= 0.
-        smooth: of Dice. 0 gives a group without any target a Dice loss of 1 without a gradient.
+        smooth: of Dice. 0 gives a group without any target a Dice loss of 1 and no gradient.
         convention, pos_weight, label_smoothing: of the cross entropy.
         y_true, y_pred, activation, from_logits, per_sample, channel_axis, sample_weight,
             ignore_index, mask, validate: see `segact_tf.functional`.

@@ -416,7 +416,7 @@ def dice_cross_entropy(
 
     Args:
         lambda_dice, lambda_ce: the weights of the two losses, >= 0.
-        smooth: of Dice. 0 gives a group without any target a Dice loss of 1 without a gradient.
+        smooth: of Dice. 0 gives a group without any target a Dice loss of 1 and no gradient.
         convention, pos_weight, label_smoothing: of the cross entropy.
         input, target, activation, from_logits, per_sample, channel_axis, weight, ignore_index,
             mask, reduction, validate, process_group: see `segact_torch.functional`.
