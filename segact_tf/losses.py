@@ -632,8 +632,8 @@ class DiceCrossentropy(_Loss):
 
     `sample_weight` is passed in the call, too; see `segact_tf.functional`.
 
-    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a Dice loss of 1 and no gradient
-    of Dice, only that of the cross entropy.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a Dice loss of 1 and no
+    gradient of Dice, only that of the cross entropy.
 
     >>> loss = DiceCrossentropy()
     >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[2.0, -2.0]]))), 4)

@@ -445,8 +445,8 @@ class DiceCrossEntropyLoss(_Loss):
 
     Weight and mask are passed in the call, too; see `segact_torch.functional`.
 
-    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a Dice loss of 1 and no gradient
-    of Dice, only that of the cross entropy.
+    With `smooth=0` a sample with an empty mask (`per_sample=True`) has a Dice loss of 1 and no
+    gradient of Dice, only that of the cross entropy.
 
     >>> DiceCrossEntropyLoss()(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.2461)
