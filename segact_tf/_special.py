@@ -374,7 +374,7 @@ def over_one_and(x: Any, more: Any) -> Any:
     """
     if keras.backend.backend() == "torch":
         return x / (1 + more)
-    return x - x * (more * ops.reciprocal(1 + more))
+    return x - x * (more * (1 / (1 + more)))  # TensorFlow's own reciprocal is less exact
 
 
 def log1p(x: Any) -> Any:
