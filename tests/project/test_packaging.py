@@ -31,7 +31,7 @@ def test_the_page_of_losses_says_what_the_default_is_and_where_options_are():
     if not page.is_file():
         pytest.skip("needs a source checkout")
     text = " ".join(page.read_text().split())
-    assert "any activation, the sigmoid where none is named" in text
+    assert "any activation; the default is the sigmoid" in text
     for package in ("segact_torch", "segact_tf"):
         assert f"`help({package}.functional)`" in text
         if installed(package.replace("segact_tf", "keras").replace("segact_torch", "torch")):
