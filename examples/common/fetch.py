@@ -110,8 +110,8 @@ class _Download:
         try:
             answer: HTTPResponse = urllib.request.urlopen(request, timeout=self.timeout)
         except urllib.error.HTTPError as error:
+            error.close()  # it is the server's answer too, and holds the connection
             if error.code == 416 and self.done:
-                error.close()
                 return None
             raise
         return answer

@@ -1,6 +1,7 @@
 """The download, against a server on this machine: whole, cut, resumed, wrong and harmful."""
 
 import contextlib
+import gc
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -120,6 +122,16 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
+def connections_are_closed() -> Iterator[None]:
+    """Fails a test that leaves a connection to the garbage collector."""
+    gc.collect()  # what other tests have left
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        gc.collect()  # pytest makes an error of what cannot be raised there
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the images are to go."""
     return tmp_path / "data" / "pets"
@@ -174,6 +186,7 @@ def test_a_server_that_tells_no_length(site: Site, folder: Path) -> None:
     assert left(folder) == ["pets"]
 
 
+@pytest.mark.usefixtures("connections_are_closed")
 def test_a_cut_connection_is_gone_on_with(site: Site, folder: Path) -> None:
     site.cut_after = 30_000
     line = refused(site, folder)
@@ -209,6 +222,7 @@ def test_a_part_of_another_file_is_dropped(site: Site, folder: Path) -> None:
     assert left(folder) == ["pets"]
 
 
+@pytest.mark.usefixtures("connections_are_closed")
 @pytest.mark.parametrize("more", [b"", b"too long"])
 def test_a_part_that_is_whole(site: Site, folder: Path, more: bytes) -> None:
     folder.parent.mkdir()
@@ -236,6 +250,7 @@ def test_the_digest_of_the_public_archive_is_one() -> None:
     assert URL.startswith("https://")
 
 
+@pytest.mark.usefixtures("connections_are_closed")
 @pytest.mark.parametrize("status", [404, 503])
 def test_an_error_of_the_server(site: Site, folder: Path, status: int) -> None:
     site.status = status
@@ -258,6 +273,7 @@ def test_other_addresses(folder: Path, url: str) -> None:
     assert left(folder) == []
 
 
+@pytest.mark.usefixtures("connections_are_closed")
 def test_a_server_that_falls_silent(site: Site, folder: Path) -> None:
     site.stall_after = 80_000
     line = refused(site, folder, timeout=0.3)
@@ -307,6 +323,7 @@ def test_ctrl_c_says_what_is_kept(site: Site, folder: Path) -> None:
     assert ARCHIVE.startswith(kept)
 
 
+@pytest.mark.usefixtures("connections_are_closed")
 def test_a_file_that_is_too_large(
     site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
