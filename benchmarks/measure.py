@@ -86,15 +86,16 @@ def is_kernel(event: Any) -> bool:
     )
 
 
-def kernels(step: Step) -> int:
-    """The number of kernels that a step launches on a GPU, by PyTorch's profiler."""
+def kernels(step: Step) -> tuple[int, float]:
+    """The kernels that a step launches on a GPU, and their milliseconds, by PyTorch's profiler."""
     import torch
 
     step()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         step()
-    return sum(map(is_kernel, profile.events() or ()))
+    found = list(filter(is_kernel, profile.events() or ()))
+    return len(found), sum(event.time_range.elapsed_us() for event in found) / 1e3
 
 
 def _resident(name: str) -> int:

@@ -27,7 +27,8 @@ class Row:
         memory: peak beyond inputs and gradient, in tensors of the input's size.
         operations, moved: on at least half of the elements, and the tensors they read and write,
             of PyTorch's own operations.
-        kernels: launched on a GPU.
+        kernels, on_device: launched on a GPU, and their milliseconds, without the host's.
+        profile: where the time goes, of a slower row from 100,000 elements on.
     """
 
     framework: str
@@ -43,6 +44,8 @@ class Row:
     operations: tuple[int, int] | None = None
     moved: tuple[float, float] | None = None
     kernels: tuple[int, int] | None = None
+    on_device: tuple[float, float] | None = None
+    profile: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -121,7 +124,8 @@ NOTE = (
     "at the largest of these sizes. memory: peak beyond inputs and gradient, ours / theirs, in "
     "tensors of the input's size. operations, moved: without loops and kernels, ours / theirs, on "
     "at least half of 16,384 elements, and the tensors of that size that they read and write. "
-    "kernels: launched on a GPU. (sigmoid): the counterpart has no other activation."
+    "kernels: launched on a GPU. on it: their ms, ours / theirs. (sigmoid): the counterpart has no "
+    "other activation."
 )
 
 
@@ -176,6 +180,15 @@ def _slower(results: Results) -> Sheet:
     return Sheet("Slower than its counterpart, from 1e5 elements on", heads, lines)
 
 
+def _profiles(results: Results) -> Sheet:
+    """Where the time of these rows goes, ours and theirs."""
+    lines = [
+        [f"{FRAMEWORKS[row.framework]}: {row.name}", power(row.elements), *row.profile]
+        for row in results.slower if row.profile
+    ]  # fmt: skip
+    return Sheet("Where the time of these goes", ["", "elements", "ours", "theirs"], lines)
+
+
 def _worst(rows: list[Row]) -> float:
     """The largest ratio from 100,000 elements on, or of all."""
     large = [row.ratio[1] for row in rows if row.elements >= MIDDLE]
@@ -195,6 +208,7 @@ def _framework(results: Results, framework: str) -> Sheet:
         "operations": lambda row: _pair(row.operations, "d"),
         "moved": lambda row: _pair(row.moved, ".0f"),
         "kernels": lambda row: _pair(row.kernels, "d"),
+        "on it": lambda row: _pair(row.on_device, ".3g"),
     }
     more = {name: cell for name, cell in more.items() if any(cell(row) for row in rows)}
     lines = []
@@ -234,7 +248,7 @@ def _sweep(results: Results) -> Sheet:
 
 def sheets(results: Results) -> list[Sheet]:
     """All tables."""
-    found = [_slower(results)]
+    found = [_slower(results), _profiles(results)]
     found += [_framework(results, f) for f in FRAMEWORKS if any(f == r.framework
               for r in results.rows)]  # fmt: skip
     return [sheet for sheet in (*found, _sweep(results)) if sheet.lines]

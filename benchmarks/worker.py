@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
-from benchmarks.cases import HUGE, SWEEP, Case, Loss, as_they_are
+from benchmarks import measure, profiles
+from benchmarks.cases import HUGE, MIDDLE, SWEEP, Case, Loss, as_they_are
 from benchmarks.report import Row
 
 COUNTED = 4 * 64 * 64
@@ -94,6 +94,10 @@ class Engine:
     def step(self, loss: Loss, x: Any, y: Any) -> measure.Step:
         raise NotImplementedError
 
+    def profile(self, loss: Loss, x: Any, y: Any) -> str:
+        """Where the time of a step goes (`benchmarks.profiles`)."""
+        raise NotImplementedError
+
 
 class Torch(Engine):
     """PyTorch, and Keras on torch."""
@@ -122,6 +126,9 @@ class Torch(Engine):
 
         return step
 
+    def profile(self, loss: Loss, x: Any, y: Any) -> str:
+        return profiles.of_torch(self.step(loss, x, y), self.task.device)
+
 
 class TensorFlow(Engine):
     """A graph, or one that XLA compiles."""
@@ -137,6 +144,17 @@ class TensorFlow(Engine):
         return self.tf.constant(x), self.tf.constant(y)
 
     def step(self, loss: Loss, x: Any, y: Any) -> measure.Step:
+        gradient = self._function(loss)
+        return lambda: gradient(x, y)[1].numpy()
+
+    def profile(self, loss: Loss, x: Any, y: Any) -> str:
+        if not self.xla:
+            return profiles.of_graph(self.step(loss, x, y))
+        program = self._function(loss).experimental_get_compiler_ir(x, y)
+        return profiles.of_program(program(stage="optimized_hlo"))
+
+    def _function(self, loss: Loss) -> Any:
+        """The value and the gradient of a loss."""
         tf = self.tf
 
         @tf.function(jit_compile=self.xla, autograph=False)  # as in Keras's fit
@@ -146,7 +164,7 @@ class TensorFlow(Engine):
                 value = loss(x, y)
             return value, tape.gradient(value, x)
 
-        return lambda: gradient(x, y)[1].numpy()
+        return gradient
 
 
 class Jax(Engine):
@@ -165,6 +183,9 @@ class Jax(Engine):
     def step(self, loss: Loss, x: Any, y: Any) -> measure.Step:
         gradient = self.jax.jit(self.jax.value_and_grad(loss))
         return lambda: self.jax.block_until_ready(gradient(x, y))
+
+    def profile(self, loss: Loss, x: Any, y: Any) -> str:
+        return profiles.of_xla(self.step(loss, x, y))
 
 
 ENGINES: dict[str, Callable[[Task], Engine]] = {"tensorflow": TensorFlow, "xla": TensorFlow}
@@ -230,7 +251,9 @@ def _of_the_case(engine: Engine, task: Task, case: Case) -> dict[str, Any]:
         found["memory"] = _memory(engine, task, case)
     if task.device == "cuda":
         x, y = engine.batch(case, case.sizes[-1])
-        found["kernels"] = _pair(lambda loss: measure.kernels(engine.step(loss, x, y)), case)
+        kernels = _pair(lambda loss: measure.kernels(engine.step(loss, x, y)), case)
+        assert kernels is not None
+        found["kernels"], found["on_device"] = zip(*kernels, strict=True)
     return found
 
 
@@ -240,6 +263,8 @@ def _row(engine: Engine, task: Task, case: Case, size: int, known: dict[str, Any
     ours, theirs = engine.step(case.ours, x, y), engine.step(case.theirs, x, y)
     times = measure.beside(ours, theirs, task.rounds, task.budget)
     served = SERVED.get(task.framework) or measure.backends(ours)
+    slower = times.ratio[1] > 1 and size >= MIDDLE and task.framework != "bandwidth"
+    profile = _pair(lambda loss: engine.profile(loss, x, y), case) if slower else None
     return Row(
         framework=task.framework,
         loss=case.loss,
@@ -250,6 +275,7 @@ def _row(engine: Engine, task: Task, case: Case, size: int, known: dict[str, Any
         served=served,
         milliseconds=times.milliseconds,
         ratio=times.ratio,
+        profile=profile,
         **known,
     )
 

@@ -115,7 +115,9 @@ def focal_cross_entropy(
             # the power last: an earlier product could underflow
             return _weighted(w, less * tail.times_rate(e * (q - a) + moved))
 
-        return _weighted(w, _times(less * e, entropy)), slope
+        loss = entropy * e  # with an infinite entropy the error is not 0, but its power may be
+        loss = loss * less if gamma == 2 else _times(less, loss)
+        return _weighted(w, loss), slope
 
     def formula(batch: Batch) -> Any:
         return _sums.focal_cross_entropy(batch, (), False, gamma, alpha)

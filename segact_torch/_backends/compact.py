@@ -112,7 +112,8 @@ def focal_cross_entropy(
             slopes = tail.error(s).mul_(e).addcmul_(moved, _finite(entropy), value=gamma)
             slopes = tail.times_rate_(slopes.mul_(less))
             slopes = slopes if w is None else _times(w, slopes)
-        loss = _times(less, entropy.mul_(e))
+        loss = entropy.mul_(e)  # with an infinite entropy the error is not 0, but its power may be
+        loss = loss.mul_(less) if gamma == 2 else _times(less, loss)
         loss = loss if w is None else _times(w, loss)
         return _reduced(batch, loss, None, slopes, axis, scale)
 

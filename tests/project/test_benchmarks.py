@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
 import segact_torch  # noqa: E402
-from benchmarks import causes, measure, report, torch_cases, worker  # noqa: E402
+from benchmarks import causes, measure, profiles, report, torch_cases, worker  # noqa: E402
 from benchmarks.cases import HUGE, LARGE, MIDDLE, SMALL, SWEEP, USUAL  # noqa: E402
 from parity.suite.case import ACTIVATIONS  # noqa: E402
 
@@ -159,6 +159,90 @@ def test_who_serves_a_loss(loss, options, served):
     if loss != "lovasz":
         with counts.bare():
             assert measure.backends(step) == "compact"
+
+
+# --- the profiles
+
+
+def test_shares_of_a_profile():
+    times = {"add": 20.0, "mul": 70.0, "exp": 4.0, "log": 3.0, "abs": 2.8, "neg": 0.2}
+    assert profiles.words(times) == "mul 70 %, add 20 %, exp 4 %, log 3 %"
+    assert profiles.words({"mul": 999.0, "neg": 1.0}) == "mul 100 %"
+    assert profiles.words({}) == ""
+
+
+def test_a_profile_of_pytorch_names_operations_and_loops():
+    from benchmarks import counts
+
+    engine = worker.Torch(worker.Task("torch", threads=torch.get_num_threads()))
+    case = next(c for c in EAGER if c.key == "dice, sigmoid / MONAI DiceLoss")
+    x, y = engine.batch(case, MIDDLE)
+    assert "compiled loops" in engine.profile(case.ours, x, y)
+    with counts.bare():
+        plain = engine.profile(case.ours, x, y)
+    assert "compiled loops" not in plain
+    assert "sigmoid" in engine.profile(lambda x, y: torch.sigmoid(x).sum(), x, y)
+
+
+def test_only_slower_rows_have_a_profile(monkeypatch):
+    engine = worker.Torch(worker.Task("torch", threads=torch.get_num_threads()))
+    case = next(c for c in EAGER if c.theirs)
+    for ratio, size, profiled in ((2.0, MIDDLE, True), (0.5, MIDDLE, False), (2.0, SMALL, False)):
+        found = measure.Times([ratio] * 3, [1.0] * 3)
+        monkeypatch.setattr(measure, "beside", lambda *_, found=found: found)
+        row = worker._row(engine, engine.task, case, size, {})
+        assert (row.profile is not None) is profiled
+        sheets = [sheet.title for sheet in report.sheets(report.Results({}, [row]))]
+        assert ("Where the time of these goes" in sheets) is profiled
+
+
+def test_a_profile_of_tensorflow_is_by_kind_of_operation():
+    events = [
+        ("tf_Compute/1", "mul_3:Mul", 2.0),
+        ("tf_Compute/2", "gradient/mul:Mul", 1.0),
+        ("tf_Compute/1", "ExecutorState::Process", 9.0),
+        ("python", "__inference_f_1:__inference_f_1", 9.0),
+        ("python", "EagerLocalExecute: f", 9.0),
+    ]
+    assert profiles.operations(events) == {"Mul": 3.0}
+
+
+def test_a_profile_of_xla_is_by_loop():
+    events = [
+        ("tf_XLAEigen/1", "select_add_fusion", 2.0),
+        ("tf_XLAEigen/2", "select_add_fusion", 1.0),
+        ("tf_XLAPjRtCpuClient/1", "ThunkExecutor::Execute", 9.0),
+        ("tf_XLAPjRtCpuClient/1", "end: select_add_fusion", 9.0),
+        ("python", "$profiler.py:151 start_trace", 9.0),
+    ]
+    assert profiles.loops(events) == {"select_add_fusion": 3.0}
+
+
+def test_a_program_of_xla_is_counted():
+    text = """
+  %p.1 = f32[8,4]{1,0} parameter(0)
+  %add.2 = f32[8,4]{1,0} add(%p.1, %p.1)
+  ROOT %mul.3 = f32[8,4]{1,0} multiply(%add.2, %add.2)
+  %add.4 = f32[] add(%c, %d)
+  %loop = (f32[8,4]{1,0}, f32[]) fusion(%x), kind=kLoop
+  %other = f32[8,4]{1,0} fusion(%x), kind=kLoop
+"""
+    assert profiles.of_program(text) == "2 loops of 3 operations: 2 add, 1 multiply"
+
+
+def test_kernels_of_a_profile():
+    cuda = torch.autograd.DeviceType.CUDA
+    names = [("losses", 3.0), ("losses", 2.0), ("Memset (Device)", 9.0)]
+    events = [
+        SimpleNamespace(
+            name=name,
+            device_type=cuda,
+            is_user_annotation=False,
+            time_range=SimpleNamespace(elapsed_us=lambda took=took: took),
+        )
+        for name, took in names
+    ]
+    assert profiles.kernels(events) == {"losses": 5.0}
 
 
 # --- the report

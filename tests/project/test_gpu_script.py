@@ -139,10 +139,11 @@ def test_page_of_a_gpu(tmp_path):
         report.Row(
             *("bandwidth", name, options, "copy", False, 2**26, "triton", (ms, 1.0), (ms, ms, ms)),
             kernels=(1, 2),
+            on_device=(device, 0.0),
         )
-        for name, options, ms in (
-            ("F.binary_cross_entropy_with_logits", "", 2.5),
-            ("dice", "arctan", 1.25),
+        for name, options, ms, device in (
+            ("F.binary_cross_entropy_with_logits", "", 2.5, 0.0),
+            ("dice", "arctan", 1.25, 1.1),
         )
     ]
     by_name["benchmarks"].figures = report.Results({}, rows).as_dict()
@@ -152,8 +153,11 @@ def test_page_of_a_gpu(tmp_path):
         for device, loss in (("cuda", 0.5), ("cpu", 0.4))
     }
     text = page.markdown(results, asked, tmp_path, 1.0)
-    assert "| dice, arctan | 1.250 | 80% | 0.50 |" in text
-    assert "| dice, arctan | copy | 1.25 (1.25-1.25) | 1.25 / 1 | triton | 1 / 2 |" in text
+    assert "| F.binary_cross_entropy_with_logits | 2.500 | 40% | 1.00 | - | - |" in text
+    assert "| dice, arctan | 1.250 | 80% | 0.50 | 1.100 | 91% |" in text
+    assert (
+        "| dice, arctan | copy | 1.25 (1.25-1.25) | 1.25 / 1 | triton | 1 / 2 | 1.1 / 0 |" in text
+    )
     assert "| the judge, torch | NO | 7 |" in text
     assert "| cats_vs_dogs, torch | cuda | 0.5000 | 1.0 | 0.25 | 0.25 |" in text
     assert str(tmp_path) not in text

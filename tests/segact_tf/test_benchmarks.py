@@ -1,5 +1,6 @@
 """The rows of the benchmarks: every loss beside Keras's own, which computes the same."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,11 @@ keras_cases = pytest.importorskip("benchmarks.keras_cases", reason="needs a sour
 import namespaces  # noqa: E402
 
 import segact_tf  # noqa: E402
+from benchmarks import worker  # noqa: E402
 
+FRAMEWORKS = {"tensorflow": ["tensorflow", "xla"], "jax": ["jax"], "torch": ["keras-torch"]}[
+    keras.config.backend()
+]
 CASES = keras_cases.cases()
 
 
@@ -25,6 +30,16 @@ def test_every_loss_has_a_row_and_a_counterpart():
     keys = [case.key for case in CASES]
     assert sorted(keys) == sorted(set(keys))
     assert {case.options for case in CASES if not case.same} & {"", "sigmoid"} == set()
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_profile_of_a_step(framework):
+    engine = worker.ENGINES[framework](worker.Task(framework))
+    case = next(case for case in CASES if case.name == "dice, sigmoid")
+    x, y = engine.batch(case, 8 * 4096)
+    words = {"xla": r"\d+ loops of \d+ operations: \d+ \w+", "tensorflow": r"[A-Z]\w+ \d+ %"}
+    for loss in (case.ours, case.theirs):
+        assert re.match(words.get(framework, r"[\w.:]+ .*\d+ %"), engine.profile(loss, x, y))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
