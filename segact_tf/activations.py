@@ -79,7 +79,7 @@ def _probability(p: Any) -> Any:
     if isinstance(p, numbers.Real):
         if not 0 <= float(p) <= 1:
             raise ValueError(f"p must lie in [0, 1], got {p!r}")
-        p = np.asarray(p, None if isinstance(p, np.generic) else keras.config.floatx())
+        p = np.asarray(p, None if isinstance(p, np.floating) else keras.config.floatx())
     p = ops.convert_to_tensor(p)
     _wide(p, "p")
     return p

@@ -78,7 +78,7 @@ def _probability(p: Any) -> Tensor:
     if isinstance(p, numbers.Real):
         if not 0 <= float(p) <= 1:
             raise ValueError(f"p must lie in [0, 1], got {p!r}")
-        return torch.tensor(float(p) if isinstance(p, int) else p)
+        return torch.tensor(float(p) if isinstance(p, numbers.Rational) else p)
     _wide(p, "p")
     return p
 

@@ -78,12 +78,12 @@ With one rank it is the loss without a group. docs/scaling.md has an example, an
 
 All losses compile into one graph, also with `dynamic=True`.
 
-What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
-empty input without a `process_group`, for "world" where there is no default group, for an unknown
-activation, convention or reduction, for an activation together with `from_logits=False`, for a
-number out of its range, and for targets or probabilities outside [0, 1] or negative weights, if
-they are checked (`validate`). TypeError if an argument has to be True or False, a number, a tensor
-or a process group, and is not.
+What raises, in every loss: TypeError for integer input; ValueError for shapes or devices that
+differ, for an empty input without a `process_group`, for "world" where there is no default group,
+for an unknown activation, convention or reduction, for an activation together with
+`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
+or negative weights, if they are checked (`validate`). TypeError if an argument has to be True or
+False, a number, a tensor or a process group, and is not.
 """
 
 from torch import Tensor

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -527,6 +528,8 @@ def test_ppf_of_a_number(ns, activation, epsilon):
         found, expected = f.ppf(p), f.ppf(ns.array(np.asarray(p, "float32")))
         np.testing.assert_array_equal(ns.numpy(found), ns.numpy(expected), strict=True)
     assert ns.numpy(f.ppf(np.float64(0.25))).dtype == "float64"
+    for p in (1, np.int64(1), Fraction(1, 2)):
+        np.testing.assert_array_equal(ns.numpy(f.ppf(p)), ns.numpy(f.ppf(float(p))), strict=True)
     for p in (1.3, -0.1, math.nan, 2):
         with pytest.raises(ValueError, match=r"^p must lie in \[0, 1\], got"):
             f.ppf(p)

@@ -108,6 +108,7 @@ class Rows:
 
     def spread(self, groups: Tensor) -> Tensor:
         """Numbers of every group, (..., *groups), repeated for every row, (..., rows)."""
+        groups = groups.resolve_neg()
         if self.plain:
             return groups.contiguous()
         front = groups.shape[: groups.ndim - len(self.kept)]
