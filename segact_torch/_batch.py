@@ -116,8 +116,6 @@ class Batch:
         if not input.is_floating_point():
             raise TypeError(f"input must be of a floating dtype, got {input.dtype}")
         _check_tensor(target, "target")
-        if target.is_complex():
-            raise TypeError(f"target must hold real numbers, got {target.dtype}")
         if input.shape != target.shape:
             raise ValueError(
                 "input and target must have the same shape, "
@@ -216,6 +214,7 @@ class Batch:
         if not isinstance(pos_weight, Tensor):
             check_number("pos_weight", pos_weight)
             return float(pos_weight)
+        _check_tensor(pos_weight, "pos_weight")
         _check_device(pos_weight, "pos_weight", self.input)
         try:
             weights = _plain(pos_weight).to(self.dtype).expand(self.input.shape)
@@ -395,8 +394,11 @@ def _is_distributed(values: Any) -> bool:
 
 
 def _check_tensor(values: Any, name: str) -> None:
+    """Raise unless it is a tensor of real numbers."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+    if values.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
 
 
 def _check_device(values: Tensor, name: str, x: Tensor) -> None:

@@ -555,10 +555,24 @@ def test_axis_is_made_of_integers(ns, axis):
             ns.package.losses.BinaryCrossentropy(axis=axis)
 
 
-@pytest.mark.parametrize("axis", [3, -4, (0, 3)])
+def test_axis_of_numpy(ns):
+    """An integer of NumPy is one, also where it is saved."""
+    x = ns.array(np.linspace(-3, 5, 24, dtype="float32").reshape(2, 3, 4))
+    for axis, plain in ((np.int64(1), 1), ((np.int64(1), np.int32(2)), (1, 2)), ([1, 2], (1, 2))):
+        linear, other = (ns.package.get_activation("linear", axis=a) for a in (axis, plain))
+        assert repr(linear) == repr(other)
+        np.testing.assert_array_equal(ns.numpy(linear(x)), ns.numpy(other(x)))
+        if ns.name != "torch":
+            loss = ns.package.functional.mean_squared_error
+            found, expected = (loss(ns.array(np.ones((2, 3, 4))), x, axis=a) for a in (axis, plain))
+            np.testing.assert_array_equal(ns.numpy(found), ns.numpy(expected))
+
+
+@pytest.mark.parametrize("axis", [3, -4, (0, 3), (1, -2)])
 def test_axis_is_one_of_the_input(ns, axis):
     linear = ns.package.get_activation("linear", axis=axis)
-    with pytest.raises(ValueError, match=r"^axis .* is out of range for an input of shape"):
+    wrong = "twice the same in" if axis == (1, -2) else "out of range for"
+    with pytest.raises(ValueError, match=rf"^axis .* is {wrong} an input of shape"):
         linear(ns.array(np.ones((2, 3, 4), "float32")))
     with pytest.raises(ValueError, match=r"^axis must name a dimension"):
         ns.package.get_activation("linear", axis=())

@@ -631,6 +631,16 @@ def test_a_wrong_option_is_refused_by_function_and_class(ns, option, wrong, want
             ns.loss_class(ns.classes[loss], **{option: wrong})
 
 
+@pytest.mark.parametrize("name", ["target", "weight", "mask", "pos_weight"])
+def test_complex_numbers_are_refused(ns, name, rng):
+    """A framework would drop the imaginary part."""
+    x, y = batch(rng)
+    wrong = ns.array(np.ones(SHAPE, "complex64"))
+    options = {} if name == "target" else {name: wrong}
+    with pytest.raises(TypeError, match=r"^\w+ must hold real numbers, got .*complex64$"):
+        value(ns, "dice_cross_entropy", x, wrong if name == "target" else y, **options)
+
+
 @pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan])
 def test_a_wrong_pos_weight_in_a_tensor_is_refused(ns, wrong, rng):
     """As the number is; in the constructor too."""
