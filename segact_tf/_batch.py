@@ -173,7 +173,7 @@ class Batch:
         if isinstance(pos_weight, (int, float, np.number)):
             check_number("pos_weight", float(pos_weight))
             return float(pos_weight)
-        weights = ops.cast(_tensor(pos_weight, "pos_weight"), self.x.dtype)
+        weights = ops.stop_gradient(ops.cast(_tensor(pos_weight, "pos_weight"), self.x.dtype))
         sizes, wanted = _engine.sizes(weights), _engine.sizes(self.x)
         pairs = zip(reversed(sizes), reversed(wanted), strict=False)
         fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)

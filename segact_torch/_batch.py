@@ -217,7 +217,7 @@ class Batch:
         _check_tensor(pos_weight, "pos_weight")
         _check_device(pos_weight, "pos_weight", self.input)
         try:
-            weights = _plain(pos_weight).to(self.dtype).expand(self.input.shape)
+            weights = _plain(pos_weight).detach().to(self.dtype).expand(self.input.shape)
         except RuntimeError as error:
             raise ValueError(
                 "pos_weight must broadcast to the shape of input, "

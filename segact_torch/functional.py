@@ -24,7 +24,7 @@ in any dtype; floating ones are differentiable. Options of all losses:
         and their mean still divides by the number of elements, as `torch.nn` does. Overlap losses
         multiply each element in their sums; there a weight that is constant over a group cancels.
         An element with weight 0 adds exactly zero to value and gradient, for any raw output and
-        any target, NaN included. No gradient flows into the weight.
+        any target, NaN included. No gradient flows into weight or `pos_weight`.
     ignore_index: elements whose target is this number, such as 255, are ignored: their weight is
         0, and the mean is over the others; 0 if there are none.
     mask: elements where it is 0 or False are ignored, in the same way.

@@ -490,6 +490,19 @@ def test_the_same_bits_twice_and_no_input_written():
     assert backend.cross_entropy(one, one, None, (), F("arctan"))[0].shape == ()
 
 
+@interpreted
+def test_upstreams_that_are_views_of_opposite_sign():
+    """As the imaginary part of a conjugate, which is negated only when it is read."""
+    x, y = batch(hard=False)
+    for axis in AXES.values():
+        value, slopes = backend.cross_entropy(x, y, None, axis, F("arctan"))
+        upstream = torch.linspace(-1, 2, value.numel()).reshape(value.shape)
+        negated = torch.complex(upstream, -upstream).conj().imag
+        assert negated.is_neg()
+        found = backend.rescale(slopes.clone(), negated, axis)
+        assert torch.equal(found, backend.rescale(slopes.clone(), upstream, axis))
+
+
 # ---- what is served ----
 
 PER_CHANNEL = torch.tensor([0.5, 3.0]).reshape(2, 1, 1)
