@@ -341,6 +341,17 @@ def test_ratios_of_overlap(axis, smooth):
 
 
 @interpreted
+def test_the_gradient_of_an_empty_mask():
+    """The loss is near 1, and the slopes in the two sums nearly cancel."""
+    x, f = torch.linspace(-3, 3, 20_000), F("softsign")
+    arguments = (x, torch.zeros_like(x), None, (0,), f, (2.0, 1.0, 1.0))
+    _, slopes = backend.overlap_ratio(*arguments, 1.0)
+    got = backend.overlap_gradient(*arguments, slopes, torch.ones(()))
+    exact = f.pdf(x.double()) / (f.cdf(x.double()).sum() + 1) ** 2
+    assert (got.double() - exact).abs().max() <= 1e-5 * exact.max()
+
+
+@interpreted
 def test_the_ratio_of_nothing():
     """A group of which nothing counts, under any upstream; one that is not a number stays so."""
     x, y = torch.tensor([[0.5, -0.5], [-1.0, 2.0], [torch.nan, 1.0]]), torch.zeros(3, 2)
