@@ -19,7 +19,7 @@ from segact_tf.activations import (
     Activation,
     HardTanh,
     Linear,
-    _check_axis,
+    _checked_axis,
     _LinearOverRanks,
     _wide,
 )
@@ -94,7 +94,7 @@ class Batch:
         hard: bool = False,
     ) -> "Batch":
         """The arguments of a loss as a batch; raises for wrong ones."""
-        x, y = _wide(y_pred, "y_pred"), ops.convert_to_tensor(y_true)
+        x, y = _wide(y_pred, "y_pred"), _tensor(y_true, "y_true")
         if _shapes_differ(x, y):
             raise ValueError(
                 "y_true and y_pred must have the same shape, "
@@ -147,8 +147,7 @@ class Batch:
 
     def elements(self, axis: int | Axis | None) -> tuple[Axis, bool]:
         """The axes over which an elementwise loss is reduced, and True: to the mean."""
-        _check_axis(axis)
-        return _pairwise.axes(self.x, axis), True
+        return _pairwise.axes(self.x, _checked_axis(axis)), True
 
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
         """The axes that an overlap loss sums over: all but those of samples and channels."""
@@ -174,7 +173,7 @@ class Batch:
         if isinstance(pos_weight, (int, float, np.number)):
             check_number("pos_weight", float(pos_weight))
             return float(pos_weight)
-        weights = ops.cast(ops.convert_to_tensor(pos_weight), self.x.dtype)
+        weights = ops.stop_gradient(ops.cast(_tensor(pos_weight, "pos_weight"), self.x.dtype))
         sizes, wanted = _engine.sizes(weights), _engine.sizes(self.x)
         pairs = zip(reversed(sizes), reversed(wanted), strict=False)
         fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
@@ -320,7 +319,7 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     """Numbers of the rank of x, with sizes equal or 1, in the shape and dtype of x."""
     if values is None:
         return None
-    values = ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), x.dtype))
+    values = ops.stop_gradient(ops.cast(_tensor(values, name), x.dtype))
     pairs = zip(_engine.sizes(values), _engine.sizes(x), strict=False)
     fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
     if len(values.shape) != len(x.shape) or not fit:
@@ -329,6 +328,15 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
             f"got {name} {tuple(values.shape)} and y_pred {tuple(x.shape)}"
         )
     return ops.broadcast_to(values, ops.shape(x))
+
+
+def _tensor(values: Any, name: str) -> Any:
+    """A tensor of real numbers; raises for complex ones."""
+    values = ops.convert_to_tensor(values)
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    if "complex" in dtype:
+        raise TypeError(f"{name} must hold real numbers, got {dtype}")
+    return values
 
 
 def _check_range(

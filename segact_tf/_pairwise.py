@@ -23,7 +23,10 @@ def axes(x: Any, axis: int | Axis | None) -> Axis:
     wanted = (axis,) if isinstance(axis, int) else tuple(axis)
     if any(not -rank <= a < rank for a in wanted):
         raise ValueError(f"axis {axis} is out of range for an input of shape {tuple(x.shape)}")
-    return tuple(a % rank for a in wanted)
+    numbered = tuple(a % rank for a in wanted)
+    if len({*numbered}) < len(numbered):
+        raise ValueError(f"axis {axis} is twice the same in an input of shape {tuple(x.shape)}")
+    return numbered
 
 
 def sum(x: Any, axis: Axis, keepdims: bool = False) -> Any:

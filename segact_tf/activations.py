@@ -79,7 +79,7 @@ def _probability(p: Any) -> Any:
     if isinstance(p, numbers.Real):
         if not 0 <= float(p) <= 1:
             raise ValueError(f"p must lie in [0, 1], got {p!r}")
-        p = np.asarray(p, None if isinstance(p, np.generic) else keras.config.floatx())
+        p = np.asarray(p, None if isinstance(p, np.floating) else keras.config.floatx())
     p = ops.convert_to_tensor(p)
     _wide(p, "p")
     return p
@@ -104,12 +104,16 @@ def _check_epsilon(epsilon: float, open: bool = False) -> None:
         raise ValueError(f"epsilon must lie in {interval}, got {epsilon!r}")
 
 
-def _check_axis(axis: Any) -> None:
-    """An integer, several different ones, or None."""
-    several = axis if isinstance(axis, tuple) else (axis,)
+def _checked_axis(axis: Any) -> int | Axis | None:
+    """An integer, several different ones as a tuple, or None; raises for anything else."""
+    if axis is None:
+        return None
+    several = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     integers = all(isinstance(a, numbers.Integral) and not isinstance(a, bool) for a in several)
-    if axis is not None and (not integers or len({*several}) < len(several)):
+    if not integers or len({*several}) < len(several):
         raise TypeError(f"axis must be an integer, several, or None, got {axis!r}")
+    plain = tuple(map(int, several))  # NumPy's integers, too
+    return plain if isinstance(axis, (tuple, list)) else plain[0]
 
 
 class Activation:
@@ -635,8 +639,7 @@ class Linear(Activation):
         self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
     ) -> None:
         super().__init__(epsilon)
-        self.axis = tuple(axis) if isinstance(axis, (tuple, list)) else axis
-        _check_axis(self.axis)
+        self.axis = _checked_axis(axis)
         if self.axis == ():
             raise ValueError("axis must name a dimension, or be None for all, got ()")
 

@@ -1,9 +1,9 @@
 """Losses for binary classification and segmentation, each written once for every activation.
 
 `segact_tf.losses` has each of these functions as a class. `y_pred` holds raw outputs and the loss
-applies the activation; a network whose last layer applies it already says `from_logits=False`.
-Keras's own default is the opposite of ours: an activated head under `from_logits=True` is squashed
-twice.
+applies the activation; if the last layer of the network applies it, pass `from_logits=False`.
+Keras's own default is the opposite: with our `from_logits=True` the activation of such a layer is
+applied twice.
 
 >>> import numpy as np, segact_tf
 >>> logits, y_true = np.array([-2.0, 0.0, 30.0], "float32"), np.array([0.0, 1.0, 0.0], "float32")
@@ -26,7 +26,7 @@ are computed in float32; the result is float32, or float64 for float64 `y_pred`.
         multiplied by it, and their mean still divides by the number of elements, as Keras does.
         Overlap losses multiply each element in their sums; there a weight that is constant over a
         group cancels. An element with weight 0 adds exactly zero to value and gradient, for any raw
-        output and any target, NaN included. No gradient flows into the weight.
+        output and any target, NaN included. No gradient flows into weight or `pos_weight`.
     ignore_index: elements whose target is this number, such as 255, are ignored: their weight is
         0, and the mean is over the others; 0 if there are none.
     mask: elements where it is 0 or False are ignored, in the same way.

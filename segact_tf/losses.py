@@ -48,7 +48,7 @@ from segact_tf._batch import (
 from segact_tf._derivatives import _weigh
 from segact_tf._distributed import all_mean, group_of
 from segact_tf._sums import _mean, ratio, total
-from segact_tf.activations import Activation, _check_axis, sigmoid
+from segact_tf.activations import Activation, _checked_axis, sigmoid
 from segact_tf.conventions import distribution
 from segact_tf.functional import (
     Axis,
@@ -125,9 +125,8 @@ class _Loss(keras.losses.Loss):
             f = distribution(**{name: options[name] for name in names})
             if isinstance(f, Activation):
                 options["activation"] = f
-        if isinstance(options.get("axis"), list):
-            options["axis"] = tuple(options["axis"])
-        _check_axis(options.get("axis"))
+        if "axis" in options:
+            options["axis"] = _checked_axis(options["axis"])
         if not isinstance(options.get("pos_weight"), (int, float, list, type(None))):
             pos_weight = ops.stop_gradient(ops.convert_to_tensor(options["pos_weight"]))
             options["pos_weight"] = ops.convert_to_numpy(pos_weight).tolist()

@@ -116,13 +116,12 @@ class Batch:
         if not input.is_floating_point():
             raise TypeError(f"input must be of a floating dtype, got {input.dtype}")
         _check_tensor(target, "target")
-        if target.is_complex():
-            raise TypeError(f"target must hold real numbers, got {target.dtype}")
         if input.shape != target.shape:
             raise ValueError(
                 "input and target must have the same shape, "
                 f"got input {tuple(input.shape)} and target {tuple(target.shape)}"
             )
+        _check_device(target, "target", input)
         group = group_of(process_group)
         if input.numel() == 0 and group is None:
             raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")
@@ -215,8 +214,10 @@ class Batch:
         if not isinstance(pos_weight, Tensor):
             check_number("pos_weight", pos_weight)
             return float(pos_weight)
+        _check_tensor(pos_weight, "pos_weight")
+        _check_device(pos_weight, "pos_weight", self.input)
         try:
-            weights = _plain(pos_weight).to(self.dtype).expand(self.input.shape)
+            weights = _plain(pos_weight).detach().to(self.dtype).expand(self.input.shape)
         except RuntimeError as error:
             raise ValueError(
                 "pos_weight must broadcast to the shape of input, "
@@ -366,6 +367,7 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
     if values is None:
         return None
     _check_tensor(values, name)
+    _check_device(values, name, x)
     pairs = zip(values.shape, x.shape, strict=False)
     if values.ndim != x.ndim or any(size not in (1, whole) for size, whole in pairs):
         raise ValueError(
@@ -392,8 +394,20 @@ def _is_distributed(values: Any) -> bool:
 
 
 def _check_tensor(values: Any, name: str) -> None:
+    """Raise unless it is a tensor of real numbers."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+    if values.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
+
+
+def _check_device(values: Tensor, name: str, x: Tensor) -> None:
+    """Raise unless both are on one device: a backend reads addresses of the device of x."""
+    if values.device != x.device:
+        raise ValueError(
+            f"{name} must be on the device of input, got {name} on {values.device} "
+            f"and input on {x.device}"
+        )
 
 
 def _check_range(

@@ -48,7 +48,7 @@ TORCH_EPSILON = 1e-12
 
 
 def _keras_epsilon() -> float:
-    """The epsilon with which Keras clips a probability: 1e-7, unless a program sets another."""
+    """The epsilon with which Keras clips a probability, unless a program sets another there."""
     return 1e-7
 
 

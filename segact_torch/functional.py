@@ -24,7 +24,7 @@ in any dtype; floating ones are differentiable. Options of all losses:
         and their mean still divides by the number of elements, as `torch.nn` does. Overlap losses
         multiply each element in their sums; there a weight that is constant over a group cancels.
         An element with weight 0 adds exactly zero to value and gradient, for any raw output and
-        any target, NaN included. No gradient flows into the weight.
+        any target, NaN included. No gradient flows into weight or `pos_weight`.
     ignore_index: elements whose target is this number, such as 255, are ignored: their weight is
         0, and the mean is over the others; 0 if there are none.
     mask: elements where it is 0 or False are ignored, in the same way.
@@ -78,12 +78,12 @@ With one rank it is the loss without a group. docs/scaling.md has an example, an
 
 All losses compile into one graph, also with `dynamic=True`.
 
-What raises, in every loss: TypeError for integer input; ValueError for shapes that differ, for an
-empty input without a `process_group`, for "world" where there is no default group, for an unknown
-activation, convention or reduction, for an activation together with `from_logits=False`, for a
-number out of its range, and for targets or probabilities outside [0, 1] or negative weights, if
-they are checked (`validate`). TypeError if an argument has to be True or False, a number, a tensor
-or a process group, and is not.
+What raises, in every loss: TypeError for integer input; ValueError for shapes or devices that
+differ, for an empty input without a `process_group`, for "world" where there is no default group,
+for an unknown activation, convention or reduction, for an activation together with
+`from_logits=False`, for a number out of its range, and for targets or probabilities outside [0, 1]
+or negative weights, if they are checked (`validate`). TypeError if an argument has to be True or
+False, a number, a tensor or a process group, and is not.
 """
 
 from torch import Tensor

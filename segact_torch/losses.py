@@ -130,6 +130,12 @@ class _Loss(nn.Module):
             )
         return self.__dict__
 
+    def __copy__(self) -> "_Loss":
+        """A shallow copy in this process, with the same process group."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Loss":
         """A copy in this process, with the same process group."""
         group = self.options["process_group"]

@@ -202,9 +202,8 @@ def _batches(splits: Splits, size: int, seed: int) -> tuple[str, bool | None]:
         return f"{many}, at most {found.max():.2g} apart, relative"
 
     ours = "; ".join(f"{name} {said(found)}" for name, found in apart.items())
-    clipped = any(
-        samples.parted.any() for samples in splits.values()
-    )  # otherwise there is no claim
+    # without clipped samples there is no claim
+    clipped = any(samples.parted.any() for samples in splits.values())
     judged = clipped and all(found.size for found in apart.values())
     return ours, not any((found > VISIBLE).any() for found in apart.values()) if judged else None
 

@@ -56,7 +56,7 @@ def print_steps(out: Console, left: Run, right: Run) -> bool:
     """Whether the losses of the first steps are within the bound, if they must be."""
     reasons = differing(left, right)
     if reasons:
-        say(out, f"losses: not compared step by step:  {'; '.join(reasons)}")
+        say(out, f"losses: not compared step by step: {'; '.join(reasons)}")
         return True
     names = name_of(left), name_of(right)
     exact = left.options["precision"] == "64" and all(name in _EXACT for name in names)
@@ -82,8 +82,7 @@ def print_steps(out: Console, left: Run, right: Run) -> bool:
         say(
             out,
             "  two correct trainings diverge when a rounding error crosses a kink of ReLU or max "
-            "pooling: try "
-            "--precision 64, or a smaller --learning-rate",
+            "pooling: try --precision 64, or a smaller --learning-rate",
         )
     epochs = list(zip(left.history(), right.history(), strict=False))
     found = max(relative(one["loss"], other["loss"]) for one, other in epochs)

@@ -140,9 +140,7 @@ class _Download:
             if max(total or 0, self.done) > LARGEST:
                 self._drop(f"{self.url}: larger than {LARGEST} bytes")
             with self._network():
-                chunk = answer.read1(
-                    _CHUNK
-                )  # the bytes that have arrived, without waiting for more
+                chunk = answer.read1(_CHUNK)  # what has arrived, without waiting for more
             if not chunk:
                 break
             self.done += len(chunk)
@@ -177,9 +175,8 @@ def unpacked(archive: Path, folder: Path) -> Iterator[Path]:
     archive, a damaged or an encrypted one, one that names paths outside of its folder or holds
     links, one of more than 1 GiB or 100,000 files, a full disk.
     """
-    target = (
-        folder / f".{archive.name}.unpacked"
-    )  # a fixed name: a call clears what a killed one has left
+    # a fixed name: a call clears what a killed one has left
+    target = folder / f".{archive.name}.unpacked"
     try:
         if target.exists():
             shutil.rmtree(target)

@@ -245,9 +245,7 @@ class Run:
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return dict(file)
-        except (
-            Exception
-        ) as error:  # a damaged file makes numpy and zipfile raise many kinds of errors
+        except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
             raise RunError(f"{path}: damaged ({error})") from error
 
 

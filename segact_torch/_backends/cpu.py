@@ -458,7 +458,7 @@ class Rows:
         """The gradient of sums times `scale`, or of elementwise losses, from their slopes."""
         each = len(upstream.shape) == len(self.shape)
         upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
-        upstream = self.of(upstream) if each else upstream.contiguous()
+        upstream = self.of(upstream) if each else upstream.resolve_neg().contiguous()
         gradient = self.gradient_buffer(slopes)
         _function("slopes", self.dtype)(
             *(self.layout.rows, self.layout.length, slopes.data_ptr(), upstream.data_ptr()),
@@ -480,7 +480,7 @@ class Rows:
         added; `upstream` is then stacked: that of the ratio, that of the losses.
         """
         upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
-        upstream = upstream.contiguous()
+        upstream = upstream.resolve_neg().contiguous()
         gradient = self.gradient_buffer(density)
         _function("overlap_slopes", self.dtype)(
             *(numbers, self.layout.rows, self.layout.length, *_full(self.y), self.w and self.w[1]),

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -527,6 +528,8 @@ def test_ppf_of_a_number(ns, activation, epsilon):
         found, expected = f.ppf(p), f.ppf(ns.array(np.asarray(p, "float32")))
         np.testing.assert_array_equal(ns.numpy(found), ns.numpy(expected), strict=True)
     assert ns.numpy(f.ppf(np.float64(0.25))).dtype == "float64"
+    for p in (1, np.int64(1), Fraction(1, 2)):
+        np.testing.assert_array_equal(ns.numpy(f.ppf(p)), ns.numpy(f.ppf(float(p))), strict=True)
     for p in (1.3, -0.1, math.nan, 2):
         with pytest.raises(ValueError, match=r"^p must lie in \[0, 1\], got"):
             f.ppf(p)
@@ -552,10 +555,24 @@ def test_axis_is_made_of_integers(ns, axis):
             ns.package.losses.BinaryCrossentropy(axis=axis)
 
 
-@pytest.mark.parametrize("axis", [3, -4, (0, 3)])
+def test_axis_of_numpy(ns):
+    """An integer of NumPy is one, also where it is saved."""
+    x = ns.array(np.linspace(-3, 5, 24, dtype="float32").reshape(2, 3, 4))
+    for axis, plain in ((np.int64(1), 1), ((np.int64(1), np.int32(2)), (1, 2)), ([1, 2], (1, 2))):
+        linear, other = (ns.package.get_activation("linear", axis=a) for a in (axis, plain))
+        assert repr(linear) == repr(other)
+        np.testing.assert_array_equal(ns.numpy(linear(x)), ns.numpy(other(x)))
+        if ns.name != "torch":
+            loss = ns.package.functional.mean_squared_error
+            found, expected = (loss(ns.array(np.ones((2, 3, 4))), x, axis=a) for a in (axis, plain))
+            np.testing.assert_array_equal(ns.numpy(found), ns.numpy(expected))
+
+
+@pytest.mark.parametrize("axis", [3, -4, (0, 3), (1, -2)])
 def test_axis_is_one_of_the_input(ns, axis):
     linear = ns.package.get_activation("linear", axis=axis)
-    with pytest.raises(ValueError, match=r"^axis .* is out of range for an input of shape"):
+    wrong = "twice the same in" if axis == (1, -2) else "out of range for"
+    with pytest.raises(ValueError, match=rf"^axis .* is {wrong} an input of shape"):
         linear(ns.array(np.ones((2, 3, 4), "float32")))
     with pytest.raises(ValueError, match=r"^axis must name a dimension"):
         ns.package.get_activation("linear", axis=())

@@ -550,17 +550,30 @@ def test_a_factor_of_zero_makes_zero_of_infinity(ns):
     assert both == pytest.approx(1.0)
 
 
-def test_no_gradient_in_weights(ns, loss, rng):
+def assert_no_gradient_in(ns, name, loss, activation, rng, **options):
     x, y = batch(rng)
-    w = rng.random(SHAPE)
-    f = lambda x, w: ns.mean(loss, ns.array(y), x, weight=w) + 0 * w.sum()  # noqa: E731
-    if ns.name != "torch":
-        f = lambda x, w: (  # noqa: E731
-            ns.mean(loss, ns.array(y), x, weight=w) + 0 * ns.keras.ops.sum(w)
-        )
-    _, (gx, gw) = ns.gradients(f, x, w)
+
+    def f(x, w):
+        given = {name: w, **options}
+        nothing = 0 * (w.sum() if ns.name == "torch" else ns.keras.ops.sum(w))
+        args = () if loss == "lovasz_hinge" else (activation,)
+        return ns.mean(loss, ns.array(y), x, *args, **given) + nothing
+
+    _, (gx, gw) = ns.gradients(f, x, rng.random(SHAPE))
     assert np.any(gx != 0)
     np.testing.assert_array_equal(gw, 0)
+
+
+def test_no_gradient_in_weights(ns, loss, rng):
+    assert_no_gradient_in(ns, "weight", loss, "sigmoid", rng)
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "dice_cross_entropy"])
+@pytest.mark.parametrize("activation", ["arctan", "linear"])
+def test_no_gradient_in_pos_weight(ns, loss, activation, rng):
+    """Whatever computes the loss: with weights `linear` is left to the formulas."""
+    weight = ns.array(rng.random(SHAPE))
+    assert_no_gradient_in(ns, "pos_weight", loss, activation, rng, weight=weight)
 
 
 def test_numpy_numbers_are_numbers(ns, rng):
@@ -629,6 +642,16 @@ def test_a_wrong_option_is_refused_by_function_and_class(ns, option, wrong, want
             value(ns, loss, x, y, **{option: wrong})
         with pytest.raises((ValueError, TypeError), match=line):
             ns.loss_class(ns.classes[loss], **{option: wrong})
+
+
+@pytest.mark.parametrize("name", ["target", "weight", "mask", "pos_weight"])
+def test_complex_numbers_are_refused(ns, name, rng):
+    """A framework would drop the imaginary part."""
+    x, y = batch(rng)
+    wrong = ns.array(np.ones(SHAPE, "complex64"))
+    options = {} if name == "target" else {name: wrong}
+    with pytest.raises(TypeError, match=r"^\w+ must hold real numbers, got .*complex64$"):
+        value(ns, "dice_cross_entropy", x, wrong if name == "target" else y, **options)
 
 
 @pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan])

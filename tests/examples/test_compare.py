@@ -116,7 +116,7 @@ def test_what_is_random_or_not_the_same_claims_intervals_only(
         configure(copies / name, **options)
     code, text = compared(copies)
     assert code == 0
-    assert f"not compared step by step:  {words}" in text
+    assert f"not compared step by step: {words}" in text
     assert "epoch by epoch, keras-tensorflow / torch" in text
     configure(copies / "torch", seed=9, **options)
     assert "--seed 0 and 9" in compared(copies)[1]

@@ -42,7 +42,8 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         **dict.fromkeys(["Batch._of_group", "Batch.cut", "_is_distributed"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
-        **dict.fromkeys(["_check_tensor", "_shapes_differ", "_plain"], TENSORS),
+        **dict.fromkeys(["_check_tensor", "_tensor", "_shapes_differ", "_plain"], TENSORS),
+        "_check_device": "Keras moves tensors to one device",
         "check_reduction": REDUCTION,
     },
     "_special.py": {
@@ -85,7 +86,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "_Loss.get_config": SAVING,
         "_Loss.from_config": SAVING,
         **dict.fromkeys(["_Loss.__setstate__", "_Loss.__getstate__"], SAVING),
-        "_Loss.__deepcopy__": SAVING,
+        **dict.fromkeys(["_Loss.__copy__", "_Loss.__deepcopy__"], SAVING),
         "_Loss.forward": MODULE,
         "_Loss.extra_repr": MODULE,
         "_Loss.call": LAYER,

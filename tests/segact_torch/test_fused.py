@@ -467,6 +467,19 @@ def test_what_is_left_out_stays_out_under_an_infinite_upstream(name, compiled):
     assert x.grad.isfinite().all()
 
 
+def test_upstreams_that_are_views_of_opposite_sign(loss):
+    """As the imaginary part of a conjugate, which is negated only when it is read."""
+    x, y = small()
+    x, y = x.reshape(2, 3, 1, 1), y.reshape(2, 3, 1, 1)
+    value = loss(x, y, "arctan")
+    upstream = torch.full_like(value, 0.5)
+    expected = torch.autograd.grad(value, x, upstream)
+    negated = torch.complex(upstream, -upstream).conj().imag
+    assert negated.is_neg()
+    found = torch.autograd.grad(loss(x, y, "arctan"), x, negated)
+    torch.testing.assert_close(found, expected)
+
+
 def test_elementwise_losses_can_be_changed_in_place():
     x, y = small()
     value = segact_torch.binary_cross_entropy(x, y, reduction="none")

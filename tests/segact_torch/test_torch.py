@@ -445,6 +445,16 @@ def test_not_a_tensor():
             segact_torch.dice(torch.zeros(3), torch.zeros(3), **{name: [1, 1, 1]})
 
 
+@pytest.mark.parametrize("name", ["target", "weight", "mask", "pos_weight"])
+def test_tensors_of_another_device_are_named(name):
+    """Loops would read addresses of that device, which ends the process."""
+    given = {"input": torch.zeros(2, 3), "target": torch.zeros(2, 3)}
+    given[name] = torch.ones(2, 3, device="meta")
+    wanted = f"^{name} must be on the device of input, got {name} on meta and input on cpu$"
+    with pytest.raises(ValueError, match=wanted):
+        segact_torch.dice_cross_entropy(**given)
+
+
 def test_targets_are_not_read_back_from_a_device():
     """On "meta", any look at a value would raise."""
     x, y = torch.zeros(3, device="meta"), torch.zeros(3, device="meta")

@@ -341,6 +341,17 @@ def test_ratios_of_overlap(axis, smooth):
 
 
 @interpreted
+def test_the_gradient_of_an_empty_mask():
+    """The loss is near 1, and the slopes in the two sums nearly cancel."""
+    x, f = torch.linspace(-3, 3, 20_000), F("softsign")
+    arguments = (x, torch.zeros_like(x), None, (0,), f, (2.0, 1.0, 1.0))
+    _, slopes = backend.overlap_ratio(*arguments, 1.0)
+    got = backend.overlap_gradient(*arguments, slopes, torch.ones(()))
+    exact = f.pdf(x.double()) / (f.cdf(x.double()).sum() + 1) ** 2
+    assert (got.double() - exact).abs().max() <= 1e-5 * exact.max()
+
+
+@interpreted
 def test_the_ratio_of_nothing():
     """A group of which nothing counts, under any upstream; one that is not a number stays so."""
     x, y = torch.tensor([[0.5, -0.5], [-1.0, 2.0], [torch.nan, 1.0]]), torch.zeros(3, 2)
@@ -488,6 +499,19 @@ def test_the_same_bits_twice_and_no_input_written():
     assert backend.cross_entropy(x, y, None, ALL, F("arctan"), gradient=False)[1] is None
     one = torch.tensor(0.5)
     assert backend.cross_entropy(one, one, None, (), F("arctan"))[0].shape == ()
+
+
+@interpreted
+def test_upstreams_that_are_views_of_opposite_sign():
+    """As the imaginary part of a conjugate, which is negated only when it is read."""
+    x, y = batch(hard=False)
+    for axis in AXES.values():
+        value, slopes = backend.cross_entropy(x, y, None, axis, F("arctan"))
+        upstream = torch.linspace(-1, 2, value.numel()).reshape(value.shape)
+        negated = torch.complex(upstream, -upstream).conj().imag
+        assert negated.is_neg()
+        found = backend.rescale(slopes.clone(), negated, axis)
+        assert torch.equal(found, backend.rescale(slopes.clone(), upstream, axis))
 
 
 # ---- what is served ----

@@ -308,6 +308,7 @@ def overlap_gradient(
         factor = tl.load(upstream + row)
         of_error, of_whole = weigh(factor, of_error), weigh(factor, of_whole)
     on, off = (tp - fn) * of_whole - fn * of_error, fp * (of_error + of_whole)
+    on, off = on.to(tl.float32), off.to(tl.float32)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     _, _, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
     slope = weigh(w * (1.0 - y), off) + weigh(w * y, on)

@@ -108,6 +108,7 @@ class Rows:
 
     def spread(self, groups: Tensor) -> Tensor:
         """Numbers of every group, (..., *groups), repeated for every row, (..., rows)."""
+        groups = groups.resolve_neg()
         if self.plain:
             return groups.contiguous()
         front = groups.shape[: groups.ndim - len(self.kept)]
@@ -393,12 +394,12 @@ def overlap_ratio(
 ) -> tuple[Tensor, Tensor]:
     """The first sum of `overlap` / (the second + `smooth`), and its slopes in the two sums.
 
-    The ratio is (*groups), the slopes are (2, *groups), both float32, and 0 where the denominator
-    is 0.
+    The ratio is (*groups), in float32; the slopes are (2, *groups), in float64, since they nearly
+    cancel where the ratio is near 1. All are 0 where the denominator is 0.
     """
     sums = _overlap_sums(x, y, w, axis, f, costs, guarded)
     value = torch.empty_like(sums[0], dtype=torch.float32)
-    slopes = torch.empty_like(sums, dtype=torch.float32)
+    slopes = torch.empty_like(sums)
     groups = rows_of(value.shape, value.stride(), ())
     groups.launch(kernels.ratio, (sums, value, slopes), (float(smooth),), ())
     return value, slopes
@@ -424,7 +425,7 @@ def overlap_gradient(
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
     gradient = rows.empty(x)
-    slopes = rows.spread(slopes.float())
+    slopes = rows.spread(slopes)
     tensors = (
         *(ordered, rows.of(y), ordered if w is None else rows.of(w), slopes),
         *(slopes if upstream is None else rows.spread(upstream.float()), gradient),

@@ -179,7 +179,7 @@ def test_compare_finds_another_rate(tmp_path: Path) -> None:
     options = ("--epochs", 1, "--optimizer", "sgd", "--precision", 64)
     one = train("torch", tmp_path / "a", *options)
     other = train("keras", tmp_path / "b", *options, "--learning-rate", 0.01)
-    assert "not compared step by step:  --learning-rate" in invoke(
+    assert "not compared step by step: --learning-rate" in invoke(
         "compare", one.folder, other.folder
     )
     steps = read_csv(other.path("steps.csv"))
