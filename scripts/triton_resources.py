@@ -58,9 +58,8 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
         **{"EACH": False, "GRADIENT": True, "FRESH": False, **constants},
     }
     known = {name: value for name, value in known.items() if name in names}
-    types = dict.fromkeys(("x", "y", "w", "gradient", "into", "upstream"), "*fp32")
-    types |= dict.fromkeys(("factors", "value"), "*fp32")
-    types |= dict.fromkeys(("out", "sums", "slopes"), "*fp64")
+    types = dict.fromkeys(("x", "y", "w", "gradient", "into", "slopes", "upstream"), "*fp32")
+    types |= dict.fromkeys(("factors", "value"), "*fp32") | {"out": "*fp64", "sums": "*fp64"}
     types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32")
     signature = {n: "constexpr" if n in known else types.get(n, "fp32") for n in names}
     aligned = [i for i, n in enumerate(names) if signature[n].startswith("*") or n == "length"]

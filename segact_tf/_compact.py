@@ -156,20 +156,19 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
         of_fn = y if fn == 1 else fn * y
         of_tp = y if tp == 1 else tp * y
         error = of_fp * p + of_fn * ops.where(tail.below, tail.rest, tail.mass)
-        whole = of_tp * p + error
+        hit = of_tp * p
 
         def slopes() -> tuple[Any, Any]:
             density = tail.density if w is None else tail.density * w
-            of_error = density * (of_fp - of_fn)
-            return of_error, of_error + density * of_tp
+            return density * (of_fp - of_fn), density * of_tp
 
-        return (error, whole) if w is None else (error * w, whole * w), slopes
+        return (error, hit) if w is None else (error * w, hit * w), slopes
 
     def formula(batch: Batch) -> Any:
         return _sums.overlap(batch, (), tp=tp, fp=fp, fn=fn)
 
-    error, whole = _in_a_row(both, formula, batch, 0.0)
-    return _sums.total(error, axis), _sums.total(whole, axis)
+    error, hit = _in_a_row(both, formula, batch, 0.0)
+    return _sums.total(error, axis), _sums.total(hit, axis)
 
 
 def overlap_ratio(
@@ -177,8 +176,8 @@ def overlap_ratio(
 ) -> Any:
     """`_sums.overlap_ratio` of the sums over all replicas."""
     sums = overlap(batch, axis, tp=tp, fp=fp, fn=fn)
-    error, whole = all_reduce(batch.across(axis), *sums)
-    return _sums.ratio(error, whole, smooth)
+    error, hit = all_reduce(batch.across(axis), *sums)
+    return _sums.ratio(error, hit, smooth)
 
 
 def ratio_and_entropy(

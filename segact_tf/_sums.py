@@ -60,7 +60,7 @@ def squared_error(batch: Batch, axis: Axis, mean: bool) -> Any:
 
 
 def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Any, Any]:
-    """fp FP + fn FN, and tp TP + fp FP + fn FN.
+    """fp FP + fn FN, and tp TP.
 
     TP, FP and FN are the sums over `axis` of y F(x), (1 - y) F(x) and y (1 - F(x)). Three sums take
     up to a quarter longer than these two under XLA.
@@ -69,14 +69,14 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     x, y = batch.masked()
     p, q = batch.f.cdf(x), batch.f.sf(x)
     error = fp * ((1 - y) * p) + fn * (y * q)
-    whole = tp * (y * p) + error
-    return totals(_weighted(error, batch.w), _weighted(whole, batch.w), axis)
+    hit = tp * (y * p)
+    return totals(_weighted(error, batch.w), _weighted(hit, batch.w), axis)
 
 
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, *, tp: float, fp: float, fn: float
 ) -> Any:
-    """The `ratio` of those two sums, the first over the second plus `smooth`."""
+    """The `ratio` of those two sums: the first over both and `smooth`."""
     return ratio(*overlap(batch, axis, tp=tp, fp=fp, fn=fn), smooth)
 
 
@@ -123,11 +123,19 @@ def _weighted_steps(target: Any, w: Any) -> Any:
     return ops.where(union == 0, first, hit / least + left / least * (miss / (least + miss)))
 
 
-def ratio(error: Any, whole: Any, smooth: float) -> Any:
-    """error / (whole + smooth); 0 where whole + smooth is 0 or its inverse overflows."""
-    whole = whole + smooth if smooth else whole
+def ratio(error: Any, hit: Any, smooth: float) -> Any:
+    """error / (error + hit + smooth); 0 where that sum is 0 or its inverse overflows.
+
+    Its slopes, (hit + smooth) / sum^2 and -error / sum^2, are differences of two terms. Of the two
+    forms each has the terms that do not cancel where it is used: with an empty mask the error is
+    nearly the whole sum.
+    """
+    rest = hit + smooth if smooth else hit
+    whole = error + rest
     empty = whole < _special.tiny(whole)
-    found = _special.divide(error, ops.where(empty, math.inf, whole))
+    whole = ops.where(empty, math.inf, whole)
+    divided = 1 - _special.divide(rest, whole), _special.divide(error, whole)
+    found = ops.where(error > rest, *divided)
     return ops.where(empty, 0.0, found)  # and slopes of 0, also under an infinite upstream
 
 

@@ -79,8 +79,8 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 
     found = _served("overlap", formula, batch, axis, tp, fp, fn)
     if found is not None:
-        error, whole = found
-        return error, whole
+        error, hit = found
+        return error, hit
     return _sums.overlap(batch, axis, tp=tp, fp=fp, fn=fn)
 
 
@@ -91,8 +91,8 @@ def overlap_ratio(
     """`_sums.overlap_ratio` of the sums over all ranks."""
     if batch.across is not None:
         sums = overlap(batch, axis, tp=tp, fp=fp, fn=fn)
-        error, whole = all_reduce(batch.across, *sums)
-        return _sums.ratio(error, whole, smooth)
+        error, hit = all_reduce(batch.across, *sums)
+        return _sums.ratio(error, hit, smooth)
 
     def formula(batch: Batch) -> Tensor:
         return _sums.overlap_ratio(batch, axis, smooth, tp=tp, fp=fp, fn=fn)

@@ -133,7 +133,7 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
-    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
+    """fp FP + fn FN and tp TP over `axis`, stacked."""
     if torch.compiler.is_compiling():  # it compiles the formula to the same code
         return None
     batch.check_values()
@@ -143,23 +143,18 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
         tail = TAILS[type(batch.f)](x)
         density = tail.density_after_both_sides if differentiated else None
         p, rest = tail.both_sides
-        linear = batch.w is None and tp == fp + fn
-        if linear:  # the sums of p and y are TP + FP and TP + FN
-            whole = fp * _sum(p, axis) + fn * _sum(y, axis)
-        else:
-            whole = tp * _sum(_weighted_(p * y, batch.w), axis)
+        hit = tp * _sum(_weighted_(p * y, batch.w), axis)
         # fp (1 - y) F(x) + fn y (1 - F(x)), of which one term is 0 where y is 0 or 1
         miss = torch.lerp(p if fp == 1 else p.mul_(fp), rest if fn == 1 else rest.mul_(fn), y)
         error = _sum(_weighted_(miss, batch.w), axis)
-        value = torch.stack((error, whole if linear else error + whole)).to(x.dtype)
+        value = torch.stack((error, hit)).to(x.dtype)
     if density is None:
         return value, None
     density, shape = _weighted_(density, batch.w), x.shape
 
     def gradient(upstream: Tensor) -> Tensor:
-        of_error, of_whole = (spread(u * tail.unit, shape, axis) for u in upstream)
-        off, on = fp * (of_error + of_whole), (tp - fn) * of_whole - fn * of_error
-        return density.mul_(torch.lerp(off, on, y))
+        of_error, of_hit = (spread(u * tail.unit, shape, axis) for u in upstream)
+        return density.mul_(torch.lerp(fp * of_error, tp * of_hit - fn * of_error, y))
 
     return value, gradient
 

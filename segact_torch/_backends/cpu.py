@@ -191,14 +191,14 @@ def _elements(
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
-    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
+    """fp FP + fn FN and tp TP over `axis`, stacked."""
     return _overlap(batch, axis, None, numbers_of(batch, tp=tp, fp=fp, fn=fn))
 
 
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, tp: float, fp: float, fn: float
 ) -> Found | None:
-    """The first sum of `overlap` / (the second + `smooth`), or 0 where the denominator is 0."""
+    """The first sum of `overlap` / (both + `smooth`), or 0 where the denominator is 0."""
     return _overlap(batch, axis, smooth, numbers_of(batch, tp=tp, fp=fp, fn=fn))
 
 

@@ -81,7 +81,7 @@ def _elements(
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found | None:
-    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked.
+    """fp FP + fn FN and tp TP over `axis`, stacked.
 
     Not on a GPU, where the compiled formula moves no more bytes than the kernels. Nor with an
     epsilon, nor for hardtanh: the compiled formula takes half the time of the loops.

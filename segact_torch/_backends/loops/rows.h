@@ -303,13 +303,13 @@ static void put(const struct outcome *o, int64_t i, double value) {
     else ((real *)o->values)[i] = R(value);
 }
 
-/* error / (whole + smooth), and its slopes in the two sums; 0 if the denominator is 0, as in
+/* error / (error + hit + smooth), and its slopes in the two sums; 0 if the denominator is 0, as in
    _sums.py. */
-static void put_ratio(const struct outcome *o, int64_t rows, int64_t row, double error,
-                      double whole) {
-    double inverse = whole + o->smooth < TINY ? 0 : 1 / (whole + o->smooth);
+static void put_ratio(const struct outcome *o, int64_t rows, int64_t row, double error, double hit) {
+    double rest = hit + o->smooth, whole = error + rest, inverse = whole < TINY ? 0 : 1 / whole;
     put(o, row, error * inverse);
-    o->into_sums[row] = inverse, o->into_sums[rows + row] = -error * inverse * inverse;
+    o->into_sums[row] = rest * inverse * inverse;
+    o->into_sums[rows + row] = -error * inverse * inverse;
 }
 
 static void add_up(const struct task *t, const struct outcome *o) {
@@ -318,10 +318,10 @@ static void add_up(const struct task *t, const struct outcome *o) {
         double loss = 0, error = 0, hit = 0;
         for (int64_t i = row * of_row; i < (row + 1) * of_row; i++)
             loss += t->sums[i], error += t->sums[runs + i], hit += t->sums[2 * runs + i];
-        double whole = t->options.tp * hit + error;
+        hit *= t->options.tp;
         double entropy = loss * (o->scales ? o->scales[row] : o->scale);
-        if (o->into_sums) put_ratio(o, t->rows, row, error, whole);
-        else if (t->loop == OVERLAP) put(o, row, error), put(o, t->rows + row, whole);
+        if (o->into_sums) put_ratio(o, t->rows, row, error, hit);
+        else if (t->loop == OVERLAP) put(o, row, error), put(o, t->rows + row, hit);
         else put(o, row, entropy);
         if (t->loop == OVERLAP_AND_ENTROPY) put(o, t->rows + row, entropy);
     }
@@ -339,7 +339,7 @@ static struct options options_of(const double *numbers) {
 /* Writes the sums of a loss over (rows, n) elements to `values`:
 
        losses                    (rows)     times `scale`
-       overlap                   (2, rows)  fp FP + fn FN and tp TP + fp FP + fn FN
+       overlap                   (2, rows)  fp FP + fn FN and tp TP
        overlap with `into_sums`  (rows)     their ratio; its slopes (2, rows) go to `into_sums`
        overlap and entropy       (2, rows)  that ratio, and the losses times `scale`
 
@@ -443,16 +443,16 @@ static void overlap_of_runs(int64_t from, int64_t to, void *task) {
     for (int64_t i = from; i < to; i++) {
         real buffers[3][RUN];
         int64_t n, row, start = locate(t, i, &n, &row);
-        double error, whole;
+        double error, hit;
         if (t->into_sums) {
             error = t->upstream[row] * t->into_sums[row];
-            whole = t->upstream[row] * t->into_sums[t->rows + row];
-        } else error = t->upstream[row], whole = t->upstream[t->rows + row];
+            hit = t->upstream[row] * t->into_sums[t->rows + row];
+        } else error = t->upstream[row], hit = t->upstream[t->rows + row];
         char *into = (char *)t->gradient + start * SIZE[t->type];
         real *target = t->type == OWN ? (real *)into : buffers[0];
         const real *y = view(buffers[1], &t->y, start, n);
         const real *w = t->w.data ? view(buffers[2], &t->w, start, n) : NULL;
-        real on = R((o.tp - o.fn) * whole - o.fn * error), off = R(o.fp * (error + whole));
+        real on = R(o.tp * hit - o.fn * error), off = R(o.fp * error);
         times_areas(target, t->density + start, y, w, on, off, n);
         if (t->slope)
             add_times(target, t->slope + start, factor_of(t, t->upstream + t->rows, row), n);

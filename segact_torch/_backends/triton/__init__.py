@@ -75,7 +75,7 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
 
 
 def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
-    """fp FP + fn FN and tp TP + fp FP + fn FN over `axis`, stacked."""
+    """fp FP + fn FN and tp TP over `axis`, stacked."""
     arguments = _of_overlap(batch, axis, tp, fp, fn)
     value, guarded = launch.overlap(*arguments, batch.guarded), batch.guarded
     if not is_differentiated(batch):
@@ -86,7 +86,7 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found:
 def overlap_ratio(
     batch: Batch, axis: Axis, smooth: float, tp: float, fp: float, fn: float
 ) -> Found:
-    """The first sum of `overlap` / (the second + `smooth`), or 0 where the denominator is 0."""
+    """The first sum of `overlap` / (both + `smooth`), or 0 where the denominator is 0."""
     arguments, guarded = _of_overlap(batch, axis, tp, fp, fn), batch.guarded
     value, slopes = launch.overlap_ratio(*arguments, smooth, guarded)
     if not is_differentiated(batch):

@@ -240,14 +240,14 @@ def overlap(
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The block's fp FP + fn FN and tp TP + fp FP + fn FN into `out` (2, programs)."""
+    """The block's fp FP + fn FN and tp TP into `out` (2, programs)."""
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     p, q, _ = shares(x, epsilon, ACTIVATION, SQUEEZED)
     error = total(w * (fp * ((1.0 - y) * p) + fn * (y * q)), there)
     out += tl.program_id(0)
     tl.store(out, error)
-    tl.store(out + tl.num_programs(0).to(tl.int64), tp * total(w * y * p, there) + error)
+    tl.store(out + tl.num_programs(0).to(tl.int64), tp * total(w * y * p, there))
 
 
 @triton.jit
@@ -261,17 +261,17 @@ def ratio(
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The first of the sums (2, length) over the second plus `smooth`, and the slopes in the two.
+    """The first of the sums (2, length) over both and `smooth`, and the slopes in the two.
 
-    All are 0 where that is 0, as in _sums.py. It works in float64, which the sums are in.
+    All are 0 where the denominator is 0, as in _sums.py. It works in float64, which the sums are in.
     """
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     error = tl.load(sums + start + offsets, there, other=0.0)
-    whole = tl.load(sums + length + start + offsets, there, other=0.0) + smooth
-    whole = tl.where(whole < TINY, INFINITY, whole)
+    rest = tl.load(sums + length + start + offsets, there, other=0.0) + smooth
+    whole = tl.where(error + rest < TINY, INFINITY, error + rest)
     found = error / whole
     tl.store(value + start + offsets, found, there)
-    tl.store(slopes + start + offsets, 1.0 / whole, there)
+    tl.store(slopes + start + offsets, rest / whole / whole, there)
     tl.store(slopes + length + start + offsets, -found / whole, there)
 
 
@@ -303,12 +303,11 @@ def overlap_gradient(
     Where it is a function of a RATIO of them, that has these slopes, and `upstream` (rows) it.
     """
     row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
-    of_error, of_whole = tl.load(slopes + row), tl.load(slopes + rows + row)
+    of_error, of_hit = tl.load(slopes + row), tl.load(slopes + rows + row)
     if RATIO:
         factor = tl.load(upstream + row)
-        of_error, of_whole = weigh(factor, of_error), weigh(factor, of_whole)
-    on, off = (tp - fn) * of_whole - fn * of_error, fp * (of_error + of_whole)
-    on, off = on.to(tl.float32), off.to(tl.float32)
+        of_error, of_hit = weigh(factor, of_error), weigh(factor, of_hit)
+    on, off = tp * of_hit - fn * of_error, fp * of_error
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     _, _, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
     slope = weigh(w * (1.0 - y), off) + weigh(w * y, on)

@@ -374,7 +374,7 @@ def overlap(
     costs: tuple[float, float, float],
     guarded: bool = True,
 ) -> Tensor:
-    """fp FP + fn FN and tp TP + fp FP + fn FN, stacked: float32, (2, *groups).
+    """fp FP + fn FN and tp TP, stacked: float32, (2, *groups).
 
     TP, FP and FN are the sums of w y F(x), w (1 - y) F(x) and w y (1 - F(x)) over `axis`; costs is
     (tp, fp, fn); x, y, w and f are as for `cross_entropy`.
@@ -392,14 +392,14 @@ def overlap_ratio(
     smooth: float,
     guarded: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The first sum of `overlap` / (the second + `smooth`), and its slopes in the two sums.
+    """The first sum of `overlap` / (both + `smooth`), and its slopes in the two sums.
 
-    The ratio is (*groups), in float32; the slopes are (2, *groups), in float64, since they nearly
-    cancel where the ratio is near 1. All are 0 where the denominator is 0.
+    The ratio is (*groups), the slopes are (2, *groups), both float32, and 0 where the denominator
+    is 0.
     """
     sums = _overlap_sums(x, y, w, axis, f, costs, guarded)
     value = torch.empty_like(sums[0], dtype=torch.float32)
-    slopes = torch.empty_like(sums)
+    slopes = torch.empty_like(sums, dtype=torch.float32)
     groups = rows_of(value.shape, value.stride(), ())
     groups.launch(kernels.ratio, (sums, value, slopes), (float(smooth),), ())
     return value, slopes
@@ -418,14 +418,13 @@ def overlap_gradient(
 ) -> Tensor:
     """The gradient in x of a loss with these slopes, (2, *groups), in its two sums.
 
-    The density times w times (1 - y) fp (e + v) + y ((tp - fn) v - fn e), where (e, v) are the
-    slopes, times `upstream`, (*groups), if there is one: in float32 and in the memory layout of x.
+    The density times w times (1 - y) fp e + y (tp h - fn e), where (e, h) are the slopes, times `upstream`, (*groups), if there is one: in float32 and in the memory layout of x.
     It is 0 where the weight or the density is 0, even if the slopes are infinite.
     """
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
     gradient = rows.empty(x)
-    slopes = rows.spread(slopes)
+    slopes = rows.spread(slopes.float())
     tensors = (
         *(ordered, rows.of(y), ordered if w is None else rows.of(w), slopes),
         *(slopes if upstream is None else rows.spread(upstream.float()), gradient),
