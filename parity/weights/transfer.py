@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from parity.weights.layer import (
     is_keras,
 )
 from parity.weights.match import Pairs
-from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
+from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks, check_groups
 from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
 from parity.weights.pytorch_trace import trace_by_layers
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, check_settings, same_setting
 from parity.weights.state_dict import PICKLED, entries_of, pair_entries, read_pickled
+from parity.weights.trace import Trace
 
 FILLS = {"gamma": 1.0, "scale": 1.0, "beta": 0.0, "bias": 0.0}
 FILLS |= {f"{name}_bias": 0.0 for name in ("query", "key", "value", "output")}
@@ -88,7 +90,9 @@ def copy(
     Raises `TypeError` if an argument is no model; `WeightsError`, a `ValueError`, that names both
     layers if kinds, shapes, numbers of layers or settings differ, or if two layers of the target
     share weights for which the source has two values; for unknown names, layers that are not built,
-    a BatchNormalization over another axis than the channels', and weights of unknown kinds.
+    a BatchNormalization over another axis than the channels', and weights of unknown kinds; for
+    features of a flattened image whose order cannot be known, or whose weights cannot be reordered
+    (those of a GroupNormalization, or of a layer of your own).
     """
     _check_options(flatten, settings)
     unknown: list[str] | None = [] if partial else None
@@ -196,8 +200,13 @@ def _load_keras_weights(
     targets = read(model)
     _check_has_settings(path, settings)
     entries = read_keras_file(path)
-    paired = pair_file(entries, targets, layers, lambda: trace_by_layers(model, targets))
-    check_flatten(paired, model, flatten)
+
+    @cache
+    def trace() -> Trace | None:
+        return trace_by_layers(model, targets)
+
+    paired = pair_file(entries, targets, layers, trace)
+    check_flatten(paired, model, flatten, lambda: trace() or trace_by_layers(model, targets, True))
     return _written(paired, flatten, settings, None)
 
 
@@ -368,8 +377,10 @@ def _with_orders(model: Any, layers: list[Layer]) -> list[Layer]:
 
 def _orders_of(source: Layer, target: Layer, flatten: Flatten, finder: Finder | None) -> Orders:
     keras, pytorch = (source, target) if source.framework == KERAS else (target, source)
-    found = (keras.rows, keras.columns) if finder is None else finder.of(keras, pytorch)
+    is_named = isinstance(flatten, Mapping) and keras.name in flatten
+    found = (keras.rows, keras.columns) if finder is None else finder.of(keras, pytorch, is_named)
     if isinstance(flatten, Mapping) and keras.name in flatten:
+        check_groups(keras)
         return image_order(flatten[keras.name], "channels_last"), found[1]
     if keras.unsure and finder is None:
         raise WeightsError(
