@@ -123,7 +123,9 @@ def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
         for array, value in values.items():
             put(held[array], value)
 
-    return Part(suffix, kind, {array: numbers(one) for array, one in held.items()}, write)
+    name = getattr(cell.activation, "__name__", "tanh")
+    settings = {"activation": name} if kind == "simple_rnn" else {}
+    return Part(suffix, kind, {array: numbers(one) for array, one in held.items()}, write, settings)
 
 
 def _recurrent_suffixes(module: Any) -> list[str]:
@@ -157,7 +159,8 @@ def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
                 put(held[name], _gates(one, kind))
 
     names = {"kernel": f"weight_ih_{end}", "recurrent_kernel": f"weight_hh_{end}"}
-    return Part(suffix, kind, arrays, write, {}, {**names, "bias": f"bias_ih_{end}"})
+    settings = {"activation": module.nonlinearity} if kind == "simple_rnn" else {}
+    return Part(suffix, kind, arrays, write, settings, {**names, "bias": f"bias_ih_{end}"})
 
 
 def cell_arrays(own: Arrays, kind: str) -> Arrays:

@@ -37,7 +37,8 @@ def handle(owner: Any, suffix: str) -> Any:
 class Part:
     """A part of a layer: its arrays in the common form, and the function that writes them.
 
-    `names`: the names of the arrays in the layer itself.
+    `names`: the names of the arrays in the layer itself. `storage`: a key of the storage of the
+    only array, which is the same for tied weights; 0 if there are several arrays.
     """
 
     suffix: str
@@ -46,6 +47,7 @@ class Part:
     write: Callable[[Arrays], None]
     settings: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    storage: int = 0
 
 
 def layers_of(framework: str, name: str, owner: Any, parts: list[Part]) -> Iterator[Layer]:
@@ -62,6 +64,7 @@ def layers_of(framework: str, name: str, owner: Any, parts: list[Part]) -> Itera
             handle=handle(owner, part.suffix),
             write=part.write,
             names=part.names,
+            storage=part.storage,
         )
 
 
@@ -212,8 +215,9 @@ def loose_parts(own: dict[str, Any]) -> list[Part] | None:
         if len(sizes) > 1 and len(set(sizes)) < len(sizes):
             return None
         value = numbers(tensor).reshape(sizes)
+        key = tensor.data_ptr() if hasattr(tensor, "data_ptr") else id(tensor)
         parts.append(
-            Part(name, "parameter", {"value": value}, _writer(tensor), {}, {"value": name})
+            Part(name, "parameter", {"value": value}, _writer(tensor), {}, {"value": name}, key)
         )
     return parts
 

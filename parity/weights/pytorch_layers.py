@@ -182,8 +182,9 @@ def _settings_of_module(module: Any, kind: str, before: Any, behind: Any) -> dic
     if kind == "batch_normalization" and not hasattr(module, "momentum"):
         return {"epsilon": module.eps, "momentum": None, "frozen": True}
     if kind == "rms_normalization":
-        eps = module.eps
-        return {"epsilon": float(np.finfo(np.float32).eps) if eps is None else eps}
+        double = str(getattr(module.weight, "dtype", "")) == "torch.float64"
+        usual = np.finfo(np.float64 if double else np.float32).eps  # float16: of float32
+        return {"epsilon": float(usual) if module.eps is None else module.eps}
     if kind == "group_normalization":
         groups = getattr(module, "num_groups", None) or module.num_features
         return {"epsilon": module.eps, "groups": groups}

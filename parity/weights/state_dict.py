@@ -14,7 +14,7 @@ from parity.common.arrays import Array
 from parity.weights.compound import cell_arrays
 from parity.weights.layer import ARRAYS, IN_PYTORCH, PYTORCH, Layer, WeightsError
 from parity.weights.match import Pairs, leaf_name
-from parity.weights.pairing import named
+from parity.weights.pairing import check_names, named
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -94,13 +94,15 @@ def pair_entries(
     the map; or in order; or, if the file has no order or it does not fit, by shape and name, if
     these leave no choice.
 
-    Raises `WeightsError` if an entry has no partner, or could have several.
+    Raises `WeightsError` if an entry has no partner, or could have several; if the order and the
+    names disagree; if the map leaves out an entry, unless it is a tied one.
     """
     if layers is not None:
         by_name = {entry.name: entry for entry in entries}
         absent = [name for name in layers if name not in by_name]
         if absent:
             raise WeightsError(f"layers: the file has no {absent[0]!r}; it has {[*by_name]}")
+        _check_left_out([entry for entry in entries if entry.name not in layers], entries)
         chosen = [by_name[name] for name in layers]
         partners = named(targets, [*layers.values()])
         return [_like_or_misfit(*both) for both in zip(chosen, partners, strict=True)]
@@ -112,9 +114,29 @@ def pair_entries(
     in_order = [_like(entry, target) for entry, target in zip(entries, targets, strict=True)]
     if ordered and all(one is not None for one in in_order):
         found = [(one, other) for one, other in zip(in_order, targets, strict=True) if one]
+        check_names([one for one, _ in found], targets, found)
     else:
         found = _by_shape(entries, targets)
     return found
+
+
+def _check_left_out(left: list[Entry], entries: list[Entry]) -> None:
+    """Raises `WeightsError` for an entry that no other one equals: weights that are tied are in the
+    file under both names."""
+    for entry in left:
+        others = (one for one in entries if not any(one is each for each in left))
+        if not any(_equal(entry, one) for one in others):
+            raise WeightsError(
+                f"layers leaves out {entry.described} of the file; wanted all of its layers"
+            )
+
+
+def _equal(one: Entry, other: Entry) -> bool:
+    """Whether all arrays of an entry are those of another one."""
+    return all(
+        key in other.arrays and np.array_equal(array, other.arrays[key])
+        for key, array in one.arrays.items()
+    )
 
 
 def _by_shape(entries: list[Entry], targets: list[Layer]) -> Pairs:

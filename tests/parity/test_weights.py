@@ -460,6 +460,49 @@ def test_tied_weights_take_one_value_only() -> None:
     np.testing.assert_array_equal(other[0].weight.detach(), one.layers[0].embeddings.numpy())
 
 
+def test_own_weights_that_are_tied_take_one_value_only() -> None:
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Scale(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=shape[-1:], name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.scale
+
+    one = keras_model((4,), Scale(name="a"), Scale(name="b"))
+    other = nn.Sequential(Scaled(), Scaled())
+    other[1].scale = other[0].scale
+    text = (
+        r"PyTorch 0.scale .* and PyTorch 1.scale .* share their scale, but those of Keras a/scale"
+    )
+    unchanged(lambda: weights.copy(one, other), other, text)
+    one.layers[1].scale.assign(one.layers[0].scale)
+    weights.copy(one, other)
+
+
+def test_the_activation_of_a_simple_rnn() -> None:
+    from keras import layers
+    from torch import nn
+
+    wrong = "activation is {0} in Keras rnn, {1} in PyTorch .*; wanted in .*: nonlinearity='{0}'"
+    for names in (("relu", "tanh"), ("tanh", "relu")):
+        one = keras_model((5, 4), layers.SimpleRNN(3, activation=names[0], name="rnn"))
+        other = nn.RNN(4, 3, nonlinearity=names[1])
+        unchanged(lambda o=one, t=other: weights.copy(o, t), other, wrong.format(*names))
+        weights.copy(one, nn.RNN(4, 3, nonlinearity=names[0]))
+
+
 def test_the_axis_of_a_batch_normalization() -> None:
     from keras import layers
     from torch import nn

@@ -89,6 +89,8 @@ def test_root_mean_square_normalization() -> None:
     assert_same_model(one, nn.RMSNorm(6, 1e-6), image(5, 6), first=False)
     with pytest.raises(WeightsError, match=r"epsilon is 1e-06 in .*, 1.19.*e-07 in"):
         weights.copy(one, nn.RMSNorm(6))
+    with pytest.raises(WeightsError, match=r"epsilon is 1e-06 in .*, 2.2204460\d+e-16 in"):
+        weights.copy(one, nn.RMSNorm(6).double())
 
 
 @pytest.mark.parametrize("size", [(4, 5, 6), (6,)])

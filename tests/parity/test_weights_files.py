@@ -108,6 +108,44 @@ def test_a_state_dict_of_equal_layers_needs_an_order_or_names(tmp_path: Path) ->
         weights.load(tmp_path / "s.safetensors", one, settings="copy")
 
 
+def test_a_state_dict_whose_order_contradicts_its_names(tmp_path: Path) -> None:
+    """The module defines its layers in another order than it calls them."""
+    import torch
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((4,), *[layers.Dense(4, name=name) for name in ("hidden", "out")])
+    other = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("out", "hidden")})
+    path = tmp_path / "s.pth"
+    torch.save(other.state_dict(), path)
+    message = "by order PyTorch out .* would go into Keras hidden .*, by their names into Keras out"
+    with pytest.raises(WeightsError, match=message) as found:
+        weights.load(path, one)
+    weights.load(path, one, layers=found.value.layers)
+    for name in ("hidden", "out"):
+        kernel = one.get_layer(name).kernel
+        np.testing.assert_array_equal(other[name].weight.detach().T, np.array(kernel))
+
+
+def test_a_map_that_leaves_out_an_entry(tmp_path: Path) -> None:
+    """It is refused, unless another entry has the same weights: tied ones have two names."""
+    import torch
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((4,), layers.Dense(4, name="fc"))
+    other = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("fc", "more")})
+    path = tmp_path / "s.pth"
+    torch.save(other.state_dict(), path)
+    with pytest.raises(
+        WeightsError, match=r"layers leaves out more \(weight \(4, 4\)\) of the file"
+    ):
+        weights.load(path, one, layers={"fc": "fc"})
+    other["more"] = other["fc"]
+    torch.save(other.state_dict(), path)
+    weights.load(path, one, layers={"fc": "fc"})
+
+
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     """A pickled module, or anything but tensors, is refused."""
     import torch
