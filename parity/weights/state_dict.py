@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.compound import cell_arrays
+from parity.weights.compound import GATES, attention_arrays, cell_arrays
 from parity.weights.layer import ARRAYS, IN_PYTORCH, PYTORCH, Layer, WeightsError
 from parity.weights.match import Pairs, leaf_name
 from parity.weights.pairing import check_names, named
@@ -19,6 +19,7 @@ from parity.weights.pairing import check_names, named
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _OF_A_LAYER = ("weight", "bias", "running_mean", "running_var")
+_OF_ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 _CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _ADVICE = (
     "wanted layers={name in the file: Keras name}, or the module itself: load_state_dict, then "
@@ -47,10 +48,14 @@ def entries_of(state: Mapping[str, Array]) -> list[Entry]:
         owner, _, name = key.rpartition(".")
         if name == "num_batches_tracked":
             continue
+        outer, _, inner = owner.rpartition(".")
+        joint = f"{outer}." if outer else ""
+        if inner == "out_proj" and f"{joint}in_proj_weight" in state:
+            owner, name = outer, f"out_proj.{name}"
         cell, _, layer = name.rpartition("_l")
         if cell in _CELL:
             owner, name = f"{owner}.l{layer}" if owner else f"l{layer}", cell
-        elif name not in _OF_A_LAYER:
+        elif name not in (*_OF_A_LAYER, *_OF_ATTENTION):
             owner = key
         found.setdefault(owner, Entry(owner or "model", {})).arrays[name] = array
     return list(found.values())
@@ -107,6 +112,8 @@ def pair_entries(
         partners = named(targets, [*layers.values()])
         return [_like_or_misfit(*both) for both in zip(chosen, partners, strict=True)]
     if len(entries) != len(targets):
+        entries = _untied(entries)
+    if len(entries) != len(targets):
         raise WeightsError(
             f"{len(entries)} layers with weights in the file, {len(targets)} in the model; "
             f"{_ADVICE}"
@@ -129,6 +136,16 @@ def _check_left_out(left: list[Entry], entries: list[Entry]) -> None:
             raise WeightsError(
                 f"layers leaves out {entry.described} of the file; wanted all of its layers"
             )
+
+
+def _untied(entries: list[Entry]) -> list[Entry]:
+    """The entries without those that only have the matrix of an entry before them."""
+    found: list[Entry] = []
+    for entry in entries:
+        matrix = len(entry.arrays) == 1 and next(iter(entry.arrays.values())).ndim > 1
+        if not (matrix and any(_equal(entry, one) for one in found)):
+            found.append(entry)
+    return found
 
 
 def _equal(one: Entry, other: Entry) -> bool:
@@ -169,7 +186,12 @@ def _like(entry: Entry, target: Layer) -> Layer | None:
     """An entry as a layer of its partner's kind, or None if its arrays do not fit that kind."""
     own = entry.arrays
     if target.kind in ("lstm", "gru", "simple_rnn"):
-        arrays = cell_arrays(own, target.kind) if "weight_ih" in own else {}
+        fits = "weight_ih" in own and len(own["weight_ih"]) % GATES[target.kind] == 0
+        arrays = cell_arrays(own, target.kind) if fits else {}
+    elif target.kind == "attention":
+        heads, size = target.arrays["query_kernel"].shape[1:]
+        fits = "in_proj_weight" in own and len(own["in_proj_weight"]) == 3 * heads * size
+        arrays = attention_arrays(own, heads) if fits else {}
     elif target.kind == "parameter":
         value = next(iter(own.values()))
         squeezed = value.reshape([size for size in value.shape if size != 1])

@@ -1,6 +1,7 @@
 """Which layer goes to which: the order of the layers, held against shapes, calls and names."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -297,3 +298,19 @@ def test_a_long_map_is_not_printed_whole() -> None:
     assert str(refused.value).count("\n") < 40
     assert weights.suggest(one, other) == {name: name for name in names}
     assert re.search("disagrees with their calls", str(refused.value))
+
+
+def test_an_order_that_shapes_contradict_without_calls(tmp_path: Path) -> None:
+    """A file has no calls: the message does not say that names told the map."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((6,), *[layers.Dense(n, name=name) for n, name in ((6, "a"), (2, "b"))])
+    other = nn.ModuleDict({"last": nn.Linear(6, 2), "first": nn.Linear(6, 6)})
+    weights.save(one, tmp_path / "a")
+    message = (
+        r"(?s)disagrees with their shapes: by order Keras a \(Dense\) would go into PyTorch last .*"
+        r"by their shapes into PyTorch first .*the map by shapes \(layers of one shape are paired "
+        r"by names, or else in order\).*'a': 'first'"
+    )
+    unchanged(lambda: weights.load(tmp_path / "a", other), other, message)
