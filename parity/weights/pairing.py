@@ -323,16 +323,19 @@ def _mapped(sources: list[Layer], targets: list[Layer], layers: Mapping[str, str
 
 
 def named(found: list[Layer], names: list[str]) -> list[Layer]:
-    """The layers in the order of the names, which must name every layer once."""
+    """The layers in the order of the names, which must name every layer once; those that only share
+    the weights of others may be left out."""
     by_name = {layer.name: layer for layer in found}
     for name in names:
         if name not in by_name:
             raise unknown_layer(name, list(by_name), "layers")
         if names.count(name) > 1:
             raise WeightsError(f"layers names {name!r} twice")
+    held = {_key(one, array) for one in found if one.name in names for array in one.arrays}
     for layer in found:
         if layer is not by_name[layer.name]:
             raise WeightsError(f"two layers are called {layer.name!r}; wanted other names")
-        if layer.name not in names:
+        own = {_key(layer, array) for array in layer.arrays}
+        if layer.name not in names and not (own and own <= held):
             raise WeightsError(f"layers leaves out {layer.label}; wanted all layers with weights")
     return [by_name[name] for name in names]

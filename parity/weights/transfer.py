@@ -59,11 +59,11 @@ def copy(
     Args:
         source: a Keras model of any kind, built, or a `torch.nn.Module`.
         target: a model of the same framework or the other. Values are cast to its dtypes.
-        layers: `{source name: target name}` for all layers with weights. By default they are
-            paired in order: Keras's in that of `model.layers`, through nested models
-            (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that disagrees with
-            their shapes, their calls or their names, nothing is copied, and the error prints the
-            map that fits (`suggest` returns it).
+        layers: `{source name: target name}` for all layers with weights (of tied ones, one is
+            enough). By default they are paired in order: Keras's in that of `model.layers`, through
+            nested models (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that
+            disagrees with their shapes, their calls or their names, nothing is copied, and the
+            error prints the map that fits (`suggest` returns it).
         flatten: the order of the features of a Dense that gets a flattened image, or from whose
             output an image is made. `"auto"`: both models are called (on symbols and fake tensors),
             the operations between the image and the Dense are run on numbered elements, and the

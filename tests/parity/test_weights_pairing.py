@@ -314,3 +314,49 @@ def test_an_order_that_shapes_contradict_without_calls(tmp_path: Path) -> None:
         r"by names, or else in order\).*'a': 'first'"
     )
     unchanged(lambda: weights.load(tmp_path / "a", other), other, message)
+
+
+def test_a_map_of_tied_layers() -> None:
+    """The printed map has them once, and can be pasted; a comparison uses it, too."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    from parity import ParityError, assert_model_parity
+
+    class Model(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb = layers.Embedding(7, 4, name="emb")
+            self.all = [layers.Dense(4, name=name) for name in ("fc1", "fc2")]
+
+        def call(self, x: Any) -> Any:
+            out = self.all[1](self.all[0](self.emb(x)))
+            return keras.ops.matmul(out, keras.ops.transpose(self.emb.embeddings))
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb = nn.Embedding(7, 4)
+            self.b, self.a = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.head = nn.Linear(4, 7, bias=False)
+            self.head.weight = self.emb.weight
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.b(self.a(self.emb(x))))
+
+    ids = np.random.default_rng(1).integers(0, 7, (3, 5))
+    one, other = Model(), Module()
+    one(ids)
+    randomised(one)
+    wanted = {"emb": "emb", "fc1": "a", "fc2": "b"}
+    with pytest.raises(WeightsError) as refused:
+        weights.copy(one, other)
+    assert pasted(refused.value) == wanted
+    with pytest.raises(ParityError, match="the outputs differ"):
+        assert_model_parity(one, other, ids)
+    weights.copy(one, other, layers=wanted)
+    assert_model_parity(one, other, ids)
+    weights.copy(other, one, layers={value: key for key, value in wanted.items()})
+    with pytest.raises(WeightsError, match="layers leaves out Keras fc2"):
+        weights.copy(one, other, layers={"emb": "emb", "fc1": "a"})
