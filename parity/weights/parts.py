@@ -74,8 +74,9 @@ def numbers(tensor: Any) -> Any:
         return None
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
-        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-        return tensor.numpy()
+        known = str(tensor.dtype) in ("torch.float64", "torch.float32", "torch.float16")
+        # NumPy has neither bfloat16 nor the types of 8 bits
+        return (tensor if known or not tensor.is_floating_point() else tensor.float()).numpy()
     from keras import ops
 
     return without_bfloat16(np.asarray(ops.convert_to_numpy(tensor)))

@@ -19,7 +19,7 @@ from parity.weights.layer import (
     other_kind,
     plain,
 )
-from parity.weights.parts import layers_of, loose_parts, registered_kind
+from parity.weights.parts import layers_of, loose_parts, numbers, registered_kind
 
 
 def kind_of_module(module: Any) -> str:
@@ -111,6 +111,11 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
             f"PyTorch {name} ({type(module).__name__}) has no shapes yet; "
             "call the model on data once"
         )
+    if any(one.is_meta for one in module.parameters(recurse=False)):
+        raise WeightsError(
+            f"PyTorch {name} ({type(module).__name__}) is on the meta device, without numbers; "
+            "wanted model.to_empty(device='cpu') before"
+        )
     kind = kind_of_module(module)
     if compound_module(module):
         several = layers_of(PYTORCH, name, module, parts_of_module(module))
@@ -169,9 +174,7 @@ def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:
         tensor = getattr(module, IN_PYTORCH[array])
         if tensor is None:
             continue
-        tensor = tensor.detach().cpu()
-        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-        value = tensor.numpy()
+        value = numbers(tensor)
         if array == "kernel":  # the inverse of `_turn`
             value = value.transpose((*range(2, value.ndim), 1, 0))
         arrays[array] = value

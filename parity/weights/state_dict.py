@@ -15,6 +15,7 @@ from parity.weights.compound import GATES, attention_arrays, cell_arrays
 from parity.weights.layer import ARRAYS, IN_PYTORCH, PYTORCH, Layer, WeightsError
 from parity.weights.match import Pairs, leaf_name
 from parity.weights.pairing import check_names, named
+from parity.weights.parts import numbers
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -86,9 +87,10 @@ def read_pickled(path: Path) -> dict[str, Array]:
         raise WeightsError(f"{path}: holds no state dict; wanted torch.save(module.state_dict())")
     found = {}
     for key, tensor in loaded.items():
-        tensor = tensor.detach()
-        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-        found[str(key).removeprefix("module.")] = tensor.numpy()
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
+            kind = f"{tensor.dtype}, {tensor.layout}"
+            raise WeightsError(f"{path}: {key} is {kind}; wanted real numbers in a dense tensor")
+        found[str(key).removeprefix("module.")] = numbers(tensor)
     return found
 
 

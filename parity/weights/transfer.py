@@ -90,9 +90,9 @@ def copy(
     Raises `TypeError` if an argument is no model; `WeightsError`, a `ValueError`, that names both
     layers if kinds, shapes, numbers of layers or settings differ, or if two layers of the target
     share weights for which the source has two values; for unknown names, layers that are not built,
-    a BatchNormalization over another axis than the channels', and weights of unknown kinds; for
-    features of a flattened image whose order cannot be known, or whose weights cannot be reordered
-    (those of a GroupNormalization, or of a layer of your own).
+    a normalization over other axes than PyTorch's, and weights of unknown kinds; for features of a
+    flattened image whose order cannot be known, or whose weights cannot be reordered (those of a
+    GroupNormalization, or of a layer of your own).
     """
     _check_options(flatten, settings)
     unknown: list[str] | None = [] if partial else None
@@ -173,13 +173,15 @@ def load(
     _check_options(flatten, settings)
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    alone = path.suffix == ".keras" and settings == "ignore" and not _has_keras()
-    if path.suffix == ".keras" and not alone:
+        what = "is a folder; wanted a file" if path.is_dir() else "no such file"
+        raise WeightsError(f"{path}: {what}")
+    suffix = path.suffix.lower()
+    alone = suffix == ".keras" and settings == "ignore" and not _has_keras()
+    if suffix == ".keras" and not alone:
         return copy(_keras_model(path), model, layers=layers, flatten=flatten, settings=settings)
-    if alone or path.suffix in (".h5", ".hdf5"):
+    if alone or suffix in (".h5", ".hdf5"):
         return _load_keras_weights(path, model, layers, flatten, settings)
-    pickled = path.suffix in PICKLED
+    pickled = suffix in PICKLED
     found = read_pickled(path) if pickled else read_file(path)
     targets, traces = read(model), Traces(None, model)
     if isinstance(found, list):

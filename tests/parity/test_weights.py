@@ -436,6 +436,14 @@ def test_keras_layers_of_another_kind() -> None:
             weights.copy(keras_model(size, layer), nn.Linear(4, 3))
     with pytest.raises(WeightsError, match=r"normalises axis \[1\] of 3"):
         weights.copy(keras_model((5, 4), layers.LayerNormalization(axis=1)), nn.Linear(4, 3))
+    with pytest.raises(WeightsError, match=r"\(RMSNormalization\) normalises axis \[1\] of 3"):
+        weights.copy(keras_model((5, 5), layers.RMSNormalization(axis=1)), nn.RMSNorm(5))
+    with pytest.raises(WeightsError, match=r"\(GroupNormalization\) normalises axis 1 of 4, data"):
+        weights.copy(
+            keras_model((6, 6, 6), layers.GroupNormalization(3, axis=1)), nn.GroupNorm(3, 6)
+        )
+    with pytest.raises(WeightsError, match=r"PyTorch model \(Linear\) is on the meta device"):
+        weights.copy(keras_model((5,), layers.Dense(4)), nn.Linear(5, 4, device="meta"))
     with pytest.raises(TypeError, match="target is a str; wanted a Keras model or"):
         weights.copy(nn.Linear(4, 3), "model")
 

@@ -210,6 +210,31 @@ def test_tied_weights_in_a_file(tmp_path: Path) -> None:
             weights.load(tmp_path / name, keras_model((4,), layers.LayerNormalization()))
 
 
+def test_tensors_that_numpy_does_not_have(tmp_path: Path) -> None:
+    """Numbers of 8 or 16 bits are read; complex and sparse ones are refused, not cut."""
+    import torch
+    from keras import layers
+    from torch import nn
+
+    one, other = keras_model((4,), layers.Dense(4)), nn.Linear(4, 4)
+    path = tmp_path / "s.PTH"  # the case of an extension does not matter
+
+    def save(change: Any) -> None:
+        torch.save({key: change(value) for key, value in other.state_dict().items()}, path)
+
+    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        save(lambda value, dtype=dtype: value.to(dtype))
+        weights.load(path, one)
+        wanted = other.weight.detach().to(dtype).float().T
+        np.testing.assert_array_equal(np.array(one.layers[0].kernel), wanted)
+    for change in (lambda value: value.to(torch.complex64), lambda value: value.to_sparse()):
+        save(change)
+        with pytest.raises(WeightsError, match=r"s.PTH: weight is .*; wanted real numbers"):
+            weights.load(path, one)
+    with pytest.raises(WeightsError, match="is a folder; wanted a file"):
+        weights.load(tmp_path, one)
+
+
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     """A pickled module, or anything but tensors, is refused."""
     import torch
