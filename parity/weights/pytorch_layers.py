@@ -74,7 +74,7 @@ def _known_modules(module: Any) -> list[tuple[str, Any]]:
 def leaf_modules(module: Any) -> list[tuple[str, Any]]:
     """The modules of a known kind and those without modules of their own, in order."""
     modules = _known_modules(module)
-    return [(name, one) for name, one in modules if kind_of_module(one) or not any(one.children())]
+    return [(name, one) for name, one in modules if known_module(one) or not any(one.children())]
 
 
 def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
