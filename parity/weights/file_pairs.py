@@ -20,7 +20,7 @@ from parity.weights.forward import calls_one_of
 from parity.weights.keras_file import MODEL, FileEntry
 from parity.weights.layer import ARRAYS, KERAS, Layer, WeightsError
 from parity.weights.match import Graph, Match, Pairs, leaf_name, signature
-from parity.weights.orders import BY_CHANNEL, FLAT_KINDS
+from parity.weights.orders import BY_CHANNEL, FLAT_KINDS, RECURRENT
 from parity.weights.pairing import check_names, disagreement, named, untied
 from parity.weights.trace import Trace
 
@@ -360,10 +360,19 @@ def check_flatten(
         if target.arrays[target.first].size == 1:  # the one slope of a PReLU
             continue
         taken = target.arrays[target.first].shape[-2 if "kernel" in target.arrays else -1]
-        before = (one for one, _ in pairs[:number][::-1] if not _passes_flat(one, known))
-        given = next((n for one in before if (n := _given(one))), 0)
+        before = [both for both in pairs[:number][::-1] if not _passes_flat(both[0], known)]
+        giver = next((both for both in before if _given(both[0])), None)
+        given = _given(giver[0]) if giver else 0
+        if giver is None and source.kind in RECURRENT:
+            continue  # it gets the steps that the model gets
         gets_image = source.kind in BY_CHANNEL and _gets_image(target, trace)
         if may[0] and taken != given and source.name not in known and not gets_image:
+            if giver is not None and _gives_steps(giver[1]):
+                raise WeightsError(
+                    f"{source.name} of the file may get what {giver[0].name} gives, flattened, and "
+                    "the file does not say in which order: wanted flatten='channels_last' if "
+                    f"PyTorch's module flattens steps before features, as Keras does, or {MODEL}"
+                )
             shape = "(height, width, channels)"
             if given and taken % given == 0:
                 shape = f"({taken // given}, {given})"
@@ -380,6 +389,12 @@ def check_flatten(
                 f"file, which does not say it: wanted {MODEL}; or flatten='channels_last' if "
                 "PyTorch's module permutes itself"
             )
+
+
+def _gives_steps(layer: Layer) -> bool:
+    """Whether a PyTorch layer gives the features as the last axis, as Keras's does."""
+    by_step = (*RECURRENT, "embedding", "attention", "layer_normalization", "rms_normalization")
+    return layer.kind in by_step or layer.class_name == "Linear"
 
 
 def _passes_flat(layer: Layer, known: Mapping[str, Any]) -> bool:

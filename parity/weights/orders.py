@@ -17,8 +17,8 @@ from parity.weights.layer import KERAS, Layer, WeightsError
 from parity.weights.match import Pairs
 from parity.weights.trace import Trace, Value
 
-_RECURRENT = ("lstm", "gru", "simple_rnn")
-_WITH_ROWS = ("dense", *_RECURRENT)
+RECURRENT = ("lstm", "gru", "simple_rnn")
+_WITH_ROWS = ("dense", *RECURRENT)
 FLAT_KINDS = (*_WITH_ROWS, *PASSING)
 BY_CHANNEL = ("batch_normalization", "group_normalization", "prelu")
 """The kinds whose arrays are those of an image's channels, if they get an image."""
@@ -68,7 +68,7 @@ class Finder:
             if not is_named:
                 rows = self._rows(calls[0], others[0] if others else None, keras.kind)
             columns = None
-            if keras.kind in FLAT_KINDS and keras.kind not in _RECURRENT:
+            if keras.kind in FLAT_KINDS and keras.kind not in RECURRENT:
                 columns = self._columns(calls[0], others[0] if others else None)
         except Unclear as why:
             raise WeightsError(

@@ -41,6 +41,8 @@ Flatten = str | Mapping[str, Sequence[int]]
 Orders = tuple[Any, Any]
 _AXES = {"kernel": (0, -1), "bias": (None, 0), "recurrent_kernel": (None, None)}
 """The axes of an array along which the features come in and go out; of others, (0, None)."""
+_NEVER_FLAT = ("conv", "conv_transpose", "embedding", "attention")
+"""The kinds that get no flattened image, except a convolution of one pixel, which is a Dense."""
 _FLATTENS = ("auto", "channels_first", "channels_last")
 
 
@@ -279,6 +281,9 @@ def _written(
     both_and_orders = zip(paired, orders, strict=True)
     arrays = [fitted(*both, own, n) for n, (both, own) in enumerate(both_and_orders, 1)]
     _check_tied(paired, arrays)
+    for (_, target), values in zip(paired, arrays, strict=True):
+        if target.check is not None:
+            target.check(values)
     if settings != "ignore":
         check_settings(paired, settings == "copy")
     for (source, target), values in zip(paired, arrays, strict=True):
@@ -350,7 +355,7 @@ def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[st
 def _orders(paired: Pairs, flatten: Flatten, traces: Traces | None) -> list[Orders]:
     """The orders of the rows and columns of each pair."""
     alike = all(source.framework == target.framework for source, target in paired)
-    flat = any(source.kind in FLAT_KINDS for source, _ in paired)
+    flat = any(source.kind not in _NEVER_FLAT for source, _ in paired)
     if alike or not flat or flatten == "channels_last":
         return [(None, None)] * len(paired)
     keras, pytorch = traces.by_framework() if traces is not None else (None, None)

@@ -440,6 +440,22 @@ def test_a_flattened_image_is_asked_for(path: Path) -> None:
     weights.load(path, nn.Sequential(nn.Linear(48, 4)))  # nothing flattens
 
 
+def test_steps_that_are_flattened_are_no_image(path: Path) -> None:
+    """No shape of an image is suggested, as the rows would be put in another order."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((5,), layers.Embedding(7, 6, name="body"), layers.Flatten(), *dense("fc"))
+    one.save_weights(path)
+    other = nn.Sequential(nn.Embedding(7, 6), nn.Flatten(), nn.Linear(30, 4))
+    message = "fc of the file may get what body gives, flattened.*wanted flatten='channels_last'"
+    unchanged(lambda: weights.load(path, other), other, message)
+    weights.load(path, other, flatten="channels_last")
+    ids = np.random.default_rng(1).integers(0, 7, (3, 5))
+    there, here = outputs(one, other, ids, first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
 def test_a_dense_after_a_normalization_of_flat_features_is_asked_for(path: Path) -> None:
     """Both are: the normalization gives as many features, in the order of the flattened image."""
     from keras import layers
