@@ -379,8 +379,9 @@ def test_a_subclassed_model_that_asks_for_numbers_must_be_told() -> None:
         weights.copy(one, other, flatten={"fx": (3, 4, 3)})
     with pytest.raises(WeightsError, match="does not fit a flattened image of 27 numbers"):
         weights.copy(one, other, flatten={"fc": (3, 3, 3)})
-    one.asks = False
-    assert_same_model(one, other, x)
+    one = Model(asks=False)  # on JAX a model that failed on symbols does not keep its input's shape
+    one(x)
+    assert_same_model(randomised(one), other, x)
 
 
 # What is refused
