@@ -367,7 +367,8 @@ def check_flatten(
             continue  # it gets the steps that the model gets
         gets_image = source.kind in BY_CHANNEL and _gets_image(target, trace)
         if may[0] and taken != given and source.name not in known and not gets_image:
-            if giver is not None and _gives_steps(giver[1]):
+            images = any(one.kind in ("conv", "conv_transpose") for one, _ in before)
+            if giver is not None and _gives_steps(giver[1]) and not images:
                 raise WeightsError(
                     f"{source.name} of the file may get what {giver[0].name} gives, flattened, and "
                     "the file does not say in which order: wanted flatten='channels_last' if "

@@ -456,6 +456,32 @@ def test_steps_that_are_flattened_are_no_image(path: Path) -> None:
     np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
 
 
+def test_an_image_is_asked_for_after_a_branch_of_features(path: Path) -> None:
+    """The layer before it in order is the last one of a squeeze and excitation."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    picture = keras.Input((5, 4, 3))
+    x = layers.Conv2D(6, 2)(picture)
+    gate = layers.Reshape((1, 1, 6))(layers.Dense(6)(layers.GlobalAveragePooling2D()(x)))
+    out = layers.Dense(4, name="fc")(layers.Flatten()(layers.Multiply()([x, gate])))
+    randomised(keras.Model(picture, out)).save_weights(path)
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gate, self.fc = nn.Conv2d(3, 6, 2), nn.Linear(6, 6), nn.Linear(72, 4)
+
+        def forward(self, x: Any) -> Any:
+            x = self.conv(x)
+            return self.fc((x * self.gate(x.mean((2, 3)))[..., None, None]).flatten(1))
+
+    other = Port()
+    message = r"fc of the file may get a flattened image.*flatten=\{'fc': \(12, 6\)\} if so"
+    unchanged(lambda: weights.load(path, other), other, message)
+
+
 def test_a_dense_after_a_normalization_of_flat_features_is_asked_for(path: Path) -> None:
     """Both are: the normalization gives as many features, in the order of the flattened image."""
     from keras import layers
