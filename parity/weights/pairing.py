@@ -153,6 +153,12 @@ def untied(layers: list[Layer]) -> list[Layer]:
     return found
 
 
+def _is_shared(layer: Layer, others: list[Layer]) -> bool:
+    """Whether a layer has weights, and all of them are those of the others, too."""
+    own = {_key(layer, name) for name in layer.arrays}
+    return bool(own) and own <= {_key(one, name) for one in others for name in one.arrays}
+
+
 def _key(layer: Layer, name: str) -> Any:
     """A key of an array, which is the same for tied weights; of one in a file, its numbers, if it
     has several axes: two biases or normalizations may both be as they were initialized."""
@@ -331,11 +337,11 @@ def named(found: list[Layer], names: list[str]) -> list[Layer]:
             raise unknown_layer(name, list(by_name), "layers")
         if names.count(name) > 1:
             raise WeightsError(f"layers names {name!r} twice")
-    held = {_key(one, array) for one in found if one.name in names for array in one.arrays}
     for layer in found:
         if layer is not by_name[layer.name]:
             raise WeightsError(f"two layers are called {layer.name!r}; wanted other names")
-        own = {_key(layer, array) for array in layer.arrays}
-        if layer.name not in names and not (own and own <= held):
+    chosen = [layer for layer in found if layer.name in names]
+    for layer in found:
+        if layer.name not in names and not _is_shared(layer, chosen):
             raise WeightsError(f"layers leaves out {layer.label}; wanted all layers with weights")
     return [by_name[name] for name in names]

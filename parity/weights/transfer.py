@@ -161,12 +161,13 @@ def load(
 
     The last two have no settings, so none is checked (epsilon, strides, padding, activations), and
     no kinds: an entry is read as a layer of its partner's kind. The entries of a state dict are
-    paired in its order or by `layers`; those of a safetensors file, which has no order, by shape
-    and name. A `.weights.h5` file has an order only within each class of layers, which is checked
-    against the module's calls (if it can be called with one input of a likely shape), shapes and
-    names. If a layer could have several partners, or a Dense may get a flattened image, the file
-    does not say which is right, and is refused until `layers` or `flatten` does. If you have the
-    code of the Keras model, `model.load_weights(path)` and `copy` check everything.
+    paired in its order, if the names do not contradict it, or by `layers`; those of a safetensors
+    file, which has no order, by shape and name. A `.weights.h5` file has an order only within each
+    class of layers, which is checked against the module's calls (if it can be called with one input
+    of a likely shape), shapes and names. If a layer could have several partners, or a Dense may get
+    a flattened image, the file does not say which is right, and is refused until `layers` or
+    `flatten` does. If you have the code of the Keras model, `model.load_weights(path)` and `copy`
+    check everything.
 
     All else is as in `copy`, with the file as the source. Also raises `WeightsError` for a file
     that is missing, truncated, of another kind or format, or has an invalid header; for entries
