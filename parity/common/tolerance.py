@@ -183,9 +183,8 @@ def difference(
             error = np.where(left == right, 0.0, np.maximum(error, 1.0))  # also beyond 2^53
         error = np.where(np.isfinite(error), error, np.inf)
         allowed = atol + rtol * largest
-        allowed = np.where(
-            np.isfinite(allowed), allowed, 0.0
-        )  # an infinite entry gives no allowance
+        # an infinite entry gives no allowance
+        allowed = np.where(np.isfinite(allowed), allowed, 0.0)
         missing = error > allowed
         share = np.where(error == 0, 0.0, np.where(allowed > 0, error / allowed, np.inf))
         # among errors without an allowance, and among infinite ones, the largest

@@ -79,9 +79,8 @@ def _as_array(name: str, value: Any) -> Array:
     if not array.size:
         raise ValueError(f"input {name} is empty, of shape {array.shape}; wanted some elements")
     if array.dtype == np.float64 and isinstance(value, list | tuple | float):
-        array = array.astype(
-            np.float32
-        )  # numbers without a precision get the default of the frameworks
+        # numbers without a precision get the default of the frameworks
+        array = array.astype(np.float32)
     return array
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.forward import own_call, own_forward, stock_call, stock_forward
-from parity.weights.keras_layers import kind_of_layer, named_layers, sublayers
+from parity.weights.keras_layers import kind_of_layer, known_layer, named_layers, sublayers
 from parity.weights.pytorch_layers import kind_of_module, leaf_modules
 
 
@@ -148,9 +148,10 @@ def _eagerly() -> Iterator[None]:
 
 
 def _keras_leaves(model: Any) -> Iterator[tuple[str, Any]]:
-    """Layers without layers of their own, and the operations of functional models."""
+    """Layers of a known kind or without layers of their own, and the operations of functional
+    models."""
     for name, layer in named_layers(model):
-        if kind_of_layer(layer) or not sublayers(layer):
+        if known_layer(layer) or not sublayers(layer):
             yield name, layer
         for operation in getattr(layer, "operations", []):
             if not hasattr(operation, "weights"):

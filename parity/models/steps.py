@@ -11,12 +11,18 @@ from parity.common.arrays import Array
 from parity.models.capture import Call
 from parity.models.closeness import agree
 from parity.weights.flatten import image_order, permutation
+from parity.weights.keras_layers import kind_of_layer
 from parity.weights.layer import Layer
+from parity.weights.orders import BY_CHANNEL
 from parity.weights.padding import same_padding
+from parity.weights.pytorch_layers import kind_of_module
 
 Pads = list[tuple[int, int]]
 Calls = tuple[list[Call], list[Call]]
 Both = tuple[Array, Array]
+
+_CHANNELS_FIRST = ("conv", "conv_transpose", *BY_CHANNEL)
+"""The kinds that take images with channels first in PyTorch."""
 
 _BEHIND = 12  # calls after a layer, among which its activation is searched
 _PLACES = 64  # ways to cut padding off, to be tried
@@ -135,25 +141,26 @@ def _aligned(
     keras = _without_padding(ends[0], pair[0], pair[0], side)
     choices = [
         (_without_padding(array, *pair, side), first)
-        for array, first in _in_keras_layout(ends[1], pair[0], order, own_forward)
+        for array, first in _in_keras_layout(ends[1], pair, order, own_forward)
     ]
     pytorch, first = next((c for c in choices if agree(keras, c[0])), choices[0])
     return (keras, pytorch), first
 
 
 def _in_keras_layout(
-    array: Array, keras: Layer, order: Any, own_forward: bool
+    array: Array, pair: tuple[Layer, Layer], order: Any, own_forward: bool
 ) -> Iterator[tuple[Array, bool]]:
     """PyTorch's array in Keras's layout, all possibilities, the likeliest first, and whether its
-    features are in PyTorch's order of a flattened image. A forward of its own may permute."""
+    features are in PyTorch's order of a flattened image. A forward of its own may permute; a PReLU
+    of one slope takes any layout."""
     if order is not None and array.ndim == 2:
         places = permutation(order)
         if len(places) == array.shape[1]:
             yield array[:, places], True
     moved = np.ascontiguousarray(np.moveaxis(array, 1, -1)) if array.ndim > 2 else array
-    first = array.ndim > 2 and _channels_last(keras, array.ndim)
+    first = array.ndim > 2 and _is_moved(pair, array.ndim)
     yield (moved if first else array), False
-    if array.ndim > 2 and own_forward:
+    if array.ndim > 2 and (own_forward or pair[0].kind == "prelu"):
         yield (array if first else moved), False
 
 
@@ -181,10 +188,18 @@ def first_axis(keras: Layer, rank: int) -> int:
 
 
 def _channels_last(keras: Layer, rank: int) -> bool:
-    """Whether PyTorch's channels come earlier than this Keras layer's."""
+    """Whether the channels are the last axis of this Keras layer's images."""
     if keras.kind in ("conv", "conv_transpose"):
         return bool(keras.handle.data_format == "channels_last")
-    return keras.kind == "batch_normalization" and keras.handle.axis in (-1, rank - 1)
+    return keras.kind == "prelu" or keras.handle.axis in (-1, rank - 1)
+
+
+def _is_moved(pair: tuple[Layer, Layer], rank: int) -> bool:
+    """Whether PyTorch's layer takes channels first and Keras's channels last."""
+    keras, pytorch = pair
+    if keras.kind == "dense":  # perhaps a convolution of one pixel
+        return kind_of_module(pytorch.handle) == "conv" and kind_of_layer(keras.handle) == "dense"
+    return keras.kind in _CHANNELS_FIRST and _channels_last(keras, rank)
 
 
 # Padding by functions

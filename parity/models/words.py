@@ -130,7 +130,9 @@ def _between(found: Divergence, opening: str, short: bool) -> list[Section]:
     """The text if one pair's outputs agree and the next one's inputs do not."""
     last, step = found.last, found.step
     assert found.difference is not None  # since `where` says so
-    if last is None:
+    if last is None and step is not None and step.number > 1:
+        place = f"before {' / '.join(step.names)}, the first layers that are compared"
+    elif last is None:
         place = "before the first layer with weights"
     elif step is None:
         place = f"after the last layer with weights, {' / '.join(last.names)}"
@@ -140,7 +142,8 @@ def _between(found: Divergence, opening: str, short: bool) -> list[Section]:
     what = "inputs of the latter" if step and last else "inputs" if step else "outputs"
     doubtful = last is not None and last.own_forward and not last.agrees
     but = " but for what this one's own forward gives" if doubtful else ""
-    line = f"{opening} {place}: all before agrees{but}, the {what} do not"
+    agrees = f"all before agrees{but}, the {what} do not" if last else f"the {what} do not agree"
+    line = f"{opening} {place}: {agrees}"
     sections = [Section([line], indented(found.difference.lines(names)))]
     if found.causes:
         sections.append(Section(["likely cause"], indented(found.causes), 3))

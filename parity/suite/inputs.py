@@ -213,10 +213,8 @@ def input_sets() -> dict[str, Inputs]:
     off = np.array([[-5.0, -1.0, -0.5], [-3.0, -0.25, 0.0]], "float32")
     sets["all-off-float32"] = {"x": off, "y": np.zeros_like(off)}
     for inputs in sets.values():
-        for array in inputs.values():
-            array.setflags(
-                write=False
-            )  # they are stored in records, and passed to users' functions
+        for array in inputs.values():  # stored in records, and passed to users' functions
+            array.setflags(write=False)
     return sets
 
 

@@ -10,11 +10,13 @@ from parity.weights.layer import ARRAYS, WeightsError, plain
 from parity.weights.parts import Arrays, Part, is_a, numbers, put, registered_kind, registered_parts
 
 _RECURRENT = {
-    "lstm": ("LSTM", "LSTM", 4),
-    "gru": ("GRU", "GRU", 3),
-    "simple_rnn": ("SimpleRNN", "RNN", 1),
+    "lstm": ("LSTM", "LSTM"),
+    "gru": ("GRU", "GRU"),
+    "simple_rnn": ("SimpleRNN", "RNN"),
 }
-"""By kind, the classes of Keras and PyTorch, and how many gates there are."""
+"""By kind, the classes of Keras and PyTorch."""
+
+GATES = {"lstm": 4, "gru": 3, "simple_rnn": 1}
 RESETS_BEFORE = (
     "resets before the recurrent product, where PyTorch's GRU resets after it, so no weights make "
     "the two agree; wanted reset_after=True"
@@ -39,7 +41,7 @@ def compound_layer(layer: Any) -> str:
     """The kind of a Keras layer of several parts, or "" for other layers."""
     if registered_kind(layer):
         return registered_kind(layer)
-    for kind, (name, _, _) in _RECURRENT.items():
+    for kind, (name, _) in _RECURRENT.items():
         if is_a(layer, name, "keras"):
             return kind
     if is_a(layer, "Bidirectional", "keras") and compound_layer(layer.forward_layer):
@@ -53,7 +55,7 @@ def compound_module(module: Any) -> str:
     """The kind of a PyTorch module of several parts, or "" for other modules."""
     if registered_kind(module):
         return registered_kind(module)
-    for kind, (_, name, _) in _RECURRENT.items():
+    for kind, (_, name) in _RECURRENT.items():
         if is_a(module, name, "torch"):
             return kind
     return "attention" if is_a(module, "MultiheadAttention", "torch") else ""
@@ -123,7 +125,9 @@ def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
         for array, value in values.items():
             put(held[array], value)
 
-    return Part(suffix, kind, {array: numbers(one) for array, one in held.items()}, write)
+    name = getattr(cell.activation, "__name__", "tanh")
+    settings = {"activation": name} if kind == "simple_rnn" else {}
+    return Part(suffix, kind, {array: numbers(one) for array, one in held.items()}, write, settings)
 
 
 def _recurrent_suffixes(module: Any) -> list[str]:
@@ -157,7 +161,8 @@ def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
                 put(held[name], _gates(one, kind))
 
     names = {"kernel": f"weight_ih_{end}", "recurrent_kernel": f"weight_hh_{end}"}
-    return Part(suffix, kind, arrays, write, {}, {**names, "bias": f"bias_ih_{end}"})
+    settings = {"activation": module.nonlinearity} if kind == "simple_rnn" else {}
+    return Part(suffix, kind, arrays, write, settings, {**names, "bias": f"bias_ih_{end}"})
 
 
 def cell_arrays(own: Arrays, kind: str) -> Arrays:
@@ -247,23 +252,13 @@ def _torch_attention(module: Any) -> Part:
             "PyTorch's MultiheadAttention has add_bias_kv=True, which Keras does not have; wanted "
             "False"
         )
-    heads, size, width = module.num_heads, module.head_dim, module.embed_dim
+    width = module.embed_dim
     together = module.in_proj_weight is not None
-    joint = numbers(module.in_proj_weight)
-    weights = (
-        np.split(joint, 3)
-        if together
-        else [numbers(getattr(module, f"{name[0]}_proj_weight")) for name in _ATTENTION]
-    )
-    biases = numbers(module.in_proj_bias)
-    arrays: Arrays = {}
-    for number, name in enumerate(_ATTENTION):
-        arrays[f"{name}_kernel"] = weights[number].T.reshape(-1, heads, size)
-        if biases is not None:
-            arrays[f"{name}_bias"] = np.split(biases, 3)[number].reshape(heads, size)
-    arrays["output_kernel"] = numbers(module.out_proj.weight).T.reshape(heads, size, width)
-    if module.out_proj.bias is not None:
-        arrays["output_bias"] = numbers(module.out_proj.bias)
+    names = [*(f"{name[0]}_proj_weight" for name in _ATTENTION), "in_proj_weight", "in_proj_bias"]
+    held = {name: getattr(module, name) for name in names}
+    held |= {f"out_proj.{name}": getattr(module.out_proj, name) for name in ("weight", "bias")}
+    own = {name: numbers(one) for name, one in held.items() if one is not None}
+    arrays = attention_arrays(own, module.num_heads)
 
     def write(values: Arrays) -> None:
         kernels = [values[f"{name}_kernel"].reshape(-1, width).T for name in _ATTENTION]
@@ -280,3 +275,25 @@ def _torch_attention(module: Any) -> Part:
             put(module.out_proj.bias, values["output_bias"])
 
     return Part("", "attention", arrays, write)
+
+
+def attention_arrays(own: Arrays, heads: int) -> Arrays:
+    """The arrays of PyTorch's attention in the common form."""
+    if "in_proj_weight" in own:
+        kernels = np.split(own["in_proj_weight"], 3)
+    else:
+        kernels = [own[f"{name[0]}_proj_weight"] for name in _ATTENTION]
+    out = own["out_proj.weight"].T
+    size = len(out) // heads
+    arrays: Arrays = {
+        f"{name}_kernel": kernel.T.reshape(-1, heads, size)
+        for name, kernel in zip(_ATTENTION, kernels, strict=True)
+    }
+    if "in_proj_bias" in own:
+        biases = np.split(own["in_proj_bias"], 3)
+        for name, bias in zip(_ATTENTION, biases, strict=True):
+            arrays[f"{name}_bias"] = bias.reshape(heads, size)
+    arrays["output_kernel"] = out.reshape(heads, size, -1)
+    if "out_proj.bias" in own:
+        arrays["output_bias"] = own["out_proj.bias"]
+    return arrays

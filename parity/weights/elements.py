@@ -62,6 +62,26 @@ def _run(value: Value, shapes: Sequence[tuple[int, ...]], numbers: Array) -> Arr
     return found if found.shape == value.shape else None
 
 
+def keeps_features(value: Value) -> bool:
+    """Whether an operation on flat tensors of one shape keeps each feature in its place: if the
+    features of all of them are permuted, those of the result are. True of sums, products, a
+    softmax."""
+    shapes = [source.shape for source in value.sources]
+    if value.run is None or len(value.shape) != 2 or value.shape not in shapes:
+        return False
+    rng = np.random.default_rng(0)
+    order = rng.permutation(value.shape[-1])
+    given = [rng.uniform(0.1, 1.0, shape).astype(np.float32) for shape in shapes]
+    permuted = [one[:, order] if one.shape == value.shape else one for one in given]
+    found = []
+    for arrays in (given, permuted):
+        numbers = np.concatenate([one.ravel() for one in arrays])
+        found.append(_run(value, shapes, numbers))
+    if found[0] is None or found[1] is None:
+        return False
+    return np.allclose(found[0][:, order], found[1], rtol=1e-5, atol=1e-6)
+
+
 class Tracker:
     """Follows the elements of one trace. `passes` says whether a layer with weights keeps each
     feature in its place, as normalizations do."""
@@ -70,6 +90,7 @@ class Tracker:
         self.trace = trace
         self.passes = passes
         self._moves: dict[int, Array | None] = {}
+        self._origin: dict[int, Value] = {}
         self._resolved: dict[int, tuple[list[Value], Array]] = {}
         self._after: dict[int, list[Value]] | None = None
 
@@ -81,8 +102,24 @@ class Tracker:
                 places = np.arange(math.prod(value.shape)).reshape(value.shape)
                 self._moves[id(value)] = places
             else:
-                self._moves[id(value)] = None if value.layer is not None else moves(value)
+                self._moves[id(value)] = None if value.layer is not None else self._moved(value)
         return self._moves[id(value)]
+
+    def _moved(self, value: Value) -> Array | None:
+        places = moves(value)
+        if places is not None or not keeps_features(value):
+            return places
+        whole = [source for source in value.sources if source.shape == value.shape]
+        if len({self._features(source) for source in whole}) > 1:
+            return None
+        self._origin[id(value)] = whole[0]  # the features of the others are in the same order
+        return np.arange(math.prod(value.shape)).reshape(value.shape)
+
+    def _features(self, value: Value) -> tuple[Any, ...]:
+        """What is equal for two flat tensors whose features are in the same order."""
+        sources, elements = self.resolved(value)
+        known = [(one.shape, self.layout_of(one)) for one in sources]
+        return *known, elements.tobytes()
 
     def resolved(self, value: Value) -> tuple[list[Value], Array]:
         """The sources of a tensor's elements, and the number of each element in them, counted one
@@ -94,6 +131,8 @@ class Tracker:
                 self._resolved[id(value)] = [value], whole
             else:
                 sources = value.sources[:1] if value.layer is not None else value.sources
+                if id(value) in self._origin:
+                    sources = [self._origin[id(value)]]
                 self._resolved[id(value)] = _joined([self.resolved(s) for s in sources], places)
         return self._resolved[id(value)]
 
@@ -103,13 +142,13 @@ class Tracker:
         waiting = [value]
         while waiting:
             one = waiting.pop(0)
-            for then in self._behind(one):
+            for then in self.behind(one):
                 places = self.moves(then)
                 if len(one.shape) > 2 and (places is None or then.layer is not None):
                     return one, then
                 if places is not None and math.prod(then.shape) == math.prod(value.shape):
                     waiting.append(then)
-            if not self._behind(one) and len(one.shape) > 2:
+            if not self.behind(one) and len(one.shape) > 2:
                 return one, one
         return None
 
@@ -127,7 +166,8 @@ class Tracker:
             value = before
         return value.layout
 
-    def _behind(self, value: Value) -> list[Value]:
+    def behind(self, value: Value) -> list[Value]:
+        """The tensors that are computed from a tensor."""
         if self._after is None:
             self._after = consumers(self.trace)
         return self._after.get(id(value), [])

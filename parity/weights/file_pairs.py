@@ -15,11 +15,12 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.compound import RESETS_BEFORE
+from parity.weights.flatten import PASSING
 from parity.weights.forward import calls_one_of
 from parity.weights.keras_file import MODEL, FileEntry
 from parity.weights.layer import ARRAYS, KERAS, Layer, WeightsError
 from parity.weights.match import Graph, Match, Pairs, leaf_name, signature
-from parity.weights.orders import FLAT_KINDS
+from parity.weights.orders import BY_CHANNEL, FLAT_KINDS, RECURRENT
 from parity.weights.pairing import check_names, disagreement, named, untied
 from parity.weights.trace import Trace
 
@@ -339,12 +340,15 @@ def _check_what_lacks(entry: FileEntry, target: Layer, arrays: dict[str, Array])
 # Flattened images
 
 
-def check_flatten(pairs: Pairs, module: Any, flatten: Any) -> None:
+def check_flatten(
+    pairs: Pairs, module: Any, flatten: Any, trace: Callable[[], Trace | None]
+) -> None:
     """Raises `WeightsError` for a layer that may get a flattened image, or make one: the file does
     not say whether it does, and Keras and PyTorch order its features differently.
 
     It is no such layer if the module calls nothing that flattens, or if it takes as many features
-    as the layer before it gives.
+    as the layer before it gives (and that layer is none, either). `trace` traces the module, as
+    far as possible.
     """
     if flatten == "channels_last":
         return
@@ -353,9 +357,23 @@ def check_flatten(pairs: Pairs, module: Any, flatten: Any) -> None:
     for number, (source, target) in enumerate(pairs):
         if source.kind not in FLAT_KINDS or target.class_name in ("BatchNorm2d", "BatchNorm3d"):
             continue
+        if target.arrays[target.first].size == 1:  # the one slope of a PReLU
+            continue
         taken = target.arrays[target.first].shape[-2 if "kernel" in target.arrays else -1]
-        given = next((n for one, _ in pairs[:number][::-1] if (n := _given(one))), 0)
-        if may[0] and taken != given and source.name not in known:
+        before = [both for both in pairs[:number][::-1] if not _passes_flat(both[0], known)]
+        giver = next((both for both in before if _given(both[0])), None)
+        given = _given(giver[0]) if giver else 0
+        if giver is None and source.kind in RECURRENT:
+            continue  # it gets the steps that the model gets
+        gets_image = source.kind in BY_CHANNEL and _gets_image(target, trace)
+        if may[0] and taken != given and source.name not in known and not gets_image:
+            images = any(one.kind in ("conv", "conv_transpose") for one, _ in before)
+            if giver is not None and _gives_steps(giver[1]) and not images:
+                raise WeightsError(
+                    f"{source.name} of the file may get what {giver[0].name} gives, flattened, and "
+                    "the file does not say in which order: wanted flatten='channels_last' if "
+                    f"PyTorch's module flattens steps before features, as Keras does, or {MODEL}"
+                )
             shape = "(height, width, channels)"
             if given and taken % given == 0:
                 shape = f"({taken // given}, {given})"
@@ -372,6 +390,24 @@ def check_flatten(pairs: Pairs, module: Any, flatten: Any) -> None:
                 f"file, which does not say it: wanted {MODEL}; or flatten='channels_last' if "
                 "PyTorch's module permutes itself"
             )
+
+
+def _gives_steps(layer: Layer) -> bool:
+    """Whether a PyTorch layer gives the features as the last axis, as Keras's does."""
+    by_step = (*RECURRENT, "embedding", "attention", "layer_normalization", "rms_normalization")
+    return layer.kind in by_step or layer.class_name == "Linear"
+
+
+def _passes_flat(layer: Layer, known: Mapping[str, Any]) -> bool:
+    """Whether a layer gets a flattened image and gives as many features, in the same order."""
+    return layer.kind in PASSING and layer.name in known
+
+
+def _gets_image(layer: Layer, trace: Callable[[], Trace | None]) -> bool:
+    """Whether a layer gets images, as far as the trace of its module says."""
+    found = trace()
+    calls = found.of(layer.handle) if found is not None else []
+    return any(len(one.shape) > 2 for call in calls for one in call.sources[:1])
 
 
 def _given(layer: Layer) -> int:

@@ -15,10 +15,22 @@ import numpy as np
 from parity.common.arrays import Array
 
 Order = list[Any] | None
-_NORMS = ("BatchNormalization", "LayerNormalization")
+PASSING = (
+    "batch_normalization",
+    "layer_normalization",
+    "group_normalization",
+    "rms_normalization",
+    "prelu",
+)
+"""The kinds of layers that keep every feature in its place."""
+
+_PASSING = (
+    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"),
+    "PReLU",
+)
 _KEEP = (
     *("Activation", "Dropout", "ELU", "GaussianDropout", "GaussianNoise", "Identity", "LeakyReLU"),
-    *("ReLU", "Softmax", *_NORMS),
+    *("ReLU", "Softmax", *_PASSING),
 )
 
 
@@ -92,7 +104,7 @@ class Graph:
 
     def features(self, layer: Any, kind: str) -> tuple[Order, Order]:
         """The orders of the input features and of the output features of a layer."""
-        if kind not in ("dense", "batch_normalization", "layer_normalization"):
+        if kind not in ("dense", *PASSING):
             return None, None
         rows = columns = None
         for node in layer._inbound_nodes:
@@ -119,7 +131,7 @@ class Graph:
             sizes = [[[one.shape[-1]], [0]] for one in sources]
             pairs = zip(orders, sizes, strict=True)
             return [block for order, size in pairs for block in (order or [size])]
-        if name not in _NORMS and _weights(operation):
+        if name not in _PASSING and _weights(operation):
             return None
         if any(tuple(one.shape) != tuple(tensor.shape) for one in sources):
             return None
@@ -135,7 +147,7 @@ class Graph:
             if _name(then) == "Reshape" and len(out.shape) > 2:
                 layout = self._layout_behind(out)
                 return image_order(_shape_of_sample(out), layout) if layout else None
-            keeps = _name(then) in _NORMS or not _weights(then)
+            keeps = _name(then) in _PASSING or not _weights(then)
             if keeps and tuple(out.shape) == tuple(tensor.shape):
                 found = self._forward(out)
                 if found:
@@ -186,7 +198,7 @@ class Graph:
 
     def unsure(self, layer: Any, kind: str) -> list[int]:
         """Without a graph: the shape of the image that a layer seems to get flattened, or []."""
-        if kind not in ("dense", "batch_normalization", "layer_normalization"):
+        if kind not in ("dense", *PASSING):
             return []
         if layer._inbound_nodes:
             return []

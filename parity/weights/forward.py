@@ -9,6 +9,7 @@ import dis
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -128,8 +129,10 @@ class _Scan:
             return True
         called = [function.__globals__[name] for name in names if name in function.__globals__]
         called += [getattr(type(owner), name) for name in names if hasattr(type(owner), name)]
+        called += [vars(owner)[name] for name in names if name in vars(owner)]
         with suppress(ValueError):  # a cell that is still empty
             called += [cell.cell_contents for cell in function.__closure__ or ()]
+        called = [one.func if isinstance(one, partial) else one for one in called]
         return any(self._in_function(one, owner) for one in called if inspect.isroutine(one))
 
 

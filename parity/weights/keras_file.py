@@ -88,7 +88,10 @@ def read_keras_file(path: Path) -> list[FileEntry]:
                 source = stack.enter_context(archive.open("model.weights.h5"))
             file = stack.enter_context(h5py.File(source, "r"))
             if "layer_names" in file.attrs or "model_weights" in file:
-                raise WeightsError(f"{path}: in the format of Keras 2; wanted {MODEL}")
+                raise WeightsError(
+                    f"{path}: in the format of Keras 2, in which Keras 3 also saves models as .h5; "
+                    f"wanted {MODEL}"
+                )
             named = _is_own(file, "vars") and "name" in file["vars"].attrs
             whole = _group(file, named, set())
     except WeightsError:

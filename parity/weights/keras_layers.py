@@ -232,24 +232,25 @@ def moved_ranks(model: Any) -> set[int]:
 
 
 def _check_axis(name: str, layer: Any, kind: str, formats: set[str]) -> None:
-    """PyTorch normalises trailing axes in LayerNorm, and in BatchNorm the axis of the channels."""
+    """PyTorch normalises trailing axes in LayerNorm and RMSNorm, and in BatchNorm and GroupNorm the
+    axis of the channels."""
     rank = len(input_shape(layer))
-    if kind == "layer_normalization":
+    if kind in ("layer_normalization", "rms_normalization"):
         axes = sorted(axis - rank if axis >= 0 else axis for axis in layer.axis)
         if rank and axes != list(range(-len(axes), 0)):
             raise WeightsError(
-                f"Keras {name} (LayerNormalization) normalises axis {layer.axis} of {rank}; wanted "
-                "the last axis or the last few, as in PyTorch"
+                f"Keras {name} ({type(layer).__name__}) normalises axis {layer.axis} of {rank}; "
+                "wanted the last axis or the last few, as in PyTorch"
             )
-    if kind == "batch_normalization":
+    if kind in ("batch_normalization", "group_normalization"):
         axis = layer.axis % rank if rank else layer.axis
         wanted = {-1, rank - 1} | ({1} if "channels_first" in formats else set())
         if axis not in wanted:
             of = f" of {rank}" if rank else ""
             raise WeightsError(
-                f"Keras {name} (BatchNormalization) normalises axis {layer.axis}{of}, data_format "
-                f"is {' and '.join(sorted(formats))!r}; wanted the axis of the channels, as in "
-                "PyTorch"
+                f"Keras {name} ({type(layer).__name__}) normalises axis {layer.axis}{of}, "
+                f"data_format is {' and '.join(sorted(formats))!r}; wanted the axis of the "
+                "channels, as in PyTorch"
             )
 
 

@@ -78,8 +78,9 @@ class Layer:
     features (`parity.weights.flatten`); `unsure` is the shape of the image that seems to be
     flattened right before a layer of a model without a graph. `handle` is the layer itself, None if
     it was read from a file. For a part of a layer (`parity.weights.parts`), `write` is the function
-    that writes its arrays, and `names` are their names in PyTorch. `computed`: the weights that it
-    computes from others (`parity.weights.computed`), which cannot be written.
+    that writes its arrays, `names` are their names in PyTorch; `storage` and `check` as in `Part`.
+    `computed`: the weights that it computes from others (`parity.weights.computed`), which cannot
+    be written.
     """
 
     framework: str
@@ -96,6 +97,10 @@ class Layer:
         default=None, repr=False, compare=False
     )
     names: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    storage: int = field(default=0, repr=False, compare=False)
+    check: Callable[[dict[str, Array]], None] | None = field(
+        default=None, repr=False, compare=False
+    )
     computed: tuple[str, ...] = ()
 
     @property

@@ -12,14 +12,17 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.elements import Tracker
+from parity.weights.flatten import PASSING
 from parity.weights.layer import KERAS, Layer, WeightsError
 from parity.weights.match import Pairs
 from parity.weights.trace import Trace, Value
 
-_RECURRENT = ("lstm", "gru", "simple_rnn")
-_WITH_ROWS = ("dense", *_RECURRENT)
-FLAT_KINDS = (*_WITH_ROWS, "batch_normalization", "layer_normalization")
-PASSING = ("batch_normalization", "layer_normalization")
+RECURRENT = ("lstm", "gru", "simple_rnn")
+_WITH_ROWS = ("dense", *RECURRENT)
+FLAT_KINDS = (*_WITH_ROWS, *PASSING)
+BY_CHANNEL = ("batch_normalization", "group_normalization", "prelu")
+"""The kinds whose arrays are those of an image's channels, if they get an image."""
+
 _IMAGES = ("channels_first", "channels_last")
 Orders = tuple[Array | None, Array | None]
 
@@ -48,21 +51,24 @@ class Finder:
         partners = [(both if both[0].framework == KERAS else both[::-1]) for both in self.pairs]
         self.partner = {id(keras.handle): pytorch.handle for keras, pytorch in partners}
 
-    def of(self, keras: Layer, pytorch: Layer) -> Orders:
+    def of(self, keras: Layer, pytorch: Layer, is_named: bool = False) -> Orders:
         """The orders of the rows and columns, or of the features of a normalization.
 
-        Raises `WeightsError` if they cannot be known.
+        `is_named`: the order of the rows is known from elsewhere, and not searched for. Raises
+        `WeightsError` if they cannot be known, or if weights of this kind cannot be reordered.
         """
-        if keras.kind not in FLAT_KINDS:
-            return None, None
         calls = self.keras.of(keras.handle)
         others = self.pytorch.of(pytorch.handle) if self.pytorch else []
         if not calls or (self.pytorch and not others):
             return None, None
+        if keras.kind == "parameter" and self._scales_an_image(calls[0]):
+            raise _cannot_be_reordered(keras, "is used with the features of a flattened image")
         try:
-            rows = self._rows(calls[0], others[0] if others else None, keras.kind)
+            rows = None
+            if not is_named:
+                rows = self._rows(calls[0], others[0] if others else None, keras.kind)
             columns = None
-            if keras.kind not in _RECURRENT:
+            if keras.kind in FLAT_KINDS and keras.kind not in RECURRENT:
                 columns = self._columns(calls[0], others[0] if others else None)
         except Unclear as why:
             raise WeightsError(
@@ -73,7 +79,13 @@ class Finder:
             ) from why
         if keras.kind in _WITH_ROWS:
             return rows, columns
-        return (columns if rows is None else rows), None
+        found = columns if rows is None else rows
+        if found is None or keras.arrays[keras.first].size == 1:
+            return None, None
+        if keras.kind not in FLAT_KINDS:
+            raise _cannot_be_reordered(keras, "gets a flattened image")
+        check_groups(keras)
+        return found, None
 
     # Input features
 
@@ -82,11 +94,13 @@ class Finder:
         given = [one.given or one.sources[0] for one in both]
         if len(given) != (1 if other is None else 2):
             return None
-        if kind == "batch_normalization" and len(given[0].shape) != 2:
+        if kind in BY_CHANNEL and len(given[0].shape) != 2:
             return None  # an image: its channels
         found = [side.resolved(one) for side, one in zip(self.sides, given, strict=False)]
         sources, elements = found[0]
         alone = _is_last_axis(sources, elements)
+        if alone and self._is_mixed(sources[0]):
+            raise Unclear(f"{_named(sources)} is computed from a flattened image")
         if alone and (kind not in _WITH_ROWS or all(_is_last_axis(*each) for each in found)):
             return None
         try:
@@ -107,6 +121,31 @@ class Finder:
             return None  # no pair: other checks report that
         mapping = self._between(sources, theirs)
         return _places(mapping[features], wanted.reshape(-1, wanted.shape[-1]))
+
+    def _is_mixed(self, value: Value) -> bool:
+        """Whether a flat tensor of Keras's is computed, by no layer with weights, from features of
+        a flattened image that are not followed through that operation."""
+        if value.layer is not None or len(value.shape) != 2:
+            return False
+        return any(one.shape == value.shape and self._is_flattened(one) for one in value.sources)
+
+    def _is_flattened(self, value: Value) -> bool:
+        """Whether the features of a flat tensor of Keras's are an image's, not channels first."""
+        sources, elements = self.sides[0].resolved(value)
+        if _is_last_axis(sources, elements):
+            return self._is_mixed(sources[0])
+        try:
+            return self._compared([(sources, elements)]) is not None
+        except Unclear:
+            return True
+
+    def _scales_an_image(self, parameter: Value) -> bool:
+        """Whether a weight of a user's own layer is used with features of a flattened image."""
+        if not parameter.shape:
+            return False
+        given = [one for then in self.sides[0].behind(parameter) for one in then.sources]
+        wide = [one for one in given if one.shape[1:] == parameter.shape[-1:]]
+        return any(one is not parameter and self._is_flattened(one) for one in wide)
 
     @staticmethod
     def _is_image(side: Tracker, value: Value) -> bool:
@@ -192,6 +231,20 @@ class Finder:
         places = np.empty(count, np.int64)
         places[mine] = theirs
         return None if np.array_equal(places, np.arange(count)) else places
+
+
+def check_groups(keras: Layer) -> None:
+    """Raises `WeightsError` for a layer that gets a flattened image and normalizes it in groups,
+    which are other features in the other order."""
+    if keras.kind == "group_normalization" and keras.settings["groups"] > 1:
+        raise _cannot_be_reordered(keras, "normalizes groups of features of a flattened image")
+
+
+def _cannot_be_reordered(keras: Layer, what: str) -> WeightsError:
+    return WeightsError(
+        f"{keras.label} {what}, and its weights cannot be put in PyTorch's order: wanted a PyTorch "
+        "module that permutes to channels last before it flattens, and flatten='channels_last'"
+    )
 
 
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:

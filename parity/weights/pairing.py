@@ -7,7 +7,7 @@ from typing import Any
 from parity.common.naming import nearest
 from parity.weights.keras_layers import moved_ranks
 from parity.weights.keras_trace import input_specs, trace_keras
-from parity.weights.layer import Layer, WeightsError, is_keras, is_pytorch
+from parity.weights.layer import Layer, WeightsError, in_own_layout, is_keras, is_pytorch
 from parity.weights.match import (
     Graph,
     Match,
@@ -133,7 +133,7 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         if fits and graphs and not better.exact and in_order_of_calls(graphs, found):
             return found
         if not fits or graphs:
-            raise disagreement(found, better, "calls" if graphs else "names")
+            raise disagreement(found, better, "calls" if graphs else "shapes")
     if error is not None:
         raise error
     if fits and traces is not None:
@@ -144,13 +144,28 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
 def untied(layers: list[Layer]) -> list[Layer]:
     """The layers without those that only share the weights of layers before them."""
     found: list[Layer] = []
-    seen: set[int] = set()
+    seen: set[Any] = set()
     for layer in layers:
-        held = {storage(layer, name) for name in layer.arrays} if layer.handle is not None else {-1}
+        held = {_key(layer, name) for name in layer.arrays}
         if not held or not held <= seen:
             found.append(layer)
-        seen |= held - {-1}
+        seen |= held
     return found
+
+
+def _is_shared(layer: Layer, others: list[Layer]) -> bool:
+    """Whether a layer has weights, and all of them are those of the others, too."""
+    own = {_key(layer, name) for name in layer.arrays}
+    return bool(own) and own <= {_key(one, name) for one in others for name in one.arrays}
+
+
+def _key(layer: Layer, name: str) -> Any:
+    """A key of an array, which is the same for tied weights; of one in a file, its numbers, if it
+    has several axes: two biases or normalizations may both be as they were initialized."""
+    if layer.handle is not None:
+        return storage(layer, name)
+    array = in_own_layout(layer, name, layer.arrays[name])
+    return (array.shape, array.tobytes()) if array.ndim > 1 else (layer.name, name)
 
 
 def fitting(sources: list[Layer], targets: list[Layer]) -> tuple[list[Layer], list[Layer]]:
@@ -251,6 +266,8 @@ def disagreement(found: Pairs, better: Match, by: str) -> WeightsError:
     hint = "the map that fits"
     if by == "names" and apart is not None:
         hint = "the map by names (write that of the order where it is meant)"
+    if by == "shapes":
+        hint = "the map by shapes (layers of one shape are paired by names, or else in order)"
     layers = {one.name: other.name for one, other in better.pairs}
     error = WeightsError("\n".join([f"{why}; {hint}:", *as_python(layers, _SHOWN)]))
     error.layers = layers
@@ -312,7 +329,8 @@ def _mapped(sources: list[Layer], targets: list[Layer], layers: Mapping[str, str
 
 
 def named(found: list[Layer], names: list[str]) -> list[Layer]:
-    """The layers in the order of the names, which must name every layer once."""
+    """The layers in the order of the names, which must name every layer once; those that only share
+    the weights of others may be left out."""
     by_name = {layer.name: layer for layer in found}
     for name in names:
         if name not in by_name:
@@ -322,6 +340,8 @@ def named(found: list[Layer], names: list[str]) -> list[Layer]:
     for layer in found:
         if layer is not by_name[layer.name]:
             raise WeightsError(f"two layers are called {layer.name!r}; wanted other names")
-        if layer.name not in names:
+    chosen = [layer for layer in found if layer.name in names]
+    for layer in found:
+        if layer.name not in names and not _is_shared(layer, chosen):
             raise WeightsError(f"layers leaves out {layer.label}; wanted all layers with weights")
     return [by_name[name] for name in names]

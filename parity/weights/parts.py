@@ -37,7 +37,9 @@ def handle(owner: Any, suffix: str) -> Any:
 class Part:
     """A part of a layer: its arrays in the common form, and the function that writes them.
 
-    `names`: the names of the arrays in the layer itself.
+    `names`: the names of the arrays in the layer itself. `storage`: a key of the storage of the
+    only array, which is the same for tied weights; 0 if there are several arrays. `check`: raises
+    `WeightsError` if the arrays cannot be written.
     """
 
     suffix: str
@@ -46,6 +48,8 @@ class Part:
     write: Callable[[Arrays], None]
     settings: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    storage: int = 0
+    check: Callable[[Arrays], None] | None = None
 
 
 def layers_of(framework: str, name: str, owner: Any, parts: list[Part]) -> Iterator[Layer]:
@@ -62,6 +66,8 @@ def layers_of(framework: str, name: str, owner: Any, parts: list[Part]) -> Itera
             handle=handle(owner, part.suffix),
             write=part.write,
             names=part.names,
+            storage=part.storage,
+            check=part.check,
         )
 
 
@@ -71,8 +77,9 @@ def numbers(tensor: Any) -> Any:
         return None
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
-        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-        return tensor.numpy()
+        known = str(tensor.dtype) in ("torch.float64", "torch.float32", "torch.float16")
+        # NumPy has neither bfloat16 nor the types of 8 bits
+        return (tensor if known or not tensor.is_floating_point() else tensor.float()).numpy()
     from keras import ops
 
     return without_bfloat16(np.asarray(ops.convert_to_numpy(tensor)))
@@ -178,15 +185,26 @@ def registered_parts(layer: Any) -> list[Part]:
     else:
         arrays = {key: own[name] for key, name in known.arrays.items() if name in own}
 
-    def write_back(values: Arrays) -> None:
-        names = known.arrays
-        turned = known.to_pytorch(values) if known.to_pytorch else None
-        if turned is None:
-            turned = {names[key]: value for key, value in values.items()}
-        for name, value in turned.items():
-            put(held[name], np.asarray(value))
+    def turned(values: Arrays) -> Arrays:
+        if known.to_pytorch is not None:
+            return {name: np.asarray(value) for name, value in known.to_pytorch(values).items()}
+        return {known.arrays[key]: value for key, value in values.items()}
 
-    return [Part("", known.kind, arrays, write_back, names=dict(known.arrays))]
+    def check(values: Arrays) -> None:
+        given = {name: value.shape for name, value in turned(values).items()}
+        wanted = {name: value.shape for name, value in own.items()}
+        if given != wanted:
+            raise WeightsError(
+                f"to_pytorch of the kind {known.kind!r} returns arrays of shapes {given}; wanted "
+                f"{wanted}"
+            )
+
+    def write_back(values: Arrays) -> None:
+        for name, value in turned(values).items():
+            put(held[name], value)
+
+    found = Part("", known.kind, arrays, write_back, names=dict(known.arrays), check=check)
+    return [found]
 
 
 def _attribute(layer: Any, path: str) -> Any:
@@ -212,8 +230,9 @@ def loose_parts(own: dict[str, Any]) -> list[Part] | None:
         if len(sizes) > 1 and len(set(sizes)) < len(sizes):
             return None
         value = numbers(tensor).reshape(sizes)
+        key = tensor.data_ptr() if hasattr(tensor, "data_ptr") else id(tensor)
         parts.append(
-            Part(name, "parameter", {"value": value}, _writer(tensor), {}, {"value": name})
+            Part(name, "parameter", {"value": value}, _writer(tensor), {}, {"value": name}, key)
         )
     return parts
 

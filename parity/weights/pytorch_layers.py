@@ -19,7 +19,7 @@ from parity.weights.layer import (
     other_kind,
     plain,
 )
-from parity.weights.parts import layers_of, loose_parts, registered_kind
+from parity.weights.parts import layers_of, loose_parts, numbers, registered_kind
 
 
 def kind_of_module(module: Any) -> str:
@@ -74,7 +74,7 @@ def _known_modules(module: Any) -> list[tuple[str, Any]]:
 def leaf_modules(module: Any) -> list[tuple[str, Any]]:
     """The modules of a known kind and those without modules of their own, in order."""
     modules = _known_modules(module)
-    return [(name, one) for name, one in modules if kind_of_module(one) or not any(one.children())]
+    return [(name, one) for name, one in modules if known_module(one) or not any(one.children())]
 
 
 def read_pytorch(model: Any, unknown: list[str] | None = None) -> list[Layer]:
@@ -110,6 +110,11 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
         raise WeightsError(
             f"PyTorch {name} ({type(module).__name__}) has no shapes yet; "
             "call the model on data once"
+        )
+    if any(one.is_meta for one in module.parameters(recurse=False)):
+        raise WeightsError(
+            f"PyTorch {name} ({type(module).__name__}) is on the meta device, without numbers; "
+            "wanted model.to_empty(device='cpu') before"
         )
     kind = kind_of_module(module)
     if compound_module(module):
@@ -169,9 +174,7 @@ def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:
         tensor = getattr(module, IN_PYTORCH[array])
         if tensor is None:
             continue
-        tensor = tensor.detach().cpu()
-        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-        value = tensor.numpy()
+        value = numbers(tensor)
         if array == "kernel":  # the inverse of `_turn`
             value = value.transpose((*range(2, value.ndim), 1, 0))
         arrays[array] = value
@@ -182,8 +185,9 @@ def _settings_of_module(module: Any, kind: str, before: Any, behind: Any) -> dic
     if kind == "batch_normalization" and not hasattr(module, "momentum"):
         return {"epsilon": module.eps, "momentum": None, "frozen": True}
     if kind == "rms_normalization":
-        eps = module.eps
-        return {"epsilon": float(np.finfo(np.float32).eps) if eps is None else eps}
+        double = str(getattr(module.weight, "dtype", "")) == "torch.float64"
+        usual = np.finfo(np.float64 if double else np.float32).eps  # float16: of float32
+        return {"epsilon": float(usual) if module.eps is None else module.eps}
     if kind == "group_normalization":
         groups = getattr(module, "num_groups", None) or module.num_features
         return {"epsilon": module.eps, "groups": groups}

@@ -63,13 +63,14 @@ def _silenced() -> Iterator[None]:
         log.disabled = silent
 
 
-def trace_by_layers(module: Any, layers: Sequence[Layer]) -> Trace | None:
+def trace_by_layers(module: Any, layers: Sequence[Layer], partial: bool = False) -> Trace | None:
     """The trace of a call if the inputs of the module are not known: a few shapes that its layers
-    could take are tried; None if it takes none of them."""
+    could take are tried; None if it takes none of them. `partial`: a trace without outputs is
+    enough, up to where the call fails: a Dense may take only images of one size."""
     original = getattr(module, "_orig_mod", module)
     for shape, dtype in _likely_inputs(layers):
         with _silenced(), suppress(Exception):
-            return _traced(original, [(shape, dtype)], "channels_first", fake=True)
+            return _traced(original, [(shape, dtype)], "channels_first", True, partial)
     return None
 
 
@@ -95,7 +96,7 @@ def _first(shape: Shape) -> Shape:
     return (shape[0], shape[-1], *shape[1:-1])
 
 
-def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
+def _traced(module: Any, specs: Specs, layout: str, fake: bool, partial: bool = False) -> Trace:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -121,8 +122,13 @@ def _traced(module: Any, specs: Specs, layout: str, fake: bool) -> Trace:
                 stack.callback(hook.remove)
                 hook = one.register_forward_hook(calls.leave, with_kwargs=True)
                 stack.callback(hook.remove)
-        with _recording(calls):
-            outputs = module(*inputs)
+        try:
+            with _recording(calls):
+                outputs = module(*inputs)
+        except Exception:  # a module may raise any exception
+            if not partial:
+                raise
+            outputs = []
     return Trace(calls.inputs, calls.values_in(outputs), calls.calls)
 
 

@@ -28,6 +28,8 @@ def read(model: Any, argument: str = "model", unknown: list[str] | None = None) 
 
 def storage(layer: Layer, array: str) -> int:
     """A key of the storage of an array: tied weights have the same key."""
+    if layer.storage:
+        return layer.storage
     if layer.write is not None or layer.computed:  # a part of a layer, or a user's own layer
         return hash((id(layer.handle), array))
     if layer.framework == KERAS:

@@ -10,8 +10,8 @@ from parity.weights.padding import describe, may_be_made_up, padding_agrees, rem
 CARRIED = ("epsilon", "momentum")
 """The settings that can be carried over to another layer."""
 
-_COMPARED = (*CARRIED, "strides", "dilation", "groups", "padding_mode", "max_norm")
-_IN_PYTORCH = {"epsilon": "eps", "strides": "stride"}
+_COMPARED = (*CARRIED, "strides", "dilation", "groups", "padding_mode", "max_norm", "activation")
+_IN_PYTORCH = {"epsilon": "eps", "strides": "stride", "activation": "nonlinearity"}
 _IN_KERAS = {"dilation": "dilation_rate"}
 
 
@@ -57,15 +57,16 @@ def setting_differences(source: Layer, target: Layer) -> list[SettingDifference]
     for key in _COMPARED:
         if key == "momentum" and frozen:
             continue
-        if key in source.settings and not same_setting(source.settings[key], target.settings[key]):
+        both = key in source.settings and key in target.settings
+        if both and not same_setting(source.settings[key], target.settings[key]):
             values = _value(source, key), _value(target, key)
             wanted = _written(source.settings[key], target, key)
             found.append(SettingDifference(key, labels, values, wanted))
     if source.kind in ("conv", "conv_transpose") and not found:
         pairs = zip(source.settings["size"], target.settings["size"], strict=True)
         sizes = [left or right for left, right in pairs]
-        both = source.settings, target.settings, sizes
-        if not (padding_agrees(*both) or may_be_made_up(*both)):
+        given = source.settings, target.settings, sizes
+        if not (padding_agrees(*given) or may_be_made_up(*given)):
             values = describe(source.settings, sizes), describe(target.settings, sizes)
             wanted = remedy(source.settings, sizes, target.framework)
             found.append(SettingDifference("padding", labels, values, wanted))
@@ -133,4 +134,4 @@ def _written(value: Any, layer: Layer, key: str) -> str:
     if layer.framework == PYTORCH and key == "momentum" and value is not None:
         value = 1 - value
     value = tuple(value) if isinstance(value, list) else value
-    return f"{name}={value:.10g}" if isinstance(value, float) else f"{name}={value}"
+    return f"{name}={value:.10g}" if isinstance(value, float) else f"{name}={value!r}"

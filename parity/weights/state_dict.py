@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.compound import cell_arrays
+from parity.weights.compound import GATES, attention_arrays, cell_arrays
 from parity.weights.layer import ARRAYS, IN_PYTORCH, PYTORCH, Layer, WeightsError
 from parity.weights.match import Pairs, leaf_name
-from parity.weights.pairing import named
+from parity.weights.pairing import check_names, named
+from parity.weights.parts import numbers
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _OF_A_LAYER = ("weight", "bias", "running_mean", "running_var")
+_OF_ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 _CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _ADVICE = (
     "wanted layers={name in the file: Keras name}, or the module itself: load_state_dict, then "
@@ -47,10 +49,14 @@ def entries_of(state: Mapping[str, Array]) -> list[Entry]:
         owner, _, name = key.rpartition(".")
         if name == "num_batches_tracked":
             continue
+        outer, _, inner = owner.rpartition(".")
+        joint = f"{outer}." if outer else ""
+        if inner == "out_proj" and f"{joint}in_proj_weight" in state:
+            owner, name = outer, f"out_proj.{name}"
         cell, _, layer = name.rpartition("_l")
         if cell in _CELL:
             owner, name = f"{owner}.l{layer}" if owner else f"l{layer}", cell
-        elif name not in _OF_A_LAYER:
+        elif name not in (*_OF_A_LAYER, *_OF_ATTENTION):
             owner = key
         found.setdefault(owner, Entry(owner or "model", {})).arrays[name] = array
     return list(found.values())
@@ -81,9 +87,10 @@ def read_pickled(path: Path) -> dict[str, Array]:
         raise WeightsError(f"{path}: holds no state dict; wanted torch.save(module.state_dict())")
     found = {}
     for key, tensor in loaded.items():
-        tensor = tensor.detach()
-        tensor = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-        found[str(key).removeprefix("module.")] = tensor.numpy()
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
+            kind = f"{tensor.dtype}, {tensor.layout}"
+            raise WeightsError(f"{path}: {key} is {kind}; wanted real numbers in a dense tensor")
+        found[str(key).removeprefix("module.")] = numbers(tensor)
     return found
 
 
@@ -94,16 +101,20 @@ def pair_entries(
     the map; or in order; or, if the file has no order or it does not fit, by shape and name, if
     these leave no choice.
 
-    Raises `WeightsError` if an entry has no partner, or could have several.
+    Raises `WeightsError` if an entry has no partner, or could have several; if the order and the
+    names disagree; if the map leaves out an entry, unless it is a tied one.
     """
     if layers is not None:
         by_name = {entry.name: entry for entry in entries}
         absent = [name for name in layers if name not in by_name]
         if absent:
             raise WeightsError(f"layers: the file has no {absent[0]!r}; it has {[*by_name]}")
+        _check_left_out([entry for entry in entries if entry.name not in layers], entries)
         chosen = [by_name[name] for name in layers]
         partners = named(targets, [*layers.values()])
         return [_like_or_misfit(*both) for both in zip(chosen, partners, strict=True)]
+    if len(entries) != len(targets):
+        entries = _untied(entries)
     if len(entries) != len(targets):
         raise WeightsError(
             f"{len(entries)} layers with weights in the file, {len(targets)} in the model; "
@@ -112,9 +123,39 @@ def pair_entries(
     in_order = [_like(entry, target) for entry, target in zip(entries, targets, strict=True)]
     if ordered and all(one is not None for one in in_order):
         found = [(one, other) for one, other in zip(in_order, targets, strict=True) if one]
+        check_names([one for one, _ in found], targets, found)
     else:
         found = _by_shape(entries, targets)
     return found
+
+
+def _check_left_out(left: list[Entry], entries: list[Entry]) -> None:
+    """Raises `WeightsError` for an entry that no other one equals: weights that are tied are in the
+    file under both names."""
+    for entry in left:
+        others = (one for one in entries if not any(one is each for each in left))
+        if not any(_equal(entry, one) for one in others):
+            raise WeightsError(
+                f"layers leaves out {entry.described} of the file; wanted all of its layers"
+            )
+
+
+def _untied(entries: list[Entry]) -> list[Entry]:
+    """The entries without those that only have the matrix of an entry before them."""
+    found: list[Entry] = []
+    for entry in entries:
+        matrix = len(entry.arrays) == 1 and next(iter(entry.arrays.values())).ndim > 1
+        if not (matrix and any(_equal(entry, one) for one in found)):
+            found.append(entry)
+    return found
+
+
+def _equal(one: Entry, other: Entry) -> bool:
+    """Whether all arrays of an entry are those of another one."""
+    return all(
+        key in other.arrays and np.array_equal(array, other.arrays[key])
+        for key, array in one.arrays.items()
+    )
 
 
 def _by_shape(entries: list[Entry], targets: list[Layer]) -> Pairs:
@@ -147,7 +188,12 @@ def _like(entry: Entry, target: Layer) -> Layer | None:
     """An entry as a layer of its partner's kind, or None if its arrays do not fit that kind."""
     own = entry.arrays
     if target.kind in ("lstm", "gru", "simple_rnn"):
-        arrays = cell_arrays(own, target.kind) if "weight_ih" in own else {}
+        fits = "weight_ih" in own and len(own["weight_ih"]) % GATES[target.kind] == 0
+        arrays = cell_arrays(own, target.kind) if fits else {}
+    elif target.kind == "attention":
+        heads, size = target.arrays["query_kernel"].shape[1:]
+        fits = "in_proj_weight" in own and len(own["in_proj_weight"]) == 3 * heads * size
+        arrays = attention_arrays(own, heads) if fits else {}
     elif target.kind == "parameter":
         value = next(iter(own.values()))
         squeezed = value.reshape([size for size in value.shape if size != 1])

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from parity.weights.layer import (
     is_keras,
 )
 from parity.weights.match import Pairs
-from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks
+from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks, check_groups
 from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
 from parity.weights.pytorch_trace import trace_by_layers
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, check_settings, same_setting
 from parity.weights.state_dict import PICKLED, entries_of, pair_entries, read_pickled
+from parity.weights.trace import Trace
 
 FILLS = {"gamma": 1.0, "scale": 1.0, "beta": 0.0, "bias": 0.0}
 FILLS |= {f"{name}_bias": 0.0 for name in ("query", "key", "value", "output")}
@@ -39,6 +41,8 @@ Flatten = str | Mapping[str, Sequence[int]]
 Orders = tuple[Any, Any]
 _AXES = {"kernel": (0, -1), "bias": (None, 0), "recurrent_kernel": (None, None)}
 """The axes of an array along which the features come in and go out; of others, (0, None)."""
+_NEVER_FLAT = ("conv", "conv_transpose", "embedding", "attention")
+"""The kinds that get no flattened image, except a convolution of one pixel, which is a Dense."""
 _FLATTENS = ("auto", "channels_first", "channels_last")
 
 
@@ -57,11 +61,11 @@ def copy(
     Args:
         source: a Keras model of any kind, built, or a `torch.nn.Module`.
         target: a model of the same framework or the other. Values are cast to its dtypes.
-        layers: `{source name: target name}` for all layers with weights. By default they are
-            paired in order: Keras's in that of `model.layers`, through nested models
-            (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that disagrees with
-            their shapes, their calls or their names, nothing is copied, and the error prints the
-            map that fits (`suggest` returns it).
+        layers: `{source name: target name}` for all layers with weights (of tied ones, one is
+            enough). By default they are paired in order: Keras's in that of `model.layers`, through
+            nested models (`encoder/conv_1`), PyTorch's in that of `named_modules`. Where that
+            disagrees with their shapes, their calls or their names, nothing is copied, and the
+            error prints the map that fits (`suggest` returns it).
         flatten: the order of the features of a Dense that gets a flattened image, or from whose
             output an image is made. `"auto"`: both models are called (on symbols and fake tensors),
             the operations between the image and the Dense are run on numbered elements, and the
@@ -88,7 +92,9 @@ def copy(
     Raises `TypeError` if an argument is no model; `WeightsError`, a `ValueError`, that names both
     layers if kinds, shapes, numbers of layers or settings differ, or if two layers of the target
     share weights for which the source has two values; for unknown names, layers that are not built,
-    a BatchNormalization over another axis than the channels', and weights of unknown kinds.
+    a normalization over other axes than PyTorch's, and weights of unknown kinds; for features of a
+    flattened image whose order cannot be known, or whose weights cannot be reordered (those of a
+    GroupNormalization, or of a layer of your own).
     """
     _check_options(flatten, settings)
     unknown: list[str] | None = [] if partial else None
@@ -155,12 +161,13 @@ def load(
 
     The last two have no settings, so none is checked (epsilon, strides, padding, activations), and
     no kinds: an entry is read as a layer of its partner's kind. The entries of a state dict are
-    paired in its order or by `layers`; those of a safetensors file, which has no order, by shape
-    and name. A `.weights.h5` file has an order only within each class of layers, which is checked
-    against the module's calls (if it can be called with one input of a likely shape), shapes and
-    names. If a layer could have several partners, or a Dense may get a flattened image, the file
-    does not say which is right, and is refused until `layers` or `flatten` does. If you have the
-    code of the Keras model, `model.load_weights(path)` and `copy` check everything.
+    paired in its order, if the names do not contradict it, or by `layers`; those of a safetensors
+    file, which has no order, by shape and name. A `.weights.h5` file has an order only within each
+    class of layers, which is checked against the module's calls (if it can be called with one input
+    of a likely shape), shapes and names. If a layer could have several partners, or a Dense may get
+    a flattened image, the file does not say which is right, and is refused until `layers` or
+    `flatten` does. If you have the code of the Keras model, `model.load_weights(path)` and `copy`
+    check everything.
 
     All else is as in `copy`, with the file as the source. Also raises `WeightsError` for a file
     that is missing, truncated, of another kind or format, or has an invalid header; for entries
@@ -169,13 +176,15 @@ def load(
     _check_options(flatten, settings)
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    alone = path.suffix == ".keras" and settings == "ignore" and not _has_keras()
-    if path.suffix == ".keras" and not alone:
+        what = "is a folder; wanted a file" if path.is_dir() else "no such file"
+        raise WeightsError(f"{path}: {what}")
+    suffix = path.suffix.lower()
+    alone = suffix == ".keras" and settings == "ignore" and not _has_keras()
+    if suffix == ".keras" and not alone:
         return copy(_keras_model(path), model, layers=layers, flatten=flatten, settings=settings)
-    if alone or path.suffix in (".h5", ".hdf5"):
+    if alone or suffix in (".h5", ".hdf5"):
         return _load_keras_weights(path, model, layers, flatten, settings)
-    pickled = path.suffix in PICKLED
+    pickled = suffix in PICKLED
     found = read_pickled(path) if pickled else read_file(path)
     targets, traces = read(model), Traces(None, model)
     if isinstance(found, list):
@@ -196,8 +205,13 @@ def _load_keras_weights(
     targets = read(model)
     _check_has_settings(path, settings)
     entries = read_keras_file(path)
-    paired = pair_file(entries, targets, layers, lambda: trace_by_layers(model, targets))
-    check_flatten(paired, model, flatten)
+
+    @cache
+    def trace() -> Trace | None:
+        return trace_by_layers(model, targets)
+
+    paired = pair_file(entries, targets, layers, trace)
+    check_flatten(paired, model, flatten, lambda: trace() or trace_by_layers(model, targets, True))
     return _written(paired, flatten, settings, None)
 
 
@@ -268,6 +282,9 @@ def _written(
     both_and_orders = zip(paired, orders, strict=True)
     arrays = [fitted(*both, own, n) for n, (both, own) in enumerate(both_and_orders, 1)]
     _check_tied(paired, arrays)
+    for (_, target), values in zip(paired, arrays, strict=True):
+        if target.check is not None:
+            target.check(values)
     if settings != "ignore":
         check_settings(paired, settings == "copy")
     for (source, target), values in zip(paired, arrays, strict=True):
@@ -339,7 +356,7 @@ def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[st
 def _orders(paired: Pairs, flatten: Flatten, traces: Traces | None) -> list[Orders]:
     """The orders of the rows and columns of each pair."""
     alike = all(source.framework == target.framework for source, target in paired)
-    flat = any(source.kind in FLAT_KINDS for source, _ in paired)
+    flat = any(source.kind not in _NEVER_FLAT for source, _ in paired)
     if alike or not flat or flatten == "channels_last":
         return [(None, None)] * len(paired)
     keras, pytorch = traces.by_framework() if traces is not None else (None, None)
@@ -368,8 +385,10 @@ def _with_orders(model: Any, layers: list[Layer]) -> list[Layer]:
 
 def _orders_of(source: Layer, target: Layer, flatten: Flatten, finder: Finder | None) -> Orders:
     keras, pytorch = (source, target) if source.framework == KERAS else (target, source)
-    found = (keras.rows, keras.columns) if finder is None else finder.of(keras, pytorch)
+    is_named = isinstance(flatten, Mapping) and keras.name in flatten
+    found = (keras.rows, keras.columns) if finder is None else finder.of(keras, pytorch, is_named)
     if isinstance(flatten, Mapping) and keras.name in flatten:
+        check_groups(keras)
         return image_order(flatten[keras.name], "channels_last"), found[1]
     if keras.unsure and finder is None:
         raise WeightsError(

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ported import image, keras_model
 
 from parity import weights
 from parity.common.findings import ParityError
@@ -434,6 +435,51 @@ def test_an_activation_between_two_layers(
         assert "Keras: leaky (LeakyReLU), flat (Flatten)\n  PyTorch: leaky (LeakyReLU), fl" in text
     else:
         assert "Keras: activation=tanh\n  PyTorch: no layer; functions" in text
+
+
+@pytest.mark.parametrize("kind", ["groups", "PReLU", "one slope", "pixel"])
+def test_an_activation_after_a_layer_on_images(kind: str) -> None:
+    """PyTorch's layer takes channels first: that is no difference."""
+    from keras import layers
+    from torch import nn
+
+    first, second = {
+        "groups": lambda: (layers.GroupNormalization(2, epsilon=1e-5), nn.GroupNorm(2, 4)),
+        "PReLU": lambda: (layers.PReLU(shared_axes=[1, 2]), nn.PReLU(4)),
+        "one slope": lambda: (layers.PReLU(shared_axes=[1, 2, 3]), nn.PReLU()),
+        "pixel": lambda: (layers.Dense(4), nn.Conv2d(4, 4, 1)),
+    }[kind]()
+    convolutions = layers.Conv2D(4, 3), layers.Conv2D(2, 3)
+    one = keras_model((8, 8, 3), convolutions[0], first, layers.Activation("tanh"), convolutions[1])
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), second, nn.Sigmoid(), nn.Conv2d(4, 2, 3))
+    weights.copy(one, other)
+    text = message(one, other, image(8, 8, 3))
+    assert f"first between Keras {first.name} / PyTorch 1 and Keras conv" in text
+    assert "Keras applies tanh, PyTorch sigmoid" in text
+
+
+def test_before_the_first_layers_that_are_compared() -> None:
+    """The calls of recurrent layers are not: the message names them, and does not say that there
+    is no layer with weights before."""
+    from keras import layers
+    from torch import nn
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.fc = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc(self.rnn(x)[0][:, 0])  # the first step
+
+    one, other = keras_model((5, 4), layers.LSTM(6, name="rnn"), layers.Dense(2, name="fc")), Last()
+    weights.copy(one, other)
+    text = message(one, other, image(5, 4))
+    assert (
+        "first before Keras fc / PyTorch fc, the first layers that are compared: the inputs do not "
+        "agree\n" in text
+    )
+    assert "  Keras: rnn (LSTM)\n  PyTorch: rnn (LSTM); functions" in text
 
 
 def test_behind_the_last_layer_and_before_the_first(ported: tuple[Any, Any]) -> None:

@@ -379,8 +379,9 @@ def test_a_subclassed_model_that_asks_for_numbers_must_be_told() -> None:
         weights.copy(one, other, flatten={"fx": (3, 4, 3)})
     with pytest.raises(WeightsError, match="does not fit a flattened image of 27 numbers"):
         weights.copy(one, other, flatten={"fc": (3, 3, 3)})
-    one.asks = False
-    assert_same_model(one, other, x)
+    one = Model(asks=False)  # on JAX a model that failed on symbols does not keep its input's shape
+    one(x)
+    assert_same_model(randomised(one), other, x)
 
 
 # What is refused
@@ -436,6 +437,14 @@ def test_keras_layers_of_another_kind() -> None:
             weights.copy(keras_model(size, layer), nn.Linear(4, 3))
     with pytest.raises(WeightsError, match=r"normalises axis \[1\] of 3"):
         weights.copy(keras_model((5, 4), layers.LayerNormalization(axis=1)), nn.Linear(4, 3))
+    with pytest.raises(WeightsError, match=r"\(RMSNormalization\) normalises axis \[1\] of 3"):
+        weights.copy(keras_model((5, 5), layers.RMSNormalization(axis=1)), nn.RMSNorm(5))
+    with pytest.raises(WeightsError, match=r"\(GroupNormalization\) normalises axis 1 of 4, data"):
+        weights.copy(
+            keras_model((6, 6, 6), layers.GroupNormalization(3, axis=1)), nn.GroupNorm(3, 6)
+        )
+    with pytest.raises(WeightsError, match=r"PyTorch model \(Linear\) is on the meta device"):
+        weights.copy(keras_model((5,), layers.Dense(4)), nn.Linear(5, 4, device="meta"))
     with pytest.raises(TypeError, match="target is a str; wanted a Keras model or"):
         weights.copy(nn.Linear(4, 3), "model")
 
@@ -458,6 +467,49 @@ def test_tied_weights_take_one_value_only() -> None:
     one.layers[-1].kernel.assign(one.layers[0].embeddings.numpy().T)
     weights.copy(one, other)
     np.testing.assert_array_equal(other[0].weight.detach(), one.layers[0].embeddings.numpy())
+
+
+def test_own_weights_that_are_tied_take_one_value_only() -> None:
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Scale(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=shape[-1:], name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.scale
+
+    one = keras_model((4,), Scale(name="a"), Scale(name="b"))
+    other = nn.Sequential(Scaled(), Scaled())
+    other[1].scale = other[0].scale
+    text = (
+        r"PyTorch 0.scale .* and PyTorch 1.scale .* share their scale, but those of Keras a/scale"
+    )
+    unchanged(lambda: weights.copy(one, other), other, text)
+    one.layers[1].scale.assign(one.layers[0].scale)
+    weights.copy(one, other)
+
+
+def test_the_activation_of_a_simple_rnn() -> None:
+    from keras import layers
+    from torch import nn
+
+    wrong = "activation is {0} in Keras rnn, {1} in PyTorch .*; wanted in .*: nonlinearity='{0}'"
+    for names in (("relu", "tanh"), ("tanh", "relu")):
+        one = keras_model((5, 4), layers.SimpleRNN(3, activation=names[0], name="rnn"))
+        other = nn.RNN(4, 3, nonlinearity=names[1])
+        unchanged(lambda o=one, t=other: weights.copy(o, t), other, wrong.format(*names))
+        weights.copy(one, nn.RNN(4, 3, nonlinearity=names[0]))
 
 
 def test_the_axis_of_a_batch_normalization() -> None:

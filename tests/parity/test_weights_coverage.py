@@ -89,6 +89,8 @@ def test_root_mean_square_normalization() -> None:
     assert_same_model(one, nn.RMSNorm(6, 1e-6), image(5, 6), first=False)
     with pytest.raises(WeightsError, match=r"epsilon is 1e-06 in .*, 1.19.*e-07 in"):
         weights.copy(one, nn.RMSNorm(6))
+    with pytest.raises(WeightsError, match=r"epsilon is 1e-06 in .*, 2.2204460\d+e-16 in"):
+        weights.copy(one, nn.RMSNorm(6).double())
 
 
 @pytest.mark.parametrize("size", [(4, 5, 6), (6,)])
@@ -448,6 +450,71 @@ def test_a_users_own_layer() -> None:
         to_keras=lambda arrays: {"mix": arrays["w"].T, "shift": arrays["b"]},
     )
     assert_same_model(one, other, image(4), first=False)
+
+
+def test_a_users_own_layer_that_is_registered_wrongly() -> None:
+    """What its function returns does not fit: nothing is written, not even the layer before."""
+    import keras
+    import torch
+    from torch import nn
+
+    class Mix(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.mix = self.add_weight(shape=(4, 4), name="mix")
+
+    class TorchMix(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(4, 4))
+
+        def forward(self, x: Any) -> Any:
+            return x @ self.w.T
+
+    one = keras_model((4,), keras.layers.Dense(4), Mix())
+    other = nn.Sequential(nn.Linear(4, 4), TorchMix())
+    for name, rows in (("v", 4), ("w", 2)):
+
+        def to_pytorch(arrays: Any, name: str = name, rows: int = rows) -> Any:
+            return {name: arrays["mix"][:rows]}
+
+        weights.register(
+            "mix",
+            Mix,
+            TorchMix,
+            {"mix": "w"},
+            to_pytorch=to_pytorch,
+            to_keras=lambda arrays: {"mix": arrays["w"]},
+        )
+        message = rf"to_pytorch of the kind 'mix' returns .*'{name}': \({rows}, 4\).*; wanted"
+        unchanged(lambda: weights.copy(one, other), other, message)
+
+
+def test_a_users_own_layer_on_a_flattened_image() -> None:
+    """The order of its features cannot be changed."""
+    import keras
+    import torch
+    from torch import nn
+
+    class Mix(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.mix = self.add_weight(shape=(8, 8), name="mix")
+
+        def call(self, x: Any) -> Any:
+            return keras.ops.matmul(x, self.mix)
+
+    class TorchMix(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(8, 8))
+
+        def forward(self, x: Any) -> Any:
+            return x @ self.w
+
+    weights.register("mix of flat features", Mix, TorchMix, {"mix": "w"})
+    one = keras_model((3, 3, 1), keras.layers.Conv2D(2, 2), keras.layers.Flatten(), Mix())
+    other = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), TorchMix())
+    unchanged(lambda: weights.copy(one, other), other, r"\(Mix\) gets a flattened image, and its w")
+    weights.copy(one, other, flatten="channels_last")
 
 
 def test_a_file_carries_parts_and_parameters(tmp_path: Any) -> None:

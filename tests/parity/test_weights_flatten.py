@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ported import assert_same_model, image, keras_model, outputs, randomised
+from ported import assert_same_model, image, keras_model, outputs, randomised, unchanged
 
 from parity import weights
 from parity.weights import WeightsError
@@ -173,6 +173,163 @@ def test_a_recurrent_layer_that_reads_an_image_column_by_column(kind: str, both_
     weights.copy(other, one, layers={value: key for key, value in layers_.items()})
     for value, old in zip(one.get_weights(), before, strict=True):
         np.testing.assert_allclose(value, old, rtol=1e-6)
+
+
+class Flat:
+    """A convolution, a flatten, a layer on the flat features, and a Dense, in both frameworks."""
+
+    def __init__(self, keras_layer: Any, torch_layer: Any, last: bool = False) -> None:
+        from keras import layers
+        from torch import nn
+
+        convolution = layers.Conv2D(3, 2)
+        self.keras = keras_model(
+            (3, 4, 2), convolution, layers.Flatten(), keras_layer, layers.Dense(4, name="fc")
+        )
+
+        class Permute(nn.Module):
+            def forward(self, x: Any) -> Any:
+                return x.permute(0, 2, 3, 1)
+
+        moves = [Permute(), nn.Flatten()] if last else [nn.Flatten()]
+        self.torch = nn.Sequential(nn.Conv2d(2, 3, 2), *moves, torch_layer, nn.Linear(18, 4))
+
+
+@pytest.mark.parametrize("kind", ["PReLU", "RMS", "one group"])
+def test_a_layer_that_keeps_flat_features_in_place(kind: str, tmp_path: Any) -> None:
+    """Its own arrays are reordered, too, and so are the rows of the Dense after it."""
+    from keras import layers
+    from torch import nn
+
+    own = {"epsilon": 1e-5}
+    pairs = {
+        "PReLU": lambda: (layers.PReLU(), nn.PReLU(18)),
+        "RMS": lambda: (layers.RMSNormalization(**own), nn.RMSNorm(18, eps=1e-5)),
+        "one group": lambda: (layers.GroupNormalization(1, **own), nn.GroupNorm(1, 18)),
+    }
+    for last in (False, True):
+        both = Flat(*pairs[kind](), last)
+        assert_same_model(both.keras, both.torch, image(3, 4, 2))
+    both = Flat(*pairs[kind]())
+    weights.save(both.keras, tmp_path / "a")
+    weights.load(tmp_path / "a", both.torch)
+    there, here = outputs(both.keras, both.torch, image(3, 4, 2), first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_flat_features_whose_weights_cannot_be_reordered() -> None:
+    """Groups of them are other features in PyTorch's order; an own layer may do anything."""
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Scale(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=shape[-1:], name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(18))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.scale
+
+    def grouped() -> tuple[Any, Any]:
+        return layers.GroupNormalization(3, epsilon=1e-5), nn.GroupNorm(3, 18)
+
+    for pair, why in (
+        (grouped, "normalizes groups of features of a flattened image"),
+        (lambda: (Scale(name="own"), Scaled()), "Keras own/scale .* is used with the features"),
+    ):
+        both = Flat(*pair())
+        message = f"{why}.*wanted a PyTorch module that permutes"
+        unchanged(lambda both=both: weights.copy(both.keras, both.torch), both.torch, message)
+        both = Flat(*pair(), last=True)
+        weights.copy(both.keras, both.torch, flatten="channels_last")
+        there, here = outputs(both.keras, both.torch, image(3, 4, 2), first=True)
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def siamese(join: Callable[..., Any]) -> Any:
+    """A Keras model that joins the flattened outputs of one convolution for two images."""
+    import keras
+    from keras import layers
+
+    picture = keras.Input((3, 4, 2))
+    conv, flat = layers.Conv2D(3, 2, name="conv"), layers.Flatten()
+    joined = join(flat(conv(picture)), flat(conv(picture * 2)))
+    return randomised(keras.Model(picture, layers.Dense(4, name="fc")(joined)))
+
+
+def siamese_port(join: Callable[..., Any]) -> Any:
+    from torch import nn
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(2, 3, 2), nn.Linear(18, 4)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc(join(self.conv(x).flatten(1), self.conv(2 * x).flatten(1)))
+
+    return Port()
+
+
+def test_flat_features_of_several_images_that_are_added() -> None:
+    """A siamese network: a distance of the two, or a softmax."""
+    import torch
+    from keras import ops
+
+    for joins in (
+        (lambda a, b: ops.abs(a - b), lambda a, b: torch.abs(a - b)),
+        (lambda a, b: ops.softmax(a * b), lambda a, b: torch.softmax(a * b, 1)),
+        (
+            lambda a, b: a - ops.mean(b, -1, keepdims=True),
+            lambda a, b: a - b.mean(-1, keepdim=True),
+        ),
+    ):
+        assert_same_model(siamese(joins[0]), siamese_port(joins[1]), image(3, 4, 2))
+
+
+def test_flat_features_that_cannot_be_followed() -> None:
+    """They are refused; the shape of the image, if named, is used."""
+    import torch
+    from keras import ops
+
+    order = {"fc": (2, 3, 3)}
+    one = siamese(lambda a, b: ops.cumsum(a, -1) + b)
+    other = siamese_port(lambda a, b: torch.cumsum(a, -1) + b)
+    message = "order of the features between Keras fc .*is computed from a flattened image"
+    unchanged(lambda: weights.copy(one, other), other, message)
+    weights.copy(one, other, flatten=order)
+    kernel = one.get_layer("fc").kernel
+    wanted = ops.convert_to_numpy(kernel).reshape(2, 3, 3, 4).transpose(2, 0, 1, 3).reshape(18, 4)
+    np.testing.assert_array_equal(other.fc.weight.detach().T, wanted)
+
+
+def test_an_image_made_of_a_sum_of_features() -> None:
+    import keras
+    from keras import layers
+    from torch import nn
+
+    features = keras.Input((6,))
+    both = [layers.Dense(24, name=f"fc{n}")(features) for n in (1, 2)]
+    made = layers.Reshape((2, 3, 4))(keras.ops.tanh(both[0]) * keras.ops.sigmoid(both[1]))
+    one = randomised(keras.Model(features, layers.Conv2D(3, 1)(made)))
+
+    class Generator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2, self.up = nn.Linear(6, 24), nn.Linear(6, 24), nn.Conv2d(4, 3, 1)
+
+        def forward(self, x: Any) -> Any:
+            return self.up((self.fc1(x).tanh() * self.fc2(x).sigmoid()).view(-1, 4, 2, 3))
+
+    assert_same_model(one, Generator(), image(6))
 
 
 def test_two_images_in_one_vector() -> None:

@@ -440,6 +440,129 @@ def test_a_flattened_image_is_asked_for(path: Path) -> None:
     weights.load(path, nn.Sequential(nn.Linear(48, 4)))  # nothing flattens
 
 
+def test_steps_that_are_flattened_are_no_image(path: Path) -> None:
+    """No shape of an image is suggested, as the rows would be put in another order."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((5,), layers.Embedding(7, 6, name="body"), layers.Flatten(), *dense("fc"))
+    one.save_weights(path)
+    other = nn.Sequential(nn.Embedding(7, 6), nn.Flatten(), nn.Linear(30, 4))
+    message = "fc of the file may get what body gives, flattened.*wanted flatten='channels_last'"
+    unchanged(lambda: weights.load(path, other), other, message)
+    weights.load(path, other, flatten="channels_last")
+    ids = np.random.default_rng(1).integers(0, 7, (3, 5))
+    there, here = outputs(one, other, ids, first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_is_asked_for_after_a_branch_of_features(path: Path) -> None:
+    """The layer before it in order is the last one of a squeeze and excitation."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    picture = keras.Input((5, 4, 3))
+    x = layers.Conv2D(6, 2)(picture)
+    gate = layers.Reshape((1, 1, 6))(layers.Dense(6)(layers.GlobalAveragePooling2D()(x)))
+    out = layers.Dense(4, name="fc")(layers.Flatten()(layers.Multiply()([x, gate])))
+    randomised(keras.Model(picture, out)).save_weights(path)
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gate, self.fc = nn.Conv2d(3, 6, 2), nn.Linear(6, 6), nn.Linear(72, 4)
+
+        def forward(self, x: Any) -> Any:
+            x = self.conv(x)
+            return self.fc((x * self.gate(x.mean((2, 3)))[..., None, None]).flatten(1))
+
+    other = Port()
+    message = r"fc of the file may get a flattened image.*flatten=\{'fc': \(12, 6\)\} if so"
+    unchanged(lambda: weights.load(path, other), other, message)
+
+
+def test_a_dense_after_a_normalization_of_flat_features_is_asked_for(path: Path) -> None:
+    """Both are: the normalization gives as many features, in the order of the flattened image."""
+    from keras import layers
+    from torch import nn
+
+    def of(kind: str) -> tuple[Any, Any]:
+        own = {"name": "norm", "epsilon": 1e-5}
+        return {
+            "batch": lambda: (layers.BatchNormalization(**own), nn.BatchNorm1d(72)),
+            "RMS": lambda: (layers.RMSNormalization(**own), nn.RMSNorm(72, eps=1e-5)),
+            "PReLU": lambda: (layers.PReLU(name="norm"), nn.PReLU(72)),
+        }[kind]()
+
+    for kind in ("batch", "RMS", "PReLU"):
+        before, after = of(kind)
+        one = keras_model((5, 4, 3), layers.Conv2D(6, 2), layers.Flatten(), before, *dense("fc"))
+        one.save_weights(path)
+        other = nn.Sequential(nn.Conv2d(3, 6, 2), nn.Flatten(), after, nn.Linear(72, 4))
+        named: dict[str, tuple[int, int]] = {}
+        for name in ("norm", "fc"):
+            message = rf"{name} of the file may get a flattened image.*\{{'{name}': \(12, 6\)\}}"
+            options = {"flatten": {**named}} if named else {}
+            unchanged(lambda o=other, k=options: weights.load(path, o, **k), other, message)
+            named[name] = (12, 6)
+        weights.load(path, other, flatten=named)
+        there, here = outputs(one, other, image(5, 4, 3), first=True)
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_of_many_channels_of_an_image_is_not_asked_for(path: Path) -> None:
+    """It takes more than the convolution before it gives, but images."""
+    import keras
+    import torch
+    from keras import layers
+    from torch import nn
+
+    picture = keras.Input((5, 4, 3))
+    x = layers.Conv2D(3, 1, name="conv")(picture)
+    x = layers.Concatenate()([x, picture])
+    x = layers.PReLU(shared_axes=[1, 2])(layers.GroupNormalization(2, epsilon=1e-5)(x))
+    one = randomised(keras.Model(picture, layers.Dense(4, name="fc")(layers.Flatten()(x))))
+    one.save_weights(path)
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.GroupNorm(2, 6)
+            self.act, self.fc = nn.PReLU(6), nn.Linear(120, 4)
+
+        def forward(self, x: Any) -> Any:
+            x = self.act(self.norm(torch.cat([self.conv(x), x], 1)))
+            return self.fc(x.flatten(1))
+
+    other = Port()
+    weights.load(path, other, flatten={"fc": (5, 4, 6)})
+    there, here = outputs(one, other, image(5, 4, 3), first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_a_flatten_in_a_function_that_a_module_holds(path: Path) -> None:
+    from functools import partial
+
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Lambda(nn.Module):
+        def __init__(self, function: Any) -> None:
+            super().__init__()
+            self.function = function
+
+        def forward(self, x: Any) -> Any:
+            return self.function(x)
+
+    saved(path, layers.Conv2D(6, 2), layers.Flatten(), *dense("fc"), size=(5, 4, 3))
+    for function in (lambda x: x.flatten(1), partial(torch.flatten, start_dim=1)):
+        other = nn.Sequential(nn.Conv2d(3, 6, 2), Lambda(function), nn.Linear(72, 4))
+        message = "fc of the file may get a flattened image"
+        unchanged(lambda o=other: weights.load(path, o), other, message)
+
+
 def test_an_image_that_a_dense_makes_is_asked_for(path: Path) -> None:
     from keras import layers
     from torch import nn
@@ -484,7 +607,9 @@ def test_files_of_older_versions(path: Path) -> None:
     assert weights.load(path, other) == [("dense", "0"), ("dense_1", "1")]
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = ["dense"]
-    with pytest.raises(WeightsError, match="in the format of Keras 2; wanted the Keras model itse"):
+    with pytest.raises(
+        WeightsError, match=r"in the format of Keras 2,.*; wanted the Keras model i"
+    ):
         weights.load(path, nn.Linear(4, 4))
 
 

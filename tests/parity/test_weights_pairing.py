@@ -1,6 +1,7 @@
 """Which layer goes to which: the order of the layers, held against shapes, calls and names."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -297,3 +298,65 @@ def test_a_long_map_is_not_printed_whole() -> None:
     assert str(refused.value).count("\n") < 40
     assert weights.suggest(one, other) == {name: name for name in names}
     assert re.search("disagrees with their calls", str(refused.value))
+
+
+def test_an_order_that_shapes_contradict_without_calls(tmp_path: Path) -> None:
+    """A file has no calls: the message does not say that names told the map."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((6,), *[layers.Dense(n, name=name) for n, name in ((6, "a"), (2, "b"))])
+    other = nn.ModuleDict({"last": nn.Linear(6, 2), "first": nn.Linear(6, 6)})
+    weights.save(one, tmp_path / "a")
+    message = (
+        r"(?s)disagrees with their shapes: by order Keras a \(Dense\) would go into PyTorch last .*"
+        r"by their shapes into PyTorch first .*the map by shapes \(layers of one shape are paired "
+        r"by names, or else in order\).*'a': 'first'"
+    )
+    unchanged(lambda: weights.load(tmp_path / "a", other), other, message)
+
+
+def test_a_map_of_tied_layers() -> None:
+    """The printed map has them once, and can be pasted; a comparison uses it, too."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    from parity import ParityError, assert_model_parity
+
+    class Model(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb = layers.Embedding(7, 4, name="emb")
+            self.all = [layers.Dense(4, name=name) for name in ("fc1", "fc2")]
+
+        def call(self, x: Any) -> Any:
+            out = self.all[1](self.all[0](self.emb(x)))
+            return keras.ops.matmul(out, keras.ops.transpose(self.emb.embeddings))
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb = nn.Embedding(7, 4)
+            self.b, self.a = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.head = nn.Linear(4, 7, bias=False)
+            self.head.weight = self.emb.weight
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.b(self.a(self.emb(x))))
+
+    ids = np.random.default_rng(1).integers(0, 7, (3, 5))
+    one, other = Model(), Module()
+    one(ids)
+    randomised(one)
+    wanted = {"emb": "emb", "fc1": "a", "fc2": "b"}
+    with pytest.raises(WeightsError) as refused:
+        weights.copy(one, other)
+    assert pasted(refused.value) == wanted
+    with pytest.raises(ParityError, match="the outputs differ"):
+        assert_model_parity(one, other, ids)
+    weights.copy(one, other, layers=wanted)
+    assert_model_parity(one, other, ids)
+    weights.copy(other, one, layers={value: key for key, value in wanted.items()})
+    with pytest.raises(WeightsError, match="layers leaves out Keras fc2"):
+        weights.copy(one, other, layers={"emb": "emb", "fc1": "a"})
