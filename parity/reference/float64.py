@@ -498,11 +498,12 @@ def scales(batch: Batch) -> dict[str, Array]:
     For soft targets of elementwise losses: a difference a - b is counted against |a| + |b|. For the
     square of d = a - b that is 2 |d| (|a| + |b|) to first order, and u (|a| + |b|)^2, u the
     rounding unit, where d vanishes. For reduced gradients see `error.reduced_error`. Empty for
-    other cases: there an error is counted against the value itself.
+    other cases, there an error is counted against the value itself; and for an empty mask, whose
+    small gradient a formula without such terms keeps.
     """
     case = batch.case
     linear = case.activation == "linear"
-    if not case.reduced and not case.soft and not linear:
+    if (not case.reduced and not case.soft and not linear) or case.inputs == "empty":
         return {}
     with np.errstate(all="ignore"):
         x, loss = _loss(batch, None, 0.0)

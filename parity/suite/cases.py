@@ -103,6 +103,10 @@ def _batch_cases() -> list[Case]:
     overlaps = ("dice", "jaccard", "tversky", "focal_tversky", "dice_cross_entropy")
     all_off = [*product(overlaps, ("",)), ("dice", "per_sample")]
     cases += [Case("all-off", "float32", "hardtanh", *quantity) for quantity in all_off]
+    # no target, and `smooth`: a ratio near 1 with a small gradient
+    ratios = [("dice", a) for a in ACTIVATIONS]
+    ratios += product(("jaccard", "tversky", "focal_tversky"), ("arctan",))
+    cases += [Case("empty", "float32", a, loss, "smooth", default_epsilon(a)) for loss, a in ratios]
     return cases
 
 

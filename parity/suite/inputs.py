@@ -212,6 +212,8 @@ def input_sets() -> dict[str, Inputs]:
     sets["classification-hard-float32"] = _batch((32, 1), False, "float32", 13)
     off = np.array([[-5.0, -1.0, -0.5], [-3.0, -0.25, 0.0]], "float32")
     sets["all-off-float32"] = {"x": off, "y": np.zeros_like(off)}
+    wide = _batch((1, 1, 64, 64), False, "float32", 14)["x"]
+    sets["empty-float32"] = {"x": wide, "y": np.zeros_like(wide)}
     for inputs in sets.values():
         for array in inputs.values():  # stored in records, and passed to users' functions
             array.setflags(write=False)

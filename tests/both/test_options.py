@@ -260,6 +260,16 @@ def test_an_empty_mask_and_no_output(ns, overlap):
         assert np.isnan(1 - 2 * np.sum(p * y) / np.sum(p * 0 + y))
 
 
+@pytest.mark.parametrize("loss", RATIOS)
+def test_the_gradient_of_an_empty_mask(ns, loss, activation, rng):
+    """With `smooth`, for which the loss is near 1: a difference of two slopes would cancel."""
+    x, y = rng.normal(0, 2, (1, 1, 100, 100)).astype("float32"), np.zeros((1, 1, 100, 100))
+    options = {"activation": activation, "smooth": 0.1}
+    _, grad = gradient(ns, loss, x, y.astype("float32"), **options)
+    _, exact = gradient(ns, loss, x.astype("float64"), y, **options)
+    np.testing.assert_allclose(grad, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
+
+
 def test_an_empty_mask_beside_others(ns, overlap, rng):
     """Per sample, an empty one does not spoil the rest."""
     x, y = batch(rng)

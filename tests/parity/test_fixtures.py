@@ -83,4 +83,4 @@ def test_the_shipped_reference_is_the_one_that_was() -> None:
     from parity.reference import REFERENCE_PATH
 
     digest = hashlib.sha256(REFERENCE_PATH.read_bytes()).hexdigest()
-    assert digest == "303b7131ad9786055e8718f0352c8cc44a8a6b47357862f30091a6ddfe0ac460"
+    assert digest == "5044a3370eb8671fc698e3a6792c6f212a8ef39ee77d44c36e4389e4a7ec97bd"

@@ -263,7 +263,7 @@ def ratio(
 ):
     """The first of the sums (2, length) over both and `smooth`, and the slopes in the two.
 
-    All are 0 where the denominator is 0, as in _sums.py. It works in float64, which the sums are in.
+    All are 0 where the denominator is 0, as in _sums.py. The sums are in float64, and so is it.
     """
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     error = tl.load(sums + start + offsets, there, other=0.0)

@@ -418,8 +418,9 @@ def overlap_gradient(
 ) -> Tensor:
     """The gradient in x of a loss with these slopes, (2, *groups), in its two sums.
 
-    The density times w times (1 - y) fp e + y (tp h - fn e), where (e, h) are the slopes, times `upstream`, (*groups), if there is one: in float32 and in the memory layout of x.
-    It is 0 where the weight or the density is 0, even if the slopes are infinite.
+    The density times w times (1 - y) fp e + y (tp h - fn e), where (e, h) are the slopes, times
+    `upstream`, (*groups), if there is one: in float32 and in the memory layout of x. It is 0 where
+    the weight or the density is 0, even if the slopes are infinite.
     """
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
