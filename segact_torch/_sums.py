@@ -137,7 +137,8 @@ def ratio(error: Tensor, hit: Tensor, smooth: float) -> Tensor:
     whole = error + rest
     empty = whole < _special.tiny(whole)
     whole = whole.masked_fill(empty, math.inf)
-    found = torch.where(error > rest, 1 - rest / whole, error / whole)
+    divided = 1 - rest / whole, error / whole
+    found = torch.where(error > rest, *divided)
     return found.masked_fill(empty, 0.0)  # and slopes of 0, also under an infinite upstream
 
 

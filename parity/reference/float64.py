@@ -6,7 +6,7 @@ terms of soft targets cancel.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -227,13 +227,15 @@ def quantile(case: Case, p: Array) -> Array:
 class Loss:
     """Values, and derivatives as terms: the derivative is their sum, its scale that of magnitudes.
 
-    `root` is there where the value is a square: the magnitude of the terms of its root.
+    `root` is there where the value is a square: the magnitude of the terms of its root. `usual` are
+    the terms of both derivatives in the usual formula, where those cancel and the ones here do not.
     """
 
     value: Array
     in_x: tuple[Array, ...]
     in_y: tuple[Array, ...] = ()
     root: Array | None = None
+    usual: tuple[tuple[Array, ...], ...] = ()
 
     def slopes(self) -> tuple[Array, ...]:
         """The derivatives in x and, if there are any, in y."""
@@ -241,13 +243,15 @@ class Loss:
 
     def magnitudes(self) -> tuple[Array, ...]:
         """The scales of both."""
-        in_x, in_y = (tuple(map(np.abs, terms)) for terms in (self.in_x, self.in_y))
+        terms = self.usual or (self.in_x, self.in_y)
+        in_x, in_y = (tuple(map(np.abs, each)) for each in terms)
         return Loss(self.value, in_x, in_y).slopes()
 
     def times(self, factor: Any) -> "Loss":
         """All derivatives times the factor; the values stay."""
-        in_x, in_y = (tuple(factor * term for term in terms) for terms in (self.in_x, self.in_y))
-        return Loss(self.value, in_x, in_y)
+        all = (self.in_x, self.in_y, *self.usual)
+        in_x, in_y, *usual = (tuple(factor * term for term in terms) for terms in all)
+        return Loss(self.value, in_x, in_y, usual=tuple(usual))
 
 
 def _weighted(weight: Array, term: Array) -> Array:
@@ -336,11 +340,13 @@ def _tversky(b: Groups, alpha: float = 0.5, beta: float = 0.5, smooth: float = 0
     a, y = b.a, b.y
     c = np.where(a.cdf < b.smallest, 0, a.cdf)
     wrong = b.sum(alpha * (1 - y) * c + beta * y * a.sf)
-    inverse = _inverse(wrong + b.sum(y * c) + smooth)
-    loss = wrong * inverse
+    right = b.sum(y * c) + smooth
+    inverse = _inverse(wrong + right)
+    loss, rest = wrong * inverse, right * inverse
     in_c, in_y = alpha * (1 - y) - beta * y, beta * a.sf - alpha * a.cdf
-    terms = Loss(loss, (a.pdf * in_c, -a.pdf * loss * (in_c + y)), (in_y, -loss * (in_y + a.cdf)))
-    return terms.times(b.w * inverse)
+    terms = (rest * a.pdf * in_c, -loss * a.pdf * y), (rest * in_y, -loss * a.cdf)
+    usual = (a.pdf * in_c, -loss * a.pdf * (in_c + y)), (in_y, -loss * (in_y + a.cdf))
+    return Loss(loss, *terms, usual=usual).times(b.w * inverse)
 
 
 def _dice(b: Groups, smooth: float = 0.0) -> Loss:
@@ -358,7 +364,7 @@ def _focal_tversky(
     loss = _tversky(b, alpha, beta, smooth)
     steep = np.where(loss.value > 0, loss.value ** (1 / gamma - 1) / gamma, 0)
     found = loss.times(steep)
-    return Loss(loss.value ** (1 / gamma), found.in_x, found.in_y)
+    return replace(found, value=loss.value ** (1 / gamma))
 
 
 def _dice_cross_entropy(
@@ -372,7 +378,10 @@ def _dice_cross_entropy(
     overlap, entropy = _dice(b, smooth), _mean(_cross_entropy, b, **options)
     value = lambda_dice * overlap.value + lambda_ce * entropy.value
     overlap, entropy = overlap.times(lambda_dice), entropy.times(lambda_ce)
-    return Loss(value, overlap.in_x + entropy.in_x, overlap.in_y + entropy.in_y)
+    of_entropy = entropy.in_x, entropy.in_y
+    usual = tuple(a + b for a, b in zip(overlap.usual, of_entropy, strict=True))
+    in_x, in_y = overlap.in_x + entropy.in_x, overlap.in_y + entropy.in_y
+    return Loss(value, in_x, in_y, usual=usual)
 
 
 def _lovasz_weights(b: Groups, errors: Array) -> Array:
@@ -451,7 +460,7 @@ def _loss(batch: Batch, at: Distribution | None, smallest: float) -> tuple[Array
     groups = Groups(a, y, w, batch.valid, batch.axes, smallest)
     loss = _REDUCED[case.quantity](groups, **batch.parameters)
     mean = loss.times(1 / loss.value.size)
-    return x, Loss(np.asarray(np.mean(loss.value)), mean.in_x, mean.in_y)
+    return x, replace(mean, value=np.asarray(np.mean(loss.value)))
 
 
 def evaluate(
