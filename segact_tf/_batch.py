@@ -398,3 +398,5 @@ def check_ignore_index(ignore_index: int | None) -> None:
         return
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Real):
         raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
+    if ignore_index != ignore_index:
+        raise ValueError("ignore_index must not be NaN, which equals no target; wanted a mask")

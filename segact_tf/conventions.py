@@ -251,7 +251,7 @@ def get_convention(name: str) -> Convention:
     >>> float(get_convention("keras").logsf(np.array([1.0], "float32"))[0])
     -15.942384719848633
     """
-    if name in _KNOWN:
+    if isinstance(name, str) and name in _KNOWN:
         return _KNOWN[name]
     if name == "exact":
         raise ValueError("convention='exact' goes with raw outputs: say from_logits=True")

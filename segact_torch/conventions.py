@@ -242,7 +242,7 @@ def get_convention(name: str) -> Convention:
     >>> get_convention("keras").logsf(torch.tensor([0.0, 1.0]))
     tensor([-1.1921e-07, -1.5942e+01])
     """
-    if name in _KNOWN:
+    if isinstance(name, str) and name in _KNOWN:
         return _KNOWN[name]
     if name == "exact":
         raise ValueError("convention='exact' goes with raw outputs: say from_logits=True")

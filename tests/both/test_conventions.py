@@ -154,6 +154,8 @@ def test_names(ns):
             ns.mean(bce, y, half, from_logits=from_logits, convention="keras3")
         with pytest.raises(ValueError, match="unknown convention 'jax'; known: exact, keras"):
             ns.mean(bce, y, half, from_logits=from_logits, convention="jax")
+        with pytest.raises(ValueError, match=r"unknown convention \['keras'\]"):
+            ns.mean(bce, y, half, from_logits=from_logits, convention=["keras"])
     with pytest.raises(ValueError, match="from_logits=True"):
         ns.loss_class(ns.classes[bce], convention="torch")
     loss = ns.loss_class(ns.classes[bce], from_logits=False, convention="torch_legacy")

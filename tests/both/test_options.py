@@ -159,6 +159,8 @@ def test_ignore_index_is_not_checked_as_a_target(ns, loss, rng):
     with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\], got .* to 255"):
         value(ns, loss, x, y)
     assert np.isfinite(value(ns, loss, x, y, ignore_index=255, validate=True))
+    with pytest.raises(ValueError, match="ignore_index must not be NaN, which equals no target"):
+        value(ns, loss, x, y, ignore_index=math.nan)
     with pytest.raises(TypeError, match="ignore_index must be a number, got 'void'"):
         value(ns, loss, x, y, ignore_index="void")
     with pytest.raises(ValueError, match=r"mask must have the rank of .* got mask \(3,\)"):
