@@ -47,7 +47,7 @@ from segact_tf._batch import (
 )
 from segact_tf._derivatives import _weigh
 from segact_tf._distributed import all_mean, group_of
-from segact_tf._sums import _mean, ratio, total
+from segact_tf._sums import _mean, total
 from segact_tf.activations import Activation, _checked_axis, sigmoid
 from segact_tf.conventions import distribution
 from segact_tf.functional import (
@@ -179,9 +179,9 @@ class _Loss(keras.losses.Loss):
         if self.reduction == "mean_with_sample_weight" and of_groups is not None:
             present = _present(y_true, y_pred, options)
             counted = of_groups if present is None else ops.where(present, of_groups, 0.0)
-            loss = ratio(loss, _mean_of_all(counted, present, group), 0.0)
+            loss = _over_weight(loss, _mean_of_all(counted, present, group))
         elif self.reduction == "mean_with_sample_weight" and w is not None and elementwise:
-            loss = ratio(loss, _mean_weight(w, y_true, y_pred, options), 0.0)
+            loss = _over_weight(loss, _mean_weight(w, y_true, y_pred, options))
         elif self.reduction == "sum" and not elementwise:  # the losses were scaled for a mean
             present = _present(y_true, y_pred, options)
             if present is not None:
@@ -295,6 +295,13 @@ def _mean_weight(w: Any, y: Any, x: Any, options: dict[str, Any]) -> Any:
     w = ops.broadcast_to(w, ops.shape(x))
     valid = _valid(x, y, options["ignore_index"], options.get("mask"))
     return _mean_of_all(w if valid is None else ops.where(valid, w, 0.0), valid, group_of())
+
+
+def _over_weight(loss: Any, weight: Any) -> Any:
+    """loss / weight; 0 where the weight is 0 or its inverse overflows."""
+    nothing = weight < _special.tiny(weight)
+    found = _special.divide(loss, ops.where(nothing, math.inf, weight))
+    return ops.where(nothing, 0.0, found)
 
 
 def _mean_of_all(x: Any, valid: Any = None, group: Any = None) -> Any:
