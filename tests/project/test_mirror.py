@@ -96,7 +96,9 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "_are_shared": RANKS,
         "_with_last_axis": "`fit` hands a loss (N,) and (N, 1)",
         **dict.fromkeys(["_from_left", "_are_of_groups"], "the sample_weight of `fit`"),
-        **dict.fromkeys(["_for_groups", "_mean_weight"], "the sample_weight of `fit`"),
+        **dict.fromkeys(
+            ["_for_groups", "_mean_weight", "_over_weight"], "the sample_weight of `fit`"
+        ),
         **dict.fromkeys(["_mean_of_all", "_sum_of_all", "_present"], REDUCTION),
     },
 }
