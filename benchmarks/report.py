@@ -184,8 +184,9 @@ def _profiles(results: Results) -> Sheet:
     """Where the time of these rows goes, ours and theirs."""
     lines = [
         [f"{FRAMEWORKS[row.framework]}: {row.name}", power(row.elements), *row.profile]
-        for row in results.slower if row.profile
-    ]  # fmt: skip
+        for row in results.slower
+        if row.profile
+    ]
     return Sheet("Where the time of these goes", ["", "elements", "ours", "theirs"], lines)
 
 

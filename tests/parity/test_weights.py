@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ported import assert_same_model, image, keras_model, outputs, randomised, unchanged
+from ported import assert_same_model, image, keras_model, outputs, own_scale, randomised, unchanged
 from safetensors.numpy import load_file, save_file
 
 from parity import weights
@@ -470,27 +470,10 @@ def test_tied_weights_take_one_value_only() -> None:
 
 
 def test_own_weights_that_are_tied_take_one_value_only() -> None:
-    import torch
-    from keras import layers
     from torch import nn
 
-    class Scale(layers.Layer):
-        def build(self, shape: Any) -> None:
-            self.scale = self.add_weight(shape=shape[-1:], name="scale")
-
-        def call(self, x: Any) -> Any:
-            return x * self.scale
-
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(4))
-
-        def forward(self, x: Any) -> Any:
-            return x * self.scale
-
-    one = keras_model((4,), Scale(name="a"), Scale(name="b"))
-    other = nn.Sequential(Scaled(), Scaled())
+    layers, modules = zip(own_scale(4, "a"), own_scale(4, "b"), strict=True)
+    one, other = keras_model((4,), *layers), nn.Sequential(*modules)
     other[1].scale = other[0].scale
     text = (
         r"PyTorch 0.scale .* and PyTorch 1.scale .* share their scale, but those of Keras a/scale"

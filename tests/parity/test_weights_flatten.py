@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ported import assert_same_model, image, keras_model, outputs, randomised, unchanged
+from ported import assert_same_model, image, keras_model, outputs, own_scale, randomised, unchanged
 
 from parity import weights
 from parity.weights import WeightsError
@@ -219,31 +219,15 @@ def test_a_layer_that_keeps_flat_features_in_place(kind: str, tmp_path: Any) -> 
 
 def test_flat_features_whose_weights_cannot_be_reordered() -> None:
     """Groups of them are other features in PyTorch's order; an own layer may do anything."""
-    import torch
     from keras import layers
     from torch import nn
-
-    class Scale(layers.Layer):
-        def build(self, shape: Any) -> None:
-            self.scale = self.add_weight(shape=shape[-1:], name="scale")
-
-        def call(self, x: Any) -> Any:
-            return x * self.scale
-
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(18))
-
-        def forward(self, x: Any) -> Any:
-            return x * self.scale
 
     def grouped() -> tuple[Any, Any]:
         return layers.GroupNormalization(3, epsilon=1e-5), nn.GroupNorm(3, 18)
 
     for pair, why in (
         (grouped, "normalizes groups of features of a flattened image"),
-        (lambda: (Scale(name="own"), Scaled()), "Keras own/scale .* is used with the features"),
+        (lambda: own_scale(18, "own"), "Keras own/scale .* is used with the features"),
     ):
         both = Flat(*pair())
         message = f"{why}.*wanted a PyTorch module that permutes"

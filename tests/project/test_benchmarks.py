@@ -196,26 +196,27 @@ def test_only_slower_rows_have_a_profile(monkeypatch):
         assert ("Where the time of these goes" in sheets) is profiled
 
 
-def test_a_profile_of_tensorflow_is_by_kind_of_operation():
-    events = [
+PROFILES = {
+    "by kind of operation": (profiles.operations, {"Mul": 3.0}, [
         ("tf_Compute/1", "mul_3:Mul", 2.0),
         ("tf_Compute/2", "gradient/mul:Mul", 1.0),
         ("tf_Compute/1", "ExecutorState::Process", 9.0),
         ("python", "__inference_f_1:__inference_f_1", 9.0),
         ("python", "EagerLocalExecute: f", 9.0),
-    ]
-    assert profiles.operations(events) == {"Mul": 3.0}
-
-
-def test_a_profile_of_xla_is_by_loop():
-    events = [
+    ]),
+    "by loop": (profiles.loops, {"select_add_fusion": 3.0}, [
         ("tf_XLAEigen/1", "select_add_fusion", 2.0),
         ("tf_XLAEigen/2", "select_add_fusion", 1.0),
         ("tf_XLAPjRtCpuClient/1", "ThunkExecutor::Execute", 9.0),
         ("tf_XLAPjRtCpuClient/1", "end: select_add_fusion", 9.0),
         ("python", "$profiler.py:151 start_trace", 9.0),
-    ]
-    assert profiles.loops(events) == {"select_add_fusion": 3.0}
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("grouped", "times", "events"), PROFILES.values(), ids=PROFILES)
+def test_a_profile_leaves_out_the_runtime(grouped, times, events):
+    assert grouped(events) == times
 
 
 def test_a_program_of_xla_is_counted():

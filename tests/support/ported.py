@@ -28,6 +28,29 @@ def keras_model(size: tuple[int | None, ...], *layers: Any) -> Any:
     return randomised(keras.Sequential([keras.Input(size), *layers]))
 
 
+def own_scale(size: int, name: str | None = None) -> tuple[Any, Any]:
+    """A Keras layer and a PyTorch module of a user's own, each with a factor for every feature."""
+    import keras
+    import torch
+
+    class Scale(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=shape[-1:], name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(size))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.scale
+
+    return Scale(name=name), Scaled()
+
+
 def outputs(
     keras_model: Any, torch_model: Any, x: Array, first: bool, vectors: bool = False
 ) -> tuple[Array, Array]:
