@@ -275,10 +275,13 @@ def eager() -> list[Case]:
 
 
 def to_compile() -> list[Case]:
-    """Every loss with arctan, and cross entropy and Dice with others."""
+    """Every loss with arctan, cross entropy and Dice with others, focal and squared error with all
+    smooth ones."""
     chosen = {(loss, "arctan") for loss in LOSSES} | {("lovasz_hinge", ""), ("dice", "hardtanh")}
     for name in ("sigmoid", "normal_cdf"):
         chosen |= {("binary_cross_entropy", name), ("dice", name)}
+    for loss in ("binary_focal_cross_entropy", "mean_squared_error"):
+        chosen |= {(loss, name) for name in SMOOTH}
     cases = (case for case in _activations(others=False) if (case.loss, case.options) in chosen)
     return [replace(case, sizes=(LARGE,)) for case in cases]
 

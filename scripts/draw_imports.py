@@ -6,7 +6,9 @@ python scripts/draw_imports.py
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from parity.report.palette import BLUE, GREY
@@ -62,6 +64,22 @@ def places(below: Imports) -> dict[str, tuple[float, float]]:
     return at
 
 
+def bend(start: tuple[float, float], end: tuple[float, float], at: Any) -> float:
+    """The curvature of an arrow: of both sides, the one that stays farther from other boxes."""
+    inches = np.array([8.0, 0.85])
+    first, last = np.multiply(start, inches), np.multiply(end, inches)
+    others = [np.multiply(one, inches) for one in at.values() if one not in (start, end)]
+
+    def room(curvature: float) -> float:
+        across = np.array([last[1] - first[1], first[0] - last[0]])
+        middle = (first + last) / 2 + curvature * across
+        steps = np.linspace(0, 1, 50)[:, None]
+        points = (1 - steps) ** 2 * first + 2 * steps * (1 - steps) * middle + steps**2 * last
+        return float(min(np.hypot(*(points - one).T).min() for one in others))
+
+    return max((0.3, -0.3), key=room)
+
+
 def draw(below: Imports) -> Figure:
     """The subpackages on their levels, with an arrow for each direct import."""
     at = places(below)
@@ -75,8 +93,9 @@ def draw(below: Imports) -> Figure:
     }
     for name, others in direct(below).items():
         for other in sorted(others):
-            bend = 0.3 if at[name][1] - at[other][1] > 1 else 0
-            how = {"arrowstyle": "->", "color": GREY, "connectionstyle": f"arc3,rad={bend}"}
+            long = at[name][1] - at[other][1] > 1
+            curvature = bend(at[name], at[other], at) if long else 0
+            how = {"arrowstyle": "->", "color": GREY, "connectionstyle": f"arc3,rad={curvature}"}
             ends = {"patchA": shown[name].get_bbox_patch(), "patchB": shown[other].get_bbox_patch()}
             axes.annotate("", xy=at[other], xytext=at[name], arrowprops=how | ends, zorder=1)
     axes.set(xlim=(0, 1), ylim=(-0.5, highest + 0.5))
