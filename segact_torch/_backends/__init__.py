@@ -32,8 +32,8 @@ from segact_torch._distributed import all_mean, all_reduce
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 
-# From this number of elements on, compiled code calls the kernels for elementwise losses: they move
-# three tensors, the compiler's own code five. With fewer, the host takes most of the time of both.
+# From this number of elements on, compiled code calls the kernels for elementwise losses. With
+# fewer, the host takes most of the time of both.
 LARGE = 1 << 24
 _PLAIN = (Tensor, torch.nn.Parameter)
 _dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode

@@ -1,9 +1,12 @@
 """The sums of the backends as operators, for compiled code: loops on a CPU, kernels on a GPU.
 
-The compiler knows the shapes and the gradient of an operator. An operator cannot refuse a batch:
-what the loops refuse, it computes with `compact` or the formula, from targets `in_range` if
-`guarded`. The operators of the gradients take x even if they do not need it, so that asking for
-second derivatives is an error of the compiler, not a wrong result.
+The compiler knows the shapes and the gradient of an operator. Gradients are in PyTorch's own
+operations, so that the compiler fuses them with what comes before and after, in the memory of the
+slopes. An operator cannot refuse a batch: what the loops refuse, it computes with `compact` or the
+formula, from targets `in_range` if `guarded`.
+
+Compiled code is cached on disk, by the names and arguments of operators. So an operator whose
+results or gradient change gets another name.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segact_torch import _sums
+from segact_torch import _special, _sums
 from segact_torch._backends import availability, compact, cpu
 from segact_torch._batch import Axis, Batch, in_range
-from segact_torch._derivatives import _weigh
 from segact_torch.activations import Activation, Linear
 
 Found = tuple[Tensor, None]
@@ -104,7 +106,27 @@ def _kernels(x: Tensor) -> Any:
 
 
 @torch.library.custom_op(
-    "segact::elements",
+    "segact::only_once",
+    mutates_args=(),
+    device_types=("cpu", "cuda"),
+    schema="(Tensor x, Tensor upstream) -> Tensor",
+)
+def _only_once(x: Tensor, upstream: Tensor) -> Tensor:
+    """1, as a factor of a gradient in x that makes a second derivative an error.
+
+    The compiler knows no derivative of this. Without it the part of a second derivative that flows
+    through the slopes would be missing without a word.
+    """
+    return upstream.new_ones(())
+
+
+@_only_once.register_fake
+def _(x: Tensor, upstream: Tensor) -> Tensor:
+    return upstream.new_empty(())
+
+
+@torch.library.custom_op(
+    "segact::losses",
     mutates_args=(),
     device_types=("cpu", "cuda"),
     schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int loss, int activation, "
@@ -239,42 +261,24 @@ def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any
     return sums, x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
-    "segact::elements_gradient",
-    mutates_args=(),
-    device_types=("cpu", "cuda"),
-    schema="(Tensor x, Tensor slopes, Tensor upstream, int[] axis) -> Tensor",
-)
-def _elements_gradient(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
-    launch = _kernels(x)
-    if launch is not None and axis:
-        gradient: Tensor = launch.rescaled(slopes, upstream, tuple(axis))
-        return gradient
-    factor = cpu.spread(upstream.to(slopes.dtype), x.shape, axis) if axis else upstream
-    if launch is None and factor.isfinite().all():  # on a GPU the check would make the host wait
-        return slopes * factor.to(slopes.dtype)
-    return _weigh(factor.expand(slopes.shape), slopes)
-
-
-@_elements_gradient.register_fake
-def _(x: Tensor, slopes: Tensor, upstream: Tensor, axis: Sequence[int]) -> Tensor:
-    return torch.empty_like(slopes)
-
-
 def _save_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, _, _, ctx.axis, *_ = inputs
     ctx.save_for_backward(x, output[1])
+    ctx.mark_non_differentiable(output[1])
 
 
-def _elements_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    return _elements_gradient(*ctx.saved_tensors, upstream, ctx.axis), *[None] * 11
+def _elements_backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Any, ...]:
+    x, slopes = ctx.saved_tensors
+    factor = (upstream * _only_once(x, upstream)).to(slopes.dtype)
+    factor = cpu.spread(factor, slopes.shape, ctx.axis) if ctx.axis else factor
+    return compact._times(slopes, factor), *[None] * 11
 
 
 elements_operator.register_autograd(_elements_backward, setup_context=_save_slopes)
 
 
 @torch.library.custom_op(
-    "segact::overlap",
+    "segact::overlap_sums",
     mutates_args=(),
     device_types="cpu",
     schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, float tp, "
@@ -309,43 +313,20 @@ def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any
     return x.new_empty([2, *_kept(x, axis)]), x.new_empty(x.shape)
 
 
-@torch.library.custom_op(
-    "segact::overlap_gradient",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor x, Tensor y, Tensor? w, Tensor density, Tensor upstream, int[] axis, "
-    "float tp, float fp, float fn) -> Tensor",
-)
-def _overlap_gradient(
-    x: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    density: Tensor,
-    upstream: Tensor,
-    axis: Sequence[int],
-    tp: float,
-    fp: float,
-    fn: float,
-) -> Tensor:
-    rows = cpu.Rows(x, y, w, tuple(axis))
-    gradient = rows.empty().copy_(density)
-    numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn)
-    return rows.overlap_slopes(gradient, upstream, numbers).contiguous()
-
-
-@_overlap_gradient.register_fake
-def _(x: Tensor, y: Tensor, w: Any, density: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(density)
-
-
 def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, y, w, ctx.axis, _, _, *ctx.costs = inputs
     ctx.save_for_backward(x, y, w, output[1])
+    ctx.mark_non_differentiable(output[1])
 
 
-def _overlap_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
-    gradient = _overlap_gradient(*ctx.saved_tensors, upstream, ctx.axis, *ctx.costs)
-    return gradient, *[None] * 8
+def _overlap_backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Any, ...]:
+    (x, y, w, density), (tp, fp, fn) = ctx.saved_tensors, ctx.costs
+    factors = upstream * _only_once(x, upstream)
+    of_error, of_hit = (cpu.spread(u, density.shape, ctx.axis) for u in factors)
+    y = _special.clip(y, 0.0, 1.0)
+    factor = (1 - y) * (fp * of_error) + y * (tp * of_hit - fn * of_error)
+    density = density if w is None else compact._times(w, density)
+    return compact._times(density, factor), *[None] * 8
 
 
 overlap_operator.register_autograd(_overlap_backward, setup_context=_save_density)

@@ -17,11 +17,14 @@ struct point {
     real density;
 };
 
+/* The relative rounding error of f = 1 - a for 0 <= a <= 1/2, to two digits: 1 / f, without a
+   division, is about 1 + a + 2 a^2. */
+INLINE real lost_of(real f, real a) { return ((1 - f) - a) * (1 + a * (1 + 2 * a)); }
+
 /* A side whose mass is a if `far`, else 1 - a. */
 INLINE struct side side_of(int far, real a, real density) {
     real f = far ? a : 1 - a;
-    real lost = far ? 0 : (1 - f) - a;
-    return (struct side){f, -logarithm(f, lost), density / f};
+    return (struct side){f, -logarithm(f, far ? 0 : lost_of(f, a)), density / f};
 }
 
 /* Both sides from a, the smaller of F(x) and 1 - F(x); `below`: it is F(x). */
@@ -38,7 +41,7 @@ INLINE struct point sigmoid(real x, struct setting s) {
     (void)s;
     int below = x < 0;
     real t = ABS(x), e = exponential(-t, 0), sum = 1 + e, near = 1 / sum, far = e / sum;
-    real loss = logarithm(sum, e - (sum - 1)); /* -log F(t) */
+    real loss = logarithm(sum, (e - (sum - 1)) * near); /* -log F(t) */
     struct side at_far = {far, loss + t, near}, at_near = {near, loss, far};
     struct point p = {below ? at_far : at_near, below ? at_near : at_far, far * near};
     return p;
@@ -58,34 +61,36 @@ INLINE struct bell bell(real t) {
     real bounded = t > ZERO_FROM ? ZERO_FROM : t;
     real lead = leading(bounded), rest = bounded - lead;
     real r = -rest * (lead + R(0.5) * rest);
-    real low = r * (1 + r * (R(0.5) + r * (R(1) / 6 + r / 24)));
+    real low = r * (1 + r * (R(0.5) + r * (R(1) / 6 + r * (R(1) / 24))));
     return (struct bell){lead, exponential(R(-0.5) * (lead * lead), 0), low};
 }
 
 static const real INV_SQRT_TWO_PI = R(0.398942280401432678);
 
 struct normal {
-    real n, mass, density; /* exp(t^2 / 2) F(-t) = (1/2 + n) / (t + 5/4) */
+    real half, d, scaled; /* half / d = scaled = exp(t^2 / 2) F(-t), d = t + 5/4 */
+    real mass, density;
 };
 
 INLINE struct normal normal_of(real t) {
     struct bell b = bell(t);
-    real n = scaled_tail_of(t / (t + 4) - R(0.5));
-    /* divided by lead + 5/4, which is exact, the quotient is off by the factor 1 - d */
-    real bounded = t > ZERO_FROM ? ZERO_FROM : t, d = (bounded - b.lead) / (bounded + R(1.25));
-    real low = b.low - d * (1 + b.low), half = R(0.5) + n;
+    real n = scaled_tail_of(t / (t + 4) - R(0.5)), half = R(0.5) + n;
+    real d = t + R(1.25), inverse = 1 / d;
+    /* divided by lead + 5/4, which is exact, the quotient is off by the factor 1 - off */
+    real bounded = t > ZERO_FROM ? ZERO_FROM : t, off = (bounded - b.lead) * inverse;
+    real low = b.low - off * (1 + b.low);
     real mass = b.high * ((R(0.5) + (n + half * low)) / (b.lead + R(1.25)));
     real density =
         b.high * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * b.low + INV_SQRT_TWO_PI_LOW));
-    return (struct normal){n, mass, density};
+    return (struct normal){half, d, half * inverse, mass, density};
 }
 
 INLINE struct side normal_side(int far, real t, struct normal a) {
     /* F; if `far`, times exp(t^2 / 2) */
-    real f = far ? (R(0.5) + a.n) / (t + R(1.25)) : 1 - a.mass;
-    real lost = far ? 0 : (1 - f) - a.mass;
-    real loss = (far ? R(0.5) * t * t : 0) - logarithm(f, lost);
-    return (struct side){far ? a.mass : f, loss, (far ? INV_SQRT_TWO_PI : a.density) / f};
+    real f = far ? a.scaled : 1 - a.mass;
+    real loss = (far ? R(0.5) * t * t : 0) - logarithm(f, far ? 0 : lost_of(f, a.mass));
+    real hazard = (far ? INV_SQRT_TWO_PI * a.d : a.density) / (far ? a.half : f);
+    return (struct side){far ? a.mass : f, loss, hazard};
 }
 
 INLINE struct point normal(real x, struct setting s) {

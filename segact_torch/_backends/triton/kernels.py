@@ -317,27 +317,22 @@ def overlap_gradient(
 @triton.jit
 def rescale(
     gradient,
-    into,
     upstream,
     length,
     chunks,
-    FRESH: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Multiplies chunks of rows by what is upstream of each, in place unless `into` is FRESH.
-
-    In place it moves nothing where that is 1.
-    """
+    """Multiplies chunks of rows by what is upstream of each; moves nothing where that is 1."""
     row, start, offsets, within = start_of(length, chunks, SINGLE, BLOCK, CHUNK)
     factor = tl.load(upstream + row).to(tl.float32)
-    if FRESH or factor != 1.0:
+    if factor != 1.0:
         left = length - within
         for turn in range(CHUNK // BLOCK):
             at = turn * BLOCK + offsets
             values = tl.load(gradient + start + at, at < left, other=0.0)
-            tl.store(into + start + at, weigh(factor, values), at < left)
+            tl.store(gradient + start + at, weigh(factor, values), at < left)
 
 
 @triton.jit

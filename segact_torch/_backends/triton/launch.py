@@ -327,23 +327,12 @@ def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
     rows = rows_of(gradient.shape, gradient.stride(), axis)
     ordered = rows.of(gradient)
     if axis:
-        tensors = (ordered, ordered, rows.spread(upstream))
-        rows.launch(kernels.rescale, tensors, (), (False,), chunked=True)
+        rows.launch(kernels.rescale, (ordered, rows.spread(upstream)), (), (), chunked=True)
     else:
         rows.launch(kernels.multiply, (ordered, rows.of(upstream)), (), ())
     if ordered is not gradient:
         gradient.permute(rows.order).copy_(ordered)
     return gradient
-
-
-def rescaled(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
-    """`rescale` of a contiguous gradient and an axis, into a new tensor."""
-    rows, into = rows_of(gradient.shape, gradient.stride(), axis), torch.empty_like(gradient)
-    if not rows.in_place:
-        return rescale(into.copy_(gradient), upstream, axis)
-    tensors = (gradient, into, rows.spread(upstream))
-    rows.launch(kernels.rescale, tensors, (), (True,), chunked=True)
-    return into
 
 
 def _overlap_sums(
