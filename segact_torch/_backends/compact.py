@@ -86,8 +86,8 @@ def focal_cross_entropy(
 
     With a smaller gamma the slope has a negative power of the error, which is large.
 
-    With c = 1 - 2 y and the error e = abs(s) - c A the slope is r e^(gamma - 1) times
-    e (s - A) + gamma c a (1 - a) times cross entropy.
+    With c = 1 - 2 y and the error e = abs(s) - c A the slope is r times
+    e^gamma (s - A) + gamma c a (1 - a) e^(gamma - 1) times cross entropy.
     """
     if gamma < 1:
         return None
@@ -103,17 +103,17 @@ def focal_cross_entropy(
         tail, c = TAILS[type(batch.f)](x), torch.add(one, y, alpha=-2)
         s, slopes = torch.add(tail.above, y, alpha=-1), None
         q = s.abs()
-        entropy = tail.entropy(s, q)
-        e = torch.addcmul(q, c, tail.signed, value=-tail.unit)
-        less = e if gamma == 2 else e.pow(gamma - 1)
+        entropy, signed = tail.entropy(s, q), tail.signed_mass
+        e = torch.addcmul(q, c, signed, value=-1)
+        # with an infinite entropy the error is not 0, but its power may be
+        loss = entropy.mul_(e) if gamma == 2 else _times(e.pow(gamma - 1), entropy)
         if differentiated:
             # c a (1 - a), 0 where the entropy is infinite
             moved = torch.ops.aten.sigmoid_backward(c, tail.mass)
-            slopes = tail.error(s).mul_(e).addcmul_(moved, _finite(entropy), value=gamma)
-            slopes = tail.times_rate_(slopes.mul_(less))
+            slopes = torch.sub(s, signed).mul_(e.square() if gamma == 2 else e.pow(gamma))
+            slopes = tail.times_rate_(slopes.addcmul_(moved, _finite(loss), value=gamma))
             slopes = slopes if w is None else _times(w, slopes)
-        loss = entropy.mul_(e)  # with an infinite entropy the error is not 0, but its power may be
-        loss = loss.mul_(less) if gamma == 2 else _times(less, loss)
+        loss = loss.mul_(e)
         loss = loss if w is None else _times(w, loss)
         return _reduced(batch, loss, None, slopes, axis, scale)
 
@@ -202,6 +202,11 @@ class Tail:
         return self.signed.abs().mul_(self.unit)
 
     @_once
+    def signed_mass(self) -> Tensor:
+        """A again, computed from `mass`, with a unit of 1."""
+        return torch.copysign(self.mass, self.x)
+
+    @_once
     def rest(self) -> Tensor:
         """F(t)."""
         return 1 - self.mass
@@ -269,9 +274,9 @@ class SigmoidTail(Tail):
     def mass(self) -> Tensor:
         return torch.sigmoid(self.log_odds)
 
-    @_once
+    @property
     def signed(self) -> Tensor:
-        return torch.copysign(self.mass, self.x)
+        return self.signed_mass
 
     @_once
     def both_sides(self) -> tuple[Tensor, Tensor]:
@@ -294,7 +299,7 @@ class SigmoidTail(Tail):
         return _times(s, self.x)
 
     def entropy(self, s: Tensor, q: Tensor) -> Tensor:
-        return self.near + self.times_log_odds(s)
+        return _with_product(self.near, s, self.x)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
         return slopes
@@ -323,6 +328,10 @@ class ArctanTail(Tail):
     @_once
     def signed(self) -> Tensor:
         return self.turned_angle / -math.pi
+
+    @property
+    def signed_mass(self) -> Tensor:
+        return self.signed
 
     @_once
     def odds(self) -> Tensor:
@@ -365,6 +374,10 @@ class SoftsignTail(Tail):
         return _over(0.5, self.half)
 
     @_once
+    def mass(self) -> Tensor:
+        return _over(0.5, self.t + 1)
+
+    @_once
     def signed(self) -> Tensor:
         return torch.copysign(self.x.new_ones(()), self.x).add_(self.x).reciprocal_()
 
@@ -386,10 +399,19 @@ class InverseSquareRootTail(Tail):
         return torch.hypot(self.x, self.x.new_ones(()))
 
     @_once
+    def mass(self) -> Tensor:
+        # 1 / (2 h (h + t))
+        return _over(0.5, self.square.addcmul_(self.t, self.hypotenuse))
+
+    @_once
     def signed(self) -> Tensor:
-        # sign(x) h (h + t); the square overflows only where the tail has underflown
-        square = torch.addcmul(self.x.new_ones(()), self.x, self.x)
-        return square.copysign_(self.x).addcmul_(self.x, self.hypotenuse).reciprocal_()
+        turned = self.square.copysign_(self.x)
+        return turned.addcmul_(self.x, self.hypotenuse).reciprocal_()
+
+    @property
+    def square(self) -> Tensor:
+        """h^2, in a new tensor; it overflows only where the tail has underflown."""
+        return torch.addcmul(self.x.new_ones(()), self.x, self.x)
 
     @_once
     def density(self) -> Tensor:
@@ -403,7 +425,7 @@ class InverseSquareRootTail(Tail):
         return _times(s, self.x.asinh(), 2)
 
     def entropy(self, s: Tensor, q: Tensor) -> Tensor:
-        return self.near + self.times_log_odds(s)
+        return _with_product(_minus_log1p(-self.mass), s, self.x.asinh(), 2)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
         return _quotient(slopes, self.hypotenuse, 2)
@@ -593,6 +615,14 @@ def _sum_of_sizes(x: Tensor, axis: Axis) -> Tensor:
 
 def _widest(x: Tensor) -> torch.dtype:
     return x.dtype if x.device.type in _special.NO_FLOAT64 else torch.float64
+
+
+def _with_product(near: Tensor, s: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
+    """near + s * x * factor; 0 where that is NaN.
+
+    It is 0 for s = 0 and an infinite x. Another NaN is still in the error, the loss's other factor.
+    """
+    return torch.addcmul(near, s, x, value=factor).nan_to_num_(0.0, math.inf, -math.inf)
 
 
 def _finite(x: Tensor) -> Tensor:

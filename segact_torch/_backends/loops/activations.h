@@ -82,7 +82,7 @@ INLINE struct normal normal_of(real t) {
     real mass = b.high * ((R(0.5) + (n + half * low)) / (b.lead + R(1.25)));
     real density =
         b.high * (INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * b.low + INV_SQRT_TWO_PI_LOW));
-    return (struct normal){half, d, half * inverse, mass, density};
+    return (struct normal){half, d, half / d, mass, density};
 }
 
 INLINE struct side normal_side(int far, real t, struct normal a) {
