@@ -420,11 +420,13 @@ class Rows:
         """The sum of each row, in float64 if `wide`; None if the loops refuse the input.
 
         Losses, slopes and densities of elements are written to the tensors of these names, if
-        given. The loop of overlap has two sums, stacked. With `smooth` the result is their ratio,
-        and its slopes in the two sums are written to `into_sums`.
+        given. The loop of overlap has two sums, stacked, to which that of overlap and entropy adds
+        a third. With `smooth` the ratio replaces the two, and its slopes in them are written to
+        `into_sums`.
         """
-        two = loop == OVERLAP_AND_ENTROPY or (loop == OVERLAP and smooth is None)
-        values = self.empty_sums(2 if two else 1, torch.float64 if wide else self.dtype)
+        of_overlap = 2 if smooth is None else 1
+        number = {OVERLAP: of_overlap, OVERLAP_AND_ENTROPY: of_overlap + 1}.get(loop, 1)
+        values = self.empty_sums(number, torch.float64 if wide else self.dtype)
         factors = None if factor is None else self.expanded(factor)
         index = (SQUEEZED if isinstance(f, Activation) and f.epsilon else EXACT)[type(f)]
         done = _function("sums", self.dtype)(

@@ -88,14 +88,40 @@ def overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> Found 
     Not on a GPU, where the compiled formula moves no more bytes than the kernels. Nor with an
     epsilon, nor for hardtanh: the compiled formula takes half the time of the loops.
     """
-    if not _serves(batch) or availability.has_kernels(batch.input.device.type):
+    if not _serves_overlap(batch):
         return None
-    activation, epsilon = _of(batch.f)
-    if epsilon:
-        return None
-    of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
-    sums, _ = overlap_operator(*of_batch, activation, float(tp), float(fp), float(fn))
+    of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded, _of(batch.f)[0])
+    sums, _ = overlap_operator(*of_batch, float(tp), float(fp), float(fn))
     return sums, None
+
+
+def ratio_and_entropy(
+    batch: Batch,
+    axis: Axis,
+    smooth: float,
+    pos_weight: float | Tensor,
+    label_smoothing: float,
+    tp: float,
+    fp: float,
+    fn: float,
+) -> Found | None:
+    """The ratio of the sums of `overlap`, and the mean cross entropy over `axis`, stacked."""
+    if isinstance(pos_weight, Tensor) or not _serves_overlap(batch):
+        return None
+    of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded, _of(batch.f)[0])
+    numbers = map(float, (tp, fp, fn, pos_weight, label_smoothing))
+    sums, _, _ = overlap_and_entropy_operator(*of_batch, *numbers)
+    error, hit, entropy = sums
+    mean = entropy * batch.share(axis)
+    return torch.stack((_sums.ratio(error, hit, smooth), mean)).to(batch.dtype), None
+
+
+def _serves_overlap(batch: Batch) -> bool:
+    return (
+        _serves(batch)
+        and not availability.has_kernels(batch.input.device.type)
+        and _of(batch.f)[1] == 0
+    )
 
 
 def _kernels(x: Tensor) -> Any:
@@ -320,16 +346,92 @@ def _save_density(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 
 def _overlap_backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Any, ...]:
-    (x, y, w, density), (tp, fp, fn) = ctx.saved_tensors, ctx.costs
+    x, y, w, density = ctx.saved_tensors
     factors = upstream * _only_once(x, upstream)
-    of_error, of_hit = (cpu.spread(u, density.shape, ctx.axis) for u in factors)
+    return _overlap_slopes(y, w, density, factors, ctx.axis, *ctx.costs), *[None] * 8
+
+
+def _overlap_slopes(
+    y: Tensor,
+    w: Tensor | None,
+    density: Tensor,
+    upstream: Tensor,
+    axis: Axis,
+    tp: float,
+    fp: float,
+    fn: float,
+) -> Tensor:
+    """The gradient in x of the two sums."""
+    of_error, of_hit = (cpu.spread(u, density.shape, axis) for u in upstream)
     y = _special.clip(y, 0.0, 1.0)
     factor = (1 - y) * (fp * of_error) + y * (tp * of_hit - fn * of_error)
     density = density if w is None else compact._times(w, density)
-    return compact._times(density, factor), *[None] * 8
+    return compact._times(density, factor)
 
 
 overlap_operator.register_autograd(_overlap_backward, setup_context=_save_density)
+
+
+@torch.library.custom_op(
+    "segact::overlap_and_entropy",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor y, Tensor? w, int[] axis, bool guarded, int activation, float tp, "
+    "float fp, float fn, float on, float label_smoothing) -> (Tensor, Tensor, Tensor)",
+)
+def overlap_and_entropy_operator(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Sequence[int],
+    guarded: bool,
+    activation: int,
+    tp: float,
+    fp: float,
+    fn: float,
+    on: float,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sums of `overlap` and of cross entropies, stacked in float64, and the gradient of the
+    latter and the density of every element."""
+    f, rows = cpu.ORDER[activation](), cpu.Rows(x, y, w, tuple(axis))
+    density, slopes = rows.empty(), rows.empty()
+    numbers = cpu._numbers(0.0, tp=tp, fp=fp, fn=fn, label_smoothing=label_smoothing, on=on)
+    loop = cpu.OVERLAP_AND_ENTROPY
+    value = rows.sums(loop, f, numbers, slopes=slopes, density=density, wide=True)
+    if value is not None:
+        return value, slopes.contiguous(), density.contiguous()
+    overlaps, density = overlap_operator(x, y, w, axis, guarded, activation, tp, fp, fn)
+    entropy, slopes = _elements_by_operations(
+        *(x, y, w, tuple(axis), guarded, cpu.CROSS_ENTROPY, f), on, 1.0, 0.0, label_smoothing
+    )
+    return torch.cat((overlaps.double(), entropy[None])), slopes.contiguous(), density
+
+
+@overlap_and_entropy_operator.register_fake
+def _(x: Tensor, y: Tensor, w: Tensor | None, axis: Sequence[int], *options: Any) -> Any:
+    sums = x.new_empty([3, *_kept(x, axis)], dtype=torch.float64)
+    return sums, x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+def _save_both(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, y, w, ctx.axis, _, _, *costs, _, _ = inputs
+    ctx.costs = costs
+    ctx.save_for_backward(x, y, w, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _overlap_and_entropy_backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
+    x, y, w, slopes, density = ctx.saved_tensors
+    factors = (upstream * _only_once(x, upstream)).to(slopes.dtype)
+    gradient = _overlap_slopes(y, w, density, factors[:2], ctx.axis, *ctx.costs)
+    of_entropy = cpu.spread(factors[2], slopes.shape, ctx.axis)
+    return gradient + compact._times(slopes, of_entropy), *[None] * 10
+
+
+overlap_and_entropy_operator.register_autograd(
+    _overlap_and_entropy_backward, setup_context=_save_both
+)
 
 
 def _kept(x: Tensor, axis: Sequence[int]) -> list[int]:

@@ -368,7 +368,7 @@ def test_compiled_code_calls_the_loops(name, weighted, raw):
 
 
 FOCAL = "binary_focal_cross_entropy, options"
-OPERATORS = ["binary_cross_entropy", "mean_squared_error", FOCAL, "tversky"]
+OPERATORS = ["binary_cross_entropy", "mean_squared_error", FOCAL, "tversky", "dice_cross_entropy"]
 SUMS = ["cross_entropy", "focal_cross_entropy", "squared_error", "overlap"]
 # What the loops serve besides the smooth activations in float32: activation, epsilon, precision.
 BESIDES = [
@@ -385,7 +385,7 @@ def test_compiled_code_calls_the_loops_of_whatever_they_serve(name, epsilon, dty
     """Also where they refuse: then the operators differentiate the formula."""
     f = segact_torch.get_activation(name, epsilon=epsilon)
     bounds = {torch.float32: (1e-6, 1e-5), torch.float64: (1e-13, 1e-12)}[dtype]
-    for loss in map(make, OPERATORS[: 3 if f.epsilon else 4]):
+    for loss in map(make, OPERATORS[: 3 if f.epsilon else None]):
         for raw in (0.5, 1e15 if dtype == torch.float32 else 1e110):
             x, y = (t.to(dtype) for t in batch(shape=(3, 2, 4, 5)))
             x[0, 0, 0, 1] = raw
@@ -418,6 +418,8 @@ def test_operators_are_registered_as_they_behave(weighted):
             if axis:
                 overlap = (*arguments, 2, 2.0, 1.0, 0.5)
                 torch.library.opcheck(operators.overlap_operator, overlap)
+                both = (*overlap, 1.5, 0.125)
+                torch.library.opcheck(operators.overlap_and_entropy_operator, both)
 
 
 def small():

@@ -320,10 +320,12 @@ static void add_up(const struct task *t, const struct outcome *o) {
             loss += t->sums[i], error += t->sums[runs + i], hit += t->sums[2 * runs + i];
         hit *= t->options.tp;
         double entropy = loss * (o->scales ? o->scales[row] : o->scale);
-        if (o->into_sums) put_ratio(o, t->rows, row, error, hit);
-        else if (t->loop == OVERLAP) put(o, row, error), put(o, t->rows + row, hit);
-        else put(o, row, entropy);
-        if (t->loop == OVERLAP_AND_ENTROPY) put(o, t->rows + row, entropy);
+        int64_t next = row;
+        if (t->loop == OVERLAP || t->loop == OVERLAP_AND_ENTROPY) {
+            if (o->into_sums) put_ratio(o, t->rows, row, error, hit), next += t->rows;
+            else put(o, row, error), put(o, t->rows + row, hit), next += 2 * t->rows;
+        }
+        if (t->loop != OVERLAP) put(o, next, entropy);
     }
 }
 
@@ -338,10 +340,12 @@ static struct options options_of(const double *numbers) {
 
 /* Writes the sums of a loss over (rows, n) elements to `values`:
 
-       losses                    (rows)     times `scale`
-       overlap                   (2, rows)  fp FP + fn FN and tp TP
-       overlap with `into_sums`  (rows)     their ratio; its slopes (2, rows) go to `into_sums`
-       overlap and entropy       (2, rows)  that ratio, and the losses times `scale`
+       losses                (rows)     times `scale`
+       overlap               (2, rows)  fp FP + fn FN and tp TP
+       overlap and entropy   (3, rows)  these and the losses
+
+   With `into_sums` the ratio of the two sums stands in their place, and its slopes in them, (2, rows),
+   go to `into_sums`.
 
    Losses of elements are written to `loss`, their slopes to `slope`, the densities of overlap to
    `density`; each may be NULL, and so may w and factor. `numbers` are those of `options_of`, then the
