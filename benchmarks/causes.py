@@ -59,7 +59,8 @@ CAUSES: dict[str, tuple[str, Callable[["Row"], bool]]] = {
     "c": ("exact sums in addition to the sort, which the counterpart has, too", _sorts),
     "d": ("a minimum and a maximum of the batch, in a separate pass", _needs_the_range),
     "e": ("float32 inside; the counterpart stays in half precision", _leaves_half),
-    "f": ("the slopes of an operator are multiplied in a pass of their own", _multiplies_the_slopes),
+    "f": ("the slopes of an operator are multiplied in a pass of their own",
+          _multiplies_the_slopes),
     "g": ("more operations than the rounded formula, each a pass over memory",
           _has_more_operations),
     "h": ("more arithmetic: the tails of both sides where the counterpart has one rounded value, "
