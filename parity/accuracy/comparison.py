@@ -82,7 +82,7 @@ class Comparison:
         quantity: str = "function",
     ) -> "Comparison":
         """A comparison in which one side has a gradient and `without` has none."""
-        nothing = np.array(np.nan, dtype)
+        nothing = np.array(np.nan, dtype if dtype.kind == "f" else np.float64)
         apart = difference(nothing, nothing)
         found = cls.of_difference(names, case, part, apart, {}, activation, quantity)
         return replace(found, without_gradient=without)

@@ -54,8 +54,8 @@ def record_function(
     require_cases(cases)
     with plain_errors():
         found = evaluate_function(target, target, cases, backend, device)
-    if found.doubt:
-        print(f"segact-parity: {found.doubt}", file=sys.stderr)
+    for note in filter(None, (found.doubt, found.unsteady)):
+        print(f"segact-parity: {note}", file=sys.stderr)
     with writing(output):
         recorded.writer(found, device).write(output)
 
@@ -81,12 +81,13 @@ def judge_functions(
             for name, target in targets.items()
         ]
         notes = [f"{f.name} is {targets[f.name]} ({f.framework})" for f in found]
+        notes += [f.unsteady for f in found if f.unsteady]
         measurements = recorded.compare_all(found, rtol, atol)
         notes += recorded.orders_that_agree(found, rtol, atol)
         if len(found) == 1 or any(choice):
             for function in found:
                 best, said = nearest_in_any_order(function, rtol, atol, *choice)
                 measurements += best.measurements
-                notes += said
+                notes += said if function.steady else []
     notes += recorded.losses_of_gradient(measurements)
     return Judgement([Outcome(function.name) for function in found], measurements, notes=notes)

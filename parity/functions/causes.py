@@ -5,6 +5,7 @@ compared, in gradient.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,32 @@ _NEAR = 1e-3
 """If the two agree to this after a change, it was the cause; the rest may be rounding."""
 _CLIP = 15.0
 """Raw outputs up to this are not affected by clipping probabilities at 1e-7."""
+UNSTEADY = "gives other values when it is called again: it is random, or keeps a state"
 Values = tuple[Array, ...]
 Evaluate = Callable[[Sequence[Array]], Evaluation]
 _SWAPPED = "gets its first two inputs the other way round"
+
+
+def same_again(one: Array, two: Array) -> bool:
+    """Whether the values of two calls of one function are the same, up to rounding."""
+    if one.shape != two.shape:
+        return False
+    return bool(np.allclose(one.astype(float), two.astype(float), 1e-4, 1e-6, equal_nan=True))
+
+
+def _unsteady(
+    names: tuple[str, str],
+    calls: Sequence[Evaluate],
+    arrays: Sequence[Array],
+    results: tuple[Values, Values],
+) -> list[str]:
+    """Which of the two gives other values when it is called again."""
+    found = []
+    for name, call, (value, *_) in zip(names, calls, results, strict=True):
+        with suppress(Exception):  # it may raise when it is called again
+            if not same_again(value, call(arrays)[0]):
+                found.append(f"{name} {UNSTEADY}")
+    return found
 
 
 def _close(one: Array, two: Array) -> bool:
@@ -107,6 +131,9 @@ def likely_causes(
     `calls` evaluate them; `results` are their values and perhaps gradients; `orders` say how their
     parameters were read.
     """
+    unsteady = _unsteady(names, calls, arrays, results)
+    if unsteady:
+        return unsteady
     ratio = _ratio(names, arrays[0], *results)
     if ratio:
         return [ratio]

@@ -82,7 +82,8 @@ def _moderate(array: Array, x: Array) -> Array:
 
 
 def _typical_error(got: Array, expected: Array, x: Array) -> tuple[float, float]:
-    """The median relative error at moderate x, and the same after taking out a constant factor."""
+    """The median relative error at moderate x, and the same after taking out a constant factor
+    (which single numbers always have, and which is therefore not taken out of one)."""
     got, expected = (_moderate(np.asarray(a, np.float64), x) for a in (got, expected))
     with np.errstate(all="ignore"):
         errors = []
@@ -90,7 +91,7 @@ def _typical_error(got: Array, expected: Array, x: Array) -> tuple[float, float]
             error = np.abs(got - factor * expected) / np.maximum(np.abs(got), np.abs(expected))
             error = np.where(got == expected, 0.0, np.nan_to_num(error, nan=np.inf, posinf=np.inf))
             errors.append(float(np.median(error)))
-    return errors[0], errors[1]
+    return errors[0], errors[got.size > 1]
 
 
 @dataclass
@@ -111,6 +112,8 @@ class Nearest:
         """A note if the function is not that loss; empty if it is."""
         if self.typical < _NEAR:
             return ""
+        if not np.isfinite(self.typical):
+            return f"{name} gives NaN or infinity at typical elements"
         loss = f"{describe(self.case)} of {self.case.activation}"
         if self.scaled < _NEAR / 100:
             return f"{name} is {loss} times a constant: a sum in place of a mean?"

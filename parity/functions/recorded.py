@@ -14,6 +14,7 @@ from parity.accuracy.comparison import Comparison
 from parity.common.arrays import Array
 from parity.common.signatures import KNOWN, Order
 from parity.common.tolerance import difference, lowest_precision
+from parity.functions.causes import UNSTEADY, same_again
 from parity.functions.remote import RemoteError, Server
 from parity.suite.case import (
     Case,
@@ -35,7 +36,7 @@ class Evaluated:
     """The results of a function on every input set.
 
     `order` says how its parameters were read; if that is not certain, `other` has the results with
-    its first two inputs swapped, if any.
+    its first two inputs swapped, if any. `steady`: it gave the same values in a second call.
     """
 
     name: str
@@ -45,11 +46,17 @@ class Evaluated:
     framework: str = ""
     order: Order = KNOWN
     other: "Evaluated | None" = None
+    steady: bool = True
 
     @property
     def doubt(self) -> str:
         """A note on the assumed order of its parameters; empty if nothing was assumed."""
         return self.order.doubt(self.name)
+
+    @property
+    def unsteady(self) -> str:
+        """A note on a function that gives other values when it is called again; or empty."""
+        return "" if self.steady else f"{self.name} {UNSTEADY}"
 
 
 def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
@@ -66,12 +73,14 @@ def evaluate(name: str, target: str, cases: str, server: Server) -> Evaluated:
     found.order = order = described["order"]
     if order.certain:
         found.results = _results(target, found.inputs, server)
+        found.steady = _is_steady(found, target, server)
         return found
     orders = found, replace(found, order=replace(order, targets_first=not order.targets_first))
     able, errors = [], []
     for one, swapped in zip(orders, (False, True), strict=True):
         try:  # it may not accept both orders
             one.results = _results(target, found.inputs, server, swapped)
+            one.steady = _is_steady(one, target, server, swapped)
             able.append(one)
         except RemoteError as error:
             errors.append(error)
@@ -95,6 +104,13 @@ def _results(
         if gradient is not None:
             found[set_name]["grad_x"] = gradient
     return found
+
+
+def _is_steady(found: Evaluated, target: str, server: Server, swapped: bool = False) -> bool:
+    """Whether the function gives the same value again on the first input set."""
+    name, inputs = next(iter(found.inputs.items()))
+    again = _results(target, {name: inputs}, server, swapped)
+    return same_again(found.results[name]["value"], again[name]["value"])
 
 
 def writer(found: Evaluated, device: str) -> RecordWriter:

@@ -96,17 +96,25 @@ class Server:
                 self._end()
                 raise
             if not line:
+                code = self._exit_code()
                 self._end()
         if not line:
             words = self._stderr.read_text(errors="replace").splitlines()[-8:]
             where = f" with Keras on {self.backend}" if self.backend else ""
-            raise RemoteError("\n".join([f"the process{where} ended", *words]))
+            first = f"{request.get('target', '')}: the process{where} ended{code}"
+            raise RemoteError("\n".join([first, *words]))
         answer: dict[str, Any] = json.loads(line)
         if "missing" in answer:
             raise TargetError(answer["missing"])
         if "error" in answer:
             raise RemoteError(answer["error"])
         return answer
+
+    def _exit_code(self) -> str:
+        """How the process ended, if it did: `, exit code 7`, or a negative number for a signal."""
+        with suppress(subprocess.TimeoutExpired):
+            return f", exit code {self._process.wait(2)}" if self._process else ""
+        return ""
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -227,6 +235,9 @@ def _answer(request: dict[str, Any], functions: dict[str, Function]) -> dict[str
         function = _load(request, functions)
     except (TypeError, ValueError) as error:
         return {"missing": str(error)}
+    except Exception as error:
+        error.add_note(f"in the import of {request['target']}")
+        raise
     if "inputs" in request:
         with np.load(request["inputs"], allow_pickle=False) as file:
             arrays = [file[f"arr_{i}"] for i in range(len(file.files))]

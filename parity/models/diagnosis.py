@@ -14,7 +14,8 @@ from parity.common.arrays import Array, sigmoid
 from parity.models.closeness import TOLERANCE, agree, compare, wide
 from parity.models.result import Cause
 from parity.models.steps import Step, first_axis, orders_of_features
-from parity.weights.layer import ARRAYS, Layer
+from parity.weights.layer import ARRAYS, Layer, channels_moved
+from parity.weights.match import OVER_AXES
 from parity.weights.settings import SettingDifference, setting_differences
 from parity.weights.transfer import FILLS, reordered
 
@@ -113,6 +114,8 @@ def _weight_causes(step: Step, name: str) -> list[str]:
     if source is None or target is None:
         absent, present = step.names if source is None else step.names[::-1]
         return [f"{name}: {absent} has none, {present} has one"]
+    if keras.kind in OVER_AXES and agree(channels_moved(source, True), target):
+        return []  # of all axes of an image
     expected = _expected(source, name, step, step.orders)
     if agree(expected, target):
         return []

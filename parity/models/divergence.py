@@ -25,6 +25,7 @@ from parity.models.pairs import Pairs
 from parity.models.result import Cause
 from parity.models.steps import Both, Calls, Step, make_step
 from parity.weights.keras_layers import kind_of_layer
+from parity.weights.orders import RECURRENT
 from parity.weights.pytorch_layers import kind_of_module
 from parity.weights.settings import SettingDifference
 
@@ -63,7 +64,8 @@ def divergence(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> 
     """
     steps, uncalled = _steps(pairs, calls)
     if not steps:
-        return Divergence("unknown", uncalled=uncalled)
+        causes = unseen_causes(pairs) or _hints(pairs, None, calls)
+        return Divergence("unknown", causes=causes, uncalled=uncalled)
     place = _first_place(steps, calls)
     if place is not None:
         found = _described(place, calls)
@@ -73,7 +75,7 @@ def divergence(pairs: Pairs, calls: Calls, outputs: Both, raw_outputs: Both) -> 
         arrays = outputs, raw_outputs
         found = _between(steps, None, calls, arrays, compare(*outputs))
     found.uncalled = uncalled
-    _complete(found, pairs, steps)
+    _complete(found, pairs, steps, calls)
     return found
 
 
@@ -87,7 +89,7 @@ def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> 
     place = _first_place(steps, calls, share, hidden=True)
     if place is not None:
         found = _described(place, calls)
-        _complete(found, pairs, steps)
+        _complete(found, pairs, steps, calls)
     else:  # after twenty layers the effect of an epsilon may be as small as rounding
         settings = _settings_of(pairs, steps, None, rtol)
         epsilons = [one for one in settings if one.key == "epsilon"]
@@ -97,7 +99,7 @@ def hidden_divergence(pairs: Pairs, calls: Calls, share: float, rtol: float) -> 
     return found
 
 
-def _complete(found: Divergence, pairs: Pairs, steps: list[Step]) -> None:
+def _complete(found: Divergence, pairs: Pairs, steps: list[Step], calls: Calls) -> None:
     """Adds the settings that differ in other layers. Between two layers it also adds the causes in
     layers there whose calls are not compared, such as recurrent ones."""
     named = found.step.pair if found.step and found.where == "layer" else None
@@ -110,8 +112,47 @@ def _complete(found: Divergence, pairs: Pairs, steps: list[Step]) -> None:
     there = [both for n, both in enumerate(pairs, 1) if start < n < stop and n not in seen]
     causes = unseen_causes(there)
     found.causes = [*causes, *found.causes]
+    if not causes and there:
+        found.causes += _hints(there, found.step, calls)
     told = {cause.text for cause in causes}
     found.settings = [one for one in found.settings if str(one) not in told]
+
+
+def _hints(there: Pairs, step: Step | None, calls: Calls) -> list[Cause]:
+    """What often differs around recurrent layers and attention whose weights and settings agree.
+
+    `step`: the first call after them.
+    """
+    found: list[Cause] = []
+    recurrent = [both for both in there if both[0].kind in RECURRENT]
+    masks = [call.label for call in calls[0] if _makes_mask(call.layer)]
+    if masks and recurrent:
+        words = "masks steps: Keras's recurrent layers skip them, PyTorch's do not"
+        found.append(Cause("forward", f"Keras {masks[0]} {words}"))
+    both_ways = any(pytorch.name.endswith("_reverse") for _, pytorch in recurrent)
+    if both_ways and step is not None and _first_half_agrees(*step.inputs):
+        words = (
+            "the forward direction agrees, the backward one does not: that one ends at the first "
+            "step, so its last output is out[:, 0, hidden_size:] or h_n[-1], not out[:, -1]"
+        )
+        found.append(Cause("layout", words))
+    for _, pytorch in there:
+        if pytorch.settings.get("batch_first") is False:
+            words = (
+                f"{pytorch.label} has batch_first=False: it takes steps first and samples second; "
+                "wanted batch_first=True, unless forward permutes"
+            )
+            found.append(Cause("layout", words))
+    return found
+
+
+def _makes_mask(layer: object) -> bool:
+    return bool(getattr(layer, "mask_zero", False)) or type(layer).__name__ == "Masking"
+
+
+def _first_half_agrees(left: Array, right: Array) -> bool:
+    half = left.shape[-1] // 2
+    return left.shape == right.shape and half > 0 and agree(left[..., :half], right[..., :half])
 
 
 def _settings_of(

@@ -52,7 +52,7 @@ class ModelResult:
     - `"settings"`: the outputs agree, the `settings` do not;
     - `"rounding"`: nowhere, the outputs miss the given tolerances by rounding;
     - `"losses"`: the outputs agree, the losses do not;
-    - `"unknown"`: the outputs differ, but no pair of layers was called;
+    - `"unknown"`: the outputs differ, but no call of a pair of layers was compared;
     - `""`: nowhere.
 
     `outputs` are the differences of the models' outputs, by key or number; `difference` is that at

@@ -13,6 +13,7 @@ from parity.models.closeness import agree
 from parity.weights.flatten import image_order, permutation
 from parity.weights.keras_layers import kind_of_layer
 from parity.weights.layer import Layer
+from parity.weights.match import OVER_AXES
 from parity.weights.orders import BY_CHANNEL
 from parity.weights.padding import same_padding
 from parity.weights.pytorch_layers import kind_of_module
@@ -82,7 +83,7 @@ def make_step(number: int, pair: tuple[Layer, Layer], place: tuple[int, int], ca
     for (keras, whole), (pytorch, other_whole) in product(*views):
         ends = keras, pytorch
         outputs, given = _aligned(ends, pair, orders[1], "output", both[1].own_forward)
-        outputs, _ = _without_excess(outputs, pair[0], "output")
+        outputs, _ = _without_excess(outputs, pair, "output")
         found = Step(
             number=number,
             pair=pair,
@@ -143,7 +144,8 @@ def _aligned(
         (_without_padding(array, *pair, side), first)
         for array, first in _in_keras_layout(ends[1], pair, order, own_forward)
     ]
-    pytorch, first = next((c for c in choices if agree(keras, c[0])), choices[0])
+    fitting = [c for c in choices if c[0].shape == keras.shape] or choices
+    pytorch, first = next((c for c in fitting if agree(keras, c[0])), fitting[0])
     return (keras, pytorch), first
 
 
@@ -152,7 +154,7 @@ def _in_keras_layout(
 ) -> Iterator[tuple[Array, bool]]:
     """PyTorch's array in Keras's layout, all possibilities, the likeliest first, and whether its
     features are in PyTorch's order of a flattened image. A forward of its own may permute; a PReLU
-    of one slope takes any layout."""
+    of one slope and a normalization of all axes take any layout."""
     if order is not None and array.ndim == 2:
         places = permutation(order)
         if len(places) == array.shape[1]:
@@ -160,7 +162,8 @@ def _in_keras_layout(
     moved = np.ascontiguousarray(np.moveaxis(array, 1, -1)) if array.ndim > 2 else array
     first = array.ndim > 2 and _is_moved(pair, array.ndim)
     yield (moved if first else array), False
-    if array.ndim > 2 and (own_forward or pair[0].kind == "prelu"):
+    over_axes = pair[0].kind in OVER_AXES and len(pair[0].handle.axis) > 1
+    if array.ndim > 2 and (own_forward or over_axes or pair[0].kind == "prelu"):
         yield (array if first else moved), False
 
 
@@ -213,19 +216,22 @@ def _inputs(
     assert calls[1].input is not None
     ends = calls[0].input, calls[1].input
     arrays, first = _aligned(ends, pair, order, "input", calls[1].own_forward)
-    inner, padded = _without_excess(arrays, pair[0], "input")
+    inner, padded = _without_excess(arrays, pair, "input")
     return inner, first, padded
 
 
-def _without_excess(arrays: Both, keras: Layer, side: str) -> tuple[Both, tuple[Pads, Pads]]:
+def _without_excess(
+    arrays: Both, pair: tuple[Layer, Layer], side: str
+) -> tuple[Both, tuple[Pads, Pads]]:
     """Both arrays without the padding that a function added to one input of a convolution, or will
     crop from one output of a transposed one; and this padding."""
+    keras = pair[0]
     if side != {"conv": "input", "conv_transpose": "output"}.get(keras.kind):
         return arrays, ([], [])
     if arrays[0].shape == arrays[1].shape or arrays[0].ndim != arrays[1].ndim:
         return arrays, ([], [])
     start = first_axis(keras, arrays[0].ndim)
-    zeros = side == "input"
+    zeros = side == "input" and pair[1].settings["padding_mode"] == "zeros"
     likeliest = None
     for pads in islice(_excesses(arrays, start, len(keras.settings["size"]), zeros), _PLACES):
         inner = _cut(arrays[0], pads[0], start), _cut(arrays[1], pads[1], start)
@@ -238,7 +244,7 @@ def _without_excess(arrays: Both, keras: Layer, side: str) -> tuple[Both, tuple[
 def _excesses(arrays: Both, start: int, rank: int, zeros: bool) -> Iterator[tuple[Pads, Pads]]:
     """The padding, before and after, that each array may have more than the other, by spatial axis.
 
-    `zeros`: the padding must be 0.
+    `zeros`: the padding must be 0 (not, for example, a reflection).
     """
     shapes = [array.shape for array in arrays]
     outer = [shape[:start] + shape[start + rank :] for shape in shapes]

@@ -70,9 +70,13 @@ def sections_of(found: Divergence, short: bool, why: str = "") -> list[Section]:
         line = "the outputs miss the given tolerances; no layer does more than round otherwise"
         sections = [Section([line], [])]
     elif found.where:
-        because = f", as the layers are no pairs: {why}" if why else ": no pair was called"
+        because = f", as the layers are no pairs: {why}" if why else ": no call was compared"
         line, *more = f"the outputs differ; where is not known{because}".splitlines()
+        if not why and not found.uncalled:
+            more = ["  the calls of recurrent layers, attention and SeparableConv are not compared"]
         sections = [Section([line], more, 2)]
+        if found.causes:
+            sections.append(Section(["likely cause"], indented(found.causes), 3))
     else:
         return []
     if found.where == "settings":

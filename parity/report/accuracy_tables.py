@@ -283,11 +283,21 @@ def function_tables(found: list[Comparison]) -> list[Table]:
                 f"{m.bound:g}",
                 f"{m.over:,}/{m.count:,}",
                 "" if m.x is None else f"{m.x:.3g}",
-                f"{m.got:.6g}",
-                f"{m.expected:.6g}",
+                _side(m, 0),
+                _side(m, 1),
             )
         tables.append(table)
     return tables
+
+
+def _side(m: Comparison, side: int) -> str:
+    """The number of one of two functions; its shape if the shapes differ, "none" without a
+    gradient."""
+    if m.without_gradient:
+        return "none" if m.names[side] == m.without_gradient else "present"
+    if m.difference is not None and not m.difference.comparable:
+        return f"shape {m.difference.shapes[side]}"
+    return f"{(m.got, m.expected)[side]:.6g}"
 
 
 def print_functions(out: Console, judgement: Judgement) -> None:

@@ -115,7 +115,7 @@ class Record:
         try:
             texts = dict(json.loads(header["versions"]))
             found = {str(key): str(value) for key, value in texts.items()}
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RecordError(f"{path}: the versions in the record's header are no JSON") from error
         fields = {key: header[key] for key in _REQUIRED if key != "versions"}
         fields |= {"cases": header.get("cases", STANDARD), "framework": header.get("framework", "")}
@@ -144,7 +144,11 @@ class Record:
         """The tensor of that name."""
         if key not in self.keys:
             raise RecordError(f"{self.path}: holds no {key}")
-        array: Array = self._file.get_tensor(key)
+        try:
+            array: Array = self._file.get_tensor(key)
+        except (SafetensorError, OSError, TypeError, AttributeError) as error:
+            # NumPy has neither bfloat16 nor the types of 8 bits
+            raise RecordError(f"{self.path}: {key} cannot be read ({error})") from error
         return array
 
     def inputs(self, name: str) -> Inputs:

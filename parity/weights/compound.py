@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.layer import ARRAYS, WeightsError, plain
+from parity.weights.layer import ARRAYS, WeightsError, activation_name, plain
 from parity.weights.parts import Arrays, Part, is_a, numbers, put, registered_kind, registered_parts
 
 _RECURRENT = {
@@ -61,6 +61,32 @@ def compound_module(module: Any) -> str:
     return "attention" if is_a(module, "MultiheadAttention", "torch") else ""
 
 
+def variables_of(layer: Any) -> list[Any]:
+    """The variables of a Keras layer that its parts hold; None for those that it does not have."""
+    kind = compound_layer(layer)
+    if kind == "bidirectional":
+        return [*variables_of(layer.forward_layer), *variables_of(layer.backward_layer)]
+    if kind in _RECURRENT:
+        return [getattr(layer.cell, array, None) for array in ARRAYS[kind]]
+    if kind == "separable_conv":
+        return [layer.depthwise_kernel, layer.pointwise_kernel, layer.bias]
+    if kind == "attention":
+        return list(_held_by_attention(layer).values())
+    return list(layer.weights)  # a registered kind: its user chose the weights
+
+
+def parameters_of(module: Any) -> list[str]:
+    """The names of the parameters of a PyTorch module that its parts hold."""
+    kind = compound_module(module)
+    if kind in _RECURRENT:
+        return [name for names in module._all_weights for name in names]
+    if kind == "attention":
+        projections = [f"{name[0]}_proj_weight" for name in _ATTENTION]
+        out = ["out_proj.weight", "out_proj.bias"]
+        return [*projections, *out, "in_proj_weight", "in_proj_bias", "bias_k", "bias_v"]
+    return [name for name, _ in module.named_parameters()]
+
+
 def suffixes(layer: Any, keras: bool) -> list[str]:
     """The suffixes of the parts, in order."""
     kind = compound_layer(layer) if keras else compound_module(layer)
@@ -112,7 +138,8 @@ def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
             "weights.register"
         )
     for attribute, wanted in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
-        found = getattr(getattr(cell, attribute, None), "__name__", wanted)
+        of_cell = getattr(cell, attribute, None)
+        found = wanted if of_cell is None else activation_name(of_cell)
         if found != wanted and not (kind == "simple_rnn" and found == "relu"):
             raise WeightsError(
                 f"{name} has {attribute}={found!r}; wanted {wanted!r}, as in PyTorch"
@@ -125,7 +152,7 @@ def _keras_cell(layer: Any, kind: str, suffix: str) -> Part:
         for array, value in values.items():
             put(held[array], value)
 
-    name = getattr(cell.activation, "__name__", "tanh")
+    name = activation_name(cell.activation)
     settings = {"activation": name} if kind == "simple_rnn" else {}
     return Part(suffix, kind, {array: numbers(one) for array, one in held.items()}, write, settings)
 
@@ -161,7 +188,9 @@ def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
                 put(held[name], _gates(one, kind))
 
     names = {"kernel": f"weight_ih_{end}", "recurrent_kernel": f"weight_hh_{end}"}
-    settings = {"activation": module.nonlinearity} if kind == "simple_rnn" else {}
+    settings = {"batch_first": module.batch_first}
+    if kind == "simple_rnn":
+        settings["activation"] = module.nonlinearity
     return Part(suffix, kind, arrays, write, settings, {**names, "bias": f"bias_ih_{end}"})
 
 
@@ -233,11 +262,22 @@ def _separable(layer: Any, padding: Any) -> list[Part]:
 # Attention: Keras has a kernel (features, heads, size) for each of query, key and value
 
 
-def _keras_attention(layer: Any) -> Part:
+def _held_by_attention(layer: Any) -> dict[str, Any]:
     held = {}
     for name in (*_ATTENTION, "output"):
         dense = getattr(layer, f"_{name}_dense")
         held[f"{name}_kernel"], held[f"{name}_bias"] = dense.kernel, dense.bias
+    return held
+
+
+def _keras_attention(layer: Any) -> Part:
+    window = getattr(layer, "_sliding_window", None)
+    if window is not None:
+        raise WeightsError(
+            f"Keras {layer.name} (MultiHeadAttention) has sliding_window={window}, which PyTorch's "
+            "does not have; wanted None"
+        )
+    held = _held_by_attention(layer)
 
     def write(values: Arrays) -> None:
         for array, value in values.items():
@@ -251,6 +291,11 @@ def _torch_attention(module: Any) -> Part:
         raise WeightsError(
             "PyTorch's MultiheadAttention has add_bias_kv=True, which Keras does not have; wanted "
             "False"
+        )
+    if module.add_zero_attn:
+        raise WeightsError(
+            "PyTorch's MultiheadAttention has add_zero_attn=True, which Keras does not have; "
+            "wanted False"
         )
     width = module.embed_dim
     together = module.in_proj_weight is not None
@@ -274,7 +319,7 @@ def _torch_attention(module: Any) -> Part:
         if "output_bias" in values:
             put(module.out_proj.bias, values["output_bias"])
 
-    return Part("", "attention", arrays, write)
+    return Part("", "attention", arrays, write, {"batch_first": module.batch_first})
 
 
 def attention_arrays(own: Arrays, heads: int) -> Arrays:

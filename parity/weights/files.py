@@ -46,7 +46,7 @@ def read_file(path: Path) -> list[Layer] | dict[str, Array]:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: truncated or not a safetensors file ({error})") from error
     if tensors and header.get("format", "pt") == "pt" and not any("/" in key for key in tensors):
         return tensors
@@ -66,7 +66,7 @@ def _layers(path: Path, text: str) -> list[Layer]:
     unreadable = f"{path}: the layers in the file's header cannot be read"
     try:
         described = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(unreadable) from error
     if not isinstance(described, list):
         raise WeightsError(unreadable)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.weights.keras_layers import is_stock
-from parity.weights.layer import Layer, is_keras
+from parity.weights.layer import Layer, activation_name, is_keras
 from parity.weights.match import Pairs
 from parity.weights.trace import Trace, consumers
 
@@ -65,6 +65,7 @@ def _norm_behind(
 def _is_plain(layer: Any) -> bool:
     """Whether a layer returns its sums unchanged: no activation, no forward of its own."""
     if is_keras(layer):
-        name = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        return is_stock(layer) and name == "linear"
+        activation = getattr(layer, "activation", None)
+        linear = activation is None or activation_name(activation) == "linear"
+        return is_stock(layer) and linear
     return type(layer).__module__.startswith("torch.nn.modules")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.compound import compound_layer, parts_of_layer
+from parity.weights.compound import compound_layer, parts_of_layer, variables_of
 from parity.weights.flatten import Graph
 from parity.weights.forward import is_padded_by_operation, may_pad
 from parity.weights.layer import (
@@ -165,6 +165,7 @@ def _read_parts(name: str, layer: Any, graph: Graph) -> list[Layer]:
             raise WeightsError(
                 f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
             )
+        _check_all_are_held(name, layer)
         rank = len(getattr(layer, "kernel_size", ()))
         padding = graph.padding_before(layer, rank) if rank else []
         return list(layers_of(KERAS, name, layer, parts_of_layer(layer, padding)))
@@ -173,6 +174,16 @@ def _read_parts(name: str, layer: Any, graph: Graph) -> list[Layer]:
     if own and parts is None and type(layer).__name__ not in _STATES:
         raise other_kind(KERAS, name or layer.name, layer, [w.name for w in own.values()])
     return list(layers_of(KERAS, name or layer.name, layer, parts or []))
+
+
+def _check_all_are_held(name: str, layer: Any) -> None:
+    """Raises `WeightsError` for weights of a layer that none of its parts holds, such as the gate
+    of an attention, or those that a derived class adds."""
+    held = {id(variable) for variable in variables_of(layer)}
+    own = [w for w in layer.weights if "seed_generator" not in w.path]
+    strange = [w.path.rpartition(f"{layer.name}/")[2] for w in own if id(w) not in held]
+    if strange:
+        raise other_kind(KERAS, name, layer, strange)
 
 
 _STATES = ("Normalization", "SpectralNormalization")
@@ -233,7 +244,7 @@ def moved_ranks(model: Any) -> set[int]:
 
 def _check_axis(name: str, layer: Any, kind: str, formats: set[str]) -> None:
     """PyTorch normalises trailing axes in LayerNorm and RMSNorm, and in BatchNorm and GroupNorm the
-    axis of the channels."""
+    axis of the channels, along which the slopes of its PReLU are, too."""
     rank = len(input_shape(layer))
     if kind in ("layer_normalization", "rms_normalization"):
         axes = sorted(axis - rank if axis >= 0 else axis for axis in layer.axis)
@@ -241,6 +252,16 @@ def _check_axis(name: str, layer: Any, kind: str, formats: set[str]) -> None:
             raise WeightsError(
                 f"Keras {name} ({type(layer).__name__}) normalises axis {layer.axis} of {rank}; "
                 "wanted the last axis or the last few, as in PyTorch"
+            )
+    if kind == "prelu":
+        shape = tuple(layer.alpha.shape)
+        varies = [axis for axis, size in enumerate(shape, 1) if size > 1]
+        wanted = {rank - 1} | ({1} if "channels_first" in formats else set())
+        if rank and len(varies) == 1 and varies[0] not in wanted:
+            raise WeightsError(
+                f"Keras {name} ({type(layer).__name__}) has a slope for each place along axis "
+                f"{varies[0]} of {rank} (shared_axes={layer.shared_axes}), data_format is "
+                f"{' and '.join(sorted(formats))!r}; wanted one for each channel, as in PyTorch"
             )
     if kind in ("batch_normalization", "group_normalization"):
         axis = layer.axis % rank if rank else layer.axis

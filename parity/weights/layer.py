@@ -160,6 +160,13 @@ def other_kind(framework: str, name: str, owner: Any, weights: list[str]) -> Wei
     )
 
 
+def activation_name(activation: Any) -> str:
+    """The name of a Keras activation: of a function, or the class of a layer in its place."""
+    if type(activation).__name__ == "Activation":  # the layer around a function
+        activation = getattr(activation, "activation", activation)
+    return str(getattr(activation, "__name__", type(activation).__name__))
+
+
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as JSON returns them: lists, numbers and names."""
     found: dict[str, Any] = json.loads(json.dumps(settings))
@@ -169,6 +176,13 @@ def plain(settings: dict[str, Any]) -> dict[str, Any]:
 def without_bfloat16(array: Array) -> Array:
     """The array, bfloat16 as float32, since neither NumPy nor `torch.from_numpy` has bfloat16."""
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def channels_moved(array: Array, first: bool) -> Array:
+    """An array with its last axis moved to the front, or (unless `first`) its first to the end."""
+    if array.ndim < 2:
+        return array
+    return np.moveaxis(array, -1, 0) if first else np.moveaxis(array, 0, -1)
 
 
 def in_own_layout(layer: Layer, array: str, value: Array) -> Array:

@@ -16,11 +16,15 @@ from parity.weights.trace import Trace, feeders
 
 Pairs = list[tuple[Layer, Layer]]
 Colours = dict[Hashable, int]
+OVER_AXES = ("layer_normalization", "rms_normalization")
+"""The kinds that may normalize several axes, each entry of which has its own weight."""
 
 
 def signature(layer: Layer) -> tuple[Any, ...]:
     """Kind and shape, which are equal in a pair. A convolution of one pixel counts as a Dense."""
     shape = layer.arrays[layer.first].shape if layer.first else ()
+    if layer.kind in OVER_AXES:
+        shape = tuple(sorted(shape))  # of an image: channels last in Keras, first in PyTorch
     return ("dense", shape[-2:]) if _has_one_pixel(layer) else (layer.kind, shape)
 
 

@@ -63,6 +63,12 @@ def _pads(settings: dict[str, Any], axis: int, size: int) -> Pair:
     return added[0] + own[0], added[1] + own[1]
 
 
+def pads_nothing(settings: dict[str, Any]) -> bool:
+    """Whether neither a convolution nor a padding layer before it pads."""
+    padding, added = settings.get("padding", []), settings.get("added", [])
+    return isinstance(padding, list) and not any(n for pair in [*padding, *added] for n in pair)
+
+
 def _reads(settings: dict[str, Any], axis: int, size: int) -> Pair:
     """Where the first window starts, and the number of windows. Two paddings that agree in both
     give the same outputs, even if one adds more at the end."""
@@ -135,6 +141,8 @@ def remedy(settings: dict[str, Any], sizes: Sequence[int | None], target: str) -
     pads = _exact(settings, sizes)
     unknown = settings["padding"] == "same" and not all(sizes)
     where = " (for sizes that the stride divides)" if unknown else ""
+    if target == "Keras" and not any(n for pair in pads for n in pair):
+        return "padding='valid'"
     if target == "Keras":
         return f"ZeroPadding{rank}D({_pairs(pads)}) before it and padding='valid'{where}"
     if all(before == after for before, after in pads):
@@ -148,31 +156,34 @@ def _exact(settings: dict[str, Any], sizes: Sequence[int | None]) -> list[Pair]:
 
 
 def _crop_in_keras(settings: dict[str, Any]) -> str:
-    axes = zip(
-        settings["kernel_size"],
-        settings["strides"],
-        settings["dilation"],
-        settings["crop"],
-        strict=True,
+    crops = [tuple(crop) for crop in settings["crop"]]
+    axes = list(
+        zip(settings["kernel_size"], settings["strides"], settings["dilation"], strict=True)
     )
-    names = {"same", "valid"}
-    for kernel, stride, dilation, crop in axes:
-        names &= {m for m in names if transposed_crop(m, kernel, stride, dilation, None) == crop}
-    if names:
-        return f"padding='{min(names)}'"
-    rank = len(settings["crop"])
-    return f"padding='valid' and Cropping{rank}D({_pairs(settings['crop'])}) after it"
+
+    def by_keras(mode: str) -> list[Pair]:
+        return [transposed_crop(mode, *axis, None) for axis in axes]
+
+    for mode in ("same", "valid"):
+        if by_keras(mode) == crops:
+            return f"padding='{mode}'"
+    words = "padding='valid'"
+    more = [max(-after, 0) for _, after in crops]
+    if any(more) or by_keras("valid") != [(0, 0)] * len(axes):
+        words += f", output_padding={_plain(more)}"
+    rest = [(before, max(after, 0)) for before, after in crops]
+    crop = f" and Cropping{len(crops)}D({_pairs(rest)}) after it"
+    return words + (crop if any(n for pair in rest for n in pair) else "")
 
 
 def _crop_in_pytorch(settings: dict[str, Any]) -> str:
     crops = settings["crop"]
     words = [f"padding={_plain([before for before, _ in crops])}"]
-    if any(before > after for before, after in crops):
-        words.append(f"output_padding={_plain([max(b - a, 0) for b, a in crops])}")
+    words.append(f"output_padding={_plain([max(b - a, 0) for b, a in crops])}")
     if any(after > before for before, after in crops):
         rest = [(0, -max(after - before, 0)) for before, after in crops]
         words.append(f"nn.ZeroPad{len(crops)}d({_last_axis_first(rest)}) after it")
-    return " and ".join(words)
+    return " and ".join([", ".join(words[:2]), *words[2:]])
 
 
 def _plain(numbers: Sequence[int | None]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.compound import compound_module, parts_of_module
+from parity.weights.compound import compound_module, parameters_of, parts_of_module
 from parity.weights.computed import as_in_eval, computed
 from parity.weights.forward import may_pad
 from parity.weights.layer import (
@@ -117,9 +117,13 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
             "wanted model.to_empty(device='cpu') before"
         )
     kind = kind_of_module(module)
+    made = computed(module)
     if compound_module(module):
+        strange = _unread(module, [*parameters_of(module), *_names_of(made)])
+        if strange:
+            raise other_kind(PYTORCH, name, module, strange)
         several = layers_of(PYTORCH, name, module, parts_of_module(module))
-        return [replace(one, computed=tuple(computed(module))) for one in several]
+        return [replace(one, computed=tuple(made)) for one in several]
     own = [key for key, _ in module.named_parameters(recurse=False)]
     own += [key for key, _ in module.named_buffers(recurse=False) if key.startswith("running_")]
     if not kind:
@@ -128,14 +132,12 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
         if own and (parts is None or not loose):
             raise other_kind(PYTORCH, name, module, own)
         return list(layers_of(PYTORCH, name, module, parts or []))
-    if kind == "group_normalization" and not own:
+    strange = _unread(module, [*(IN_PYTORCH[array] for array in ARRAYS[kind]), *_names_of(made)])
+    if kind == "group_normalization" and not own and not strange:
         return []
-    known = [IN_PYTORCH[array] for array in ARRAYS[kind]]
-    made = computed(module)
-    strange = set(own) - set(known) - {key for keys in made.values() for key in keys}
     absent = getattr(module, "weight", None) is not None and "weight" not in {*own, *made}
     if strange or (absent and type(module).__name__ not in _FROZEN):
-        raise other_kind(PYTORCH, name, module, sorted(strange) or ["a weight that is computed"])
+        raise other_kind(PYTORCH, name, module, strange or ["a weight that is computed"])
     place = next(i for i, one in enumerate(leaves) if one is module)
     around = [leaves[i] if 0 <= i < len(leaves) else None for i in (place - 1, place + 1)]
     settings = _settings_of_module(module, kind, *around)
@@ -153,6 +155,20 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
             computed=tuple(made),
         )
     ]
+
+
+def _unread(module: Any, known: list[str]) -> list[str]:
+    """The parameters and running statistics of a module of a known kind, and of the modules inside,
+    that are none of the known ones: those that a derived class adds, such as a norm of its own."""
+    held = [key for key, _ in module.named_parameters()]
+    buffers = [key for key, _ in module.named_buffers()]
+    held += [key for key in buffers if key.rpartition(".")[2].startswith("running_")]
+    return [key for key in held if key not in known and "parametrizations" not in key.split(".")]
+
+
+def _names_of(made: dict[str, set[str]]) -> list[str]:
+    """The names of the parameters from which weights are computed."""
+    return [key for keys in made.values() for key in keys]
 
 
 def _owners(model: Any, name: str) -> list[Any]:
@@ -215,6 +231,11 @@ def _settings_of_module(module: Any, kind: str, before: Any, behind: Any) -> dic
         own = module.padding
         own = {"valid": [(0, 0)] * rank, "same": "same"}[own] if isinstance(own, str) else own
         padding = own if own == "same" or isinstance(own, list) else [(p, p) for p in own]
+        if padding == [(0, 0)] * rank:
+            settings["padding_mode"] = "zeros"  # it pads nothing
+        mode = _other_pad(before, rank)
+        if mode:
+            settings |= {"padding_mode": mode, "padded_by": type(before).__name__}
         return {**settings, "padding": padding, "added": _zero_pad(before, rank)}
     cut = [(-left, -right) for left, right in _zero_pad(behind, rank)]
     axes = zip(module.padding, module.output_padding, cut, strict=True)
@@ -231,6 +252,19 @@ def _zero_pad(module: Any, rank: int) -> list[tuple[int, int]]:
         pairs = list(zip(module.padding[::2], module.padding[1::2], strict=True))
         return pairs[::-1]
     return [(0, 0)] * rank
+
+
+_MODES = {"Reflection": "reflect", "Replication": "replicate", "Circular": "circular"}
+
+
+def _other_pad(module: Any, rank: int) -> str:
+    """The mode of a padding layer that does not pad with zeros, or ""."""
+    if module is None or not any(np.ravel(getattr(module, "padding", 0))):
+        return ""
+    name = type(module).__name__
+    if name == f"ConstantPad{rank}d" and module.value != 0:
+        return f"constant {module.value:g}"
+    return next((mode for start, mode in _MODES.items() if name == f"{start}Pad{rank}d"), "")
 
 
 def assign_to_pytorch(layer: Layer, arrays: dict[str, Array]) -> None:

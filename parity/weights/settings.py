@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parity.weights.layer import PYTORCH, Layer, WeightsError
-from parity.weights.padding import describe, may_be_made_up, padding_agrees, remedy
+from parity.weights.layer import KERAS, PYTORCH, Layer, WeightsError
+from parity.weights.padding import (
+    describe,
+    may_be_made_up,
+    padding_agrees,
+    pads_nothing,
+    remedy,
+)
 
 CARRIED = ("epsilon", "momentum")
 """The settings that can be carried over to another layer."""
@@ -28,6 +34,12 @@ class SettingDifference:
     layers: tuple[str, str]
     values: tuple[str, str]
     wanted: str
+
+    @property
+    def can_be_copied(self) -> bool:
+        """Whether `settings="copy"` copies it. Keras has no counterpart of momentum=None."""
+        to_keras = self.layers[1].startswith(f"{KERAS} ")
+        return self.key in CARRIED and not (to_keras and self.values[0] == "None")
 
     def __str__(self) -> str:
         one, other = (label.rpartition(" (")[0] for label in self.layers)
@@ -58,6 +70,8 @@ def setting_differences(source: Layer, target: Layer) -> list[SettingDifference]
         if key == "momentum" and frozen:
             continue
         both = key in source.settings and key in target.settings
+        if key == "padding_mode" and _may_agree_in_mode(source, target):
+            continue
         if both and not same_setting(source.settings[key], target.settings[key]):
             values = _value(source, key), _value(target, key)
             wanted = _written(source.settings[key], target, key)
@@ -71,6 +85,19 @@ def setting_differences(source: Layer, target: Layer) -> list[SettingDifference]
             wanted = remedy(source.settings, sizes, target.framework)
             found.append(SettingDifference("padding", labels, values, wanted))
     return found
+
+
+def _may_agree_in_mode(one: Layer, other: Layer) -> bool:
+    """Whether two convolutions, one of which pads with other numbers than zeros, may agree: a
+    function may pad so before the other one, or (before it is a padding layer) that one pads
+    nothing itself."""
+    for layer, partner in ((one, other), (other, one)):
+        if layer.settings.get("padding_mode") == "zeros" and (
+            layer.settings.get("may_pad")
+            or ("padded_by" in partner.settings and pads_nothing(layer.settings))
+        ):
+            return True
+    return False
 
 
 def grouped(
@@ -92,7 +119,7 @@ def grouped(
         groups.setdefault((one.key, _class_name(one), one.values, one.wanted), []).append(one)
     lines = []
     for ones in groups.values():
-        first, more = ones[0], carried if ones[0].key in CARRIED else ""
+        first, more = ones[0], carried if ones[0].can_be_copied else ""
         if len(ones) == 1:
             label = f"{' and '.join(first.layers)}: " if labelled else ""
             lines.append(f"{label}{first}{more}")
@@ -113,7 +140,7 @@ def _class_name(one: SettingDifference) -> str:
 def check_settings(paired: Sequence[tuple[Layer, Layer]], carried: bool) -> None:
     """Raises `WeightsError` with the settings that differ; `carried`: without those copied."""
     found = [one for both in paired for one in setting_differences(*both)]
-    found = [one for one in found if not (carried and one.key in CARRIED)]
+    found = [one for one in found if not (carried and one.can_be_copied)]
     if found:
         many = f"{len(found)} settings differ" if len(found) > 1 else "a setting differs"
         lines = grouped(found, ", or settings='copy'")
@@ -123,6 +150,8 @@ def check_settings(paired: Sequence[tuple[Layer, Layer]], carried: bool) -> None
 def _value(layer: Layer, key: str) -> str:
     """A setting in the convention of the layer's framework."""
     value = layer.settings[key]
+    if key == "padding_mode" and "padded_by" in layer.settings:
+        return f"{value} (by the {layer.settings['padded_by']} before it)"
     if key == "momentum" and layer.framework == PYTORCH:
         return "None" if value is None else f"{1 - value:.10g} (Keras's is 1 minus that)"
     return f"{value:.10g}" if isinstance(value, float) else f"{value}"
@@ -130,6 +159,20 @@ def _value(layer: Layer, key: str) -> str:
 
 def _written(value: Any, layer: Layer, key: str) -> str:
     """The code of a value in the layer's own framework."""
+    if layer.framework == KERAS and key in ("padding_mode", "max_norm", "momentum"):
+        without = {
+            "padding_mode": f"keras.ops.pad with mode {value!r} before it and padding='valid'",
+            "max_norm": "a PyTorch module with max_norm=None, since Keras has none",
+        }
+        if value is None:
+            without["momentum"] = "a number, since Keras has no cumulative average"
+        if key in without:
+            return without[key]
+    if key == "padding_mode" and "padded_by" in layer.settings:
+        pad = layer.settings["padded_by"]
+        return f"a padding with {value} in place of the {pad}"
+    if layer.kind == "group_normalization" and layer.framework == PYTORCH and key == "groups":
+        return f"nn.GroupNorm with num_groups={value}"
     name = (_IN_PYTORCH if layer.framework == PYTORCH else _IN_KERAS).get(key, key)
     if layer.framework == PYTORCH and key == "momentum" and value is not None:
         value = 1 - value

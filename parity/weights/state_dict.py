@@ -90,6 +90,8 @@ def read_pickled(path: Path) -> dict[str, Array]:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
             kind = f"{tensor.dtype}, {tensor.layout}"
             raise WeightsError(f"{path}: {key} is {kind}; wanted real numbers in a dense tensor")
+        if tensor.is_meta:
+            raise WeightsError(f"{path}: {key} is on the meta device, without numbers")
         found[str(key).removeprefix("module.")] = numbers(tensor)
     return found
 

@@ -23,10 +23,11 @@ from parity.weights.layer import (
     PYTORCH,
     Layer,
     WeightsError,
+    channels_moved,
     in_own_layout,
     is_keras,
 )
-from parity.weights.match import Pairs
+from parity.weights.match import OVER_AXES, Pairs
 from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks, check_groups
 from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
 from parity.weights.pytorch_trace import trace_by_layers
@@ -85,7 +86,8 @@ def copy(
         partial: leave out layers with weights of an unknown kind, and layers of a kind and shape of
             which the two models have different numbers; a `UserWarning` names them.
 
-    The arrays of a LayerNormalization over several axes are not reordered.
+    The arrays of a LayerNormalization over several axes, (height, width, channels) in Keras, get
+    the layout that PyTorch's shape shows; if all axes have one size, `flatten` must say which.
 
     Returns the pairs `(source name, target name)`.
 
@@ -275,6 +277,8 @@ def _written(
     """Check everything of the pairs, then write."""
     _check_known(flatten, paired)
     _check_written(paired)
+    if flatten != "channels_last":
+        paired = [(_with_turned_axes(*both, flatten), both[1]) for both in paired]
     paired = folded(
         paired, traces.both()[0] if traces is not None and _lacks_bias(paired) else None
     )
@@ -308,6 +312,27 @@ def _check_written(paired: Pairs) -> None:
                 "norm, spectral norm, a parametrization or pruning), which can be read but not "
                 "written; wanted a module without it, to which it is added afterwards"
             )
+
+
+def _with_turned_axes(source: Layer, target: Layer, flatten: Flatten) -> Layer:
+    """The source; if it normalizes all axes of an image, with its arrays in the target's layout:
+    (height, width, channels) in Keras, (channels, height, width) in PyTorch. Raises `WeightsError`
+    if the layout does not follow from the shapes."""
+    if source.kind not in OVER_AXES or source.framework == target.framework:
+        return source
+    arrays = {}
+    for name, value in source.arrays.items():
+        moved = channels_moved(value, source.framework == KERAS)
+        held = target.arrays.get(name, moved).shape
+        unclear = value.shape == moved.shape == held and not np.array_equal(value, moved)
+        if unclear and flatten != "channels_first":
+            raise WeightsError(
+                f"{source.label} and {target.label} normalize axes of equal sizes, and their "
+                f"{name} {value.shape} may be channels first or last in PyTorch; wanted flatten="
+                "'channels_first' or 'channels_last'"
+            )
+        arrays[name] = moved if unclear or (moved.shape == held != value.shape) else value
+    return replace(source, arrays=arrays)
 
 
 def _check_tied(paired: list[tuple[Layer, Layer]], arrays: list[dict[str, Array]]) -> None:

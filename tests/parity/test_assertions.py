@@ -290,6 +290,20 @@ def test_likely_causes(mistake):
     assert (words in str(caught.value)) if words else ("likely cause" not in str(caught.value))
 
 
+def test_a_random_function_is_named_as_such():
+    rng = np.random.default_rng(0)
+
+    def dropped(x, y):
+        return bce(x * rng.integers(0, 2, x.shape), y).mean()
+
+    def right(x, y):
+        return bce(x, y).mean()
+
+    functions = [Function(one, "numpy", one.__name__) for one in (right, dropped)]
+    with pytest.raises(ParityError, match="dropped gives other values when it is called again"):
+        assert_parity(*functions, inputs=[X, Y])
+
+
 def test_targets_first_whatever_they_are_called():
     def backwards(target, logits):
         return bce(logits, target).mean()

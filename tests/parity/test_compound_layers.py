@@ -171,6 +171,60 @@ def test_the_settings_of_a_separable_convolution() -> None:
     assert raised.value.result.causes[0].kind == "setting"
 
 
+def test_what_weights_and_settings_do_not_show() -> None:
+    """Steps before samples, masks, the last output of the backward direction."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    class Port(nn.Module):
+        def __init__(self, rnn: Any, size: int) -> None:
+            super().__init__()
+            self.rnn, self.head = rnn, nn.Linear(size, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    x = np.random.default_rng(0).normal(size=(6, 6, 4)).astype(np.float32)
+    x[:, 4:] = 0
+    lstm, both = layers.LSTM(5), layers.Bidirectional(layers.LSTM(5))
+    for before, rnn, port, words in [
+        (
+            [],
+            lstm,
+            nn.LSTM(4, 5),
+            r"PyTorch rnn \(LSTM\) has batch_first=False: it takes steps first",
+        ),
+        ([layers.Masking()], layers.LSTM(5), nn.LSTM(4, 5, batch_first=True), "masks steps"),
+        (
+            [],
+            both,
+            nn.LSTM(4, 5, batch_first=True, bidirectional=True),
+            "the forward direction agrees, the backward one does not",
+        ),
+    ]:
+        one = keras_model((6, 4), *before, rnn, layers.Dense(2))
+        other = Port(port, 10 if rnn is both else 5)
+        weights.copy(one, other)
+        with pytest.raises(ParityError, match=f"likely cause\n  .*{words}"):
+            assert_model_parity(one, other, x)
+
+    class Heads(nn.MultiheadAttention):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x, x, x)[0]
+
+    inside = keras.Input((6, 4))
+    one = randomised(keras.Model(inside, layers.MultiHeadAttention(2, 2)(inside, inside)))
+    other = nn.Sequential(Heads(4, 2))
+    weights.copy(one, other)
+    wanted = "the calls of recurrent layers, attention and SeparableConv are not compared\n"
+    with pytest.raises(ParityError, match=wanted + "likely cause\n  .* has batch_first=False"):
+        assert_model_parity(one, other, x)
+    other[0].add_zero_attn = True
+    with pytest.raises(weights.WeightsError, match="add_zero_attn=True, which Keras does not have"):
+        weights.copy(one, other)
+
+
 def test_sound_layers_are_no_cause() -> None:
     """Where what lies between is wrong, and the rows of a kernel stand in another order."""
     from keras import layers

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,19 @@ def test_bad_headers_are_refused(tmp_path: Path, header: dict[str, str], message
     with pytest.raises(RecordError, match=message) as caught:
         Record.load(rewritten(tmp_path / "a", **header))
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_that_numpy_does_not_have_are_refused(tmp_path: Path) -> None:
+    path = small_record(tmp_path / "a")
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    place = header[f"{CASE.name}/value"]
+    place |= {"dtype": "F8_E4M3", "shape": [int(np.diff(place["data_offsets"])[0])]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    with pytest.raises(RecordError, match=r"tiny-float32/arctan/cdf/value cannot be read \("):
+        Record.load(path).tensor(f"{CASE.name}/value")
 
 
 def test_other_cases_are_refused(tmp_path: Path) -> None:

@@ -55,6 +55,22 @@ def noisy(x, y):
 def broken(x, y):
     return x.reshape(7, 7, 7)
 
+def whole(x, y):
+    return (x > 0).long().sum()
+
+def random(x, y):
+    return focal(x * torch.rand_like(x), y)
+
+def undefined(x, y):
+    return focal(x, y) * float("nan")
+
+def mean_difference(x, y):
+    return np.mean(x - y)
+
+def ends(x, y):
+    import os
+    os._exit(7)
+
 class Focal(torch.nn.Module):
     def forward(self, x, y):
         return focal(x, y)
@@ -68,6 +84,7 @@ def own(tmp_path: Path) -> Path:
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "losses.py").write_text(MODULE)
+    (package / "absent.py").write_text("import a_package_that_is_not_there")
     return tmp_path
 
 
@@ -244,6 +261,21 @@ def test_run_judges_a_function(segact_parity: Run, own: Path) -> None:
     ("arguments", "code", "words"),
     [
         ("run --implementation m=mypkg.losses:squared", 1, "m is none of the judge's losses"),
+        ("run --implementation m=mypkg.losses:whole", 1, "m has no gradient in x"),
+        ("run --implementation m=mypkg.losses:random", 1, "m gives other values when it is call"),
+        ("run --implementation m=mypkg.losses:undefined", 1, "m gives NaN or infinity at typical"),
+        ("run --implementation m=mypkg.losses:mean_difference", 1, "is none of the judge's loss"),
+        (
+            "run --implementation m=mypkg.losses:ends",
+            1,
+            "losses:ends: the process ended, exit code 7",
+        ),
+        ("run --implementation m=mypkg.absent:f", 1, "in the import of mypkg.absent:f"),
+        (
+            "run --implementation m=mypkg.losses:focal --implementation n=mypkg.losses:clipped",
+            1,
+            "shape (2, 1, 6, 6)",
+        ),
         ("run --cases tails", 2, "go with a function of your own"),
         ("record mypkg.losses:focal --backend jax -o a.safetensors", 2, "is of torch; --backend"),
         ("record mypkg.losses:focal(2) -o a.safetensors", 2, "wanted keywords with plain values"),

@@ -9,7 +9,7 @@ import pytest
 from ported import assert_same_model, image, keras_model, outputs, own_scale, randomised, unchanged
 from safetensors.numpy import load_file, save_file
 
-from parity import weights
+from parity import assert_model_parity, weights
 from parity.weights import WeightsError
 
 pytestmark = pytest.mark.needs("torch", "keras")
@@ -449,6 +449,40 @@ def test_keras_layers_of_another_kind() -> None:
         weights.copy(nn.Linear(4, 3), "model")
 
 
+def test_weights_of_a_derived_class_are_not_lost() -> None:
+    """A class derived from a known one may hold more weights; they are not left out silently."""
+    import keras
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Normed(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 1)
+            self.norm = nn.BatchNorm2d(4)
+
+    class Scaled(nn.LSTM):
+        def __init__(self) -> None:
+            super().__init__(3, 4)
+            self.scale = nn.Parameter(torch.ones(4))
+
+    for module, extra in ((Normed(), r"norm\.weight, norm\.bias, norm\.run"), (Scaled(), "scale")):
+        with pytest.raises(WeightsError, match=rf"cannot be carried over \({extra}"):
+            weights.copy(module, module)
+    x = keras.Input((7, 8))
+    for options, message in [
+        ({"use_gate": True}, r"cannot be carried over \(gate/kernel, gate/bias\)"),
+        ({"sliding_window": 2}, "has sliding_window=2, which PyTorch's does not have"),
+    ]:
+        try:
+            layer = layers.MultiHeadAttention(2, 4, **options)
+        except ValueError:  # of an earlier Keras
+            continue
+        one = randomised(keras.Model(x, layer(x, x)))
+        other = nn.MultiheadAttention(8, 2)
+        unchanged(lambda one=one, other=other: weights.copy(one, other), other, message)
+
+
 def test_tied_weights_take_one_value_only() -> None:
     """Keras's Dense holds another kernel than its Embedding, PyTorch's share one."""
     from keras import layers
@@ -493,6 +527,139 @@ def test_the_activation_of_a_simple_rnn() -> None:
         other = nn.RNN(4, 3, nonlinearity=names[1])
         unchanged(lambda o=one, t=other: weights.copy(o, t), other, wrong.format(*names))
         weights.copy(one, nn.RNN(4, 3, nonlinearity=names[0]))
+
+
+def test_an_activation_that_is_a_layer() -> None:
+    """Keras takes a layer in place of an activation function: it has no name of a function."""
+    from keras import layers
+    from torch import nn
+
+    def lstm(activation: Any, **options: Any) -> Any:
+        return keras_model((5, 4), layers.LSTM(3, activation=activation, name="rnn", **options))
+
+    other = nn.LSTM(4, 3, batch_first=True)
+    weights.copy(lstm(layers.Activation("tanh")), other)
+    for one, message in [
+        (lstm(layers.LeakyReLU()), "rnn .* has activation='LeakyReLU'; wanted 'tanh'"),
+        (
+            lstm("tanh", recurrent_activation=layers.Activation("hard_sigmoid")),
+            "rnn .* has recurrent_activation='hard_sigmoid'; wanted 'sigmoid'",
+        ),
+    ]:
+        unchanged(lambda one=one: weights.copy(one, other), other, message)
+    # and through an activation no bias goes into the mean of the normalization behind it
+    for activation, fits in ((layers.LeakyReLU(), False), (layers.Activation("linear"), True)):
+        dense = layers.Dense(4, activation=activation)
+        one = keras_model((3,), dense, layers.BatchNormalization())
+        other = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4))
+        if fits:
+            weights.copy(one, other, settings="ignore")
+        else:
+            unchanged(
+                lambda one=one, other=other: weights.copy(one, other, settings="ignore"),
+                other,
+                r"bias \(4,\)\) does not fit PyTorch 0 \(Linear, no bias\)",
+            )
+
+
+def test_the_axis_of_a_prelu() -> None:
+    """Slopes along another axis than the channels fit none of PyTorch's, even of equal size."""
+    from keras import layers
+    from torch import nn
+
+    other = nn.PReLU(4)
+    for size, shared in (((4, 4), [2]), ((4, 4, 4), [2, 3]), ((4, 1), None)):
+        one = keras_model(size, layers.PReLU(shared_axes=shared, name="slopes"))
+        rank = len(size) + 1
+        message = rf"Keras slopes \(PReLU\) has a slope for each place along axis 1 of {rank}"
+        unchanged(lambda one=one: weights.copy(one, other), other, message)
+    weights.copy(keras_model((4, 4), layers.PReLU(shared_axes=[1])), other)
+    first = layers.Conv2D(4, 1, data_format="channels_first")
+    one = keras_model((4, 5, 5), first, layers.PReLU(shared_axes=[2, 3]))
+    weights.copy(one, nn.Sequential(nn.Conv2d(4, 4, 1), other))
+
+
+def test_a_normalization_of_a_whole_image(tmp_path: Path) -> None:
+    """Its arrays are (height, width, channels) in Keras, (channels, height, width) in PyTorch."""
+    from keras import layers
+    from torch import nn
+
+    def pair(*size: int) -> tuple[Any, Any]:
+        conv = layers.Conv2D(size[-1], 1)
+        norm = layers.LayerNormalization(axis=[1, 2, 3], epsilon=1e-5)
+        first = (size[-1], *size[:-1])
+        module = nn.Sequential(nn.Conv2d(size[-1], size[-1], 1), nn.LayerNorm(first))
+        return keras_model(size, conv, norm), module
+
+    one, other = pair(4, 5, 3)
+    assert_same_model(one, other, image(4, 5, 3))
+    assert_model_parity(one, other, image(4, 5, 3))
+    weights.save(one, tmp_path / "w")
+    again = pair(4, 5, 3)[1]
+    weights.load(tmp_path / "w", again)
+    assert again[1].weight.equal(other[1].weight)
+    one, other = pair(4, 4, 4)
+    unchanged(lambda: weights.copy(one, other), other, r"\(4, 4, 4\) may be channels first or last")
+    weights.copy(one, other, flatten="channels_first")
+    assert_model_parity(one, other, image(4, 4, 4))
+    other[1].eps = 1e-2
+    with pytest.raises(AssertionError, match="likely cause\n  epsilon is 1e-05 in Keras"):
+        assert_model_parity(one, other, image(4, 4, 4))
+    weights.copy(one, other, flatten="channels_last", settings="ignore")
+    np.testing.assert_array_equal(other[1].weight.detach(), np.array(one.layers[1].gamma))
+
+
+def test_padding_in_another_mode() -> None:
+    import keras
+    from keras import layers, ops
+    from torch import nn
+
+    def padded(x: Any) -> Any:
+        return ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="reflect")
+
+    x = keras.Input((8, 8, 3))
+    by_operation = randomised(keras.Model(x, layers.Conv2D(2, 3)(padded(x))))
+    by_lambda = keras_model((8, 8, 3), layers.Lambda(padded, (10, 10, 3)), layers.Conv2D(2, 3))
+    reflecting = nn.Conv2d(3, 2, 3, padding=1, padding_mode="reflect")
+    behind = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 2, 3))
+    assert_same_model(by_operation, reflecting, image(8, 8, 3))
+    assert_same_model(by_operation, behind, image(8, 8, 3))
+    assert_same_model(by_lambda, behind, image(8, 8, 3))
+    weights.copy(
+        keras_model((8, 8, 3), layers.Conv2D(2, 3)), nn.Conv2d(3, 2, 3, padding_mode="reflect")
+    )
+    one = keras_model((8, 8, 3), layers.Conv2D(2, 3, padding="same"))
+    for other, message in [
+        (reflecting, "reflect in PyTorch model; wanted in PyTorch model: padding_mode='zeros'"),
+        (behind, r"reflect \(by the ReflectionPad2d before it\) in .*: a padding with zeros in pl"),
+    ]:
+        unchanged(lambda other=other: weights.copy(one, other), other, message)
+        with pytest.raises(WeightsError, match=r"keras.ops.pad with mode 'reflect' before it and"):
+            weights.copy(other, one)
+
+
+def test_settings_that_keras_does_not_have() -> None:
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((4,), layers.BatchNormalization(epsilon=1e-5))
+    other = nn.BatchNorm1d(4, momentum=None)
+    for settings in ("check", "copy"):
+        with pytest.raises(WeightsError, match=r"a number, since Keras has no cumulative average$"):
+            weights.copy(other, one, settings=settings)
+    weights.copy(one, other, settings="copy")
+    assert other.momentum == pytest.approx(0.01)
+    with pytest.raises(
+        WeightsError, match="a PyTorch module with max_norm=None, since Keras has n"
+    ):
+        weights.copy(nn.Embedding(5, 4, max_norm=1), keras_model((3,), layers.Embedding(5, 4)))
+    one = keras_model((6, 6, 4), layers.GroupNormalization(4, epsilon=1e-5))
+    with pytest.raises(WeightsError, match=r"wanted in .*: nn.GroupNorm with num_groups=4"):
+        weights.copy(one, nn.GroupNorm(2, 4))
+    with pytest.raises(WeightsError, match=r"wanted in .*: padding='valid'$"):
+        weights.copy(
+            nn.Conv2d(4, 4, 3), keras_model((6, 6, 4), layers.Conv2D(4, 3, padding="same"))
+        )
 
 
 def test_the_axis_of_a_batch_normalization() -> None:
@@ -581,11 +748,12 @@ def test_strided_same_of_an_unknown_size() -> None:
     weights.copy(one, nn.Conv2d(3, 2, 2, 2))
 
 
+@pytest.mark.parametrize("of_torch", [(1, 0), (1, 1), (0, 1)])
 @pytest.mark.parametrize("target", ["Keras", "PyTorch"])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("kernel", [2, 3, 5])
 def test_the_remedy_of_a_transposed_convolution_is_right(
-    kernel: int, padding: str, target: str
+    kernel: int, padding: str, target: str, of_torch: tuple[int, int]
 ) -> None:
     """What the error says to write is written, and the outputs agree."""
     import re
@@ -595,13 +763,15 @@ def test_the_remedy_of_a_transposed_convolution_is_right(
 
     kl = keras.layers
     one = kl.Conv2DTranspose(3, kernel, 2, padding)
-    other = nn.ConvTranspose2d(2, 3, kernel, 2, padding=1)
+    other = nn.ConvTranspose2d(2, 3, kernel, 2, *of_torch)
     pair = (keras_model((4, 5, 2), one), nn.Sequential(other))
     with pytest.raises(WeightsError) as refused:
         weights.copy(*(pair if target == "PyTorch" else pair[::-1]))
     wanted = str(refused.value).partition("wanted in ")[2].partition(": ")[2]
     options = dict(re.findall(r"(\w+)=('?\w+'?|\(.*?\))", wanted))
     written = {name: eval(text) for name, text in options.items()}
+    old = {"padding": of_torch[0], "output_padding": of_torch[1]}
+    written = {**old, **written} if target == "PyTorch" else written
     after = re.search(r"(nn\.ZeroPad2d|Cropping2D)\((\(.*\))\) after", wanted)
     added = (
         [getattr(nn if target == "PyTorch" else kl, after[1].removeprefix("nn."))(eval(after[2]))]
@@ -717,6 +887,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
         ({**header, "layers": json.dumps([known])}, "header cannot be read"),
         ({**header, "layers": json.dumps([{**layer, "kind": "capsule"}])}, "header cannot be read"),
         ({**header, "layers": "null"}, "header cannot be read"),
+        ({**header, "layers": "[" * 100_000}, "header cannot be read"),
         ({**header, "layers": "[3]"}, "header cannot be read: all of layer 0"),
         *[
             ({**header, "layers": json.dumps([{**layer, **changed}])}, rf"read: {field} of layer 0")

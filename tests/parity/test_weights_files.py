@@ -231,6 +231,9 @@ def test_tensors_that_numpy_does_not_have(tmp_path: Path) -> None:
         save(change)
         with pytest.raises(WeightsError, match=r"s.PTH: weight is .*; wanted real numbers"):
             weights.load(path, one)
+    save(lambda value: value.to("meta"))
+    with pytest.raises(WeightsError, match=r"weight is on the meta device, without numbers"):
+        weights.load(path, one)
     with pytest.raises(WeightsError, match="is a folder; wanted a file"):
         weights.load(tmp_path, one)
 
