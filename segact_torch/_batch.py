@@ -369,7 +369,9 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
     _check_tensor(values, name)
     _check_device(values, name, x)
     pairs = zip(values.shape, x.shape, strict=False)
-    if values.ndim != x.ndim or any(size not in (1, whole) for size, whole in pairs):
+    # `in` compares a variable size of compiled code by identity
+    fit = all(size == 1 or size == whole for size, whole in pairs)
+    if values.ndim != x.ndim or not fit:
         raise ValueError(
             f"{name} must have the rank of input and sizes equal to its own or 1, "
             f"got {name} {tuple(values.shape)} and input {tuple(x.shape)}"

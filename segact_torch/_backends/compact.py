@@ -579,8 +579,9 @@ def _reduced(
     """loss + abs(far), summed over `axis` times `scale`, and its gradient from the slopes."""
     if torch.compiler.is_compiling():  # which fuses the sum and its gradient
         loss = loss if far is None else loss + far.abs()
-        with torch.enable_grad():
-            loss = loss if slopes is None else _Given.apply(batch.x, loss, slopes)
+        with torch.enable_grad():  # not batch.x, converted where nothing is recorded
+            x = batch.input.to(batch.dtype)
+            loss = loss if slopes is None else _Given.apply(x, loss, slopes)
             return (_sum(loss, axis) * scale).to(loss.dtype) if axis else loss, None
     if axis:
         sums = _sum(loss, axis) if far is None else _sum(loss, axis) + _sum_of_sizes(far, axis)

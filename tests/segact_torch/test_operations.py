@@ -144,11 +144,12 @@ def test_the_counter_counts():
 
 
 @pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_compiled_code_without_loops(loss):
+def test_compiled_code_without_loops(loss, dtype):
     """As on a GPU: one graph, and the values and gradients of what is not compiled."""
     torch._dynamo.reset()
-    x = torch.linspace(-5, 5, 60).reshape(2, 5, 6).requires_grad_()
+    x = torch.linspace(-5, 5, 60).reshape(2, 5, 6).to(dtype).requires_grad_()
     y = (torch.arange(60).reshape(2, 5, 6) % 3 == 0).float()
     function = getattr(segact_torch, loss)
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
@@ -157,7 +158,8 @@ def test_compiled_code_without_loops(loss):
         expected, found = (f(x, y, **options) for f in (function, compiled))
         slopes = [torch.autograd.grad(value, x)[0] for value in (expected, found)]
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-        torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-8)
+        bound = max(1e-5, torch.finfo(dtype).eps)
+        torch.testing.assert_close(*slopes, rtol=bound, atol=1e-8)
 
 
 class NoFloat64(TorchDispatchMode):

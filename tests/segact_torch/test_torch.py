@@ -176,6 +176,15 @@ def test_compiles_with_dynamic_shapes(loss, batch):
         assert_same(gradient(compiled, *part), gradient(f, *part))
 
 
+def test_a_weight_may_follow_where_the_size_of_a_batch_is_a_variable(batch):
+    torch._dynamo.reset()
+    compiled = torch.compile(segact_torch.dice, fullgraph=True, backend="aot_eager")
+    x, y = batch
+    for n, options in ((2, {}), (1, {}), (2, {"weight": torch.rand(2, *[1] * (x.ndim - 1))})):
+        found = gradient(partial(compiled, **options), x[:n], y[:n])
+        assert_same(found, gradient(partial(segact_torch.dice, **options), x[:n], y[:n]))
+
+
 NUMBERS = {
     "binary_cross_entropy": {"label_smoothing": 0.1, "pos_weight": 2.5},
     "binary_focal_cross_entropy": {"gamma": 1.5, "alpha": 0.3, "label_smoothing": 0.1},
