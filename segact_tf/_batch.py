@@ -94,7 +94,8 @@ class Batch:
         hard: bool = False,
     ) -> "Batch":
         """The arguments of a loss as a batch; raises for wrong ones."""
-        x, y = _wide(y_pred, "y_pred"), _tensor(y_true, "y_true")
+        x = _wide(y_pred, "y_pred")
+        y = _tensor(y_true, "y_true", x.dtype)
         if _shapes_differ(x, y):
             raise ValueError(
                 "y_true and y_pred must have the same shape, "
@@ -173,7 +174,8 @@ class Batch:
         if isinstance(pos_weight, (int, float, np.number)):
             check_number("pos_weight", float(pos_weight))
             return float(pos_weight)
-        weights = ops.stop_gradient(ops.cast(_tensor(pos_weight, "pos_weight"), self.x.dtype))
+        weights = _tensor(pos_weight, "pos_weight", self.x.dtype)
+        weights = ops.stop_gradient(ops.cast(weights, self.x.dtype))
         sizes, wanted = _engine.sizes(weights), _engine.sizes(self.x)
         pairs = zip(reversed(sizes), reversed(wanted), strict=False)
         fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
@@ -319,7 +321,7 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     """Numbers of the rank of x, with sizes equal or 1, in the shape and dtype of x."""
     if values is None:
         return None
-    values = ops.stop_gradient(ops.cast(_tensor(values, name), x.dtype))
+    values = ops.stop_gradient(ops.cast(_tensor(values, name, x.dtype), x.dtype))
     pairs = zip(_engine.sizes(values), _engine.sizes(x), strict=False)
     fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
     if len(values.shape) != len(x.shape) or not fit:
@@ -330,9 +332,18 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     return ops.broadcast_to(values, ops.shape(x))
 
 
-def _tensor(values: Any, name: str) -> Any:
-    """A tensor of real numbers; raises for complex ones."""
-    values = ops.convert_to_tensor(values)
+def as_tensor(values: Any, dtype: Any) -> Any:
+    """A tensor; of a list of floats beside float64 one of float64, which Keras would round."""
+    tensor = ops.convert_to_tensor(values)
+    given, wanted = map(keras.backend.standardize_dtype, (tensor.dtype, dtype))
+    if isinstance(values, (list, tuple)) and "float" in given and wanted == "float64":
+        return ops.convert_to_tensor(values, dtype=dtype)
+    return tensor
+
+
+def _tensor(values: Any, name: str, dtype: Any) -> Any:
+    """A tensor of real numbers by `as_tensor`; raises for complex ones."""
+    values = as_tensor(values, dtype)
     dtype = keras.backend.standardize_dtype(values.dtype)
     if "complex" in dtype:
         raise TypeError(f"{name} must hold real numbers, got {dtype}")

@@ -262,6 +262,11 @@ def count(x: Any) -> Any:
     return ops.cumsum(ops.cast(x, "int32"), axis=-1)
 
 
+def cumsum(x: Any, axis: int) -> Any:
+    """The sum up to each element; keras.ops on torch would round float64 to float32."""
+    return x.cumsum(axis) if keras.backend.backend() == "torch" else ops.cumsum(x, axis=axis)
+
+
 def places(x: Any) -> Any:
     """1, 2, 3, ... for the elements over the last axis, in the precision of x."""
     return ops.cast(ops.arange(1, ops.shape(x)[-1] + 1, dtype="int32"), x.dtype)

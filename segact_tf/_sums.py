@@ -116,8 +116,8 @@ def _weighted_steps(target: Any, w: Any) -> Any:
     w = _special.double(w)
     hit, miss = (_special.where(t, 0.0, w) for t in (ops.logical_not(target), target))
     whole = ops.sum(hit, axis=-1, keepdims=True)
-    left = _special.at_least(whole - (ops.cumsum(hit, axis=-1) - hit), 0.0)
-    union = whole + (ops.cumsum(miss, axis=-1) - miss)
+    left = _special.at_least(whole - (_special.cumsum(hit, axis=-1) - hit), 0.0)
+    union = whole + (_special.cumsum(miss, axis=-1) - miss)
     first = ops.cast(miss > 0, union.dtype)  # in a group without a target
     least = _special.where(union == 0, 1.0, union)
     return ops.where(union == 0, first, hit / least + left / least * (miss / (least + miss)))

@@ -39,6 +39,7 @@ from segact_tf._batch import (
     Batch,
     _check_range,
     _valid,
+    as_tensor,
     check_groups,
     check_ignore_index,
     check_number,
@@ -128,8 +129,7 @@ class _Loss(keras.losses.Loss):
         if "axis" in options:
             options["axis"] = _checked_axis(options["axis"])
         if not isinstance(options.get("pos_weight"), (int, float, list, type(None))):
-            pos_weight = ops.stop_gradient(ops.convert_to_tensor(options["pos_weight"]))
-            options["pos_weight"] = ops.convert_to_numpy(pos_weight).tolist()
+            options["pos_weight"] = ops.convert_to_numpy(options["pos_weight"]).tolist()
         if isinstance(options.get("pos_weight"), list):
             for value in np.ravel(options["pos_weight"]).tolist():
                 check_number("pos_weight", value)
@@ -150,7 +150,7 @@ class _Loss(keras.losses.Loss):
             self._looked = warn_of_probabilities(y_pred, f)
         # y_true without a cast, which could round the number to ignore
         y_true, y_pred = _with_last_axis(
-            ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred, dtype=self.dtype)
+            as_tensor(y_true, self.dtype), ops.convert_to_tensor(y_pred, dtype=self.dtype)
         )
         averaged = self.reduction not in ("sum", "none", None)
         if averaged and elementwise:

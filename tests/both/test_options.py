@@ -46,6 +46,16 @@ def test_a_weight_of_two_is_an_element_twice(ns, loss, rng):
     assert weighted == pytest.approx(repeated, rel=1e-12)
 
 
+def test_a_factor_of_all_weights_cancels(ns, overlap, rng):
+    """Weights that float32 cannot hold: the sums of them are in float64."""
+    if overlap == "dice_cross_entropy":
+        pytest.skip("its cross entropy is multiplied")
+    x, y = batch(rng)
+    w = rng.integers(1, 9, SHAPE)
+    whole, tenth = (value(ns, overlap, x, y, weight=ns.array(w * f)) for f in (1, 0.1))
+    assert tenth == pytest.approx(whole, rel=1e-13)
+
+
 def test_weights_of_samples(ns, loss, rng):
     x, y = batch(rng)
     w = np.array([0.5, 0.0, 2.0]).reshape(3, 1, 1, 1)

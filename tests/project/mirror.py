@@ -85,7 +85,7 @@ OPERATIONS = {
 
 # What segact_tf has to write itself because no backend's own is exact, or because XLA adds in turn.
 EXACT = {
-    *(("_special", name) for name in ("log1p", "power", "relu", "tan", "where")),
+    *(("_special", name) for name in ("cumsum", "log1p", "power", "relu", "tan", "where")),
     ("_pairwise", "sum"),
 }
 

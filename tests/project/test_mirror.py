@@ -42,12 +42,13 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         **dict.fromkeys(["Batch._of_group", "Batch.cut", "_is_distributed"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
-        **dict.fromkeys(["_check_tensor", "_tensor", "_shapes_differ", "_plain"], TENSORS),
+        **dict.fromkeys(["_check_tensor", "_tensor", "as_tensor"], TENSORS),
+        **dict.fromkeys(["_shapes_differ", "_plain"], TENSORS),
         "_check_device": "Keras moves tensors to one device",
         "check_reduction": REDUCTION,
     },
     "_special.py": {
-        **dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide"], EXACT),
+        **dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide", "cumsum"], EXACT),
         "over_one_and": "for XLA; PyTorch has the quotient",
     },
     "_sums.py": {

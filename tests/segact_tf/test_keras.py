@@ -426,6 +426,19 @@ def test_lists():
     assert float(loss[0]) == pytest.approx((np.log1p(np.exp(-1)) + np.log1p(np.exp(-2))) / 2)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array, keras.ops.convert_to_tensor])
+def test_lists_beside_float64_are_not_rounded_to_float32(kind, rng):
+    x, (y, w) = rng.normal(size=(4, 3)), rng.random((2, 4, 3))
+    pos_weight = [0.1, 0.2, 0.3]
+    each = w * (np.array(pos_weight) * y * np.log1p(np.exp(-x)) + (1 - y) * np.log1p(np.exp(x)))
+    given = kind(np.array(pos_weight)) if kind is keras.ops.convert_to_tensor else kind(pos_weight)
+    f = segact_tf.BinaryCrossentropy(pos_weight=given, dtype="float64")
+    assert float(f(y.tolist(), x.tolist(), w.tolist())) == pytest.approx(each.mean(), rel=1e-13)
+    options = {"axis": None, "pos_weight": given, "sample_weight": w.tolist()}
+    value = segact_tf.binary_cross_entropy(y.tolist(), x, **options)
+    assert float(value) == pytest.approx(each.mean(), rel=1e-13)
+
+
 def test_axes_out_of_range():
     x = np.zeros((2, 3), "float32")
     with pytest.raises(ValueError, match=r"axis 5 is out of range .* shape \(2, 3\)"):
