@@ -35,11 +35,6 @@ _APART = ("out", "resume", "cache", "download")
 _errors = partial(plain_errors, "cats_vs_dogs")
 
 
-@app.callback()
-def _main() -> None:
-    pass
-
-
 @app.command()
 def train(
     context: typer.Context,
