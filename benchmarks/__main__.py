@@ -41,21 +41,14 @@ DEFAULT = {
     "cuda": ("bandwidth", "torch", "compile"),
 }
 Say = Callable[[str], None]
+"""Shows what is measured now."""
+Keep = Callable[[], None]
+"""Saves the results so far."""
 
 
 def _refuse(words: str) -> NoReturn:
     print(f"benchmarks: {words}", file=sys.stderr)
     raise typer.Exit(2)
-
-
-def _processor() -> str:
-    """The name of the processor, from the system."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.processor() or platform.machine())
 
 
 def _sizes(text: str | None) -> tuple[int, ...] | None:
@@ -90,7 +83,11 @@ def _read(path: Path, option: str) -> report.Results:
 
 def _results(device: str, threads: int, resumed: Path | None) -> report.Results:
     """New results, or those of the file to resume, which has to be from this machine."""
-    machine = {"device": _processor(), "threads": str(threads), "python": platform.python_version()}
+    machine = {
+        "device": measure.processor(),
+        "threads": str(threads),
+        "python": platform.python_version(),
+    }
     if device == "cuda":
         machine["device"] = torch.cuda.get_device_name()
     if resumed is None or not resumed.exists():
@@ -110,7 +107,7 @@ def _environment(task: Task) -> dict[str, str]:
     return {**os.environ, **found, "PYTHONPATH": path}
 
 
-def measure_framework(task: Task, results: report.Results, say: Say, keep: Say) -> None:
+def measure_framework(task: Task, results: report.Results, say: Say, keep: Keep) -> None:
     """Run a worker, and save its results as they come."""
     command = [sys.executable, "-m", "benchmarks.worker"]
     with tempfile.TemporaryFile("w+") as errors:
@@ -124,7 +121,7 @@ def measure_framework(task: Task, results: report.Results, say: Say, keep: Say) 
                     say(f"{FRAMEWORKS[task.framework]}: {found['name']}")
                 elif "row" in found:
                     results.add(report.row_of(found["row"]))
-                    keep("")
+                    keep()
                 elif "skipped" in found:
                     results.skipped.update([found["skipped"]])
                 elif "failed" in found:
@@ -200,7 +197,7 @@ def main(
     options |= QUICK if quick else {}
     task = Task("", device, threads, only=tuple(only or ()), huge=huge, **options)
 
-    def keep(_: str = "") -> None:
+    def keep() -> None:
         if json_file:
             write_atomically(json_file, json_text(results.as_dict()).encode())
 
@@ -223,7 +220,7 @@ def _measure_all(
     task: Task,
     results: report.Results,
     recorded: report.Results | None,
-    keep: Say,
+    keep: Keep,
 ) -> None:
     """Measure each framework in its process; rows that are slower than recorded a second time."""
     with Progress(
@@ -242,8 +239,8 @@ def _measure_all(
             say(FRAMEWORKS[name])
             done = tuple(row.key[1:] for row in results.rows if row.framework == name)
             measure_framework(replace(task, framework=name, done=done), results, say, keep)
-        for name in frameworks if recorded else ():
-            slow = report.exceeding(results.rows, recorded.rows if recorded else [])
+        slow = report.exceeding(results.rows, recorded.rows) if recorded else []
+        for name in frameworks:
             keys = [row.key[1:] for row, _ in slow if row.framework == name]
             if keys:
                 measure_framework(replace(task, framework=name, keys=keys), results, say, keep)

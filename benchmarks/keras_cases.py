@@ -145,17 +145,17 @@ def _of_options() -> list[Case]:
     """The options, each written by hand with Keras's own losses."""
     own = keras.losses
     stock, each_sample = own.BinaryCrossentropy(from_logits=True), own.Dice(axis=(1, 2))
-    first, second = BOTH
+    entropy, dice = BOTH
     rows: list[tuple[str, str, Loss, str, Loss, Inputs]] = [
-        (first, "ignore_index", _ours(first, ignore_index=IGNORED),
+        (entropy, "ignore_index", _ours(entropy, ignore_index=IGNORED),
             "BinaryCrossentropy of y != 255", _cross_entropy_of_valid, _void),
-        (second, "ignore_index", _ours(second, ignore_index=IGNORED),
+        (dice, "ignore_index", _ours(dice, ignore_index=IGNORED),
             "Dice of y != 255", _dice_of_valid, _void),
-        (second, "per_sample", _ours(second, per_sample=True),
+        (dice, "per_sample", _ours(dice, per_sample=True),
             "Dice(axis=(1, 2)) of F(x)", lambda x, y: each_sample(y, ops.sigmoid(x)), as_they_are),
-        (first, "pos_weight=3.0", _ours(first, pos_weight=3.0),
+        (entropy, "pos_weight=3.0", _ours(entropy, pos_weight=3.0),
             "BinaryCrossentropy, sample_weight", lambda x, y: stock(y, x, 1 + 2 * y), as_they_are),
-        (first, "label_smoothing", _ours(first, label_smoothing=0.1),
+        (entropy, "label_smoothing", _ours(entropy, label_smoothing=0.1),
             "BinaryCrossentropy of smoothed targets",
             lambda x, y: stock(y * 0.9 + 0.05, x), as_they_are),
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """How it is measured: rounds that alternate between ours and theirs, and their ratios."""
 
+import platform
 import statistics
 import subprocess
 import sys
@@ -96,6 +97,16 @@ def kernels(step: Step) -> tuple[int, float]:
         step()
     found = list(filter(is_kernel, profile.events() or ()))
     return len(found), sum(event.time_range.elapsed_us() for event in found) / 1e3
+
+
+def processor() -> str:
+    """The name of the processor, from the system."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
 
 
 def _resident(name: str) -> int:

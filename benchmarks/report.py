@@ -155,9 +155,8 @@ def _milliseconds(row: Row) -> str:
 
 
 def _counterpart(row: Row) -> str:
-    return row.counterpart if row.same or row.framework == "bandwidth" else (
-        f"{row.counterpart} (sigmoid)"
-    )  # fmt: skip
+    plain = row.same or row.framework == "bandwidth"
+    return row.counterpart if plain else f"{row.counterpart} (sigmoid)"
 
 
 @dataclass(frozen=True)
@@ -250,8 +249,8 @@ def _sweep(results: Results) -> Sheet:
 def sheets(results: Results) -> list[Sheet]:
     """All tables."""
     found = [_slower(results), _profiles(results)]
-    found += [_framework(results, f) for f in FRAMEWORKS if any(f == r.framework
-              for r in results.rows)]  # fmt: skip
+    measured = {row.framework for row in results.rows}
+    found += [_framework(results, name) for name in FRAMEWORKS if name in measured]
     return [sheet for sheet in (*found, _sweep(results)) if sheet.lines]
 
 

@@ -75,9 +75,10 @@ def _torchvision_focal() -> Loss:
 
 WEIGHTS = {"alpha": 0.3, "beta": 0.7}
 PARAMETERS: dict[str, dict[str, Any]] = {"tversky": WEIGHTS, "focal_tversky": WEIGHTS}
+OVERLAP = ("dice", "jaccard", "tversky", "focal_tversky", "dice_cross_entropy")
 LOSSES = (
     *("binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"),
-    *("dice", "jaccard", "tversky", "focal_tversky", "dice_cross_entropy"),
+    *OVERLAP,
     *("lovasz", "lovasz_hinge"),
 )
 ONLY_SIGMOID = ("binary_cross_entropy", "binary_focal_cross_entropy", "dice_cross_entropy")
@@ -138,13 +139,12 @@ def _activations(others: bool) -> list[Case]:
         for name in ACTIVATIONS if loss != "lovasz_hinge" else ("sigmoid",):
             same = name == "sigmoid" or loss not in ONLY_SIGMOID
             swept = loss in ("binary_cross_entropy", "dice") and name in SMOOTH[:3]
-            options = ("", {}) if loss == "lovasz_hinge" else (name, {"activation": name})
+            shown, options = ("", {}) if loss == "lovasz_hinge" else (name, {"activation": name})
             sizes = SWEEP if swept else USUAL
-            found.append(_case(loss, options[0], _peer(loss, name), options[1],
-                               same=same, sizes=sizes))  # fmt: skip
+            found.append(_case(loss, shown, _peer(loss, name), options, same=same, sizes=sizes))
         if loss in OTHER_PEERS and others:
-            found.append(_case(loss, "" if loss == "lovasz_hinge" else "sigmoid",
-                               OTHER_PEERS[loss], {}))  # fmt: skip
+            shown = "" if loss == "lovasz_hinge" else "sigmoid"
+            found.append(_case(loss, shown, OTHER_PEERS[loss], {}))
     return found
 
 
@@ -232,13 +232,13 @@ def _of_options() -> list[Case]:
         name, needs, make = peer
         without = (f"{name} of y != {IGNORED}", needs, lambda make=make: _without_void(make()))
         found.append(_case(loss, "ignore_index", without, {"ignore_index": IGNORED}, inputs=_void))
-    for loss in LOSSES[3:8]:
-        peer = _peer(loss, "sigmoid", batch=False)
+    for loss in OVERLAP:
         if loss == "focal_tversky":  # the power is taken for each sample
             continue
+        peer = _peer(loss, "sigmoid", batch=False)
         found.append(_case(loss, "per_sample", peer, {"per_sample": True}))
     stock = F.binary_cross_entropy_with_logits
-    loss = LOSSES[0]
+    loss = "binary_cross_entropy"
     weighted: Peer = (f"{STOCK}(pos_weight)", "",
         lambda: lambda x, y: stock(x, y, pos_weight=_pos_weight()))  # fmt: skip
     found += [

@@ -165,7 +165,7 @@ def copied(keras_model: Any, torch_model: Any) -> tuple[dict[str, str] | None, s
         weights.copy(keras_model, torch_model, settings="copy")
         return None, "unchanged"
     except weights.WeightsError as error:
-        if not hasattr(weights, "suggest") or "layers={" not in str(error):
+        if error.layers is None:
             raise
     layers = weights.suggest(keras_model, torch_model)
     weights.copy(keras_model, torch_model, layers=layers, settings="copy")

@@ -2,7 +2,7 @@
 
     python scripts/triton_resources.py [sm_80 sm_90 gfx942]
 
-Compiles every kernel for every activation, and prints a Markdown table for each target, as in
+Compiles the kernels for every activation, and prints a Markdown table for each target, as in
 docs/performance.md; exit code 1 if a register is spilled. Triton contains all that is needed: the
 compilers, and NVIDIA's `cuobjdump`. Instructions are counted in the text of the program, for each
 element of a thread, including branches that are rarely taken.
@@ -33,7 +33,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 LOSSES = ("cross_entropy", "squared_error", "focal")
-KERNELS = (*LOSSES, "overlap", "overlap_gradient", "rescale", "ratio")
+KERNELS = (*LOSSES, "overlap", "overlap_gradient")
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any
         **{"WEIGHTED": False, "GUARDED": True, "SMOOTHED": False, "POSITIVE": False},
         **{"EACH_POSITIVE": False, "SQUEEZED": activation == "hardtanh", "RATIO": True},
         **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
-        **{"EACH": False, "GRADIENT": True, "FRESH": False, **constants},
+        **{"EACH": False, "GRADIENT": True, **constants},
     }
     known = {name: value for name, value in known.items() if name in names}
-    types = dict.fromkeys(("x", "y", "w", "gradient", "into", "slopes", "upstream"), "*fp32")
+    types = dict.fromkeys(("x", "y", "w", "gradient", "slopes", "upstream"), "*fp32")
     types |= dict.fromkeys(("factors", "value"), "*fp32") | {"out": "*fp64", "sums": "*fp64"}
     types |= dict.fromkeys(("length", "blocks", "chunks", "rows"), "i32")
     signature = {n: "constexpr" if n in known else types.get(n, "fp32") for n in names}
@@ -102,13 +102,12 @@ def resources(kernel: str, activation: str, target: str, **constants: Any) -> Re
 
 def main(targets: list[str]) -> None:
     spilled = []
-    kernels = [kernel for kernel in KERNELS if kernel not in ("rescale", "ratio")]
     for target in targets:
-        print(f"| {target}: registers / instructions per element | {' | '.join(kernels)} |")
-        print("| --- " * (1 + len(kernels)) + "|")
+        print(f"| {target}: registers / instructions per element | {' | '.join(KERNELS)} |")
+        print("| --- " * (1 + len(KERNELS)) + "|")
         for activation in backend.NAMES:
             cells = []
-            for kernel in kernels:
+            for kernel in KERNELS:
                 r = resources(kernel, activation, target)
                 cells.append(f"{r.registers} / {r.per_element:.0f}")
                 spilled += [(target, kernel, activation)] if r.spilled else []

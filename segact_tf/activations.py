@@ -540,7 +540,7 @@ def _stretch(x: Any, axis: Axis, group: Any) -> Any:
     """(x - min) / (max - min) over axes and the replicas; 1/2 for a constant input."""
 
     def forward(x: Any) -> Any:
-        x, low, high, span = _extremes_of_all(x, axis, group)
+        x, low, high, span = _extremes(x, axis, group)
         return ops.where(low == high, 0.5, (x - low) / span)
 
     def push(arguments: Any, tangents: Any) -> Any:
@@ -554,7 +554,7 @@ def _stretch(x: Any, axis: Axis, group: Any) -> Any:
 
 def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
     unit = _stretch(x, axis, None)  # only TensorFlow has replicas, and it has no forward mode
-    x, low, high, span = _extremes(x, axis)
+    x, low, high, span = _extremes(x, axis, None)
     tangent = ops.where(low == high, 0.0, tangent) / span / 8
     at_low, at_high = x == low, x == high
 
@@ -573,7 +573,7 @@ def _stretch_tangent(x: Any, axis: Axis, tangent: Any) -> Any:
 
 def _stretch_gradient(x: Any, axis: Axis, group: Any, upstream: Any) -> Any:
     unit = _stretch(x, axis, group)
-    x, low, high, span = _extremes_of_all(x, axis, group)
+    x, low, high, span = _extremes(x, axis, group)
     if group is not None:
         low, high = (_tied(x, t, axis, group) for t in (low, high))
         span = ops.where(low == high, 1.0, high - low)
@@ -589,19 +589,13 @@ def _stretch_gradient(x: Any, axis: Axis, group: Any, upstream: Any) -> Any:
     return grad / 8 / span
 
 
-def _extremes(x: Any, axis: Axis) -> tuple[Any, Any, Any, Any]:
-    """x / 8, its min and max, and max - min, which cannot overflow, nor its inverse underflow."""
+def _extremes(x: Any, axis: Axis, group: Any) -> tuple[Any, Any, Any, Any]:
+    """x / 8, its min and max over all replicas, and max - min.
+
+    That difference cannot overflow, nor its inverse underflow.
+    """
     x = x / 8
-    low, high = _engine.least(x, axis), _engine.most(x, axis)
-    return x, low, high, ops.where(low == high, 1.0, high - low)
-
-
-def _extremes_of_all(x: Any, axis: Axis, group: Any) -> tuple[Any, Any, Any, Any]:
-    """The same with the min and max of all replicas."""
-    x, low, high, span = _extremes(x, axis)
-    if group is None:
-        return x, low, high, span
-    low, high = all_extremes(group, low, high)
+    low, high = all_extremes(group, _engine.least(x, axis), _engine.most(x, axis))
     return x, low, high, ops.where(low == high, 1.0, high - low)
 
 

@@ -539,7 +539,7 @@ class _Stretch(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, axis: frozenset[int], group: ProcessGroup | None) -> Tensor:
-        x, low, high, span = _extremes_of_all(x, tuple(axis), group)
+        x, low, high, span = _extremes(x, tuple(axis), group)
         return torch.where(low == high, 0.5, (x - low) / span)
 
     @staticmethod
@@ -551,7 +551,7 @@ class _Stretch(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,), axis, group = ctx.saved_tensors, tuple(ctx.axis), ctx.group
         unit = _apply(_Stretch, x, ctx.axis, group)
-        x, low, high, span = _extremes_of_all(x, axis, group)
+        x, low, high, span = _extremes(x, axis, group)
         grad = torch.where(low == high, 0.0, grads[0])
         # The slope of an extreme and its share of all slopes cancel: subtract these two first.
         at_low, at_high = x == low, x == high
@@ -567,7 +567,7 @@ class _Stretch(torch.autograd.Function):
     def push(ctx: Any, saved: Sequence[Tensor], *tangents: Any) -> Tensor:
         (x,), axis, group = saved, tuple(ctx.axis), ctx.group
         unit = _apply(_Stretch, x, ctx.axis, group)
-        x, low, high, span = _extremes_of_all(x, axis, group)
+        x, low, high, span = _extremes(x, axis, group)
         tangent = torch.where(low == high, 0.0, tangents[0])
         at_low, at_high = x == low, x == high
         of_extremes = []
@@ -581,21 +581,17 @@ class _Stretch(torch.autograd.Function):
         return (tangent - own - moved) / 8 / span
 
 
-def _extremes(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x / 8, its min and max, and max - min, which cannot overflow, nor its inverse underflow."""
-    x = x / 8
-    low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
-    return x, low, high, torch.where(low == high, 1.0, high - low)
-
-
-def _extremes_of_all(
+def _extremes(
     x: Tensor, axis: Axis, group: ProcessGroup | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same with the min and max of all ranks."""
-    x, low, high, span = _extremes(x, axis)
-    if group is None:
-        return x, low, high, span
-    low, high = (_tied(x, t, axis, group) for t in all_extremes(group, low, high))
+    """x / 8, its min and max over all ranks, and max - min.
+
+    That difference cannot overflow, nor its inverse underflow.
+    """
+    x = x / 8
+    low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
+    if group is not None:
+        low, high = (_tied(x, t, axis, group) for t in all_extremes(group, low, high))
     return x, low, high, torch.where(low == high, 1.0, high - low)
 
 

@@ -26,7 +26,7 @@ from examples.cats_vs_dogs.clipping import (
 from examples.cats_vs_dogs.options import SYNTHETIC_EPOCHS, SYNTHETIC_SIZE, Options
 from examples.common.runs import Run, RunError
 from parity.common.files import write_atomically
-from parity.report.console import console
+from parity.report.console import console, print_line
 
 SEED_EPOCH = 8
 SEEN = (-3.0, 8.0)
@@ -221,7 +221,7 @@ def print_claims(out: Console, rows: Sequence[Row]) -> None:
     out.print(shown, markup=False)
     out.print("commands", style="bold")
     for command in dict.fromkeys(row.command for row in rows):
-        out.print(f"  {command}", markup=False, soft_wrap=True)
+        print_line(out, f"  {command}")
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -25,7 +25,7 @@ from examples.common import options as asked
 from examples.common import training
 from examples.common.cli import plain_errors, typed_options, who
 from examples.common.runs import Run, RunError, counted
-from parity.report.console import console
+from parity.report.console import console, print_line
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -33,11 +33,6 @@ app = typer.Typer(
 _APART = ("out", "resume", "cache", "download")
 """Options of `train` that are not the run's own."""
 _errors = partial(plain_errors, "cats_vs_dogs")
-
-
-@app.callback()
-def _main() -> None:
-    pass
 
 
 @app.command()
@@ -131,13 +126,12 @@ def _tell(run: Run) -> None:
     last = run.history()[-1]
     options = run.options
     images = "the synthetic set" if run.config["data"]["synthetic"] else options["data"]
-    console().print(
+    print_line(
+        console(),
         f"{run.folder}: {who(options)}, {images} at {options['size']} x {options['size']}: "
         f"{counted(run.config['epochs'], 'epoch')}, ended by {run.config['stopped']}; loss "
         f"{last['loss']:.4g}, validation loss {last['val_loss']:.4g}, accuracy "
         f"{last['val_accuracy']:.1%}",
-        markup=False,
-        soft_wrap=True,
     )
 
 

@@ -16,12 +16,13 @@ from rich.console import Console
 from examples.cats_vs_dogs.network import preprocessing, torch_network
 from examples.cats_vs_dogs.options import Options
 from examples.cats_vs_dogs.task import CatsVsDogs
-from examples.common.agreement import print_histories, print_steps, say
+from examples.common.agreement import print_histories, print_steps
 from examples.common.batches import in_batches
 from examples.common.runs import Run, RunError
 from examples.common.training import options_of
 from parity import weights
 from parity.common.tolerance import Difference, difference
+from parity.report.console import print_line
 
 TOLERANCE = 1e-4
 """The absolute bound for raw outputs."""
@@ -91,7 +92,7 @@ def compare(
 
 def _print_ported(out: Console, run: Run, found: Ported) -> bool:
     verdict = "ok" if found.difference.passed else "FAIL"
-    say(
+    print_line(
         out,
         f"raw outputs: {verdict}: the weights of {run.folder} in PyTorch, "
         f"{found.difference.count:,} validation images; worst {found.worst}: "

@@ -141,6 +141,6 @@ def _decode(folder: Path, files: Files, size: int) -> dict[str, Array]:
         split, i = job
         found[split][i] = _decode_one(folder / files[split][i][0], size)
 
-    outcomes: Sequence[DataError | None] = list(in_parallel(decode, jobs, "decoding"))
+    outcomes: Sequence[DataError | None] = list(in_parallel(decode, jobs))
     raise_first([outcome for outcome in outcomes if outcome])
     return found

@@ -37,7 +37,7 @@ from examples.common.runs import Row, Run, RunError, counted, csv_bytes, duratio
 from examples.common.statistics import LEVEL, Interval, interval
 from parity.common.extras import needs
 from parity.common.files import json_text, write_atomically
-from parity.report.console import console, print_table
+from parity.report.console import console, print_line, print_table
 from parity.report.palette import BLACK, BLUE, VERMILLION
 
 PLAN = "experiment.json"
@@ -157,7 +157,7 @@ def run(
             if not (found and found.finished)
         ]
         ended = len(every) - len(missing)
-        scheduling.say(tell, f"{out}: {len(every)} runs, {ended} of them ended before")
+        print_line(tell, f"{out}: {len(every)} runs, {ended} of them ended before")
 
         def how(rows: Sequence[Row], side_by_side: int) -> str:
             write_results(plan, out)
@@ -358,13 +358,13 @@ def write_results(plan: Plan, out: Path) -> None:
         write_atomically(out / f"epochs{suffix}", draw(found, rows, suffix))
 
 
-def _said(found: Sequence[Pair]) -> str:
+def _said(found: Sequence[Pair], rows: Sequence[Compared]) -> str:
     """A note: what was trained, where, and how long it took."""
     run = next(iter(found[0].runs.values()))
     options, data = run.options, run.config["data"]
     seconds = sum(row["seconds"] for p in found for rows in p.histories.values() for row in rows)
     images = "synthetic images" if data["synthetic"] else "photographs"
-    count = len(_final(compared(found)))
+    count = len(_final(rows))
     return (
         f"{data['train']:,} training and {data['validation']:,} validation {images} at "
         f"{options['size']} x {options['size']} pixels; "
@@ -422,7 +422,7 @@ _CLIPPED_TITLE = "training samples in the clipped region, by batch size and loss
 
 def print_results(out: Console, found: Sequence[Pair], rows: Sequence[Compared]) -> None:
     """Both tables, for the terminal."""
-    out.print(_said(found), markup=False, soft_wrap=True)
+    print_line(out, _said(found, rows))
     final, lines = _final_cells(rows), _epoch_cells(rows)
     for title, heads, cells in (
         ("after the last epoch", _FINAL_HEADS, final),
@@ -444,7 +444,7 @@ def markdown(found: Sequence[Pair], rows: Sequence[Compared]) -> str:
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     return (
-        f"{_said(found)}\n\n{as_table(_FINAL_HEADS, _final_cells(rows))}\n"
+        f"{_said(found, rows)}\n\n{as_table(_FINAL_HEADS, _final_cells(rows))}\n"
         f"{_CLIPPED_TITLE.capitalize()}:\n\n{as_table(*_epoch_cells(rows))}"
     )
 
@@ -569,5 +569,5 @@ def command(
     if found:
         print_results(console(), found, compared(found))
     for line in failed:
-        console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console(stderr=True), line)
     raise typer.Exit(1 if failed else 0)

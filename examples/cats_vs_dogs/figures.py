@@ -33,7 +33,7 @@ from examples.common import charts
 from examples.common.cli import who
 from examples.common.runs import Run, RunError
 from parity.common.arrays import Array
-from parity.report.console import console
+from parity.report.console import console, print_line
 from parity.report.palette import BLACK, BLUE, VERMILLION
 from parity.suite.case import CONVENTIONS
 
@@ -301,4 +301,4 @@ def command(
 ) -> None:
     """Draw the figures of a run, and write their numbers as CSV."""
     for path in draw(folder, convention):
-        console().print(str(path), markup=False, soft_wrap=True)
+        print_line(console(), str(path))

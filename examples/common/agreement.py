@@ -14,7 +14,7 @@ from rich.table import Table
 
 from examples.common.options import implementation
 from examples.common.runs import Row, Run, RunError
-from parity.report.console import print_table
+from parity.report.console import print_line, print_table
 from parity.training.run import BOUNDS, relative
 
 _EXACT = ("torch", "keras-tensorflow")
@@ -47,16 +47,11 @@ def differing(left: Run, right: Run) -> list[str]:
     return found
 
 
-def say(out: Console, line: str) -> None:
-    """Print a line unchanged."""
-    out.print(line, markup=False, soft_wrap=True)
-
-
 def print_steps(out: Console, left: Run, right: Run) -> bool:
     """Whether the losses of the first steps are within the bound, if they must be."""
     reasons = differing(left, right)
     if reasons:
-        say(out, f"losses: not compared step by step: {'; '.join(reasons)}")
+        print_line(out, f"losses: not compared step by step: {'; '.join(reasons)}")
         return True
     names = name_of(left), name_of(right)
     exact = left.options["precision"] == "64" and all(name in _EXACT for name in names)
@@ -67,26 +62,26 @@ def print_steps(out: Console, left: Run, right: Run) -> bool:
     apart = [relative(*pair) for pair in pairs]
     worst = int(np.argmax(apart))
     passed = apart[worst] <= bound
-    say(
+    print_line(
         out,
         f"losses: {'ok' if passed else 'FAIL'}: {len(pairs)} steps; worst at step {worst + 1}: "
         f"{pairs[worst][0]:.9g} in {names[0]}, {pairs[worst][1]:.9g} in {names[1]}, "
         f"{apart[worst]:.2g} relative, bound {bound:g}",
     )
     if not exact and left.options["precision"] == "64":
-        say(
+        print_line(
             out,
             "  the bound of float32: on JAX and torch Keras's means of float64 are float32",
         )
     if not passed and left.options["precision"] == "32":
-        say(
+        print_line(
             out,
             "  two correct trainings diverge when a rounding error crosses a kink of ReLU or max "
             "pooling: try --precision 64, or a smaller --learning-rate",
         )
     epochs = list(zip(left.history(), right.history(), strict=False))
     found = max(relative(one["loss"], other["loss"]) for one, other in epochs)
-    say(
+    print_line(
         out,
         f"epochs: the training loss of {len(epochs)} is {found:.2g} apart, relative; not judged",
     )

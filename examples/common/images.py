@@ -19,10 +19,8 @@ from examples.common.progress import progress_display
 from parity.common.arrays import Array
 from parity.common.files import written_whole
 
-_NOT_IMAGES = {
-    "thumbs.db",
-    "desktop.ini",
-}  # files of file managers; names with a dot are ignored, too
+_NOT_IMAGES = {"thumbs.db", "desktop.ini"}
+"""Files of file managers; names that begin with a dot are ignored, too."""
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -100,13 +98,13 @@ def read_image(path: Path, mode: str) -> Any:
 
 
 def in_parallel(
-    function: Callable[[Job], Result], jobs: Sequence[Job], description: str
+    decode: Callable[[Job], Result], jobs: Sequence[Job]
 ) -> Iterator[Result | DataError]:
-    """The result of `function` for each job, in order, or the `DataError` that it raised."""
+    """The result of `decode` for each job, in order, or the `DataError` that it raised."""
 
     def outcome(job: Job) -> Result | DataError:
         try:
-            return function(job)
+            return decode(job)
         except DataError as error:
             return error
 
@@ -114,7 +112,7 @@ def in_parallel(
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_display() as progress:
         outcomes = pool.map(outcome, jobs)
         try:
-            yield from progress.track(outcomes, len(jobs), description=description)
+            yield from progress.track(outcomes, len(jobs), description="decoding")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -15,7 +15,7 @@ import numpy as np
 
 from examples.common.batches import batches, dropout_seed, in_batches
 from examples.common.heads import KerasHead
-from examples.common.options import TrainingOptions
+from examples.common.options import EPSILON, RHO, TrainingOptions
 from examples.common.runs import Recorder, Run, RunError
 from examples.common.task import TRAIN, VALIDATION, Task
 from parity import weights
@@ -24,8 +24,6 @@ from parity.common.files import write_atomically
 
 CHECKPOINT = "last.npz"
 """All variables of the network and of its optimizer, in their order."""
-RHO, EPSILON = 0.9, 1e-7
-"""The other settings of RMSprop and Adam: Keras's defaults."""
 _POLICIES = {"64": "float64", "16-mixed": "mixed_float16", "bf16-mixed": "mixed_bfloat16"}
 
 
@@ -379,9 +377,7 @@ class KerasTrainer:
         for layer in self.network.layers:
             if isinstance(layer, keras.layers.Dropout) and layer.rate:
                 layer.seed_generator.state.assign(np.array([seed, 0], dtype="uint32"))
-        if (
-            self.options.backend == "torch"
-        ):  # on torch, where Keras's dropout uses the global generator
+        if self.options.backend == "torch":  # where Keras's dropout uses the global generator
             import torch
 
             torch.manual_seed(seed)

@@ -15,6 +15,8 @@ BACKENDS = ("tensorflow", "jax", "torch")
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
 PRECISIONS = ("32", "64", "16-mixed", "bf16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
+RHO, EPSILON = 0.9, 1e-7
+"""The settings of RMSprop and Adam that are no options: Keras's defaults."""
 
 
 def implementation(framework: str, backend: str) -> str:

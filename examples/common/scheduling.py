@@ -28,6 +28,7 @@ from examples.common.files import held_alone
 from examples.common.options import TrainingOptions
 from examples.common.progress import progress_display
 from examples.common.runs import LOCK, Row, Run, RunError
+from parity.report.console import print_line
 
 ROOT = Path(__file__).parents[2]
 _HOW = "start it in the clone, with PYTHONPATH=$PWD"
@@ -211,7 +212,7 @@ def train_all(
     failed = []
     with workers.client(gpus) as client, progress_display(console=tell) as progress:
         if workers.dashboard:
-            say(tell, f"the workers' page: {client.dashboard_link}")
+            print_line(tell, f"the workers' page: {client.dashboard_link}")
         _check(client, gpus, shared.absolute(), tell)
         task = progress.add_task("runs", total=len(jobs) + before, completed=before)
         for number, (job, rows, error) in enumerate(_trained(client, jobs, gpus), 1):
@@ -219,7 +220,7 @@ def train_all(
             how = f"FAILED: {error}; see {job.log}" if error else line(rows, side)
             failed += [f"{job.name}: {how}"] if error else []
             progress.advance(task)
-            say(tell, f"{number} of {len(jobs)}: {job.name}: {how}")
+            print_line(tell, f"{number} of {len(jobs)}: {job.name}: {how}")
     return failed
 
 
@@ -230,7 +231,7 @@ def _check(client: Client, gpus: int, shared: Path, tell: Console) -> None:
     the client.
     """
     if not client.nthreads():
-        say(tell, "the scheduler has no workers yet; waiting for one")
+        print_line(tell, "the scheduler has no workers yet; waiting for one")
         client.wait_for_workers(1)
     name = f"{__name__}:__name__"
     try:
@@ -285,8 +286,3 @@ def _reason(error: Any) -> str:
     if isinstance(error, RunError):
         return str(error)
     return f"{type(error).__name__}: {error}"
-
-
-def say(out: Console, line: str) -> None:
-    """Print a line without wrapping it."""
-    out.print(line, markup=False, highlight=False, soft_wrap=True)

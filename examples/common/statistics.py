@@ -40,7 +40,7 @@ def interval(values: Sequence[float]) -> Interval:
     """The interval of the mean of a sample of a normal distribution.
 
     >>> interval([1.0, 2.0, 3.0])
-    Interval(mean=2.0, half=2.484137711...)
+    Interval(mean=2.0, half=2.484137711..., count=3)
     """
     from scipy import stats
 

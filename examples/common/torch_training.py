@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from examples.common.batches import batches, dropout_seed, in_batches
 from examples.common.heads import TorchHead
 from examples.common.optimizers import RMSprop
+from examples.common.options import EPSILON, RHO
 from examples.common.runs import Recorder, Run, RunError
 from examples.common.synchronized import synchronize
 from examples.common.task import TRAIN, VALIDATION, Task
@@ -31,8 +32,6 @@ from parity.common.arrays import Array
 from parity.common.files import write_atomically
 
 CHECKPOINT = "last.ckpt"
-RHO, EPSILON = 0.9, 1e-7
-"""The other settings of RMSprop and Adam: Keras's defaults."""
 _PRECISIONS: dict[str, Any] = {
     "32": "32-true",
     "64": "64-true",

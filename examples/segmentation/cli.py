@@ -20,7 +20,7 @@ from examples.segmentation import figures, predict, published, sweeps, table
 from examples.segmentation.layouts import LAYOUTS
 from examples.segmentation.options import LOSSES, Options, implementations
 from examples.segmentation.task import Segmentation
-from parity.report.console import console
+from parity.report.console import console, print_line
 from parity.suite.case import ACTIVATIONS, REDUCED
 
 app = typer.Typer(
@@ -128,14 +128,13 @@ def _options(typed: dict[str, Any]) -> Options:
 def _tell(run: Run) -> None:
     options, rows = run.options, run.history()
     best = max(rows, key=lambda row: row["val_mean_dice"])
-    console().print(
+    print_line(
+        console(),
         f"{run.folder}: {who(options)}, {run.config['data']['source']}, {options['activation']}, "
         f"{options['loss']}, fold {options['fold']} of {options['folds']}: "
         f"{counted(run.config['epochs'], 'epoch')}, ended by {run.config['stopped']}; best epoch "
         f"{best['epoch']}: mean Dice {best['val_mean_dice']:.4f}, best Dice "
         f"{best['val_best_dice']:.4f}",
-        markup=False,
-        soft_wrap=True,
     )
 
 
@@ -200,7 +199,7 @@ def sweep(
         tell = console(stderr=True)
         failed = sweeps.run(plan, out, cache, tell, jobs, scheduler, dashboard)
         for line in failed:
-            tell.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(tell, line)
         raise typer.Exit(1 if failed else 0)
 
 

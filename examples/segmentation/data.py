@@ -287,7 +287,7 @@ def _decode(
     all_bytes = True
     errors: list[DataError] = []
     first = ""
-    for item, outcome in zip(items, in_parallel(read, items, "decoding"), strict=True):
+    for item, outcome in zip(items, in_parallel(read, items), strict=True):
         if isinstance(outcome, DataError):
             errors.append(outcome)
         elif images and images[0].shape != outcome[0].shape:

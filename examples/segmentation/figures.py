@@ -34,7 +34,7 @@ from examples.segmentation.results import (
     read,
 )
 from parity.common.arrays import Array
-from parity.report.console import console
+from parity.report.console import console, print_line
 from parity.report.palette import ACTIVATIONS, SKY, VERMILLION
 from parity.suite.case import SMOOTH, Case
 
@@ -491,4 +491,4 @@ def command(
     """Draw the figures of a sweep, and write their numbers as CSV."""
     name = implementations(framework)[0] if framework else None
     for path in draw(read(*folders), overlays, name):
-        console().print(str(path), markup=False, soft_wrap=True)
+        print_line(console(), str(path))

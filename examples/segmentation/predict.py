@@ -18,7 +18,7 @@ from examples.segmentation.task import BEST
 from parity import weights
 from parity.common.arrays import Array
 from parity.common.files import write_atomically
-from parity.report.console import console
+from parity.report.console import console, print_line
 
 
 class Model:
@@ -138,11 +138,10 @@ def _stretched(model: Model, picture: Array) -> Array:
 
 
 def _tell(written: Path, probability: Array, mask: Array, level: float) -> None:
-    console().print(
+    print_line(
+        console(),
         f"{written}: probabilities from {probability.min():.3g} to {probability.max():.3g}, "
         f"{mask.mean():.1%} of the pixels above {level:g}",
-        markup=False,
-        soft_wrap=True,
     )
 
 

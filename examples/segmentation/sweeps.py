@@ -23,6 +23,7 @@ from examples.segmentation.options import Options, between_commas
 from examples.segmentation.results import FORMAT, RESULT, shown_data
 from parity.common.extras import needs
 from parity.common.files import json_text, write_atomically
+from parity.report.console import print_line
 
 PLAN = "sweep.json"
 _OWN = ("framework", "backend", "activation", "loss", "fold", "seed")
@@ -116,7 +117,7 @@ def run(
             if not (out / "runs" / name_of(one) / RESULT).is_file()
         ]
         ended = len(every) - len(missing)
-        scheduling.say(tell, f"{out}: {len(every)} runs, {ended} of them ended before")
+        print_line(tell, f"{out}: {len(every)} runs, {ended} of them ended before")
         return scheduling.train_all(missing, workers, out / PLAN, tell, _how, ended)
 
 

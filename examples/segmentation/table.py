@@ -36,7 +36,7 @@ from examples.segmentation.results import (
     within_margin,
 )
 from parity.common.files import write_atomically
-from parity.report.console import console, print_table
+from parity.report.console import console, print_line, print_table
 
 
 class Cell(NamedTuple):
@@ -313,4 +313,4 @@ def command(
         show(console(), report)
     console().print()
     for path in paths:
-        console().print(str(path), markup=False, soft_wrap=True)
+        print_line(console(), str(path))

@@ -23,6 +23,7 @@ from parity.functions.remote import RemoteError, TargetError
 from parity.judge.judgement import Judgement
 from parity.judge.user_logits import InputError
 from parity.report import page
+from parity.report.console import print_line
 from parity.suite.inputs import case_inputs, case_names
 from parity.suite.records import RecordError
 from parity.training import run as training
@@ -169,4 +170,4 @@ def write_report(
     """Write the page and its files into a folder, and say where it is."""
     with writing(folder):
         page.write(folder, judgement, trainings)
-    out.print(f"report: {folder / page.FILES[0]}", markup=False, soft_wrap=True)
+    print_line(out, f"report: {folder / page.FILES[0]}")

@@ -20,7 +20,7 @@ from parity.judge.judgement import Judgement
 from parity.judge.run import Outcome
 from parity.reference import REFERENCE_PATH
 from parity.report import accuracy_tables
-from parity.report.console import console, print_table
+from parity.report.console import console, print_line, print_table
 from parity.suite.records import STANDARD, Record
 
 
@@ -72,7 +72,7 @@ def compare_records(
         made = ", ".join(f"{key} {value}" for key, value in item.versions.items())
         of = f" ({item.framework})" if item.framework else ""
         words = f"{item.path}: {item.implementation}{of} on {item.device}; {made}"
-        out.print(words, markup=False, soft_wrap=True)
+        print_line(out, words)
     if standard:
         print_table(out, accuracy_tables.comparison_table(found))
         out.print()

@@ -56,12 +56,11 @@ def _judge_workers(names: list[str], device: str, inputs: Path | None, dense: bo
         job = Job(Path(folder), device, inputs.resolve() if inputs else None, dense and not inputs)
         with progress_display(console(stderr=True)) as progress:
             outcomes = run_workers(names, job, progress)
+            task = progress.add_task("judge", message="comparing", total=None)
             if content is None:
-                task = progress.add_task("judge", message="comparing", total=None)
                 return judge(outcomes, swept=job.sweep)
             judgement = Judgement(outcomes)
             records = [outcome.record for outcome in outcomes if outcome.record]
-            task = progress.add_task("judge", message="comparing", total=None)
             for found, row in judge_file(content, records) if records else ():
                 judgement.measurements += found
                 judgement.losses += [row] if row else []

@@ -42,12 +42,12 @@ def needs(program: str, extra: str) -> Iterator[None]:
 
 
 @contextmanager
-def imports_of(module: str, extra: str) -> Iterator[None]:
-    """For the imports of a module: the error says which extra to install."""
+def imports_of(extra: str) -> Iterator[None]:
+    """For the imports of a module of that name: the error says which extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
         words = advice(error, extra)
         if not words:
             raise
-        raise ModuleNotFoundError(f"{module}: {words}", name=error.name) from None
+        raise ModuleNotFoundError(f"{extra}: {words}", name=error.name) from None

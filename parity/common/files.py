@@ -9,11 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from parity.common.extras import imports_of
-
-with imports_of("parity", "parity"):
-    pass
-
 
 def _plain(value: Any) -> Any:
     """JSON has no infinity and no NaN: those become strings."""

@@ -3,14 +3,7 @@
 import platform
 from importlib import metadata
 
-from parity.common.extras import imports_of
-
-with imports_of("parity", "parity"):
-    pass
-
-
 _PACKAGES = ("segact", "numpy", "torch", "keras", "tensorflow", "jax", "mpmath")
-
 
 try:
     VERSION = metadata.version("segact")

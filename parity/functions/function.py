@@ -108,7 +108,7 @@ def name_of(thing: Any) -> str:
     return "lambda" if name == "<lambda>" else str(name)
 
 
-def as_function(thing: Any, name: str = "") -> Any:
+def as_function(thing: Any) -> Any:
     """A callable as a `Function`; one that is a `Function` already (or acts as one) is returned.
 
     Raises `TypeError` for an object that is not callable, a class, or an unclear framework.
@@ -117,7 +117,7 @@ def as_function(thing: Any, name: str = "") -> Any:
         return thing
     if not callable(thing):
         raise TypeError(f"{thing!r} cannot be called; wanted a function, module, layer or loss")
-    name = name or name_of(thing)
+    name = name_of(thing)
     if isinstance(thing, type):
         raise TypeError(f"{name} is a class; wanted an instance, {name}(...)")
     return Function(thing, framework_of(thing, name), name)

@@ -10,12 +10,7 @@ from parity.accuracy.comparison import Comparison
 from parity.common.arrays import Array
 from parity.common.tolerance import difference, lowest_precision
 from parity.functions.function import direction
-from parity.functions.recorded import (
-    PARTS,
-    Evaluated,
-    FunctionError,
-    describe,
-)
+from parity.functions.recorded import PARTS, Evaluated, FunctionError, describe
 from parity.reference import float64
 from parity.suite.case import (
     ACTIVATIONS,

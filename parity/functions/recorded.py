@@ -16,9 +16,7 @@ from parity.common.signatures import KNOWN, Order
 from parity.common.tolerance import difference, lowest_precision
 from parity.functions.causes import UNSTEADY, same_again
 from parity.functions.remote import RemoteError, Server
-from parity.suite.case import (
-    Case,
-)
+from parity.suite.case import Case
 from parity.suite.inputs import Inputs, case_inputs
 from parity.suite.records import Record, RecordError, RecordWriter
 

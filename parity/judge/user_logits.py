@@ -39,9 +39,7 @@ def _read(path: Path) -> tuple[Array, Array]:
             return file["logits"], file["targets"]
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # a damaged file makes numpy, zipfile and zlib raise many kinds of errors
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for a damaged file
         reason = _unreadable(error)
         raise InputError(f"{path}: {reason}; wanted plain logits and targets") from error
 

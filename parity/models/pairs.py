@@ -48,15 +48,13 @@ def paired(keras_model: Any, torch_model: Any, layers: Mapping[str, str] | None)
             raise
         why = str(error)
     found = _aligned(keras, pytorch)
-    left = {id(layer) for both in found for layer in both}
-    single = [layer.label for layer in [*keras, *pytorch] if id(layer) not in left]
     often = [Counter(map(_signature, side)) for side in (keras, pytorch)]
     sure = [
         both
         for both in found
         if _same_weights(*both) or all(count[_signature(both[0])] == 1 for count in often)
     ]
-    return Paired(found, sure, unknown, single, why)
+    return Paired(found, sure, unknown, _single([*keras, *pytorch], found), why)
 
 
 def repaired(found: Paired, keras_model: Any, torch_model: Any) -> Paired:
@@ -76,12 +74,17 @@ def repaired(found: Paired, keras_model: Any, torch_model: Any) -> Paired:
             better = pair(*sides, error.layers)
             if _alike(better) < _alike(found.pairs):
                 return found
-            left = {id(layer) for both in better for layer in both}
-            single = [one.label for one in [*keras, *pytorch] if id(one) not in left]
+            single = _single([*keras, *pytorch], better)
             apart = str(error).partition(":\n")[0]
             return Paired(better, better, unknown, single, "", error.layers, apart)
         return found
     return found
+
+
+def _single(layers: list[Layer], pairs: Pairs) -> list[str]:
+    """The labels of the layers that are in no pair."""
+    paired = {id(layer) for both in pairs for layer in both}
+    return [layer.label for layer in layers if id(layer) not in paired]
 
 
 def _alike(pairs: Pairs) -> int:

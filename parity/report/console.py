@@ -21,6 +21,11 @@ def console(stderr: bool = False) -> Console:
     return found
 
 
+def print_line(out: Console, line: str) -> None:
+    """Print a line as it is: no markup, and not wrapped."""
+    out.print(line, markup=False, soft_wrap=True)
+
+
 def new_table(title: str, *columns: str) -> Table:
     """An empty table: the first column left-aligned, those with a head right-aligned."""
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)

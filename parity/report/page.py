@@ -14,8 +14,10 @@ from parity.common.files import json_text, write_atomically
 from parity.common.versions import VERSION, versions
 from parity.judge.judgement import Judgement
 from parity.report import accuracy_tables, figures, junit
+from parity.report.console import SHORT
 from parity.report.figures import Drawing, Style
 from parity.report.training_tables import gap_table, loss_table
+from parity.suite.case import ACTIVATIONS
 
 if TYPE_CHECKING:
     from parity.training.run import Trainings
@@ -41,7 +43,7 @@ _MARKS = {
     "D": "M18 1l5 5l-5 5l-5-5z",
     "^": "M18 1l5 9h-10z",
 }
-_FULL = {short: name for name, short in accuracy_tables.SHORT.items()}
+_FULL = {short: name for name, short in SHORT.items()}
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _errors(judgement: Judgement) -> Section | None:
     activations = {a for curves in judgement.error_curves.values() for a, _ in curves.worst}
     drawings = [
         drawing
-        for activation in accuracy_tables.ACTIVATIONS
+        for activation in ACTIVATIONS
         if activation in activations
         and (drawing := figures.error_figure(activation, judgement.error_curves))
     ]
@@ -305,7 +307,6 @@ def html(
     judgement: Judgement | None = None,
     trainings: "Trainings | None" = None,
     checks: Sequence[Check] | None = None,
-    title: str = "segact-parity",
 ) -> str:
     """The page. It loads nothing and runs no script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -322,7 +323,6 @@ def html(
         undefined=StrictUndefined,
     )
     return environment.get_template("report.html").render(
-        title=title,
         passed=not wrong,
         counts=_counts(judgement, trainings, checks),
         failures=wrong[:MOST_LINES],
@@ -350,7 +350,6 @@ def write(
     judgement: Judgement | None = None,
     trainings: "Trainings | None" = None,
     checks: Sequence[Check] | None = None,
-    title: str = "segact-parity",
 ) -> None:
     """Write `FILES` into the folder, which is made if it is not there.
 
@@ -359,7 +358,7 @@ def write(
     """
     folder = Path(folder)
     content = (
-        html(judgement, trainings, checks, title),
+        html(judgement, trainings, checks),
         json_text(as_dict(judgement, trainings, checks)),
         junit.text(judgement, trainings, checks),
     )

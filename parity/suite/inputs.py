@@ -14,7 +14,7 @@ from parity.common.arrays import Array
 from parity.common.extras import imports_of
 from parity.common.naming import unknown
 
-with imports_of("parity", "parity"):
+with imports_of("parity"):
     import mpmath as mp
 
 Inputs = dict[str, Array]

@@ -16,22 +16,20 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.common.extras import imports_of
+from parity.common.files import write_atomically
+from parity.common.versions import versions
 from parity.suite.case import Case
 from parity.suite.inputs import SEED, Inputs
 
-with imports_of("parity", "parity"):
+with imports_of("parity"):
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import save
-from parity.common.files import write_atomically
-from parity.common.versions import versions
 
 FORMAT = "1"
 STANDARD = "standard"
 """The cases of a record that does not name them: those of `cases.judged_cases`."""
 
 _REQUIRED = ("implementation", "device", "seed", "platform", "versions")
-REFERENCE_PATH = Path(__file__).with_name("reference.safetensors")
-"""The shipped record of the 50-digit reference."""
 
 
 class RecordError(ValueError):

@@ -12,7 +12,7 @@ from parity.common.extras import imports_of
 from parity.common.files import write_atomically
 from parity.weights.layer import ARRAYS, KERAS, PYTORCH, SETTINGS, Layer, WeightsError
 
-with imports_of("parity", "parity"):
+with imports_of("parity"):
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import save as to_bytes
 

@@ -410,11 +410,12 @@ def _with_orders(model: Any, layers: list[Layer]) -> list[Layer]:
 
 def _orders_of(source: Layer, target: Layer, flatten: Flatten, finder: Finder | None) -> Orders:
     keras, pytorch = (source, target) if source.framework == KERAS else (target, source)
-    is_named = isinstance(flatten, Mapping) and keras.name in flatten
+    shape = flatten.get(keras.name) if isinstance(flatten, Mapping) else None
+    is_named = shape is not None
     found = (keras.rows, keras.columns) if finder is None else finder.of(keras, pytorch, is_named)
-    if isinstance(flatten, Mapping) and keras.name in flatten:
+    if shape is not None:
         check_groups(keras)
-        return image_order(flatten[keras.name], "channels_last"), found[1]
+        return image_order(shape, "channels_last"), found[1]
     if keras.unsure and finder is None:
         raise WeightsError(
             f"{keras.label} seems to get a flattened image, but the model has no graph to see it "

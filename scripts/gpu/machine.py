@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import processor
 from parity.common.files import write_atomically
 from parity.common.versions import versions
 
@@ -31,15 +32,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.processor() or platform.machine())
 
 
 def _driver() -> str:
@@ -104,9 +96,9 @@ def main() -> None:
     """Raises if torch does not see the device, or Triton is installed and its kernels fail."""
     path, device = Path(sys.argv[1]), sys.argv[2]
     found: dict[str, Any] = {
-        "device": _processor(),
+        "device": processor(),
         "devices": 0,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "versions": _versions(),

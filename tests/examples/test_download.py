@@ -151,8 +151,8 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.parent.iterdir())
 
 
-def part(folder: Path, content: bytes = ARCHIVE) -> Path:
-    return folder.with_name(f"{folder.name}.{digest(content)[:8]}.zip.part")
+def part(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.{digest(ARCHIVE)[:8]}.zip.part")
 
 
 def test_the_whole_way(site: Site, folder: Path) -> None:

@@ -21,7 +21,6 @@ from parity.suite.records import Record
 
 CDF = Case("grid", "float32", "arctan", "cdf")
 TINY = float(np.finfo(np.float32).tiny)
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def error_of(got: float, expected: float, dtype: str = "float32") -> float:

@@ -84,11 +84,6 @@ def test_scales_are_the_magnitudes_of_the_cancelling_terms() -> None:
     assert oracle.scales(Case("t", "float64", "sigmoid", "squared_error", "y=0").bind(inputs)) == {}
 
 
-def terms_of(case: Case, inputs: dict[str, Array], part: str) -> Array:
-    """The scale of a part."""
-    return oracle.scales(case.bind(inputs))[part]
-
-
 def test_scales_of_reduced_losses_are_the_magnitudes_of_their_terms() -> None:
     x = np.array([[-1.5, 0.2, 3.0], [0.5, -0.5, 1.0]])
     y = np.array([[0.25, 0.5, 0.9], [0.1, 0.2, 0.3]])
@@ -131,11 +126,13 @@ def test_scales_of_the_focal_loss_are_the_magnitudes_of_its_terms() -> None:
 def test_scales_of_linear_leave_out_the_weights_of_its_ends() -> None:
     """Those cancel; they count where all elements are ends, and nothing does in a constant."""
     case = Case("t", "float64", "linear", "cdf")
-    inputs = {"x": np.array([0.0, 1.0, 4.0])}
-    np.testing.assert_allclose(terms_of(case, inputs, "grad_x"), [0.75 / 4, 1 / 4, 0.25 / 4])
-    inputs = {"x": np.array([0.0, 4.0, 4.0])}
-    np.testing.assert_allclose(terms_of(case, inputs, "grad_x"), 1 / 4)
-    assert not np.any(terms_of(case, {"x": np.full(3, 7.0)}, "grad_x"))
+
+    def scale(*x: float) -> Array:
+        return oracle.scales(case.bind({"x": np.array(x)}))["grad_x"]
+
+    np.testing.assert_allclose(scale(0.0, 1.0, 4.0), [0.75 / 4, 1 / 4, 0.25 / 4])
+    np.testing.assert_allclose(scale(0.0, 4.0, 4.0), 1 / 4)
+    assert not np.any(scale(7.0, 7.0, 7.0))
 
 
 def test_no_standard_case_is_counted_against_its_terms() -> None:

@@ -157,9 +157,9 @@ def test_long_lists_of_failures_are_cut(bad: Judgement) -> None:
 def test_every_part_may_be_absent(tmp_path: Path) -> None:
     page.write(tmp_path / "a" / "b")
     assert "FAILED nothing was checked" in words((tmp_path / "a/b/index.html").read_text())
-    page.write(tmp_path, checks=CHECKS[:1], title="mine & yours")
+    page.write(tmp_path, checks=CHECKS[:1])
     text = (tmp_path / "index.html").read_text()
-    assert words(text).startswith("mine & yours passed 1 check in tests, 0 failed.")
+    assert words(text).startswith("segact-parity passed 1 check in tests, 0 failed.")
     assert "numpy" in words(text)
     assert json.loads((tmp_path / "report.json").read_text())["checks"] == CHECKS[:1]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a", *page.FILES])

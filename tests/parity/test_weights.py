@@ -14,9 +14,6 @@ from parity.weights import WeightsError
 
 pytestmark = pytest.mark.needs("torch", "keras")
 
-Array = Any
-
-
 CONVS = [
     # size, kernel, strides, dilation, groups, padding, PyTorch's (ZeroPad or None, padding), bias
     ((9, 4), 3, 1, 1, 1, "valid", None, 0, True),

@@ -12,8 +12,6 @@ from parity.weights import WeightsError
 
 pytestmark = pytest.mark.needs("torch", "keras")
 
-Moves = list[Any] | Callable[[], list[Any]]
-
 
 def head(*between: Any) -> Any:
     """A Keras model: a convolution that gives (4, 6, 5), what lies between, a Dense."""

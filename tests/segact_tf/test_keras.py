@@ -389,7 +389,7 @@ def test_dice_in_mixed_precision_does_not_overflow(loss):
     assert float(value) == pytest.approx(float(make(loss, "arctan")(np.ones_like(few), few)), 2e-6)
 
 
-def test_registered_activation_saves_by_name(rng):
+def test_registered_activation_saves_by_name():
     ops = keras.ops
     mine = segact_tf.register_activation("saved_gumbel", lambda x: ops.exp(-ops.exp(-x)))
     f = segact_tf.losses.Dice(mine)

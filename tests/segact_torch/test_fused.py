@@ -547,7 +547,7 @@ def test_the_threads_are_those_of_torch():
 
 
 @needs_loops
-def test_without_torchs_threads_there_is_one(monkeypatch, loss):
+def test_without_torchs_threads_there_is_one(loss):
     """As before torch 2.10: the same bits."""
     x, y = batch(shape=(1, 1, 40_000, 1))
     expected = value_and_gradient(loss, x, y, "arctan")

@@ -246,7 +246,7 @@ def test_smp_cross_entropy_divides_by_what_is_ignored(smp, batch):
     assert theirs(x, y).item() < 0.7 * ours(x, y).item()
 
 
-def test_an_empty_mask_beside_the_peers(monai, batch):
+def test_an_empty_mask_beside_the_peers(monai):
     """Without smooth MONAI's is NaN where nothing is there and nothing is found; ours is 0."""
     x, y = torch.full((1, 1, 4, 4), -torch.inf), torch.zeros(1, 1, 4, 4)
     theirs = monai.DiceLoss(sigmoid=True, smooth_nr=0.0, smooth_dr=0.0)(x, y)

@@ -49,6 +49,7 @@ def sweep(out: Path, seeds: range | list[int], device: str = "cpu", **where) -> 
 
     from examples.common import scheduling
     from examples.common.options import TrainingOptions
+    from parity.report.console import print_line
 
     out.mkdir(exist_ok=True)
     (out / "plan").touch()
@@ -60,7 +61,7 @@ def sweep(out: Path, seeds: range | list[int], device: str = "cpu", **where) -> 
     ]
     tell = Console(stderr=True, width=200)
     workers = scheduling.Workers(**where)
-    scheduling.say(tell, f"{len(jobs)} to train")
+    print_line(tell, f"{len(jobs)} to train")
     return scheduling.train_all(jobs, workers, out / "plan", tell, lambda rows, side: f"{side}")
 
 

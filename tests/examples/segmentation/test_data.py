@@ -184,8 +184,8 @@ class TestMasksThatAreNotBinary:
     """What is taken for a mask, and what is not."""
 
     @staticmethod
-    def ellipse(size: int = 200) -> Array:
-        y, x = np.mgrid[:size, :size] / size - 0.5
+    def ellipse() -> Array:
+        y, x = np.mgrid[:200, :200] / 200 - 0.5
         return ((x / 0.4) ** 2 + (y / 0.3) ** 2 < 1).astype(np.uint8)
 
     def load(self, folder: Path, mask: Array, suffix: str = "png", **options: object) -> Array:
