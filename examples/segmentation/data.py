@@ -25,19 +25,6 @@ from examples.segmentation import drawing
 from examples.segmentation.layouts import IGNORE, LAYOUTS, Item, Layout, size_of
 from parity.common.arrays import Array
 
-__all__ = [
-    "IGNORE",
-    "LAYOUTS",
-    "DataError",
-    "Samples",
-    "batch",
-    "check_patch",
-    "folds",
-    "load",
-    "padded",
-    "synthetic",
-]
-
 SYNTHETIC = "synthetic"
 DRAWN, DRAWN_SIZE, SEED = 120, 64, 20210903
 _FORMAT = 1

@@ -178,7 +178,7 @@ def _label_ends(axes: Any, ends: dict[str, float], styles: dict[str, dict[str, A
         )
 
 
-def _shares(sweep: Sweep, group: dict[str, str]) -> tuple[list[str], list[str], dict[str, Any]]:
+def _with_runs(sweep: Sweep, group: dict[str, str]) -> tuple[list[str], list[str], dict[str, Any]]:
     """Losses and activations of a group that have results, and the activations' styles."""
     done = [key for key in sweep.wanted if key in sweep.results]
     mine = [k for k in done if (k.data, k.framework) == (group["data"], group["framework"])]
@@ -208,7 +208,7 @@ def _pooled(found: Sequence[Result], part: str) -> dict[str, Array]:
 
 def reliability(sweep: Sweep, group: dict[str, str]) -> Drawn:
     """A panel for every loss; below it the number of pixels in each bin."""
-    losses, activations, styles = _shares(sweep, group)
+    losses, activations, styles = _with_runs(sweep, group)
     rows: list[dict[str, Any]] = []
     heading = f"{title(group)}: how often a pixel is 1 that was given a probability"
     with charts.drawing((3.9 * len(losses) + 0.6, 6.2), heading) as figure:
@@ -269,7 +269,7 @@ _TRUTHS: dict[str, dict[str, Any]] = {
 
 def histograms(sweep: Sweep, group: dict[str, str]) -> Drawn:
     """A panel for every activation and loss; logarithmic, as shares of all pixels."""
-    losses, activations, _ = _shares(sweep, group)
+    losses, activations, _ = _with_runs(sweep, group)
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
     rows: list[dict[str, Any]] = []
     size = 3.4 * len(losses) + 0.8, 1.35 * len(activations) + 1
@@ -317,7 +317,7 @@ def wrong_error(result: Result) -> float:
 
 def errors(sweep: Sweep, group: dict[str, str]) -> Drawn:
     """A point for every run, in a panel for every loss."""
-    losses, activations, styles = _shares(sweep, group)
+    losses, activations, styles = _with_runs(sweep, group)
     rows: list[dict[str, Any]] = []
     heading = f"{title(group)}: what wrong pixels cost against how much is right; a point is a run"
     with charts.drawing((3.9 * len(losses) + 0.6, 4.4), heading) as figure:

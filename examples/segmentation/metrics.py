@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.segmentation.data import IGNORE
+from examples.segmentation.layouts import IGNORE
 from parity.common.arrays import Array
 
 THRESHOLDS = tuple(i / 20 for i in range(21))

@@ -15,8 +15,9 @@ import numpy as np
 
 from examples.common import charts
 from examples.common.runs import Run, RunError
-from examples.segmentation.data import IGNORE, Samples, folds, load
+from examples.segmentation.data import Samples, folds, load
 from examples.segmentation.figures import Drawn, shown, slug, title
+from examples.segmentation.layouts import IGNORE
 from examples.segmentation.results import Result, Sweep
 from parity.common.arrays import Array
 from parity.report.palette import SKY, VERMILLION

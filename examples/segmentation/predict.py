@@ -12,6 +12,7 @@ from examples.common.images import DataError, read_image
 from examples.common.runs import Run, RunError
 from examples.common.training import options_of
 from examples.segmentation import data
+from examples.segmentation.layouts import IGNORE
 from examples.segmentation.network import build
 from examples.segmentation.options import Options
 from examples.segmentation.task import BEST
@@ -25,7 +26,7 @@ class Model:
     """A trained network with its output activation.
 
     Args:
-        run: the folder of a run, finished or not, with at least one epoch.
+        folder: that of a run, finished or not, with at least one epoch.
 
     Raises `RunError` if there is none, and for a Keras run if Keras is already on another backend;
     `WeightsError` if its weights are damaged.
@@ -62,7 +63,7 @@ class Model:
         if images.ndim != 4 or images.shape[-1] != self.channels:
             raise RunError(f"images of shape {images.shape}; wanted (N, H, W, {self.channels})")
         count, height, width, _ = images.shape
-        nothing = np.full((count, height, width, 1), data.IGNORE, np.uint8)
+        nothing = np.full((count, height, width, 1), IGNORE, np.uint8)
         names = [""] * count
         samples = data.padded(
             data.Samples(images, nothing, names, names, ""), 2**self.options.depth

@@ -127,7 +127,7 @@ def _mean(spread: Spread) -> str:
 
 
 def _best(name: str, spreads: Sequence[Spread]) -> str:
-    """The best mean of those with the most runs, as printed; None if there is only one."""
+    """The best mean of those with the most runs, as printed; empty if there is only one."""
     most = max(spread.count for spread in spreads)
     means = [spread.mean for spread in spreads if spread.count == most]
     if not most or len(means) == 1 or name not in QUANTITIES:

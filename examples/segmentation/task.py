@@ -12,6 +12,7 @@ from examples.common.batches import in_batches
 from examples.common.runs import Recorder, Row, RunError
 from examples.common.task import TRAIN, VALIDATION, Task
 from examples.segmentation import data
+from examples.segmentation.layouts import IGNORE
 from examples.segmentation.metrics import MEANS, Tally
 from examples.segmentation.network import build
 from examples.segmentation.options import Options
@@ -32,7 +33,7 @@ class Segmentation(Task):
 
     monitor, mode, monitored = "val_mean_dice", "max", "mean Dice"
     shown = ("loss", "val_loss", "val_mean_dice")
-    loss_options: ClassVar[Mapping[str, Any]] = {"ignore_index": data.IGNORE}
+    loss_options: ClassVar[Mapping[str, Any]] = {"ignore_index": IGNORE}
 
     def __init__(self, options: Options, cache: Path | None = None) -> None:
         super().__init__(options)

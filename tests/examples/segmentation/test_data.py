@@ -14,8 +14,10 @@ pytest.importorskip("rich")
 
 from PIL import Image
 
+from examples.common.images import DataError
 from examples.segmentation import data, layouts
-from examples.segmentation.data import IGNORE, DataError, Samples, batch, folds, load, padded
+from examples.segmentation.data import Samples, batch, folds, load, padded
+from examples.segmentation.layouts import IGNORE
 
 Array = np.ndarray
 NAMES = ["10", "9", "2", "a.b"]

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from examples.common.batches import batches
 from examples.common.runs import Recorder, Run, read_csv
 from examples.segmentation import cli, data
+from examples.segmentation.layouts import IGNORE
 from examples.segmentation.metrics import MEANS
 from examples.segmentation.options import Options
 from examples.segmentation.predict import Model
@@ -252,7 +253,7 @@ def test_what_is_left_out_does_not_train(framework: str, tmp_path: Path) -> None
     head = _head(framework)
     masks = task.batch("train", np.arange(4), None)[1]
     raw = np.random.default_rng(0).normal(size=masks.shape).astype(np.float32)
-    masks[:, 13:] = data.IGNORE
+    masks[:, 13:] = IGNORE
     whole = float(head.loss_of(head.tensor(raw), head.tensor(masks)))
     cut = float(head.loss_of(head.tensor(raw[:, :13]), head.tensor(masks[:, :13])))
     assert whole == pytest.approx(cut, rel=1e-6)
