@@ -28,6 +28,12 @@ def words(text: str) -> list[str]:
     return [" ".join(_DIGITS.sub("#", line).split()) for line in text.strip().splitlines()]
 
 
+def measured(text: str) -> list[float]:
+    """The numbers with a decimal point, in order; others may be counts, which depend on rounding."""
+    found = (one[0].replace(",", "") for one in _DIGITS.finditer(text))
+    return [float(number) for number in found if "." in number]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page: Path, tmp_path: Path) -> None:
     if not all(importlib.util.find_spec(name) for name in ("keras", "torch", "jax")):
@@ -49,6 +55,7 @@ def test_page(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     for printed, wanted in zip(done.stdout.split(f"{marker}\n"), expected, strict=False):
         assert words(printed) == words(wanted)
+        assert measured(printed) == pytest.approx(measured(wanted), rel=1e-4, abs=1e-6)
 
 
 RESULTS = "docs/results/segmentation.md"
