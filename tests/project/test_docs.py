@@ -29,7 +29,7 @@ def words(text: str) -> list[str]:
 
 
 def measured(text: str) -> list[float]:
-    """The numbers with a decimal point, in order; others may be counts, which depend on rounding."""
+    """The numbers with a decimal point; others may be counts, which depend on rounding."""
     found = (one[0].replace(",", "") for one in _DIGITS.finditer(text))
     return [float(number) for number in found if "." in number]
 
