@@ -294,7 +294,7 @@ class Tail:
 
     def finite(self, entropy: Any) -> Any:
         """An entropy, with the largest finite number in place of infinity."""
-        return entropy
+        return _special.at_most(entropy, _special.largest(entropy))
 
     @cached_property
     def log_rest(self) -> Any:
@@ -474,9 +474,6 @@ class NormalTail(Tail):
     def log_odds(self) -> Any:
         _, half, d = self.scaled
         return (self.t * 0.5) * self.t - (ops.log(half / d) - self.log_rest)
-
-    def finite(self, entropy: Any) -> Any:
-        return _special.at_most(entropy, _special.largest(entropy))
 
 
 TAILS: dict[type, type[Tail]] = {

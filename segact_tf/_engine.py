@@ -55,6 +55,13 @@ def most(x: Any, axis: tuple[int, ...]) -> Any:
     return sys.modules["tensorflow"].reduce_max(x, axis=axis, keepdims=True)
 
 
+def broadcast_to(x: Any, other: Any) -> Any:
+    """x in the shape of another tensor; PyTorch's `is_grads_batched` has no rule for keras.ops."""
+    if keras.backend.backend() == "torch":
+        return x.expand(other.shape)
+    return ops.broadcast_to(x, ops.shape(other))
+
+
 def of_one_shape(y: Any, x: Any) -> Any:
     """y; a TensorFlow graph raises at run time if the shape of y is not that of x.
 

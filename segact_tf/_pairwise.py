@@ -37,7 +37,7 @@ def sum(x: Any, axis: Axis, keepdims: bool = False) -> Any:
 
     def pull(arguments: Any, upstream: Any) -> Any:
         kept = upstream if keepdims else ops.expand_dims(upstream, axis)
-        return ops.broadcast_to(kept, ops.shape(arguments[0]))
+        return _engine.broadcast_to(kept, arguments[0])
 
     add = _engine.differentiable(lambda x: _add(x, axis, keepdims), push, pull)
     return add(x) if axis else x
@@ -81,7 +81,7 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
 
     def pull(arguments: Any, upstream: Any) -> tuple[Any, None]:
         x, count = arguments
-        return ops.broadcast_to(ops.expand_dims(upstream, axis) / count, ops.shape(x)), None
+        return _engine.broadcast_to(ops.expand_dims(upstream, axis) / count, x), None
 
     return _engine.differentiable(forward, push, pull)(x, count)
 

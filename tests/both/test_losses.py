@@ -160,6 +160,20 @@ def test_a_term_of_weight_zero_adds_exactly_zero(ns, smooth, dtype):
     np.testing.assert_array_equal(wrong, np.inf)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gamma", [1.0, 1.5, 2.0])
+def test_focal_slope_at_infinite_raw_outputs(ns, smooth, gamma, dtype):
+    """That of cross entropy: the error is 1, and its slope, times infinity, adds nothing."""
+    x, y = np.array([np.inf, -np.inf], dtype), np.array([0, 1], dtype)
+    value, (gx,) = ns.gradients(
+        lambda x: ns.elementwise("binary_focal_cross_entropy", ns.array(y), x, smooth, gamma=gamma),
+        x,
+    )
+    np.testing.assert_array_equal(value, np.inf)
+    slope = {"sigmoid": 1, "normal_cdf": np.inf}.get(smooth, 0)
+    np.testing.assert_array_equal(gx, [slope, -slope])
+
+
 def test_target_gradient_at_hard_targets(ns, smooth):
     """One-sided, it is logsf - logcdf, also where the weight is 0."""
     x, y = np.array([-2.0, 3.0]), np.array([0.0, 1.0])

@@ -101,3 +101,15 @@ def test_a_gradient_for_each_sample(ns, framework, loss, rng):
     for found, a, b in zip(each, x, y, strict=True):
         _, (alone,) = ns.gradients(lambda x, b=b: f(x, ns.array(b)), a)
         np.testing.assert_allclose(found, alone, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(("activation", "of"), CASES)
+def test_a_hessian_by_all_gradients_at_once(ns, framework, activation, of, rng):
+    """`is_grads_batched` of PyTorch, which has rules for fewer operations than torch.func."""
+    if framework.__name__ != "torch":
+        pytest.skip("of PyTorch")
+    x = rng.uniform(0.1, 0.9, (2, 3))
+    f = scalar(ns, activation, of, x.shape)
+    at_once = framework.autograd.functional.hessian(f, ns.array(x), vectorize=True)
+    expected = ns.numpy(framework.func.hessian(f)(ns.array(x)))
+    np.testing.assert_allclose(ns.numpy(at_once), expected, rtol=1e-9, atol=1e-12)
