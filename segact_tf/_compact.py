@@ -294,7 +294,7 @@ class Tail:
 
     def finite(self, entropy: Any) -> Any:
         """An entropy, with the largest finite number in place of infinity."""
-        return _special.at_most(entropy, _special.largest(entropy))
+        return ops.minimum(entropy, _special.largest(entropy))
 
     @cached_property
     def log_rest(self) -> Any:
