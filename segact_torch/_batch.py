@@ -122,6 +122,11 @@ class Batch:
                 f"got input {tuple(input.shape)} and target {tuple(target.shape)}"
             )
         _check_device(target, "target", input)
+        if hard and _is_distributed(input):
+            raise ValueError(
+                "input must not be a DTensor: a Lovasz loss sorts all errors of a group, which has "
+                "them in parts; pass input.full_tensor() and target.full_tensor()"
+            )
         group = group_of(process_group)
         if input.numel() == 0 and group is None:
             raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")

@@ -664,7 +664,9 @@ class Linear(Activation):
 
     def _axis(self, x: Tensor) -> Axis:
         if self.axis is None:
-            return ()  # of any rank, also one other than torch.jit.trace saw
+            # () is of any rank, also one other than torch.jit.trace saw; a DTensor, which has a
+            # mesh, reduces each part alone by it
+            return tuple(range(x.ndim)) if hasattr(x, "device_mesh") else ()
         wanted = (self.axis,) if isinstance(self.axis, int) else self.axis
         if any(not -x.ndim <= a < x.ndim for a in wanted):
             raise ValueError(

@@ -72,7 +72,8 @@ loss (if each rank multiplies the loss by a number of its own, that of the mean 
     `lovasz` and `lovasz_hinge` sort all errors of a group of elements, and take a `process_group`
     only with per_sample=True.
     Each rank checks its own input: if one raises, the others wait until the group's timeout.
-    A DTensor needs no `process_group`: its sums are over all its parts.
+    A DTensor needs no `process_group`: its sums are over all its parts. The Lovasz losses take
+    none.
 
 With one rank it is the loss without a group. docs/scaling.md has an example, and the bytes sent.
 

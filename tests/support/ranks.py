@@ -395,15 +395,21 @@ class Checks:
 
         mesh = init_device_mesh("cpu", (self.world,))
         whole, found = self.whole("dice"), []
-        value, gradient = single(whole)
-        x, y = (distribute_tensor(t, mesh, [Shard(0)]) for t in (whole.x, whole.y))
-        x.requires_grad_()
-        loss = segact_torch.dice(x, y)
-        loss.backward()
-        found.append(off(loss.full_tensor(), value))
-        found.append(off(x.grad.full_tensor(), gradient))
+        for activation in ("sigmoid", "linear"):
+            alone = whole.x.clone().requires_grad_()
+            value = segact_torch.dice(alone, whole.y, activation)
+            value.backward()
+            for dim in (0, 2):
+                x, y = (distribute_tensor(t, mesh, [Shard(dim)]) for t in (whole.x, whole.y))
+                x.requires_grad_()
+                loss = segact_torch.dice(x, y, activation)
+                loss.backward()
+                found.append(off(loss.full_tensor(), value))
+                found.append(off(x.grad.full_tensor(), alone.grad))
         with pytest.raises(ValueError, match="process_group must be None for a DTensor"):
             segact_torch.dice(x, y, process_group="world")
+        with pytest.raises(ValueError, match="input must not be a DTensor"):
+            segact_torch.lovasz(x, y)
         return max(found)
 
     def a_group_of_some_ranks(self) -> float:
