@@ -188,7 +188,7 @@ def differentiable(
     def call(*arguments: Any) -> tuple[Any, Any]:
         return f(*arguments), lambda upstream: pull(arguments, upstream)
 
-    return call
+    return _of_this_graph(call)
 
 
 def _apply(
@@ -256,6 +256,23 @@ def given(
     return (_given_torch if torch else _given_tensorflow)(both, formula, weigh)
 
 
+def _of_this_graph(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with a custom gradient on TensorFlow, given tensors of the graph that is built.
+
+    Its gradient keeps the arguments. TensorFlow cannot differentiate it inside of a function, a
+    `tf.cond` or a `tf.while_loop` if they belong to the graph around, or to that of the forward
+    pass, as they do for a second derivative.
+    """
+
+    def known(*arguments: Any) -> Any:
+        tensorflow = sys.modules["tensorflow"]
+        if tensorflow.executing_eagerly():
+            return call(*arguments)
+        return call(*map(tensorflow.identity, arguments))
+
+    return known
+
+
 def _given_tensorflow(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]:
     """With custom gradients; XLA shares the subexpressions of values and gradients."""
     tensorflow = sys.modules["tensorflow"]
@@ -263,25 +280,36 @@ def _given_tensorflow(both: Any, formula: Any, weigh: Any) -> Callable[..., Any]
     def as_list(values: Any) -> list[Any]:
         return list(values) if isinstance(values, tuple) else [values]
 
+    def here(arguments: Any) -> list[Any]:
+        """In a `tf.while_loop` a tape knows only tensors of the graph that is built."""
+        return [tensorflow.identity(t) for t in arguments]
+
+    @_of_this_graph
     @tensorflow.custom_gradient
     def slopes(*arguments: Any) -> Any:
         def pull(*upstream: Any) -> Any:
-            x, *rest = arguments
+            x, *rest = known = here(arguments)
             with tensorflow.GradientTape() as outer:
-                outer.watch(arguments)
+                outer.watch(known)
                 with tensorflow.GradientTape(persistent=True) as inner:
                     inner.watch(x)
                     values = as_list(formula(x, *rest))
                 found = [inner.gradient(value, x) for value in values]
-            return outer.gradient(found, arguments, upstream, "zero")
+            if any(slope is None for slope in found):
+                raise NotImplementedError(
+                    "a tf.autodiff.ForwardAccumulator lets no tape record inside of it: "
+                    "for a second derivative, nest two tf.GradientTape instead"
+                )
+            return outer.gradient(found, known, upstream, "zero")
 
         return both(*arguments)[1](), pull
 
+    @_of_this_graph
     @tensorflow.custom_gradient
     def values(*arguments: Any) -> Any:
         def pull(*upstream: Any) -> Any:
-            x, *rest = arguments
-            terms = zip(upstream, as_list(slopes(*arguments)), strict=True)
+            x, *rest = known = here(arguments)
+            terms = zip(upstream, as_list(slopes(*known)), strict=True)
             with tensorflow.GradientTape() as tape:
                 tape.watch(rest)
                 found = as_list(formula(x, *rest))

@@ -96,7 +96,8 @@ def _pairs(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
     """Tensors of one shape; on JAX with the halves of an axis added, for all in one loop."""
     if keras.backend.backend() == "jax":
         for a in axis:
-            if (size := _engine.sizes(values[0])[a]) and size % 2 == 0:
+            size = _engine.sizes(values[0])[a]
+            if size and size % 2 == 0:
                 return _engine.sums_of_pairs(values, a)
     return values
 
@@ -112,7 +113,7 @@ def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
     sizes = _engine.sizes(x)
     if len(sizes) == 1 and sizes[0] is not None and sizes[0] % 4 == 0:
         return ops.sum(ops.reshape(x / 4, (4, -1)), axis=0), 4
-    short = [(a, size) for a in axis if (size := sizes[a]) is not None and 1 < size <= 32]
+    short = [(a, size) for a, size in ((a, sizes[a] or 0) for a in axis) if 1 < size <= 32]
     if not short or len(axis) == 1:
         return x, 1
     a, length = short[0]
@@ -122,9 +123,10 @@ def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
 def _fold(x: Any, axis: int) -> Any:
     """Adds the halves of x along an axis until its length is 4 or less, if the length is known."""
     before = (slice(None),) * axis
-    while (size := _engine.sizes(x)[axis]) is not None and size > 4:
+    size = _engine.sizes(x)[axis]
+    while size is not None and size > 4:
         if size % 2:
             x = ops.pad(x, [(0, int(a == axis)) for a in range(len(x.shape))])
-        half = (size + 1) // 2
-        x = x[(*before, slice(0, half))] + x[(*before, slice(half, None))]
+        size = (size + 1) // 2
+        x = x[(*before, slice(0, size))] + x[(*before, slice(size, None))]
     return x

@@ -847,6 +847,54 @@ def test_second_derivatives_of_few_operations(loss, smooth):
     assert np.abs(expected).reshape(3, 13).max(axis=1).min() > 0.01
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's functions")
+@pytest.mark.parametrize(("loss", "name"), [("binary_cross_entropy", "arctan"), ("dice", "linear")])
+def test_derivatives_through_a_function_a_loop_and_a_condition(loss, name, rng):
+    """Whose tensors belong to a graph of their own each."""
+    import tensorflow as tf
+
+    x, y = tf.constant(rng.normal(size=(2, 3)).astype("float32")), rng.random((2, 3))
+
+    def f(x):
+        return tf.reduce_mean(getattr(segact_tf, loss)(y, x, name, validate=False))
+
+    def in_a_loop(x):
+        step = lambda i, total: (i + 1, total + f(x))  # noqa: E731
+        return tf.while_loop(lambda i, total: i < 1, step, (0, tf.zeros(())))[1]
+
+    def in_a_condition(x):
+        return tf.cond(tf.reduce_sum(x) < 1e9, lambda: f(x), lambda: tf.zeros(()))
+
+    def slopes(f, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = f(x)
+        return tape.gradient(value, x)
+
+    expected = slopes(f, x), second_derivatives(f, x)
+    for each in (f, in_a_loop, in_a_condition):
+        inside = tf.function(each, autograph=False)
+        whole = tf.function(lambda x, each=each: second_derivatives(each, x), autograph=False)
+        for got, wanted in zip(
+            (slopes(inside, x), second_derivatives(inside, x), whole(x)),
+            (*expected, expected[1]),
+            strict=True,
+        ):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's functions")
+@pytest.mark.parametrize("module", ["_batch", "_compact", "_pairwise", "_sums", "functional"])
+def test_autograph_can_convert(module):
+    """It prints a warning for each function inside of a `tf.function` that it cannot convert."""
+    import tensorflow as tf
+
+    module = importlib.import_module(f"segact_tf.{module}")
+    for function in vars(module).values():
+        if inspect.isfunction(function) and function.__module__ == module.__name__:
+            tf.autograph.to_graph(inspect.unwrap(function))
+
+
 def loops_that_read(code):
     """The fused loops of a compiled program of XLA that read its first input."""
     entry = code[code.index("\nENTRY") :]
