@@ -444,7 +444,7 @@ def test_hooks_run_once(loss):
 
 
 @needs_loops
-@pytest.mark.parametrize("name", ["binary_cross_entropy", "dice"])
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "dice", "dice_cross_entropy"])
 def test_compiled_code_has_no_second_derivatives_and_says_so(name):
     torch._dynamo.reset()
     loss = make(name)
