@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from segact_torch import _special
-from segact_torch._distributed import ProcessGroup, all_reduce, check_group, group_of
+from segact_torch._distributed import (
+    ProcessGroup,
+    all_reduce,
+    check_group,
+    group_of,
+    is_distributed,
+)
 from segact_torch.activations import Activation, HardTanh, Linear, _LinearOverRanks
 from segact_torch.conventions import Convention, check_flag
 
@@ -122,7 +128,7 @@ class Batch:
                 f"got input {tuple(input.shape)} and target {tuple(target.shape)}"
             )
         _check_device(target, "target", input)
-        if hard and _is_distributed(input):
+        if hard and is_distributed(input):
             raise ValueError(
                 "input must not be a DTensor: a Lovasz loss sorts all errors of a group, which has "
                 "them in parts; pass input.full_tensor() and target.full_tensor()"
@@ -150,7 +156,7 @@ class Batch:
     def _of_group(self, group: ProcessGroup) -> "Batch":
         """The part of this rank; an empty part becomes one that adds zero."""
         x, y, w, valid, f = self.input, self.target, self.weight, self.valid, self.f
-        if _is_distributed(x) or _is_distributed(y):
+        if is_distributed(x) or is_distributed(y):
             raise ValueError(
                 "process_group must be None for a DTensor, whose sums are over all of its parts"
             )
@@ -393,11 +399,6 @@ def _plain(values: Any) -> Any:
         return values
     with torch._C.DisableTorchFunctionSubclass():
         return values.as_subclass(Tensor)
-
-
-def _is_distributed(values: Any) -> bool:
-    """Whether it is a DTensor."""
-    return hasattr(values, "device_mesh")
 
 
 def _check_tensor(values: Any, name: str) -> None:

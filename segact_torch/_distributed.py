@@ -27,6 +27,11 @@ else:
         """A placeholder, for a PyTorch that was built without `torch.distributed`."""
 
 
+def is_distributed(values: Any) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(values, "device_mesh")
+
+
 def check_group(process_group: ProcessGroup | str | None) -> None:
     """Raise unless it is None, "world" (which may be created later) or a group with this rank."""
     if process_group is None or isinstance(process_group, ProcessGroup):

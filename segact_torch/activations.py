@@ -34,7 +34,7 @@ from torch import Tensor, fx, nn
 from segact_torch import _special
 from segact_torch._definitions import same
 from segact_torch._derivatives import Function, _apply, _differentiate, _save
-from segact_torch._distributed import ProcessGroup, all_extremes, all_reduce
+from segact_torch._distributed import ProcessGroup, all_extremes, all_reduce, is_distributed
 from segact_torch._names import unknown
 
 __all__ = [
@@ -664,9 +664,9 @@ class Linear(Activation):
 
     def _axis(self, x: Tensor) -> Axis:
         if self.axis is None:
-            # () is of any rank, also one other than torch.jit.trace saw; a DTensor, which has a
-            # mesh, reduces each part alone by it
-            return tuple(range(x.ndim)) if hasattr(x, "device_mesh") else ()
+            # () is of any rank, also one other than torch.jit.trace saw; a DTensor reduces each
+            # part alone by it
+            return tuple(range(x.ndim)) if is_distributed(x) else ()
         wanted = (self.axis,) if isinstance(self.axis, int) else self.axis
         if any(not -x.ndim <= a < x.ndim for a in wanted):
             raise ValueError(

@@ -40,7 +40,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "_batch.py": {
         **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
-        **dict.fromkeys(["Batch._of_group", "Batch.cut", "_is_distributed"], RANKS),
+        **dict.fromkeys(["Batch._of_group", "Batch.cut"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
         **dict.fromkeys(["_check_tensor", "_tensor", "as_tensor"], TENSORS),
         **dict.fromkeys(["_shapes_differ", "_plain"], TENSORS),
@@ -77,7 +77,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "Activation.__init_subclass__": LAYER,
     },
     "_distributed.py": {
-        "check_group": RANKS,
+        **dict.fromkeys(["check_group", "is_distributed"], RANKS),
         **dict.fromkeys(["_all_reduce", "_least"], "TensorFlow differentiates its own exchange"),
     },
     "conventions.py": {
