@@ -48,6 +48,7 @@ BOUNDS = {
 }
 # Of true positives, false positives and false negatives.
 COSTS = (2.0, 0.5, 0.75)
+POINTERS = ["x", "y", "w", "factors", "out", "gradient", "sums", "value", "slopes", "upstream"]
 FOCAL = {"gamma": 2.0, "alpha": None, "label_smoothing": 0.0}
 
 
@@ -680,6 +681,74 @@ def test_what_takes_other_arguments_is_not_launched_directly(monkeypatch):
         backend.cross_entropy(x, x, None, (0,), F("arctan"))
     assert kernel.launched == ["anew", "anew"]
     backend.rows_of.cache_clear()
+
+
+# ---- the host's part of a launch ----
+
+
+KERNELS = ("losses", "overlap", "ratio", "overlap_gradient", "rescale", "multiply")
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The kernels of the losses on CPU tensors, compiled for a GPU and launched nowhere."""
+    from launches import launches
+
+    monkeypatch.setattr(_backends.availability, "KERNELS", "triton")
+    backend.rows_of.cache_clear()
+    with launches(*(getattr(backend.kernels, name) for name in KERNELS)) as driver:
+        yield driver.launched
+    backend.rows_of.cache_clear()
+
+
+STEPS = {
+    "binary_cross_entropy": ["losses", "rescale"],
+    "mean_squared_error": ["losses", "rescale"],
+    "binary_focal_cross_entropy": ["losses", "rescale"],
+    "dice": ["overlap", "ratio", "overlap_gradient"],
+    "focal_tversky": ["overlap", "ratio", "overlap_gradient"],
+}
+
+
+@compiled
+@pytest.mark.parametrize("loss", STEPS)
+def test_every_step_launches_its_kernels(launched, loss):
+    """Triton does more with a kernel than to compile it, and more again at the second launch."""
+    function = getattr(segact_torch, loss)
+    for size, dtype in itertools.product((512, 512, 37), (torch.float32, torch.float16)):
+        x = torch.zeros(4, size, dtype=dtype, requires_grad=True)
+        y = torch.zeros(4, size, dtype=torch.uint8)
+        function(x, y, "arctan").backward()
+        assert [name for name, _ in launched] == STEPS[loss]
+        for name, arguments in launched:
+            names = getattr(backend.kernels, name).arg_names
+            assert len(arguments) == len(names)
+            tensors = [isinstance(a, torch.Tensor) for a in arguments]
+            assert tensors == [n in POINTERS for n in names]
+        launched.clear()
+
+
+@compiled
+def test_no_constant_differs_from_itself():
+    """Triton compares them before a launch, and refuses one that changed."""
+    from triton.language import constexpr
+
+    from segact_torch._backends.triton import activations, arithmetic, kernels
+
+    found = [
+        value for module in (arithmetic, activations, kernels) for value in vars(module).values()
+    ]
+    constants = [one.value for one in found if isinstance(one, constexpr)]
+    assert len(constants) > 3
+    assert all(value == value for value in constants)
+
+
+@compiled
+def test_elementwise_losses_launch_their_kernels(launched):
+    x = torch.zeros(4, 512, requires_grad=True)
+    for _ in range(2):
+        segact_torch.binary_cross_entropy(x, torch.zeros(4, 512), reduction="none").sum().backward()
+    assert [name for name, _ in launched] == ["losses", "multiply"] * 2
 
 
 # ---- what they compile to ----

@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 
 INFINITY = tl.constexpr(float("inf"))
-NAN = tl.constexpr(float("nan"))
 # The smallest normal number, and the largest.
 TINY = tl.constexpr(1.1754943508222875e-38)
 LARGEST = tl.constexpr(3.4028234663852886e38)

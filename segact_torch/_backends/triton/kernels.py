@@ -10,7 +10,6 @@ import triton.language as tl
 from segact_torch._backends.triton.activations import is_below, shares, surprise
 from segact_torch._backends.triton.arithmetic import (
     INFINITY,
-    NAN,
     TINY,
     fractional_power,
     unless_zero,
@@ -137,7 +136,7 @@ def load(x, y, w, start, offsets, there, WEIGHTED: tl.constexpr, GUARDED: tl.con
         w = tl.full(x.shape, 1.0, tl.float32)
     if GUARDED:
         inside = tl.where(y < 0.0, 0.0, tl.where(y > 1.0, 1.0, y))
-        y = tl.where(tl.abs(y - 0.5) <= 1.0, inside, NAN)
+        y = tl.where(tl.abs(y - 0.5) <= 1.0, inside, float("nan"))
     return x, y, w
 
 
