@@ -55,11 +55,11 @@ def _turn(step: Step, settling: int, counted: int) -> float:
     return statistics.median(seconds)
 
 
-def beside(ours: Step, theirs: Step, rounds: int, budget: float) -> Times:
+def beside(ours: Step, theirs: Step, rounds: int, budget: float, queued: int = 1) -> Times:
     """Both in turns, so that a slow moment of the machine affects both.
 
-    Each step ends when its gradient is computed. At most `rounds` rounds, and none beyond `budget`
-    seconds but the first few.
+    Each step ends when its gradient is computed; `queued` says how many it consists of. At most
+    `rounds` rounds, and none beyond `budget` seconds but the first few.
     """
     ours()  # compiles
     theirs()
@@ -71,8 +71,8 @@ def beside(ours: Step, theirs: Step, rounds: int, budget: float) -> Times:
     for i in range(rounds):
         if i >= fewest and time.perf_counter() > ends:
             break
-        found.ours.append(_turn(ours, *steps))
-        found.theirs.append(_turn(theirs, *steps))
+        found.ours.append(_turn(ours, *steps) / queued)
+        found.theirs.append(_turn(theirs, *steps) / queued)
     return found
 
 
@@ -87,8 +87,11 @@ def is_kernel(event: Any) -> bool:
     )
 
 
-def kernels(step: Step) -> tuple[int, float]:
-    """The kernels that a step launches on a GPU, and their milliseconds, by PyTorch's profiler."""
+def kernels(step: Step, queued: int = 1) -> tuple[int, float]:
+    """The kernels that a step launches on a GPU, and their milliseconds, by PyTorch's profiler.
+
+    `queued` says of how many steps it consists.
+    """
     import torch
 
     step()
@@ -96,7 +99,8 @@ def kernels(step: Step) -> tuple[int, float]:
     with torch.profiler.profile(activities=activities) as profile:
         step()
     found = list(filter(is_kernel, profile.events() or ()))
-    return len(found), sum(event.time_range.elapsed_us() for event in found) / 1e3
+    milliseconds = sum(event.time_range.elapsed_us() for event in found) / 1e3
+    return len(found) // queued, milliseconds / queued
 
 
 def processor() -> str:

@@ -319,7 +319,8 @@ def bandwidth() -> list[Case]:
     """Our losses and copies of the same number of bytes: the limit of a GPU's memory.
 
     One pass reads x and y and writes the gradient: 3 tensors. The overlap losses, which know the
-    factor of the gradient only at the end, read x and y twice: 5.
+    factor of the gradient only at the end, read x and y twice: 5. As in training, the host does not
+    wait for each step (`worker.QUEUED`).
     """
     sizes = (64 * 2**20,)
     stock = F.binary_cross_entropy_with_logits

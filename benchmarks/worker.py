@@ -22,6 +22,8 @@ from benchmarks.report import Row
 
 COUNTED = 4 * 64 * 64
 """The number of elements for counting operations."""
+QUEUED = 10
+"""The steps of a row of "bandwidth": as in training, the host does not wait for each."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Engine:
     """Makes a step of a loss, forward and backward, on tensors of a framework."""
 
     last = False  # whether the channels are the last axis
-    compiled = "compiled"
+    queued = 1  # the steps that are launched before the device is waited for
 
     def batch(self, case: Case, size: int) -> tuple[Any, Any]:
         """The inputs of the losses of a case."""
@@ -108,6 +110,7 @@ class Torch(Engine):
         torch.set_num_threads(task.threads)
         self.task, self.torch = task, torch
         self.last = task.framework.startswith("keras")
+        self.queued = QUEUED if task.framework == "bandwidth" else 1
 
     def tensors(self, x: Any, y: Any) -> tuple[Any, Any]:
         device, tensor = self.task.device, self.torch.from_numpy
@@ -117,10 +120,11 @@ class Torch(Engine):
         synchronize = self.torch.cuda.synchronize if self.task.device == "cuda" else None
 
         def step() -> None:
-            value = loss(x, y)
-            if value.requires_grad:
-                value.backward()
-            x.grad = None
+            for _ in range(self.queued):
+                value = loss(x, y)
+                if value.requires_grad:
+                    value.backward()
+                x.grad = None
             if synchronize:
                 synchronize()
 
@@ -251,7 +255,7 @@ def _of_the_case(engine: Engine, task: Task, case: Case) -> dict[str, Any]:
         found["memory"] = _memory(engine, task, case)
     if task.device == "cuda":
         x, y = engine.batch(case, case.sizes[-1])
-        kernels = _pair(lambda loss: measure.kernels(engine.step(loss, x, y)), case)
+        kernels = _pair(lambda loss: measure.kernels(engine.step(loss, x, y), engine.queued), case)
         assert kernels is not None
         found["kernels"], found["on_device"] = zip(*kernels, strict=True)
     return found
@@ -261,7 +265,7 @@ def _row(engine: Engine, task: Task, case: Case, size: int, known: dict[str, Any
     assert case.theirs is not None
     x, y = engine.batch(case, size)
     ours, theirs = engine.step(case.ours, x, y), engine.step(case.theirs, x, y)
-    times = measure.beside(ours, theirs, task.rounds, task.budget)
+    times = measure.beside(ours, theirs, task.rounds, task.budget, engine.queued)
     served = SERVED.get(task.framework) or measure.backends(ours)
     slower = times.ratio[1] > 1 and size >= MIDDLE and task.framework != "bandwidth"
     profile = _pair(lambda loss: engine.profile(loss, x, y), case) if slower else None

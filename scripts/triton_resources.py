@@ -32,8 +32,13 @@ TARGETS = {
     "sm_90": GPUTarget("cuda", 90, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-LOSSES = ("cross_entropy", "squared_error", "focal")
-KERNELS = (*LOSSES, "overlap", "overlap_gradient")
+KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{loss: ("losses", {"LOSS": loss}) for loss in ("cross_entropy", "squared_error", "focal")},
+    **{name: (name, {}) for name in ("overlap", "overlap_gradient")},
+    "overlap and entropy": ("overlap", {"ENTROPY": True}),
+    "gradient of both": ("overlap_gradient", {"ENTROPY": True}),
+}
+"""The columns of the tables: the kernel, and its constants."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,16 @@ class Resources:
 
 def compiled(kernel: str, activation: str, target: str, **constants: Any) -> Any:
     """The kernel for float32 x and y without weights, or with other constants."""
-    function = kernels.losses if kernel in LOSSES else getattr(kernels, kernel)
+    name, of_column = KERNELS.get(kernel, (kernel, {}))
+    function = getattr(kernels, name)
     names = function.arg_names
     known: dict[str, Any] = {
-        **{"LOSS": kernel, "ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True},
+        **{"ACTIVATION": activation, "BLOCK": backend.BLOCK, "SINGLE": True, "ENTROPY": False},
         **{"CHUNK": backend.CHUNK},
         **{"WEIGHTED": False, "GUARDED": True, "SMOOTHED": False, "POSITIVE": False},
         **{"EACH_POSITIVE": False, "SQUEEZED": activation == "hardtanh", "RATIO": True},
         **{"ALPHA": kernel == "focal", "WHOLE": 2 * (kernel == "focal"), "FRACTION": False},
-        **{"EACH": False, "GRADIENT": True, **constants},
+        **{"EACH": False, "GRADIENT": True, **of_column, **constants},
     }
     known = {name: value for name, value in known.items() if name in names}
     types = dict.fromkeys(("x", "y", "w", "gradient", "slopes", "upstream"), "*fp32")

@@ -7,6 +7,7 @@ runs in a process of its own, which the first test starts.
 import contextlib
 import importlib.util
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -338,6 +339,91 @@ def test_ratios_of_overlap(axis, smooth):
     slope = exact_overlap_gradient(x, y, w, (expected * upstream).reshape(2, *full))
     assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
     assert got.stride() == x.stride()
+
+
+BESIDE = {
+    "plain": {},
+    "weights": {"weighted": True},
+    "a factor of class 1": {"weighted": True, "pos_weight": 2.5, "label_smoothing": 0.125},
+    "a factor of each channel": {"pos_weight": torch.tensor([0.0, 3.0]).reshape(1, 2, 1, 1)},
+    "no class 1": {"pos_weight": 0.0},
+    "counts on the device": {"weighted": True, "counted": True},
+}
+
+
+@interpreted
+@pytest.mark.parametrize("axis", AXES.values(), ids=AXES)
+@pytest.mark.parametrize("option", BESIDE.values(), ids=BESIDE)
+def test_overlap_and_cross_entropy_in_one_pass(axis, option):
+    assert_both(axis, "softsign", **option)
+
+
+@interpreted
+@pytest.mark.parametrize(("name", "epsilon"), [*DEFAULT, ("arctan", 0.01), ("hardtanh", 0.01)])
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+def test_overlap_and_cross_entropy_of_every_activation(name, epsilon, hard):
+    assert_both(ALL, name, epsilon, hard)
+
+
+def assert_both(
+    axis,
+    name,
+    epsilon=None,
+    hard=False,
+    weighted=False,
+    counted=False,
+    pos_weight=1.0,
+    label_smoothing=0.0,
+):
+    (x, y), f = batch(hard), F(name, epsilon=epsilon)
+    x = x.contiguous(memory_format=torch.channels_last)
+    w = torch.linspace(0, 2, 33).expand(SHAPE) if weighted else None
+    of_1 = pos_weight.expand(SHAPE) if isinstance(pos_weight, torch.Tensor) else pos_weight
+    groups = [size for a, size in enumerate(SHAPE) if a not in axis]
+    scale = torch.linspace(0.1, 0.2, math.prod(groups)).reshape(groups) if counted else 0.25
+    arguments = (x, y, w, axis, f, COSTS)
+    entropy = ((of_1, label_smoothing), scale)
+    value, slopes = backend.ratio_and_entropy(*arguments, 10.0, *entropy)
+
+    weights = torch.ones(SHAPE) if w is None else w
+    wide = x.double().contiguous().requires_grad_()
+    error, hit = exact_overlap(wide, y, weights, axis, f)
+    loss = segact_torch.binary_cross_entropy(
+        *(wide, y.double(), rounded(f)),
+        weight=weights.double(),
+        pos_weight=pos_weight.double() if isinstance(pos_weight, torch.Tensor) else pos_weight,
+        label_smoothing=label_smoothing,
+        reduction="none",
+    )
+    exact = torch.stack((error / (error + hit + 10.0), scale * loss.sum(axis)))
+    torch.testing.assert_close(value.double(), exact.detach(), rtol=1e-6, atol=0)
+
+    upstream = torch.linspace(-1, 2, value.numel()).reshape(value.shape)
+    got = backend.gradient_of_both(*arguments, slopes, upstream, *entropy)
+    (slope,) = torch.autograd.grad((exact * upstream).sum(), wide)
+    assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
+    assert got.stride() == x.stride()
+
+
+@interpreted
+def test_an_infinite_cross_entropy_beside_an_overlap():
+    """It is infinite where the softsign is certain and wrong, and so is the mean; no slope is."""
+    x, y = torch.tensor([torch.inf, -torch.inf, 1.0]), torch.tensor([0.0, 0.0, 1.0])
+    arguments = (x, y, None, (0,), F("softsign"), (2.0, 1.0, 1.0))
+    entropy = ((1.0, 0.0), 1.0)
+    value, slopes = backend.ratio_and_entropy(*arguments, 0.0, *entropy)
+    assert value.tolist() == pytest.approx([1.25 / (1.25 + 1.5), torch.inf])
+    got = backend.gradient_of_both(*arguments, slopes, torch.ones(2), *entropy)
+    assert got[:2].tolist() == [0, 0]
+    assert got[2].isfinite()
+    # what weighs nothing is nothing, also where it is not a number
+    x, weightless = torch.tensor([torch.nan, 1.0]), ((0.0, 0.0), 1.0)
+    arguments = (x, torch.ones(2), torch.tensor([0.0, 1.0]), (0,), F("sigmoid"), (2.0, 1.0, 1.0))
+    value, slopes = backend.ratio_and_entropy(*arguments, 0.0, *weightless)
+    assert value[1] == 0
+    got = backend.gradient_of_both(*arguments, slopes, torch.ones(2), *weightless)
+    assert got[0] == 0
+    assert got[1] < 0
 
 
 @interpreted
@@ -707,6 +793,7 @@ STEPS = {
     "binary_focal_cross_entropy": ["losses", "rescale"],
     "dice": ["overlap", "ratio", "overlap_gradient"],
     "focal_tversky": ["overlap", "ratio", "overlap_gradient"],
+    "dice_cross_entropy": ["overlap", "ratio", "overlap_gradient"],
 }
 
 
@@ -774,6 +861,7 @@ def script():
         *(("cross_entropy", "normal_cdf"), ("cross_entropy", "inverse_square_root")),
         *(("squared_error", "normal_cdf"), ("focal", "normal_cdf")),
         *(("overlap", "normal_cdf"), ("overlap_gradient", "sigmoid"), ("rescale", "")),
+        *(("overlap and entropy", "normal_cdf"), ("gradient of both", "normal_cdf")),
         ("ratio", ""),
     ],
 )

@@ -2,7 +2,8 @@
 
 One kernel reads raw outputs (float32, float16, bfloat16), targets and weights (any dtype, without a
 copy), and writes sums and gradient. An elementwise loss moves three tensors, an overlap loss five,
-since its gradient computes the density again. The host never waits for the device.
+since its gradient computes the density again; Dice + cross entropy is one of these, too. The host
+never waits for the device.
 
     arithmetic     elementary functions on the device
     activations    tails, shares, and surprise of each activation
@@ -21,8 +22,7 @@ from segact_torch._backends.triton import launch
 from segact_torch._batch import Axis, Batch
 from segact_torch.activations import Activation, softsign
 
-# x, y, w, axis, f and the costs of TP, FP and FN.
-OfOverlap = tuple[Tensor, Tensor, Tensor | None, Axis, Any, tuple[float, float, float]]
+OfOverlap = tuple[Tensor, Tensor, Tensor | None, Axis, Any, launch.Costs]  # x, y, w, axis, f
 
 
 def serves(batch: Batch) -> bool:
@@ -92,6 +92,27 @@ def overlap_ratio(
     if not is_differentiated(batch):
         return value, None
     return value, lambda upstream: launch.overlap_gradient(*arguments, slopes, upstream, guarded)
+
+
+def ratio_and_entropy(
+    batch: Batch,
+    axis: Axis,
+    smooth: float,
+    pos_weight: float | Tensor,
+    label_smoothing: float,
+    tp: float,
+    fp: float,
+    fn: float,
+) -> Found:
+    """`overlap_ratio` and the mean of cross entropies over `axis`, stacked, in one pass."""
+    arguments, guarded = _of_overlap(batch, axis, tp, fp, fn), batch.guarded
+    entropy = ((pos_weight, label_smoothing), batch.share(axis))
+    value, slopes = launch.ratio_and_entropy(*arguments, smooth, *entropy, guarded)
+    if not is_differentiated(batch):
+        return value, None
+    return value, lambda upstream: launch.gradient_of_both(
+        *arguments, slopes, upstream, *entropy, guarded
+    )
 
 
 def _of_overlap(batch: Batch, axis: Axis, tp: float, fp: float, fn: float) -> OfOverlap:

@@ -36,11 +36,44 @@ def weighed_surprise(on, off, near, far, flat, steep, below):
 
 
 @triton.jit
-def entropy(x, y, w, pos_weight, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
-    """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x))))."""
-    _, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
-    on, off = w * pos_weight * y, w * (1.0 - y)
-    return weighed_surprise(on, off, near, far, flat, steep, is_below(x, ACTIVATION))
+def entropy(y, w, pos_weight, near, far, flat, steep, below, POSITIVE: tl.constexpr):
+    """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x)))), from what `surprise` says of x."""
+    on, off = w * y, w * (1.0 - y)
+    if POSITIVE:
+        on = w * pos_weight * y
+    loss, slope = weighed_surprise(on, off, near, far, flat, steep, below)
+    if POSITIVE:  # what weighs nothing is 0 for any x
+        nothing = (y == 1.0) & (pos_weight * y == 0.0)
+        loss, slope = tl.where(nothing, 0.0, loss), tl.where(nothing, 0.0, slope)
+    return loss, slope
+
+
+@triton.jit
+def smooth_labels(y, label_smoothing):
+    return y * (1.0 - label_smoothing) + 0.5 * label_smoothing
+
+
+@triton.jit
+def shares_and_entropy(
+    x,
+    y,
+    w,
+    pos_weight,
+    label_smoothing,
+    epsilon,
+    ACTIVATION: tl.constexpr,
+    SQUEEZED: tl.constexpr,
+    SMOOTHED: tl.constexpr,
+    POSITIVE: tl.constexpr,
+):
+    """F(x), 1 - F(x), the density, and value and slope of the cross entropy."""
+    a, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
+    below = is_below(x, ACTIVATION)
+    if SMOOTHED:
+        y = smooth_labels(y, label_smoothing)
+    loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, POSITIVE)
+    p, q = tl.where(below, a, 1.0 - a), tl.where(below, 1.0 - a, a)
+    return p, q, (1.0 - a) * flat, loss, slope
 
 
 @triton.jit
@@ -196,16 +229,13 @@ def losses(
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
     if SMOOTHED:
-        y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        y = smooth_labels(y, label_smoothing)
     if LOSS == "cross_entropy":
-        factor = 1.0
+        _, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
         if EACH_POSITIVE:
-            factor = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
-        elif POSITIVE:
-            factor = pos_weight
-        if EACH_POSITIVE or POSITIVE:
-            x = tl.where((y == 1.0) & (factor * y == 0.0), 0.0, x)  # weighs nothing
-        loss, slope = entropy(x, y, w, factor, epsilon, ACTIVATION, SQUEEZED)
+            pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
+        below = is_below(x, ACTIVATION)
+        loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, POSITIVE)
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, epsilon, ACTIVATION, SQUEEZED)
     else:
@@ -225,28 +255,47 @@ def overlap(
     x,
     y,
     w,
+    factors,
     out,
     length,
     blocks,
     tp,
     fp,
     fn,
+    label_smoothing,
+    pos_weight,
     epsilon,
     ACTIVATION: tl.constexpr,
     SQUEEZED: tl.constexpr,
     WEIGHTED: tl.constexpr,
     GUARDED: tl.constexpr,
+    ENTROPY: tl.constexpr,
+    SMOOTHED: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EACH_POSITIVE: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The block's fp FP + fn FN and tp TP into `out` (2, programs)."""
+    """The block's fp FP + fn FN and tp TP into `out` (2, programs).
+
+    With ENTROPY `out` is (3, programs), and has the cross entropies, as `losses`.
+    """
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
-    p, q, _ = shares(x, epsilon, ACTIVATION, SQUEEZED)
-    error = total(w * (fp * ((1.0 - y) * p) + fn * (y * q)), there)
+    programs = tl.num_programs(0).to(tl.int64)
     out += tl.program_id(0)
+    if ENTROPY:
+        if EACH_POSITIVE:
+            pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
+        p, q, _, loss, _ = shares_and_entropy(
+            x, y, w, pos_weight, label_smoothing, epsilon, ACTIVATION, SQUEEZED, SMOOTHED, POSITIVE
+        )
+        tl.store(out + 2 * programs, far_total(loss, there))
+    else:
+        p, q, _ = shares(x, epsilon, ACTIVATION, SQUEEZED)
+    error = total(w * (fp * ((1.0 - y) * p) + fn * (y * q)), there)
     tl.store(out, error)
-    tl.store(out + tl.num_programs(0).to(tl.int64), tp * total(w * y * p, there))
+    tl.store(out + programs, tp * total(w * y * p, there))
 
 
 @triton.jit
@@ -257,12 +306,15 @@ def ratio(
     length,
     blocks,
     smooth,
+    scale,
+    ENTROPY: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The first of the sums (2, length) over both and `smooth`, and the slopes in the two.
 
     All are 0 where the denominator is 0, as in _sums.py. The sums are in float64, and so is it.
+    With ENTROPY there is a third sum, which `value` (2, length) has times `scale`.
     """
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     error = tl.load(sums + start + offsets, there, other=0.0)
@@ -272,6 +324,9 @@ def ratio(
     tl.store(value + start + offsets, found, there)
     tl.store(slopes + start + offsets, rest / whole / whole, there)
     tl.store(slopes + length + start + offsets, -found / whole, there)
+    if ENTROPY:
+        third = tl.load(sums + 2 * length + start + offsets, there, other=0.0)
+        tl.store(value + length + start + offsets, third * scale, there)
 
 
 @triton.jit
@@ -279,6 +334,7 @@ def overlap_gradient(
     x,
     y,
     w,
+    factors,
     slopes,
     upstream,
     gradient,
@@ -288,18 +344,26 @@ def overlap_gradient(
     tp,
     fp,
     fn,
+    scale,
+    label_smoothing,
+    pos_weight,
     epsilon,
     ACTIVATION: tl.constexpr,
     SQUEEZED: tl.constexpr,
     WEIGHTED: tl.constexpr,
     GUARDED: tl.constexpr,
     RATIO: tl.constexpr,
+    ENTROPY: tl.constexpr,
+    SMOOTHED: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    EACH_POSITIVE: tl.constexpr,
     SINGLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The gradient of a loss whose slopes in the two sums are `slopes` (2, rows).
 
-    Where it is a function of a RATIO of them, that has these slopes, and `upstream` (rows) it.
+    Where it is a function of a RATIO of them, that has these slopes, and `upstream` (rows) it. With
+    ENTROPY `upstream` is (2, rows), and has the one of the cross entropies times `scale`, too.
     """
     row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     of_error, of_hit = tl.load(slopes + row), tl.load(slopes + rows + row)
@@ -308,9 +372,18 @@ def overlap_gradient(
         of_error, of_hit = weigh(factor, of_error), weigh(factor, of_hit)
     on, off = tp * of_hit - fn * of_error, fp * of_error
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
-    _, _, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
-    slope = weigh(w * (1.0 - y), off) + weigh(w * y, on)
-    tl.store(gradient + start + offsets, weigh(density, slope), there)
+    if ENTROPY:
+        if EACH_POSITIVE:
+            pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
+        _, _, density, _, of_entropy = shares_and_entropy(
+            x, y, w, pos_weight, label_smoothing, epsilon, ACTIVATION, SQUEEZED, SMOOTHED, POSITIVE
+        )
+    else:
+        _, _, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
+    slope = weigh(density, weigh(w * (1.0 - y), off) + weigh(w * y, on))
+    if ENTROPY:
+        slope += weigh(tl.load(upstream + rows + row) * scale, of_entropy)
+    tl.store(gradient + start + offsets, slope, there)
 
 
 @triton.jit

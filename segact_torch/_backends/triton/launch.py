@@ -23,6 +23,9 @@ from segact_torch.activations import Activation
 NAMES = ("sigmoid", "normal_cdf", "arctan", "softsign", "inverse_square_root", "hardtanh")
 """The supported activations, with any epsilon, and all but `hardtanh` without one."""
 
+Costs = tuple[float, float, float]  # of TP, FP and FN
+Entropy = tuple[float | Tensor, float]  # pos_weight and label_smoothing of a cross entropy
+
 # The elements and warps of a program. 8 elements per thread are two loads of 16 bytes in flight,
 # and few enough for a float32 sum.
 BLOCK, NUM_WARPS = 512, 2
@@ -217,16 +220,14 @@ def _losses(
     each = not axis
     out = rows.empty(x) if each else rows.parts(x)
     slopes = rows.empty(x) if gradient else None
-    factors = pos_weight if isinstance(pos_weight, Tensor) else None
-    on = 1.0 if isinstance(pos_weight, Tensor) else float(pos_weight)
+    factors, on, *positive = _of_class_1(pos_weight, rows, ordered)
     whole = math.floor(gamma)
     fraction = gamma - whole
     high = math.floor(fraction * 4096) / 4096
     rows.launch(
         kernels.losses,
         (
-            *(ordered, rows.of(y), ordered if w is None else rows.of(w)),
-            *(ordered if factors is None else rows.of(factors), out),
+            *(ordered, rows.of(y), ordered if w is None else rows.of(w), factors, out),
             ordered if slopes is None else slopes,
         ),
         (
@@ -235,12 +236,20 @@ def _losses(
         ),
         (
             *(loss, f.name, f.epsilon > 0, w is not None, guarded, label_smoothing != 0),
-            *(on != 1, factors is not None, alpha is not None, whole, fraction != 0, each),
-            gradient,
+            *(*positive, alpha is not None, whole, fraction != 0, each, gradient),
         ),
     )
     value = rows.back(out, x) if each else rows.gather(out)
     return value, None if slopes is None else rows.back(slopes, x)
+
+
+def _of_class_1(
+    pos_weight: float | Tensor, rows: Rows, unused: Tensor
+) -> tuple[Tensor, float, bool, bool]:
+    """pos_weight as a tensor in rows and as a number; POSITIVE and EACH_POSITIVE."""
+    if isinstance(pos_weight, Tensor):
+        return rows.of(pos_weight), 1.0, True, True
+    return unused, float(pos_weight), pos_weight != 1, False
 
 
 def cross_entropy(
@@ -341,17 +350,71 @@ def _overlap_sums(
     w: Tensor | None,
     axis: Axis,
     f: Activation,
-    costs: tuple[float, float, float],
+    costs: Costs,
     guarded: bool,
+    entropy: Entropy | None = None,
 ) -> Tensor:
-    """`overlap` in float64."""
+    """`overlap` in float64, and beside it the sums of cross entropies, if they are wanted."""
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
-    out = rows.parts(x, 2)
-    tensors = (ordered, rows.of(y), ordered if w is None else rows.of(w), out)
-    constants = (f.name, f.epsilon > 0, w is not None, guarded)
-    rows.launch(kernels.overlap, tensors, (*costs, f.epsilon), constants)
+    out = rows.parts(x, 2 if entropy is None else 3)
+    pos_weight, label_smoothing = entropy or (1.0, 0.0)
+    factors, on, *positive = _of_class_1(pos_weight, rows, ordered)
+    rows.launch(
+        kernels.overlap,
+        (ordered, rows.of(y), ordered if w is None else rows.of(w), factors, out),
+        (*costs, float(label_smoothing), on, f.epsilon),
+        (
+            *(f.name, f.epsilon > 0, w is not None, guarded, entropy is not None),
+            *(label_smoothing != 0, *positive),
+        ),
+    )
     return rows.gather(out)
+
+
+def _ratio(sums: Tensor, smooth: float, scale: float | None = None) -> tuple[Tensor, Tensor]:
+    """The ratio of the first two sums and its slopes; stacked with the third times `scale`."""
+    front = () if scale is None else (2,)
+    value = sums.new_empty((*front, *sums.shape[1:]), dtype=torch.float32)
+    slopes = sums.new_empty((2, *sums.shape[1:]), dtype=torch.float32)
+    groups = rows_of(sums.shape[1:], sums.stride()[1:], ())
+    numbers = (float(smooth), 1.0 if scale is None else scale)
+    groups.launch(kernels.ratio, (sums, value, slopes), numbers, (scale is not None,))
+    return value, slopes
+
+
+def _overlap_gradient(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    f: Activation,
+    costs: Costs,
+    slopes: Tensor,
+    upstream: Tensor | None,
+    guarded: bool,
+    entropy: Entropy | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    rows = rows_of(x.shape, x.stride(), axis)
+    ordered = rows.of(x)
+    gradient = rows.empty(x)
+    slopes = rows.spread(slopes.float())
+    pos_weight, label_smoothing = entropy or (1.0, 0.0)
+    factors, on, *positive = _of_class_1(pos_weight, rows, ordered)
+    rows.launch(
+        kernels.overlap_gradient,
+        (
+            *(ordered, rows.of(y), ordered if w is None else rows.of(w), factors, slopes),
+            *(slopes if upstream is None else rows.spread(upstream.float()), gradient),
+        ),
+        (rows.rows, *costs, float(scale), float(label_smoothing), on, f.epsilon),
+        (
+            *(f.name, f.epsilon > 0, w is not None, guarded, upstream is not None),
+            *(entropy is not None, label_smoothing != 0, *positive),
+        ),
+    )
+    return rows.back(gradient, x)
 
 
 def overlap(
@@ -360,7 +423,7 @@ def overlap(
     w: Tensor | None,
     axis: Axis,
     f: Activation,
-    costs: tuple[float, float, float],
+    costs: Costs,
     guarded: bool = True,
 ) -> Tensor:
     """fp FP + fn FN and tp TP, stacked: float32, (2, *groups).
@@ -377,7 +440,7 @@ def overlap_ratio(
     w: Tensor | None,
     axis: Axis,
     f: Activation,
-    costs: tuple[float, float, float],
+    costs: Costs,
     smooth: float,
     guarded: bool = True,
 ) -> tuple[Tensor, Tensor]:
@@ -386,12 +449,29 @@ def overlap_ratio(
     The ratio is (*groups), the slopes are (2, *groups), both float32, and 0 where the denominator
     is 0.
     """
-    sums = _overlap_sums(x, y, w, axis, f, costs, guarded)
-    value = torch.empty_like(sums[0], dtype=torch.float32)
-    slopes = torch.empty_like(sums, dtype=torch.float32)
-    groups = rows_of(value.shape, value.stride(), ())
-    groups.launch(kernels.ratio, (sums, value, slopes), (float(smooth),), ())
-    return value, slopes
+    return _ratio(_overlap_sums(x, y, w, axis, f, costs, guarded), smooth)
+
+
+def ratio_and_entropy(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    f: Activation,
+    costs: Costs,
+    smooth: float,
+    entropy: Entropy,
+    scale: float | Tensor,
+    guarded: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`overlap_ratio` and the sums of `cross_entropy` times `scale`, stacked; slopes of the first.
+
+    In one pass. `entropy` is (pos_weight, label_smoothing); `scale` may be a tensor (*groups).
+    """
+    sums = _overlap_sums(x, y, w, axis, f, costs, guarded, entropy)
+    if isinstance(scale, Tensor):
+        sums[2].mul_(scale)
+    return _ratio(sums, smooth, 1.0 if isinstance(scale, Tensor) else scale)
 
 
 def overlap_gradient(
@@ -400,7 +480,7 @@ def overlap_gradient(
     w: Tensor | None,
     axis: Axis,
     f: Activation,
-    costs: tuple[float, float, float],
+    costs: Costs,
     slopes: Tensor,
     upstream: Tensor | None = None,
     guarded: bool = True,
@@ -411,15 +491,24 @@ def overlap_gradient(
     `upstream`, (*groups), if there is one: in float32 and in the memory layout of x. It is 0 where
     the weight or the density is 0, even if the slopes are infinite.
     """
-    rows = rows_of(x.shape, x.stride(), axis)
-    ordered = rows.of(x)
-    gradient = rows.empty(x)
-    slopes = rows.spread(slopes.float())
-    tensors = (
-        *(ordered, rows.of(y), ordered if w is None else rows.of(w), slopes),
-        *(slopes if upstream is None else rows.spread(upstream.float()), gradient),
-    )
-    numbers = (rows.rows, *costs, f.epsilon)
-    constants = (f.name, f.epsilon > 0, w is not None, guarded, upstream is not None)
-    rows.launch(kernels.overlap_gradient, tensors, numbers, constants)
-    return rows.back(gradient, x)
+    return _overlap_gradient(x, y, w, axis, f, costs, slopes, upstream, guarded)
+
+
+def gradient_of_both(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    axis: Axis,
+    f: Activation,
+    costs: Costs,
+    slopes: Tensor,
+    upstream: Tensor,
+    entropy: Entropy,
+    scale: float | Tensor,
+    guarded: bool = True,
+) -> Tensor:
+    """The gradient in x of `ratio_and_entropy`, of which `upstream` is (2, *groups)."""
+    if isinstance(scale, Tensor):
+        upstream, scale = torch.stack((upstream[0], upstream[1] * scale)), 1.0
+    arguments = (x, y, w, axis, f, costs, slopes, upstream, guarded)
+    return _overlap_gradient(*arguments, entropy, scale)
