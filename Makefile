@@ -54,7 +54,7 @@ figures: $(INSTALLED)
 
 benchmarks: $(INSTALLED)
 	.venv/bin/python -m benchmarks --json docs/performance.json \
-		--figure docs/images/performance.png --page docs/performance.md
+		--figure docs/images/performance.png --page docs/results/performance.md
 
 gpu: $(if $(INTERPRET),$(INSTALLED))
 	$(if $(INTERPRET),.venv/bin/python -m scripts.gpu --interpret,$(PYTHON) -m scripts.gpu)

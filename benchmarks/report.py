@@ -1,5 +1,6 @@
 """The output of the benchmarks: tables of ratios, slower losses first, and JSON."""
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -168,6 +169,23 @@ class Sheet:
     lines: list[list[str]]
 
 
+def summary(results: Results) -> Sheet:
+    """Of each framework the number of rows from 100,000 elements on, and their ratios."""
+    lines = []
+    for name, title in FRAMEWORKS.items():
+        of_it = (row for row in results.rows if row.framework == name != "bandwidth")
+        rows = sorted((row for row in of_it if row.elements >= MIDDLE), key=lambda r: r.ratio[1])
+        if len(rows) < 2:
+            continue
+        quartiles = statistics.quantiles((r.ratio[1] for r in rows), n=4, method="inclusive")
+        low, middle, high = map(_number, quartiles)
+        slower = sum(row.is_slower for row in rows)
+        largest = f"{_number(rows[-1].ratio[1])}, {rows[-1].name}"
+        lines.append([title, str(len(rows)), str(slower), f"{middle} ({low}-{high})", largest])
+    heads = ["", "rows", "slower", "ratio", "largest"]
+    return Sheet("All rows from 1e5 elements on", heads, lines)
+
+
 def _slower(results: Results) -> Sheet:
     """From 100,000 elements on, the slowest first, each with its cause."""
     heads = ["", "counterpart", "elements", "ratio", "ms", "by"]
@@ -248,7 +266,7 @@ def _sweep(results: Results) -> Sheet:
 
 def sheets(results: Results) -> list[Sheet]:
     """All tables."""
-    found = [_slower(results), _profiles(results)]
+    found = [summary(results), _slower(results), _profiles(results)]
     measured = {row.framework for row in results.rows}
     found += [_framework(results, name) for name in FRAMEWORKS if name in measured]
     return [sheet for sheet in (*found, _sweep(results)) if sheet.lines]
@@ -294,16 +312,20 @@ def print_tables(out: Console, results: Results) -> None:
 
 
 def markdown(results: Results) -> str:
-    """The tables as Markdown, for docs/performance.md."""
+    """The tables as Markdown, for docs/results/performance.md."""
     lines = [f"{results.shown_machine}."]
     first, *more = _sentences(results)
     for paragraph in (first, NOTE, *more):
         lines += ["", paragraph]
     for sheet in sheets(results):
-        lines += ["", f"### {sheet.title}", "", _line(sheet.heads)]
-        lines.append(f"|{' --- |' * len(sheet.heads)}")
-        lines += [_line(cells) for cells in sheet.lines]
+        lines += ["", f"### {sheet.title}", "", *table(sheet)]
     return "\n".join(lines)
+
+
+def table(sheet: Sheet) -> list[str]:
+    """The lines of a table in Markdown."""
+    rule = f"|{' --- |' * len(sheet.heads)}"
+    return [_line(sheet.heads), rule, *(_line(cells) for cells in sheet.lines)]
 
 
 def _line(cells: list[str]) -> str:

@@ -259,7 +259,8 @@ def row(name="dice", ratio=1.0, **fields):
 def test_the_slowest_comes_first():
     rows = [row("a", 0.5), row("b", 3.0), row("c", 1.2), row("d", 9.0, elements=SMALL)]
     rows += [row("c", 7.0, elements=MIDDLE), row("e", 2.0, framework="jax")]
-    slower, torch_sheet, jax, *_ = report.sheets(report.Results({}, rows))
+    summary, slower, torch_sheet, jax, *_ = report.sheets(report.Results({}, rows))
+    assert summary.lines == [["PyTorch", "4", "3", "2.10 (1.02-4.00)", "7.00, c"]]
     assert [(line[0], line[2]) for line in slower.lines] == [
         ("PyTorch: c", "1e5"),
         ("PyTorch: b", "2e6"),
@@ -281,7 +282,7 @@ def test_every_size_of_a_short_run_is_shown():
     assert all(sheet.lines[0])
     swept = [row("c", elements=n) for n in SWEEP]
     usual = [row("a", elements=n) for n in USUAL]
-    torch_sheet, sweep = report.sheets(report.Results({}, [*usual, *swept]))
+    _, torch_sheet, sweep = report.sheets(report.Results({}, [*usual, *swept]))
     assert torch_sheet.heads[:5] == ["", "counterpart", "64", "1e5", "2e6"]
     assert len(sweep.heads) == 1 + len(SWEEP)
 
@@ -346,6 +347,16 @@ def test_no_cause_is_left_out():
     unknown = [report.ratio_of(r) + r.name for r in recorded.slower if causes.letter(r) == "?"]
     assert unknown == []
     assert recorded.failed == []
+
+
+def test_the_page_is_that_of_the_recorded_run():
+    recorded = report.Results.from_dict(json.loads((ROOT / "docs/performance.json").read_text()))
+    text = (ROOT / "docs/results/performance.md").read_text()
+    assert report.into_page(text, recorded) == text
+    assert (
+        "\n".join(report.table(report.summary(recorded)))
+        in (ROOT / "docs/performance.md").read_text()
+    )
 
 
 CAUSES = {
