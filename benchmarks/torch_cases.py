@@ -315,6 +315,10 @@ def _copy(tensors: int) -> Loss:
     return copy
 
 
+MOVED = {"binary_cross_entropy": 3, "dice": 5, "dice_cross_entropy": 5}
+"""The tensors of x's size that the kernels read and write."""
+
+
 def bandwidth() -> list[Case]:
     """Our losses and copies of the same number of bytes: the limit of a GPU's memory.
 
@@ -326,7 +330,7 @@ def bandwidth() -> list[Case]:
     stock = F.binary_cross_entropy_with_logits
     found = [Case(STOCK, "", stock, "copy of 3 tensors", _copy(3), False, sizes=sizes)]
     for name in SMOOTH:
-        for loss, tensors in (("binary_cross_entropy", 3), ("dice", 5)):
+        for loss, tensors in MOVED.items():
             ours = partial(getattr(segact_torch, loss), activation=name)
             copy = f"copy of {tensors} tensors"
             found.append(Case(loss, name, ours, copy, _copy(tensors), False, sizes=sizes))
