@@ -1,7 +1,6 @@
 """The arguments of a loss: checked, in one shape and in one precision."""
 
 import math
-import numbers
 import os
 import sys
 import warnings
@@ -14,16 +13,18 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
-from segact_tf._distributed import all_reduce, group_of
-from segact_tf.activations import (
-    Activation,
-    HardTanh,
-    Linear,
-    _checked_axis,
-    _LinearOverRanks,
-    _wide,
+from segact_tf._checks import (
+    check_groups,
+    check_ignore_index,
+    check_number,
+    check_pos_weight,
+    check_range,
+    check_validate,
+    checked_axis,
 )
-from segact_tf.conventions import Convention, check_flag
+from segact_tf._distributed import all_reduce, group_of
+from segact_tf.activations import Activation, HardTanh, Linear, _LinearOverRanks, _wide
+from segact_tf.conventions import Convention
 
 Axis = tuple[int, ...]
 
@@ -148,7 +149,7 @@ class Batch:
 
     def elements(self, axis: int | Axis | None) -> tuple[Axis, bool]:
         """The axes over which an elementwise loss is reduced, and True: to the mean."""
-        return _pairwise.axes(self.x, _checked_axis(axis)), True
+        return _pairwise.axes(self.x, checked_axis(axis)), True
 
     def groups(self, per_sample: bool, channel_axis: int | None) -> Axis:
         """The axes that an overlap loss sums over: all but those of samples and channels."""
@@ -223,13 +224,13 @@ class Batch:
 
     def _check_ranges(self) -> None:
         x, y = self._filled()
-        low, top = _check_range(y, "y_true", slack=SLACK)
+        low, top = check_range(y, "y_true", slack=SLACK)
         if low < 0 or top > 1:
             self.y = y = _special.clip(self.y, 0.0, 1.0)
         if isinstance(self.f, Convention):
-            _check_range(x, "y_pred")
+            check_range(x, "y_pred")
         if self.w is not None:
-            _check_range(self.w, "sample_weight", _special.largest(self.w))
+            check_range(self.w, "sample_weight", _special.largest(self.w))
         if self.hard and not ops.all(ops.logical_or(y == 0, y == 1)):
             raise ValueError("y_true must be 0 or 1: a Lovasz loss is not defined in between")
 
@@ -348,66 +349,3 @@ def _tensor(values: Any, name: str, dtype: Any) -> Any:
     if "complex" in dtype:
         raise TypeError(f"{name} must hold real numbers, got {dtype}")
     return values
-
-
-def _check_range(
-    values: Any, name: str, high: float = 1.0, slack: float = 0.0
-) -> tuple[float, float]:
-    """The smallest and the largest value; raises if they are outside of [0, high]."""
-    if 0 in _engine.sizes(values):  # the part of a replica may be empty
-        return 0.0, 0.0
-    values = ops.stop_gradient(values)
-    low, top = float(ops.min(values)), float(ops.max(values))
-    if not (low >= -slack and top <= high + slack):  # written so that NaN raises, too
-        wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
-        raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
-    return low, top
-
-
-def check_pos_weight(pos_weight: Any) -> None:
-    """Raise unless all numbers are >= 0 and finite."""
-    _check_range(pos_weight, "pos_weight", _special.largest(pos_weight))
-
-
-def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
-    """Raise unless 0 <= value <= high, or 0 < value if `open`, and value is finite."""
-    number = isinstance(value, numbers.Real) and math.isfinite(value)
-    if not number or not (value > 0 if open else value >= 0) or value > high:
-        wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
-        raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
-
-
-def check_groups(per_sample: bool, channel_axis: int | None) -> None:
-    """True or False, and an integer or None."""
-    check_flag("per_sample", per_sample)
-    if channel_axis is None:
-        return
-    if isinstance(channel_axis, bool) or not isinstance(channel_axis, numbers.Integral):
-        raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
-
-
-def check_sorted(per_sample: bool) -> None:
-    """Raise if replicas share a group of a Lovasz loss."""
-    group = group_of()
-    if group is not None and not per_sample:
-        raise ValueError(
-            "per_sample must be True under tf.distribute: a Lovasz loss sorts all errors of a "
-            "group, and no sums of the replicas' parts replace that; "
-            f"got {per_sample!r} on {group.num_replicas_in_sync} replicas"
-        )
-
-
-def check_validate(validate: bool | None) -> None:
-    """True, False or None."""
-    if validate is not None and not isinstance(validate, bool):
-        raise TypeError(f"validate must be True, False or None, got {validate!r}")
-
-
-def check_ignore_index(ignore_index: int | None) -> None:
-    """A number or None."""
-    if ignore_index is None:
-        return
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Real):
-        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
-    if ignore_index != ignore_index:
-        raise ValueError("ignore_index must not be NaN, which equals no target; wanted a mask")

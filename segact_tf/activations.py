@@ -33,6 +33,7 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
+from segact_tf._checks import check_epsilon, checked_axis
 from segact_tf._definitions import same
 from segact_tf._derivatives import Function, _differentiate
 from segact_tf._distributed import all_extremes, all_reduce
@@ -96,26 +97,6 @@ def _clamped_log(probability: Any) -> Any:
     return ops.log(_special.at_least(probability, _special.tiny(probability)))
 
 
-def _check_epsilon(epsilon: float, open: bool = False) -> None:
-    """0 <= epsilon < 1/2, or 0 < epsilon < 1/2 if `open`."""
-    number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
-    if not number or not (0 < epsilon < 0.5 or (epsilon == 0 and not open)):
-        interval = "(0, 1/2)" if open else "[0, 1/2)"
-        raise ValueError(f"epsilon must lie in {interval}, got {epsilon!r}")
-
-
-def _checked_axis(axis: Any) -> int | Axis | None:
-    """An integer, several different ones as a tuple, or None; raises for anything else."""
-    if axis is None:
-        return None
-    several = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    integers = all(isinstance(a, numbers.Integral) and not isinstance(a, bool) for a in several)
-    if not integers or len({*several}) < len(several):
-        raise TypeError(f"axis must be an integer, several, or None, got {axis!r}")
-    plain = tuple(map(int, several))  # NumPy's integers, too
-    return plain if isinstance(axis, (tuple, list)) else plain[0]
-
-
 class Activation:
     """A cumulative distribution function as output activation.
 
@@ -133,7 +114,7 @@ class Activation:
 
     def __init__(self, epsilon: float | None = None) -> None:
         if epsilon is not None:
-            _check_epsilon(epsilon)
+            check_epsilon(epsilon)
         self.epsilon = self.default_epsilon if epsilon is None else float(epsilon)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -175,7 +156,7 @@ class Activation:
 
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
         """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs between which F rises."""
-        _check_epsilon(epsilon, open=True)
+        check_epsilon(epsilon, open=True)
         low, high = ops.convert_to_numpy(self.ppf(np.array([epsilon, 1 - epsilon]))).tolist()
         return low, high
 
@@ -633,7 +614,7 @@ class Linear(Activation):
         self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
     ) -> None:
         super().__init__(epsilon)
-        self.axis = _checked_axis(axis)
+        self.axis = checked_axis(axis)
         if self.axis == ():
             raise ValueError("axis must name a dimension, or be None for all, got ()")
 

@@ -35,10 +35,10 @@ k and 1 - p are rounded to the dtype of p, as the frameworks do: in float32 1 - 
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from segact_tf import _special
+from segact_tf._checks import check_flag
 from segact_tf._names import unknown
 from segact_tf.activations import Activation, _elementwise, get_activation
 
@@ -287,9 +287,3 @@ def distribution(
             "which says that y_pred is activated already; leave out one of the two"
         )
     return get_convention(DEFAULT if convention is None else convention)
-
-
-def check_flag(name: str, value: bool) -> None:
-    """Raise unless it is True or False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")

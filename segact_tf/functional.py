@@ -91,7 +91,8 @@ from typing import Any
 import keras
 
 from segact_tf import _engine
-from segact_tf._batch import Batch, check_number, check_sorted
+from segact_tf._batch import Batch
+from segact_tf._checks import check_number, check_sorted
 from segact_tf._compact import (
     cross_entropy,
     focal_cross_entropy,

@@ -35,21 +35,19 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special, functional
-from segact_tf._batch import (
-    Batch,
-    _check_range,
-    _valid,
-    as_tensor,
+from segact_tf._batch import Batch, _valid, as_tensor, warn_of_probabilities
+from segact_tf._checks import (
     check_groups,
     check_ignore_index,
     check_number,
+    check_range,
     check_validate,
-    warn_of_probabilities,
+    checked_axis,
 )
 from segact_tf._derivatives import _weigh
 from segact_tf._distributed import all_mean, group_of
 from segact_tf._sums import _mean, total
-from segact_tf.activations import Activation, _checked_axis, sigmoid
+from segact_tf.activations import Activation, sigmoid
 from segact_tf.conventions import distribution
 from segact_tf.functional import (
     Axis,
@@ -127,7 +125,7 @@ class _Loss(keras.losses.Loss):
             if isinstance(f, Activation):
                 options["activation"] = f
         if "axis" in options:
-            options["axis"] = _checked_axis(options["axis"])
+            options["axis"] = checked_axis(options["axis"])
         if not isinstance(options.get("pos_weight"), (int, float, list, type(None))):
             options["pos_weight"] = ops.convert_to_numpy(options["pos_weight"]).tolist()
         if isinstance(options.get("pos_weight"), list):
@@ -278,7 +276,7 @@ def _for_groups(w: Any, losses: Any, validate: bool | None) -> Any:
     """Weights of shape (N, 1, ...) in the shape of the losses: (), (N,), (C,) or (N, C)."""
     readable = not _engine.is_traced(w)
     if readable and (validate or (validate is None and _engine.is_on_cpu(w))):
-        _check_range(w, "sample_weight", _special.largest(w))
+        check_range(w, "sample_weight", _special.largest(w))
     w = ops.reshape(w, (-1, *[1] * (len(losses.shape) - 1)) if len(losses.shape) else ())
     return ops.broadcast_to(w, ops.shape(losses))
 

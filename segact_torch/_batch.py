@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import numbers
 import os
 import sys
 import warnings
@@ -14,15 +13,20 @@ import torch
 from torch import Tensor
 
 from segact_torch import _special
-from segact_torch._distributed import (
-    ProcessGroup,
-    all_reduce,
-    check_group,
-    group_of,
-    is_distributed,
+from segact_torch._checks import (
+    check_device,
+    check_groups,
+    check_ignore_index,
+    check_number,
+    check_pos_weight,
+    check_range,
+    check_reduction,
+    check_tensor,
+    check_validate,
 )
+from segact_torch._distributed import ProcessGroup, all_reduce, group_of, is_distributed
 from segact_torch.activations import Activation, HardTanh, Linear, _LinearOverRanks
-from segact_torch.conventions import Convention, check_flag
+from segact_torch.conventions import Convention
 
 Axis = tuple[int, ...]
 
@@ -118,16 +122,16 @@ class Batch:
         """The arguments of a loss as a batch; raises for wrong ones."""
         if not type(input) is type(target) is Tensor or weight is not None or mask is not None:
             input, target, weight, mask = map(_plain, (input, target, weight, mask))
-        _check_tensor(input, "input")
+        check_tensor(input, "input")
         if not input.is_floating_point():
             raise TypeError(f"input must be of a floating dtype, got {input.dtype}")
-        _check_tensor(target, "target")
+        check_tensor(target, "target")
         if input.shape != target.shape:
             raise ValueError(
                 "input and target must have the same shape, "
                 f"got input {tuple(input.shape)} and target {tuple(target.shape)}"
             )
-        _check_device(target, "target", input)
+        check_device(target, "target", input)
         if hard and is_distributed(input):
             raise ValueError(
                 "input must not be a DTensor: a Lovasz loss sorts all errors of a group, which has "
@@ -225,8 +229,8 @@ class Batch:
         if not isinstance(pos_weight, Tensor):
             check_number("pos_weight", pos_weight)
             return float(pos_weight)
-        _check_tensor(pos_weight, "pos_weight")
-        _check_device(pos_weight, "pos_weight", self.input)
+        check_tensor(pos_weight, "pos_weight")
+        check_device(pos_weight, "pos_weight", self.input)
         try:
             weights = _plain(pos_weight).detach().to(self.dtype).expand(self.input.shape)
         except RuntimeError as error:
@@ -294,13 +298,13 @@ class Batch:
 
     def _check_ranges(self) -> None:
         y = self.y if self.weight is None else torch.where(self.weight != 0, self.y, 0.0)
-        low, top = _check_range(y, "target", slack=SLACK)
+        low, top = check_range(y, "target", slack=SLACK)
         if low < 0 or top > 1:
             self._y = y = _special.clip(self.y, 0.0, 1.0)
         if isinstance(self.f, Convention):
-            _check_range(self._filled()[0], "input")
+            check_range(self._filled()[0], "input")
         if self.w is not None:
-            _check_range(self.w, "weight", torch.finfo(self.dtype).max)
+            check_range(self.w, "weight", torch.finfo(self.dtype).max)
         if self.hard and not torch.all((y == 0) | (y == 1)):
             raise ValueError("target must be 0 or 1: a Lovasz loss is not defined in between")
 
@@ -377,8 +381,8 @@ def _fitted(values: Tensor | None, name: str, x: Tensor) -> Tensor | None:
     """A tensor of the rank of x, with sizes equal or 1, in the shape of x."""
     if values is None:
         return None
-    _check_tensor(values, name)
-    _check_device(values, name, x)
+    check_tensor(values, name)
+    check_device(values, name, x)
     pairs = zip(values.shape, x.shape, strict=False)
     # `in` compares a variable size of compiled code by identity
     fit = all(size == 1 or size == whole for size, whole in pairs)
@@ -399,86 +403,3 @@ def _plain(values: Any) -> Any:
         return values
     with torch._C.DisableTorchFunctionSubclass():
         return values.as_subclass(Tensor)
-
-
-def _check_tensor(values: Any, name: str) -> None:
-    """Raise unless it is a tensor of real numbers."""
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
-    if values.is_complex():
-        raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
-
-
-def _check_device(values: Tensor, name: str, x: Tensor) -> None:
-    """Raise unless both are on one device: a backend reads addresses of the device of x."""
-    if values.device != x.device:
-        raise ValueError(
-            f"{name} must be on the device of input, got {name} on {values.device} "
-            f"and input on {x.device}"
-        )
-
-
-def _check_range(
-    values: Tensor, name: str, high: float = 1.0, slack: float = 0.0
-) -> tuple[float, float]:
-    """The smallest and the largest value; raises if they are outside of [0, high]."""
-    low, top = (t.item() for t in torch.aminmax(values.detach()))
-    if not (low >= -slack and top <= high + slack):  # written so that NaN raises, too
-        wanted = "lie in [0, 1]" if high == 1 else "be >= 0 and finite"
-        raise ValueError(f"{name} must {wanted}, got values from {low} to {top}")
-    return low, top
-
-
-def check_pos_weight(pos_weight: Tensor) -> None:
-    """Raise unless all numbers are >= 0 and finite."""
-    _check_range(pos_weight, "pos_weight", torch.finfo(torch.float64).max)
-
-
-def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
-    """Raise unless 0 <= value <= high, or 0 < value if `open`, and value is finite."""
-    real = type(value) is float or isinstance(value, numbers.Real)  # the quick check first
-    number = real and -math.inf < value < math.inf
-    if not number or not (value > 0 if open else value >= 0) or value > high:
-        wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
-        raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
-
-
-def check_groups(per_sample: bool, channel_axis: int | None) -> None:
-    """True or False, and an integer or None."""
-    check_flag("per_sample", per_sample)
-    if channel_axis is None:
-        return
-    if isinstance(channel_axis, bool) or not isinstance(channel_axis, numbers.Integral):
-        raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
-
-
-def check_sorted(per_sample: bool, process_group: ProcessGroup | str | None) -> None:
-    """Raise if ranks share a group of a Lovasz loss."""
-    check_group(process_group)
-    if process_group is not None and not per_sample:
-        raise ValueError(
-            "process_group must be None without per_sample=True: a Lovasz loss sorts all errors of "
-            f"a group, and no sums of the ranks' parts replace that; got {process_group!r}"
-        )
-
-
-def check_validate(validate: bool | None) -> None:
-    """True, False or None."""
-    if validate is not None and not isinstance(validate, bool):
-        raise TypeError(f"validate must be True, False or None, got {validate!r}")
-
-
-def check_ignore_index(ignore_index: int | None) -> None:
-    """A number or None."""
-    if ignore_index is None:
-        return
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Real):
-        raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
-    if ignore_index != ignore_index:
-        raise ValueError("ignore_index must not be NaN, which equals no target; wanted a mask")
-
-
-def check_reduction(reduction: str) -> None:
-    """One of three words."""
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")

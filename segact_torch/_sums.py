@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from segact_torch import _special
-from segact_torch._batch import Axis, Batch, check_reduction
+from segact_torch._batch import Axis, Batch
+from segact_torch._checks import check_reduction
 from segact_torch._derivatives import _apply, _differentiate, _save, _weigh
 from segact_torch._distributed import all_mean
 from segact_torch.activations import Activation

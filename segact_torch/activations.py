@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from segact_torch import _special
+from segact_torch._checks import check_epsilon, checked_axis
 from segact_torch._definitions import same
 from segact_torch._derivatives import Function, _apply, _differentiate, _save
 from segact_torch._distributed import ProcessGroup, all_extremes, all_reduce, is_distributed
@@ -99,26 +100,6 @@ def _clamped_log(probability: Tensor) -> Tensor:
     return torch.log(_special.at_least(probability, _special.tiny(probability)))
 
 
-def _check_epsilon(epsilon: float, open: bool = False) -> None:
-    """0 <= epsilon < 1/2, or 0 < epsilon < 1/2 if `open`."""
-    number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
-    if not number or not (0 < epsilon < 0.5 or (epsilon == 0 and not open)):
-        interval = "(0, 1/2)" if open else "[0, 1/2)"
-        raise ValueError(f"epsilon must lie in {interval}, got {epsilon!r}")
-
-
-def _checked_axis(axis: Any) -> int | Axis | None:
-    """An integer, several different ones as a tuple, or None; raises for anything else."""
-    if axis is None:
-        return None
-    several = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    integers = all(isinstance(a, numbers.Integral) and not isinstance(a, bool) for a in several)
-    if not integers or len({*several}) < len(several):
-        raise TypeError(f"axis must be an integer, several, or None, got {axis!r}")
-    plain = tuple(map(int, several))  # NumPy's integers, too
-    return plain if isinstance(axis, (tuple, list)) else plain[0]
-
-
 class Activation:
     """A cumulative distribution function as output activation.
 
@@ -136,7 +117,7 @@ class Activation:
 
     def __init__(self, epsilon: float | None = None) -> None:
         if epsilon is not None:
-            _check_epsilon(epsilon)
+            check_epsilon(epsilon)
         self.epsilon = self.default_epsilon if epsilon is None else float(epsilon)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -179,7 +160,7 @@ class Activation:
 
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
         """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs between which F rises."""
-        _check_epsilon(epsilon, open=True)
+        check_epsilon(epsilon, open=True)
         low, high = self.ppf(torch.tensor([epsilon, 1 - epsilon], dtype=torch.float64)).tolist()
         return low, high
 
@@ -630,7 +611,7 @@ class Linear(Activation):
         self, epsilon: float | None = None, axis: int | tuple[int, ...] | None = None
     ) -> None:
         super().__init__(epsilon)
-        self.axis = _checked_axis(axis)
+        self.axis = checked_axis(axis)
         if self.axis == ():
             raise ValueError("axis must name a dimension, or be None for all, got ()")
 

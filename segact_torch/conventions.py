@@ -31,11 +31,11 @@ k and 1 - p are rounded to the dtype of p, as the frameworks do: in float32 1 - 
 1 - 1.192e-7, and Keras's largest loss 15.9424 for label 0 but 16.1181 for label 1.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from segact_torch import _special
+from segact_torch._checks import check_flag
 from segact_torch._names import unknown
 from segact_torch.activations import Activation, _elementwise, get_activation
 
@@ -278,9 +278,3 @@ def distribution(
             "which says that input is activated already; leave out one of the two"
         )
     return get_convention(DEFAULT if convention is None else convention)
-
-
-def check_flag(name: str, value: bool) -> None:
-    """Raise unless it is True or False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")

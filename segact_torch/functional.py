@@ -96,7 +96,8 @@ from segact_torch._backends import (
     ratio_and_entropy,
     squared_error,
 )
-from segact_torch._batch import Batch, check_number, check_sorted
+from segact_torch._batch import Batch
+from segact_torch._checks import check_number, check_sorted
 from segact_torch._distributed import ProcessGroup
 from segact_torch._sums import lovasz_extension, power, reduce_groups, times
 from segact_torch.activations import Activation, _Symmetric

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from segact_torch import functional
-from segact_torch._batch import (
+from segact_torch._batch import warn_of_probabilities
+from segact_torch._checks import (
     check_groups,
     check_ignore_index,
     check_number,
@@ -37,7 +38,6 @@ from segact_torch._batch import (
     check_reduction,
     check_sorted,
     check_validate,
-    warn_of_probabilities,
 )
 from segact_torch._distributed import ProcessGroup, check_group
 from segact_torch.activations import Activation, sigmoid

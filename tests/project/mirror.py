@@ -90,7 +90,7 @@ EXACT = {
 }
 
 # Reducing what a function gives is the function's own work in PyTorch, the class's in Keras.
-REDUCTION = {"_check_reduction", "check_reduction", "reduce_groups", "scale_groups"}
+REDUCTION = {"check_reduction", "reduce_groups", "scale_groups"}
 
 # Which ranks share a batch a loss is told in PyTorch, and asks in Keras.
 RANKS, CHECKS_RANKS = "process_group", {"check_group", "check_sorted"}

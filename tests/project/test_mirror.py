@@ -42,10 +42,13 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         **dict.fromkeys(["Batch._of_group", "Batch.cut"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
-        **dict.fromkeys(["_check_tensor", "_tensor", "as_tensor"], TENSORS),
+        **dict.fromkeys(["_tensor", "as_tensor"], TENSORS),
         **dict.fromkeys(["_shapes_differ", "_plain"], TENSORS),
-        "_check_device": "Keras moves tensors to one device",
+    },
+    "_checks.py": {
         "check_reduction": REDUCTION,
+        "check_tensor": TENSORS,
+        "check_device": "Keras moves tensors to one device",
     },
     "_special.py": {
         **dict.fromkeys(["where", "relu", "log1p", "tan", "power", "divide", "cumsum"], EXACT),
@@ -111,7 +114,7 @@ ONE_SIDED_NAMES = {"activations", "conventions", "losses", "backends"}
 # Options of a loss that one dialect alone has: PyTorch's functions reduce, and Keras's classes do;
 # and Keras's strategies know their replicas.
 OPTIONS = {"reduction", "axis", mirror.RANKS}
-LOSSES = ("functional.py", "losses.py", "_batch.py", "_distributed.py")
+LOSSES = ("functional.py", "losses.py", "_batch.py", "_checks.py", "_distributed.py")
 
 
 def test_the_same_modules():

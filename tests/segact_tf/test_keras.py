@@ -884,7 +884,9 @@ def test_derivatives_through_a_function_a_loop_and_a_condition(loss, name, rng):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's functions")
-@pytest.mark.parametrize("module", ["_batch", "_compact", "_pairwise", "_sums", "functional"])
+@pytest.mark.parametrize(
+    "module", ["_batch", "_checks", "_compact", "_pairwise", "_sums", "functional"]
+)
 def test_autograph_can_convert(module):
     """It prints a warning for each function inside of a `tf.function` that it cannot convert."""
     import tensorflow as tf
