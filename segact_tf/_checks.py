@@ -19,7 +19,8 @@ def check_flag(name: str, value: bool) -> None:
 
 def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
     """Raise unless 0 <= value <= high, or 0 < value if `open`, and value is finite."""
-    number = isinstance(value, numbers.Real) and math.isfinite(value)
+    real = type(value) is float or isinstance(value, numbers.Real)  # the quick check first
+    number = real and -math.inf < value < math.inf
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
         raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
