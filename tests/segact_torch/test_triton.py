@@ -815,6 +815,26 @@ def test_every_step_launches_its_kernels(launched, loss):
         launched.clear()
 
 
+OF_NUMBERS = [
+    ("binary_cross_entropy", {"pos_weight": 2, "label_smoothing": 0.25}),
+    ("binary_focal_cross_entropy", {"gamma": 1.5, "alpha": 0.25, "label_smoothing": 0.25}),
+    ("binary_focal_cross_entropy", {"gamma": 2}),
+    ("focal_tversky", {"alpha": 0.25, "beta": 0.75, "gamma": 1.5, "smooth": 1}),
+    ("dice_cross_entropy", {"smooth": 1, "lambda_ce": 0.5, "label_smoothing": 0.25}),
+]
+
+
+@compiled
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+@pytest.mark.parametrize(("loss", "options"), OF_NUMBERS, ids=str)
+def test_numbers_may_be_those_of_numpy(launched, loss, options, number):
+    x = torch.zeros(4, 512, requires_grad=True)
+    options = {name: number(value) for name, value in options.items()}
+    activation = F("arctan", epsilon=number(0.25))
+    getattr(segact_torch, loss)(x, torch.zeros(4, 512), activation, **options).backward()
+    assert [name for name, _ in launched] == STEPS[loss]
+
+
 @compiled
 def test_no_constant_differs_from_itself():
     """Triton compares them before a launch, and refuses one that changed."""
