@@ -531,6 +531,24 @@ def test_a_weight_of_zero_leaves_nothing(name):
 
 
 @interpreted
+@pytest.mark.parametrize("axis", [ALL, (0, 2, 3)], ids=["all", "channels"])
+@pytest.mark.parametrize("of_x", [torch.float16, torch.bfloat16])
+def test_the_gradient_of_an_overlap_is_stored_as_the_input_is(of_x, axis):
+    """Not converted afterwards. The interpreter rounds no bfloat16: it cuts it off."""
+    (x, y), f = batch(hard=False, dtype=of_x), F("arctan")
+    x = x.contiguous(memory_format=torch.channels_last)
+    value, slopes = backend.overlap_ratio(x, y, None, axis, f, COSTS, 1.0)
+    upstream = torch.full_like(value, 2**16)
+    found, exact = (
+        backend.overlap_gradient(x, y, None, axis, f, COSTS, slopes, upstream)
+        for x in (x, x.float())
+    )
+    assert found.dtype == of_x
+    assert found.stride() == x.stride()
+    torch.testing.assert_close(found.float(), exact, rtol=torch.finfo(of_x).eps, atol=1e-7)
+
+
+@interpreted
 def test_infinite_slopes_of_nothing():
     x, y = torch.tensor([40.0, 40.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     slopes = torch.tensor([torch.inf, -torch.inf])
