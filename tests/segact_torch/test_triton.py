@@ -567,6 +567,11 @@ def test_rescale():
     infinity, twice = torch.tensor(torch.inf), torch.tensor(2.0, dtype=torch.float64)
     scaled = backend.rescale(gradient.clone(), infinity, (0,)).tolist()
     assert scaled == [0, 0, torch.inf, torch.inf]
+    for axis in ((), (1,), (0, 1)):
+        one = torch.tensor(3.0).expand([2, 4][: 2 - len(axis)])
+        found = backend.rescale(gradient.expand(2, 4).clone(), one, axis)
+        assert found.tolist() == [[0, 0, 6, torch.inf]] * 2
+    assert backend.rescale(torch.tensor(2.0), torch.tensor(3.0), ()) == 6
     many = torch.linspace(-3, 3, 2 * backend.CHUNK + 77)
     assert torch.equal(backend.rescale(many.clone(), torch.tensor(1.0), (0,)), many)
     assert torch.equal(backend.rescale(many.clone(), twice, (0,)), 2 * many)
@@ -872,8 +877,19 @@ def test_no_constant_differs_from_itself():
 def test_elementwise_losses_launch_their_kernels(launched):
     x = torch.zeros(4, 512, requires_grad=True)
     for _ in range(2):
-        segact_torch.binary_cross_entropy(x, torch.zeros(4, 512), reduction="none").sum().backward()
+        each = segact_torch.binary_cross_entropy(x, torch.zeros(4, 512), reduction="none")
+        each.square().sum().backward()
     assert [name for name, _ in launched] == ["losses", "multiply"] * 2
+
+
+@compiled
+def test_what_is_upstream_of_a_sum_is_not_written_for_each_element(launched):
+    x = torch.zeros(4, 512, requires_grad=True)
+    for _ in range(2):
+        each = segact_torch.binary_cross_entropy(x, torch.zeros(4, 512), reduction="none")
+        each.sum().backward()
+        assert launched[-1][1][1].numel() == 1
+    assert [name for name, _ in launched] == ["losses", "rescale"] * 2
 
 
 # ---- what they compile to ----

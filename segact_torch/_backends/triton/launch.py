@@ -333,6 +333,8 @@ def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
         gradient: the one that a loss returned for this axis.
         upstream: of the shape of the loss.
     """
+    if not any(upstream.stride()):  # one number for all, as of the sum of elements
+        axis, upstream = tuple(range(gradient.ndim)), upstream[(0,) * upstream.ndim]
     rows = rows_of(gradient.shape, gradient.stride(), axis)
     ordered = rows.of(gradient)
     if axis:
