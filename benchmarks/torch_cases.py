@@ -214,8 +214,8 @@ def _sum_of_each(loss: Loss) -> Loss:
     return lambda x, y: loss(x, y, reduction="none").sum()  # type: ignore[call-arg]
 
 
-def _pos_weight() -> Tensor:
-    return torch.tensor([3.0])
+def _pos_weight(y: Tensor) -> Tensor:
+    return y.new_full((1,), 3.0)
 
 
 def _weight(y: Tensor) -> Tensor:
@@ -240,12 +240,12 @@ def _of_options() -> list[Case]:
     stock = F.binary_cross_entropy_with_logits
     loss = "binary_cross_entropy"
     weighted: Peer = (f"{STOCK}(pos_weight)", "",
-        lambda: lambda x, y: stock(x, y, pos_weight=_pos_weight()))  # fmt: skip
+        lambda: lambda x, y: stock(x, y, pos_weight=_pos_weight(y)))  # fmt: skip
     found += [
         _case(loss, "pos_weight=3.0", weighted, {"pos_weight": 3.0}),
         replace(
             _case(loss, "pos_weight, a tensor", weighted, {}),
-            ours=lambda x, y: segact_torch.binary_cross_entropy(x, y, pos_weight=_pos_weight()),
+            ours=lambda x, y: segact_torch.binary_cross_entropy(x, y, pos_weight=_pos_weight(y)),
         ),
         Case(loss, "weight",
             lambda x, y: segact_torch.binary_cross_entropy(x, y, weight=_weight(y)),

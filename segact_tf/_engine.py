@@ -115,8 +115,8 @@ def bits(x: Any) -> Any:
 
 def atan2(y: float, x: Any) -> Any:
     """atan2; on torch the backend's own, as keras.ops computes it in float32 for float64, too."""
-    torch = sys.modules["torch"]
-    return torch.atan2(torch.tensor(y, dtype=x.dtype, device=x.device), x)
+    # filled on the device: a copy of a number to a GPU would be waited for
+    return sys.modules["torch"].atan2(x.new_full((), y), x)
 
 
 def sorts_bits(x: Any) -> bool:

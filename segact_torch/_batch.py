@@ -248,7 +248,7 @@ class Batch:
             return count > 0
         if self.valid is None:
             return None
-        return self.valid.sum(axis) > 0 if axis else self.valid
+        return self.valid.any(axis) if axis else self.valid
 
     def count(self, axis: Axis) -> Tensor:
         """The number of valid elements over `axis` on this rank, for each group."""

@@ -185,7 +185,7 @@ class Tail:
         """Whether the sign bit of x is 0: x >= 0, but not -0, as in `copysign`."""
         if torch.compiler.is_compiling():  # with the bit its loop is slow
             return torch.copysign(self.x.new_ones(()), self.x) > 0
-        return self.x.view(torch.int32) >= 0
+        return self.x.resolve_neg().view(torch.int32) >= 0
 
     @_once
     def t(self) -> Tensor:

@@ -79,6 +79,15 @@ def test_ours_and_theirs_are_the_same(case):
         assert (slope - other).abs().max() <= 20 * rel * other.abs().max()
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in PAIRS if "weight" in case.options], ids=lambda case: case.key
+)
+def test_weights_are_on_the_device_of_the_inputs(case):
+    x, y = (tensor.detach().to("meta") for tensor in case.inputs(*batch()))
+    assert case.ours(x, y).is_meta
+    assert case.theirs(x, y).is_meta
+
+
 def test_only_other_activations_may_differ():
     named = [case for case in EAGER if not case.same]
     assert {case.options for case in named} & {"", "sigmoid", *torch_cases.INPUTS} == set()

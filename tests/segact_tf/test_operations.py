@@ -95,3 +95,11 @@ def test_the_formulas_take_more(loss, activation, monkeypatch):
     many = len(names_of(loss, "", activation))
     print(f"formula of {loss}, {activation}: {many}")
     assert many >= 1.5 * few
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_number_is_copied_to_a_device(loss, activation, monkeypatch):
+    """By us: on a GPU the host waits for `torch.tensor`, and a CUDA graph cannot hold it."""
+    monkeypatch.setattr(torch, "tensor", None)
+    assert names_of(loss, "", activation)

@@ -482,6 +482,21 @@ def test_upstreams_that_are_views_of_opposite_sign(loss):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("kernels", ["", "0"], ids=["loops", "operations"])
+def test_inputs_that_are_views_of_opposite_sign(loss, kernels, monkeypatch):
+    monkeypatch.setattr(_backends.availability, "KERNELS", kernels)
+    x, y = small()
+    x, y = x.detach().reshape(2, 3, 1, 1), y.reshape(2, 3, 1, 1)
+    negated = torch.complex(x, -x).conj().imag
+    assert negated.is_neg()
+    for name in ("sigmoid", "normal_cdf"):
+        expected = value_and_gradient(loss, x, y, name)
+        value = loss(negated.requires_grad_(), y, name)
+        upstream = torch.linspace(0.5, 2, value.numel()).reshape(value.shape)
+        found = value.detach(), *torch.autograd.grad(value, negated, upstream)
+        torch.testing.assert_close(found, expected)
+
+
 def test_elementwise_losses_can_be_changed_in_place():
     x, y = small()
     value = segact_torch.binary_cross_entropy(x, y, reduction="none")

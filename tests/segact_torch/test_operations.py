@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 import segact_torch  # noqa: E402
 from segact_torch import _backends, _special, _sums  # noqa: E402
 from segact_torch._backends.compact import _constants  # noqa: E402
+from segact_torch._batch import Batch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not installed
 counts = pytest.importorskip("benchmarks.counts", reason="needs a source checkout")
@@ -119,6 +120,19 @@ def test_areas_beyond_what_float32_counts():
     wanted = torch.tensor(1.0) / target.numel()
     steps = _sums._steps(target, e)
     torch.testing.assert_close(steps, wanted.expand_as(steps), rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("axis", [(0, 1), (1,)])
+def test_groups_with_a_valid_element_are_found_without_a_copy(axis):
+    """PyTorch sums truth values in a copy of 8 bytes each, which the counter does not see."""
+    from torch.profiler import ProfilerActivity, profile
+
+    x, valid = torch.zeros(3, 4), torch.tensor([[True], [False], [True]]).expand(3, 4)
+    batch = Batch(x, x, valid, valid, segact_torch.sigmoid)
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        present = batch.present(axis)
+    assert present.tolist() == (True if axis == (0, 1) else [True, False, True])
+    assert "aten::_to_copy" not in {event.key for event in found.key_averages()}
 
 
 @pytest.mark.usefixtures("bare")

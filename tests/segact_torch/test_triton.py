@@ -531,6 +531,24 @@ def test_a_weight_of_zero_leaves_nothing(name):
 
 
 @interpreted
+@pytest.mark.parametrize("axis", [ALL, (0, 2, 3)], ids=["all", "channels"])
+@pytest.mark.parametrize("of_x", [torch.float16, torch.bfloat16])
+def test_the_gradient_of_an_overlap_is_stored_as_the_input_is(of_x, axis):
+    """Not converted afterwards. The interpreter rounds no bfloat16: it cuts it off."""
+    (x, y), f = batch(hard=False, dtype=of_x), F("arctan")
+    x = x.contiguous(memory_format=torch.channels_last)
+    value, slopes = backend.overlap_ratio(x, y, None, axis, f, COSTS, 1.0)
+    upstream = torch.full_like(value, 2**16)
+    found, exact = (
+        backend.overlap_gradient(x, y, None, axis, f, COSTS, slopes, upstream)
+        for x in (x, x.float())
+    )
+    assert found.dtype == of_x
+    assert found.stride() == x.stride()
+    torch.testing.assert_close(found.float(), exact, rtol=torch.finfo(of_x).eps, atol=1e-7)
+
+
+@interpreted
 def test_infinite_slopes_of_nothing():
     x, y = torch.tensor([40.0, 40.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     slopes = torch.tensor([torch.inf, -torch.inf])
@@ -549,6 +567,11 @@ def test_rescale():
     infinity, twice = torch.tensor(torch.inf), torch.tensor(2.0, dtype=torch.float64)
     scaled = backend.rescale(gradient.clone(), infinity, (0,)).tolist()
     assert scaled == [0, 0, torch.inf, torch.inf]
+    for axis in ((), (1,), (0, 1)):
+        one = torch.tensor(3.0).expand([2, 4][: 2 - len(axis)])
+        found = backend.rescale(gradient.expand(2, 4).clone(), one, axis)
+        assert found.tolist() == [[0, 0, 6, torch.inf]] * 2
+    assert backend.rescale(torch.tensor(2.0), torch.tensor(3.0), ()) == 6
     many = torch.linspace(-3, 3, 2 * backend.CHUNK + 77)
     assert torch.equal(backend.rescale(many.clone(), torch.tensor(1.0), (0,)), many)
     assert torch.equal(backend.rescale(many.clone(), twice, (0,)), 2 * many)
@@ -815,6 +838,26 @@ def test_every_step_launches_its_kernels(launched, loss):
         launched.clear()
 
 
+OF_NUMBERS = [
+    ("binary_cross_entropy", {"pos_weight": 2, "label_smoothing": 0.25}),
+    ("binary_focal_cross_entropy", {"gamma": 1.5, "alpha": 0.25, "label_smoothing": 0.25}),
+    ("binary_focal_cross_entropy", {"gamma": 2}),
+    ("focal_tversky", {"alpha": 0.25, "beta": 0.75, "gamma": 1.5, "smooth": 1}),
+    ("dice_cross_entropy", {"smooth": 1, "lambda_ce": 0.5, "label_smoothing": 0.25}),
+]
+
+
+@compiled
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+@pytest.mark.parametrize(("loss", "options"), OF_NUMBERS, ids=str)
+def test_numbers_may_be_those_of_numpy(launched, loss, options, number):
+    x = torch.zeros(4, 512, requires_grad=True)
+    options = {name: number(value) for name, value in options.items()}
+    activation = F("arctan", epsilon=number(0.25))
+    getattr(segact_torch, loss)(x, torch.zeros(4, 512), activation, **options).backward()
+    assert [name for name, _ in launched] == STEPS[loss]
+
+
 @compiled
 def test_no_constant_differs_from_itself():
     """Triton compares them before a launch, and refuses one that changed."""
@@ -834,8 +877,19 @@ def test_no_constant_differs_from_itself():
 def test_elementwise_losses_launch_their_kernels(launched):
     x = torch.zeros(4, 512, requires_grad=True)
     for _ in range(2):
-        segact_torch.binary_cross_entropy(x, torch.zeros(4, 512), reduction="none").sum().backward()
+        each = segact_torch.binary_cross_entropy(x, torch.zeros(4, 512), reduction="none")
+        each.square().sum().backward()
     assert [name for name, _ in launched] == ["losses", "multiply"] * 2
+
+
+@compiled
+def test_what_is_upstream_of_a_sum_is_not_written_for_each_element(launched):
+    x = torch.zeros(4, 512, requires_grad=True)
+    for _ in range(2):
+        each = segact_torch.binary_cross_entropy(x, torch.zeros(4, 512), reduction="none")
+        each.sum().backward()
+        assert launched[-1][1][1].numel() == 1
+    assert [name for name, _ in launched] == ["losses", "rescale"] * 2
 
 
 # ---- what they compile to ----

@@ -9,6 +9,8 @@ never waits for the device.
     activations    tails, shares, and surprise of each activation
     kernels        losses, and what the device runs
     launch         the same as functions of tensors
+
+Triton knows no numbers but Python's own: here NumPy's become such.
 """
 
 from collections.abc import Callable
@@ -52,7 +54,8 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Found:
     """Cross entropies summed over `axis` times `scale`; elementwise if `axis` is empty."""
-    return _elements(launch.cross_entropy, batch, axis, scale, pos_weight, label_smoothing)
+    options = (pos_weight, float(label_smoothing))
+    return _elements(launch.cross_entropy, batch, axis, scale, *options)
 
 
 def focal_cross_entropy(
@@ -66,7 +69,8 @@ def focal_cross_entropy(
     """Focal cross entropies, as `cross_entropy`."""
     if gamma >= launch.LARGEST_GAMMA:
         return None
-    return _elements(launch.focal_cross_entropy, batch, axis, scale, gamma, alpha, label_smoothing)
+    options = (float(gamma), alpha, float(label_smoothing))
+    return _elements(launch.focal_cross_entropy, batch, axis, scale, *options)
 
 
 def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
@@ -106,7 +110,7 @@ def ratio_and_entropy(
 ) -> Found:
     """`overlap_ratio` and the mean of cross entropies over `axis`, stacked, in one pass."""
     arguments, guarded = _of_overlap(batch, axis, tp, fp, fn), batch.guarded
-    entropy = ((pos_weight, label_smoothing), batch.share(axis))
+    entropy = ((pos_weight, float(label_smoothing)), batch.share(axis))
     value, slopes = launch.ratio_and_entropy(*arguments, smooth, *entropy, guarded)
     if not is_differentiated(batch):
         return value, None

@@ -80,16 +80,16 @@ class Rows:
             x = x.detach().resolve_neg().permute(self.order).contiguous()
         return x.detach().view(torch.uint8) if x.dtype == torch.bool else x
 
-    def empty(self, x: Tensor) -> Tensor:
-        """A float32 tensor of the shape of x, laid out in rows."""
+    def empty(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of the shape of x, laid out in rows."""
         if self.in_place:
-            return torch.empty_like(x, dtype=torch.float32)
-        flat = x.new_empty([self.shape[a] for a in self.order], dtype=torch.float32)
+            return torch.empty_like(x, dtype=dtype)
+        flat = x.new_empty([self.shape[a] for a in self.order], dtype=dtype)
         return flat.permute([self.order.index(a) for a in range(len(self.order))])
 
     def back(self, values: Tensor, x: Tensor) -> Tensor:
         """A tensor made by `empty`, in the memory layout of x."""
-        return values if self.in_place else torch.empty_like(x, dtype=torch.float32).copy_(values)
+        return values if self.in_place else torch.empty_like(x, dtype=values.dtype).copy_(values)
 
     def parts(self, x: Tensor, *front: int) -> Tensor:
         """A tensor for the sums of all blocks, (*front, rows, blocks), to pass to `gather`."""
@@ -333,6 +333,8 @@ def rescale(gradient: Tensor, upstream: Tensor, axis: Axis) -> Tensor:
         gradient: the one that a loss returned for this axis.
         upstream: of the shape of the loss.
     """
+    if not any(upstream.stride()):  # one number for all, as of the sum of elements
+        axis, upstream = tuple(range(gradient.ndim)), upstream[(0,) * upstream.ndim]
     rows = rows_of(gradient.shape, gradient.stride(), axis)
     ordered = rows.of(gradient)
     if axis:
@@ -398,7 +400,7 @@ def _overlap_gradient(
 ) -> Tensor:
     rows = rows_of(x.shape, x.stride(), axis)
     ordered = rows.of(x)
-    gradient = rows.empty(x)
+    gradient = rows.empty(x, x.dtype)  # complete here, so that it needs no conversion later
     slopes = rows.spread(slopes.float())
     pos_weight, label_smoothing = entropy or (1.0, 0.0)
     factors, on, *positive = _of_class_1(pos_weight, rows, ordered)
@@ -488,7 +490,7 @@ def overlap_gradient(
     """The gradient in x of a loss with these slopes, (2, *groups), in its two sums.
 
     The density times w times (1 - y) fp e + y (tp h - fn e), where (e, h) are the slopes, times
-    `upstream`, (*groups), if there is one: in float32 and in the memory layout of x. It is 0 where
+    `upstream`, (*groups), if there is one: in the dtype and the memory layout of x. It is 0 where
     the weight or the density is 0, even if the slopes are infinite.
     """
     return _overlap_gradient(x, y, w, axis, f, costs, slopes, upstream, guarded)
