@@ -2,9 +2,11 @@
 
 The sum of 10 million equal float32 values is then wrong by 0.6 %. A sum of block sums does not
 help: XLA merges it into one such sum. So halves are added along each axis whose length is known;
-the backend sums the rest.
+the backend sums the rest. On TensorFlow the backend also adds short runs of elements, in fewer
+loops: first two elements, in the loop that computes them.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -64,9 +66,9 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
 
     `count` has the shape of the sum with the summed axes kept, or is one number for all.
     """
-    if len(x.shape) > 1 and len(axis) == len(x.shape) and None not in _engine.sizes(x):
-        # as one row: XLA's loops over a last axis of 1 are slow
-        return mean(ops.reshape(x, (-1,)), ops.reshape(count, (-1,)), (0,))
+    row = _row(x) if len(axis) == len(x.shape) else None
+    if row is not None:  # XLA's loops over a last axis of 1 are slow
+        return mean(row, ops.reshape(count, (1,) * len(row.shape)), axes(row, None))
 
     def forward(x: Any, count: Any) -> Any:
         part, length = _shorten(x, axis)
@@ -86,7 +88,20 @@ def mean(x: Any, count: Any, axis: Axis) -> Any:
     return _engine.differentiable(forward, push, pull)(x, count)
 
 
+def _row(x: Any) -> Any:
+    """x as one row, or as a row for each of an unknown number of samples; None if it is that."""
+    first, *others = _engine.sizes(x) or (1,)
+    if None in others or len(others) < (2 if first is None else 1):
+        return None
+    length = math.prod(size or 0 for size in others)
+    return ops.reshape(x, (-1,) if first is not None else (-1, length))
+
+
 def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
+    if keras.backend.backend() == "tensorflow" and len(axis) == len(x.shape) and not keepdims:
+        row = _row(x)
+        if row is not None:
+            x, axis = row, axes(row, None)
     for a in axis if keras.backend.backend() != "torch" else ():
         x = _fold(x, a)
     return ops.sum(x, axis=axis, keepdims=keepdims)
@@ -102,31 +117,52 @@ def _pairs(values: tuple[Any, ...], axis: Axis) -> tuple[Any, ...]:
     return values
 
 
-def _shorten(x: Any, axis: tuple[int, ...]) -> tuple[Any, int]:
+def _shorten(x: Any, axis: Axis) -> tuple[Any, int]:
     """Means of short runs of elements, by the backend, and the length of the runs; or x, 1.
 
-    If x were added in halves directly, XLA would compute it once for each use. With runs of more
-    than four elements XLA would not vectorize the loop.
+    If x were added in halves directly, XLA would compute it once for each use.
     """
     if keras.backend.backend() != "tensorflow":
         return _engine.computed_once(x), 1
+    for a in axis:
+        part = _add_runs(x / 2, a, 2)
+        if part is not None:
+            return part, 2
+    return x, 1
+
+
+def _add_runs(x: Any, axis: int, length: int) -> Any:
+    """x with runs of `length` elements of an axis added by the backend; None if that cannot be.
+
+    XLA does not vectorize a loop with more than two additions in a row, unless it has little else.
+    """
     sizes = _engine.sizes(x)
-    if len(sizes) == 1 and sizes[0] is not None and sizes[0] % 4 == 0:
-        return ops.sum(ops.reshape(x / 4, (4, -1)), axis=0), 4
-    short = [(a, size) for a, size in ((a, sizes[a] or 0) for a in axis) if 1 < size <= 32]
-    if not short or len(axis) == 1:
-        return x, 1
-    a, length = short[0]
-    return ops.sum(x / length, axis=a, keepdims=True), length
+    size = sizes[axis] or 1
+    if size <= length or size % length or sizes.count(None) > 1:
+        return None
+    known = [-1 if one is None else one for one in sizes]
+    shape = (*known[:axis], length, size // length, *known[axis + 1 :])
+    return ops.sum(ops.reshape(x, shape), axis=axis)
 
 
 def _fold(x: Any, axis: int) -> Any:
     """Adds the halves of x along an axis until its length is 4 or less, if the length is known."""
-    before = (slice(None),) * axis
+    if keras.backend.backend() == "tensorflow":
+        # what is between the runs has two uses, which keeps XLA from making one loop of both
+        for length in (2, 8):
+            part = _add_runs(x, axis, length)
+            x = x if part is None else _halves(part, axis)
     size = _engine.sizes(x)[axis]
     while size is not None and size > 4:
-        if size % 2:
-            x = ops.pad(x, [(0, int(a == axis)) for a in range(len(x.shape))])
+        x = _halves(x, axis)
         size = (size + 1) // 2
-        x = x[(*before, slice(0, size))] + x[(*before, slice(size, None))]
     return x
+
+
+def _halves(x: Any, axis: int) -> Any:
+    """The sum of the halves of x along an axis of known length."""
+    before, size = (slice(None),) * axis, _engine.sizes(x)[axis] or 0
+    if size % 2:
+        x = ops.pad(x, [(0, int(a == axis)) for a in range(len(x.shape))])
+    half = (size + 1) // 2
+    return x[(*before, slice(0, half))] + x[(*before, slice(half, None))]
