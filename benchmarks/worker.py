@@ -148,20 +148,21 @@ class TensorFlow(Engine):
         return self.tf.constant(x), self.tf.constant(y)
 
     def step(self, loss: Loss, x: Any, y: Any) -> measure.Step:
-        gradient = self._function(loss)
+        gradient = self._function(loss, x, y)
         return lambda: gradient(x, y)[1].numpy()
 
     def profile(self, loss: Loss, x: Any, y: Any) -> str:
         if not self.xla:
             return profiles.of_graph(self.step(loss, x, y))
-        program = self._function(loss).experimental_get_compiler_ir(x, y)
+        program = self._function(loss, x, y).experimental_get_compiler_ir(x, y)
         return profiles.of_program(program(stage="optimized_hlo"))
 
-    def _function(self, loss: Loss) -> Any:
-        """The value and the gradient of a loss."""
+    def _function(self, loss: Loss, x: Any, y: Any) -> Any:
+        """The value and the gradient of a loss, for any number of samples: as in Keras's fit."""
         tf = self.tf
+        signature = [tf.TensorSpec((None, *t.shape[1:]), t.dtype) for t in (x, y)]
 
-        @tf.function(jit_compile=self.xla, autograph=False)  # as in Keras's fit
+        @tf.function(jit_compile=self.xla, autograph=False, input_signature=signature)
         def gradient(x: Any, y: Any) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(x)

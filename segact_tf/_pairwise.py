@@ -98,10 +98,9 @@ def _row(x: Any) -> Any:
 
 
 def _add(x: Any, axis: tuple[int, ...], keepdims: bool = False) -> Any:
-    if keras.backend.backend() == "tensorflow" and len(axis) == len(x.shape) and not keepdims:
-        row = _row(x)
-        if row is not None:
-            x, axis = row, axes(row, None)
+    whole = len(axis) == len(x.shape) > 1 and None not in _engine.sizes(x)
+    if keras.backend.backend() == "tensorflow" and whole and not keepdims:
+        x, axis = ops.reshape(x, (-1,)), (0,)
     for a in axis if keras.backend.backend() != "torch" else ():
         x = _fold(x, a)
     return ops.sum(x, axis=axis, keepdims=keepdims)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import re
 import subprocess
 import sys
@@ -931,3 +932,32 @@ def test_few_loops_read_the_input(name, smooth, shape):
         code = jax.jit(jax.value_and_grad(loss)).lower(x, y).compile().as_text()
     loops = loops_that_read(code)
     assert 0 < len(loops) <= LOOPS[name].get(smooth, LOOPS[name][""]), loops
+
+
+# Of values and of slopes; besides for exponentials and quotients that two loops share.
+LARGE_LOOPS = {("binary_cross_entropy", "sigmoid"): 2, ("binary_cross_entropy", "arctan"): 4}
+LARGE_LOOPS |= {("dice", "sigmoid"): 4, ("dice", "arctan"): 4}
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="reads the program that XLA makes for it")
+@pytest.mark.parametrize(("name", "activation"), LARGE_LOOPS)
+@pytest.mark.parametrize("samples", [8, None], ids=["known", "as in fit"])
+def test_few_loops_of_all_elements(name, activation, samples):
+    import tensorflow as tf
+
+    options = {"axis": None} if name == "binary_cross_entropy" else {}
+    shape = (8, 64, 64, 1)
+
+    @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((samples, *shape[1:]))] * 2)
+    def gradient(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = getattr(segact_tf, name)(y, x, activation, **options)
+        return value, tape.gradient(value, x)
+
+    x, y = tf.zeros(shape), tf.ones(shape)
+    code = gradient.experimental_get_compiler_ir(x, y)(stage="optimized_hlo")
+    found = re.findall(r"= f32\[([\d,]+)\]\S* (?:fusion|reduce)\(", code[code.index("\nENTRY") :])
+    sizes = [math.prod(map(int, dimensions.split(","))) for dimensions in found]
+    large = [size for size in sizes if size >= math.prod(shape) // 2]
+    assert 0 < len(large) <= LARGE_LOOPS[name, activation]
