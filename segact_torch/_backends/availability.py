@@ -30,8 +30,8 @@ def backends() -> dict[str, str]:
     """The backends of the losses: for each "yes" if it works here, else "no: " and the reason.
 
     "cpu" stands for the compiled loops, "triton" for the kernels on a GPU; two kernels are run as
-    a test. Without them PyTorch's own operations compute the losses: within the same bounds, slower.
-    `python -m segact_torch` prints this.
+    a test. Without them PyTorch's own operations compute the losses: within the same bounds, but
+    slower. `python -m segact_torch` prints this.
 
     >>> list(backends())
     ['cpu', 'triton']

@@ -509,7 +509,9 @@ class NormalTail(Tail):
         return _product(s, self.hazard, _special.INV_SQRT_TWO_PI / LITTLE)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
-        return self.times_hazard(slopes).div_(self.rest)
+        # enlarged first: on a GPU `_product` begins with the two tensors, which may underflow
+        slopes = _quotient(slopes, self.rest, _special.INV_SQRT_TWO_PI / LITTLE)
+        return slopes.mul_(self.hazard)
 
     def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
         # from the density, since the mass underflows earlier

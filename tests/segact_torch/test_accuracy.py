@@ -7,6 +7,7 @@ passed its bound in a few hundred.
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import segact_torch  # noqa: E402
 from segact_torch import _backends  # noqa: E402
@@ -21,6 +22,30 @@ LOSSES = {
 # Where an older form was beyond its bound, with the target 0.
 ONCE_WRONG = (-2.691033363342285, -4.48911953, -2.781437635421753, -0.27736419439315796)
 STRIDE = 2003  # of the numbers from 1/64 to 64
+
+
+class OrderOfCuda(TorchDispatchMode):
+    """addcmul and addcdiv as CUDA has them: the two tensors first, then the number.
+
+    A product of two small tensors is lost then, whatever the number is.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name.rstrip("_") not in ("addcmul", "addcdiv"):
+            return func(*args, **(kwargs or {}))
+        added, a, b = args
+        found = added + (kwargs or {}).get("value", 1) * (a * b if "mul" in name else a / b)
+        return added.copy_(found) if name.endswith("_") else found
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """Compact formulas as on a GPU."""
+    monkeypatch.setattr(_backends.availability, "KERNELS", "0")
+    monkeypatch.setattr(_backends, "_is_traced", lambda *tensors: False)
+    with OrderOfCuda():
+        yield
 
 
 def numbers():
@@ -69,6 +94,17 @@ def test_bounds_over_many_floats(loss, softened, smooth, monkeypatch):
             worst = int(off.argmax())
             where = f"{name} by {way} at x={x[worst]}, y={y[worst]}"
             assert off[worst] <= bound, f"{where}: {off[worst]:.2f} ulp, bound {bound}"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_bounds_in_the_order_of_cuda(loss, smooth, on_cuda):
+    x = numbers()
+    for y in (torch.zeros_like(x), torch.ones_like(x)):
+        found = evaluate(loss, x, y, smooth)
+        exact = evaluate(loss, x.double(), y.double(), smooth)
+        for got, want, bound in zip(found, exact, LOSSES[loss], strict=True):
+            off = errors(got, want)
+            assert off.max() <= bound, (x[off.argmax()], off.max())
 
 
 @pytest.mark.parametrize("y", [0.0, 1e-6, 0.3, 1.0])
