@@ -18,7 +18,12 @@ def _is_even(row: "Row") -> bool:
 
 
 def _is_short(row: "Row") -> bool:
-    """Whether there are few elements; for the loops 100,000 are few."""
+    """Whether there are few elements: for the loops 100,000 are few.
+
+    On a GPU there are few if the kernels take less time than the counterpart's.
+    """
+    if row.on_device is not None and row.on_device[0] <= row.on_device[1]:
+        return True
     return row.elements < MIDDLE or (row.elements == MIDDLE and row.served == "cpu")
 
 
@@ -54,7 +59,7 @@ def _has_more_arithmetic(row: "Row") -> bool:
 
 CAUSES: dict[str, tuple[str, Callable[["Row"], bool]]] = {
     "a": ("equal within the noise: the lower quartile is at most 1", _is_even),
-    "b": ("overhead of the call: checks of arguments, autograd, the start of each loop",
+    "b": ("overhead of the call: checks of arguments, autograd, the start of each loop or kernel",
           _is_short),
     "c": ("exact sums in addition to the sort, which the counterpart has, too", _sorts),
     "d": ("a minimum and a maximum of the batch, in a separate pass", _needs_the_range),
