@@ -123,8 +123,9 @@ def _shorten(x: Any, axis: Axis) -> tuple[Any, int]:
     """
     if keras.backend.backend() != "tensorflow":
         return _engine.computed_once(x), 1
+    half = x / 2
     for a in axis:
-        part = _add_runs(x / 2, a, 2)
+        part = _add_runs(half, a, 2)
         if part is not None:
             return part, 2
     return x, 1

@@ -399,7 +399,7 @@ def assert_both(
     torch.testing.assert_close(value.double(), exact.detach(), rtol=1e-6, atol=0)
 
     upstream = torch.linspace(-1, 2, value.numel()).reshape(value.shape)
-    got = backend.gradient_of_both(*arguments, slopes, upstream, *entropy)
+    got = backend.overlap_gradient(*arguments, slopes, upstream, True, *entropy)
     (slope,) = torch.autograd.grad((exact * upstream).sum(), wide)
     assert (got.double() - slope).abs().max() <= 1e-5 * slope.abs().max()
     assert got.stride() == x.stride()
@@ -413,7 +413,7 @@ def test_an_infinite_cross_entropy_beside_an_overlap():
     entropy = ((1.0, 0.0), 1.0)
     value, slopes = backend.ratio_and_entropy(*arguments, 0.0, *entropy)
     assert value.tolist() == pytest.approx([1.25 / (1.25 + 1.5), torch.inf])
-    got = backend.gradient_of_both(*arguments, slopes, torch.ones(2), *entropy)
+    got = backend.overlap_gradient(*arguments, slopes, torch.ones(2), True, *entropy)
     assert got[:2].tolist() == [0, 0]
     assert got[2].isfinite()
     # what weighs nothing is nothing, also where it is not a number
@@ -421,7 +421,7 @@ def test_an_infinite_cross_entropy_beside_an_overlap():
     arguments = (x, torch.ones(2), torch.tensor([0.0, 1.0]), (0,), F("sigmoid"), (2.0, 1.0, 1.0))
     value, slopes = backend.ratio_and_entropy(*arguments, 0.0, *weightless)
     assert value[1] == 0
-    got = backend.gradient_of_both(*arguments, slopes, torch.ones(2), *weightless)
+    got = backend.overlap_gradient(*arguments, slopes, torch.ones(2), True, *weightless)
     assert got[0] == 0
     assert got[1] < 0
 

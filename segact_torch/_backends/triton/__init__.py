@@ -115,8 +115,8 @@ def ratio_and_entropy(
     value, slopes = launch.ratio_and_entropy(*arguments, smooth, *entropy, guarded)
     if not is_differentiated(batch):
         return value, None
-    return value, lambda upstream: launch.gradient_of_both(
-        *arguments, slopes, upstream, *entropy, guarded
+    return value, lambda upstream: launch.overlap_gradient(
+        *arguments, slopes, upstream, guarded, *entropy
     )
 
 

@@ -385,40 +385,6 @@ def _ratio(sums: Tensor, smooth: float, scale: float | None = None) -> tuple[Ten
     return value, slopes
 
 
-def _overlap_gradient(
-    x: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    axis: Axis,
-    f: Activation,
-    costs: Costs,
-    slopes: Tensor,
-    upstream: Tensor | None,
-    guarded: bool,
-    entropy: Entropy | None = None,
-    scale: float = 1.0,
-) -> Tensor:
-    rows = rows_of(x.shape, x.stride(), axis)
-    ordered = rows.of(x)
-    gradient = rows.empty(x, x.dtype)  # complete here, so that it needs no conversion later
-    slopes = rows.spread(slopes.float())
-    pos_weight, label_smoothing = entropy or (1.0, 0.0)
-    factors, on, *positive = _of_class_1(pos_weight, rows, ordered)
-    rows.launch(
-        kernels.overlap_gradient,
-        (
-            *(ordered, rows.of(y), ordered if w is None else rows.of(w), factors, slopes),
-            *(slopes if upstream is None else rows.spread(upstream.float()), gradient),
-        ),
-        (rows.rows, *costs, float(scale), float(label_smoothing), on, f.epsilon),
-        (
-            *(f.name, f.epsilon > 0, w is not None, guarded, upstream is not None),
-            *(entropy is not None, label_smoothing != 0, *positive),
-        ),
-    )
-    return rows.back(gradient, x)
-
-
 def overlap(
     x: Tensor,
     y: Tensor,
@@ -486,31 +452,34 @@ def overlap_gradient(
     slopes: Tensor,
     upstream: Tensor | None = None,
     guarded: bool = True,
+    entropy: Entropy | None = None,
+    scale: float | Tensor = 1.0,
 ) -> Tensor:
     """The gradient in x of a loss with these slopes, (2, *groups), in its two sums.
 
     The density times w times (1 - y) fp e + y (tp h - fn e), where (e, h) are the slopes, times
-    `upstream`, (*groups), if there is one: in the dtype and the memory layout of x. It is 0 where
-    the weight or the density is 0, even if the slopes are infinite.
+    `upstream`, (*groups), if there is one: in the dtype and memory layout of x. It is 0 where the
+    weight or the density is 0, even if the slopes are infinite. With `entropy`, of
+    `ratio_and_entropy` and its `scale`; then `upstream` is (2, *groups).
     """
-    return _overlap_gradient(x, y, w, axis, f, costs, slopes, upstream, guarded)
-
-
-def gradient_of_both(
-    x: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    axis: Axis,
-    f: Activation,
-    costs: Costs,
-    slopes: Tensor,
-    upstream: Tensor,
-    entropy: Entropy,
-    scale: float | Tensor,
-    guarded: bool = True,
-) -> Tensor:
-    """The gradient in x of `ratio_and_entropy`, of which `upstream` is (2, *groups)."""
-    if isinstance(scale, Tensor):
+    if isinstance(scale, Tensor) and upstream is not None:
         upstream, scale = torch.stack((upstream[0], upstream[1] * scale)), 1.0
-    arguments = (x, y, w, axis, f, costs, slopes, upstream, guarded)
-    return _overlap_gradient(*arguments, entropy, scale)
+    rows = rows_of(x.shape, x.stride(), axis)
+    ordered = rows.of(x)
+    gradient = rows.empty(x, x.dtype)  # complete here, so that it needs no conversion later
+    slopes = rows.spread(slopes.float())
+    pos_weight, label_smoothing = entropy or (1.0, 0.0)
+    factors, on, *positive = _of_class_1(pos_weight, rows, ordered)
+    rows.launch(
+        kernels.overlap_gradient,
+        (
+            *(ordered, rows.of(y), ordered if w is None else rows.of(w), factors, slopes),
+            *(slopes if upstream is None else rows.spread(upstream.float()), gradient),
+        ),
+        (rows.rows, *costs, float(scale), float(label_smoothing), on, f.epsilon),
+        (
+            *(f.name, f.epsilon > 0, w is not None, guarded, upstream is not None),
+            *(entropy is not None, label_smoothing != 0, *positive),
+        ),
+    )
+    return rows.back(gradient, x)
