@@ -10,6 +10,7 @@ relative error of each check, by name.
 
 import contextlib
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -538,7 +539,10 @@ def main() -> None:
         timeout=timedelta(minutes=5),
     )
     (folder / f"{rank}.json").write_text(json.dumps(run(rank, world)))
-    dist.destroy_process_group()
+    dist.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # at the end of Python, threads of gloo groups sometimes abort the process
 
 
 if __name__ == "__main__":
