@@ -108,12 +108,10 @@ def focal_cross_entropy(
         # with an infinite entropy the error is not 0, but its power may be
         loss = entropy.mul_(e) if gamma == 2 else _times(e.pow(gamma - 1), entropy)
         if differentiated:
-            # c a (1 - a), 0 where the entropy is infinite
-            moved = torch.ops.aten.sigmoid_backward(c, tail.mass)
-            slopes = torch.sub(s, signed).mul_(e.square() if gamma == 2 else e.pow(gamma))
-            slopes = tail.times_rate_(slopes.addcmul_(moved, _finite(loss), value=gamma))
+            power = e.square() if gamma == 2 else e.pow(gamma)
+            slopes = tail.focal_slope(torch.sub(s, signed), power, c, loss, gamma)
             slopes = slopes if w is None else _times(w, slopes)
-        loss = loss.mul_(e)
+        loss = loss.mul_(e) if tail.sign == 1 else _product(loss, e, tail.sign)
         loss = loss if w is None else _times(w, loss)
         return _reduced(batch, loss, None, slopes, axis, scale)
 
@@ -176,6 +174,8 @@ class Tail:
 
     # the factor by which `signed` and `density` must be multiplied
     unit = 1.0
+    # the factor that `entropy` has
+    sign = 1
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
@@ -245,7 +245,7 @@ class Tail:
         return _xlogy(s, self.odds)
 
     def entropy(self, s: Tensor, q: Tensor) -> Tensor:
-        """Cross entropy, q being abs(s)."""
+        """Cross entropy times `sign`, q being abs(s)."""
         return self.near - self.times_log_odds(q)
 
     def error(self, s: Tensor) -> Tensor:
@@ -257,6 +257,15 @@ class Tail:
         if whole is None:
             return self.times_rate_(self.error(s))
         return self.times_rate_(torch.addcmul(s, whole, self.signed, value=-self.unit))
+
+    def focal_slope(
+        self, error: Tensor, power: Tensor, c: Tensor, loss: Tensor, gamma: float
+    ) -> Tensor:
+        """r (power error + gamma c a (1 - a) sign loss), error being s - A; overwrites it."""
+        # c a (1 - a), 0 where the loss is infinite
+        moved = torch.ops.aten.sigmoid_backward(c, self.mass)
+        slopes = error.mul_(power).addcmul_(moved, _finite(loss), value=self.sign * gamma)
+        return self.times_rate_(slopes)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
         """r times the slopes in the logarithm of the odds, which are overwritten."""
@@ -305,8 +314,14 @@ class SigmoidTail(Tail):
         return slopes
 
 
+# The smallest positive float32 number.
+LEAST = 2.0**-149
+
+
 class ArctanTail(Tail):
     """With the angle v = pi a = atan(1 / t) the density is sin(v)^2 / pi."""
+
+    sign = -1
 
     @_once
     def turned_angle(self) -> Tensor:
@@ -323,7 +338,7 @@ class ArctanTail(Tail):
 
     @_once
     def mass(self) -> Tensor:
-        return self.angle / math.pi
+        return self.signed.abs()
 
     @_once
     def signed(self) -> Tensor:
@@ -349,15 +364,22 @@ class ArctanTail(Tail):
 
     def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
         angle = self.turned_angle if whole is None else self.turned_angle * whole
-        return self._times_rate_(torch.add(angle, s, alpha=math.pi), 1)
-
-    def times_rate_(self, slopes: Tensor) -> Tensor:
-        return self._times_rate_(slopes, math.pi)
-
-    def _times_rate_(self, slopes: Tensor, factor: float) -> Tensor:
         # r / pi = sin(v) (sin(v) / v) / (pi - v)
-        slopes.mul_(self.angle.sin()).mul_(torch.sinc(self.mass))
-        return _quotient(slopes, self.other_angle, factor)
+        slopes = torch.add(angle, s, alpha=math.pi).mul_(self.angle.sin())
+        return slopes.mul_(torch.sinc(self.angle / math.pi)).div_(self.other_angle)
+
+    def entropy(self, s: Tensor, q: Tensor) -> Tensor:
+        return _with_product((-self.mass).log1p_(), q, self.mass.logit())
+
+    def focal_slope(
+        self, error: Tensor, power: Tensor, c: Tensor, loss: Tensor, gamma: float
+    ) -> Tensor:
+        # pdf(t) (power error / (a (1 - a)) + gamma c sign loss), a quarter of it against overflow;
+        # the quotient is 0 for a = 0, which is below eps
+        slopes = torch.ops.aten.logit_backward(_product(error, power, 1 / 4), self.mass, eps=LEAST)
+        slopes = slopes.addcmul_(c, _finite(loss), value=self.sign * gamma / 4)
+        sine = self.turned_angle.sin()
+        return _product(slopes.mul_(sine), sine, 4 / math.pi)
 
 
 class SoftsignTail(Tail):
@@ -393,6 +415,7 @@ class InverseSquareRootTail(Tail):
     """With h = sqrt(1 + t^2): the logarithm of the odds is -2 asinh(t), and r = 2 / h."""
 
     unit = 0.5
+    sign = -1
 
     @_once
     def hypotenuse(self) -> Tensor:
@@ -400,13 +423,23 @@ class InverseSquareRootTail(Tail):
 
     @_once
     def mass(self) -> Tensor:
-        # 1 / (2 h (h + t))
-        return _over(0.5, self.square.addcmul_(self.t, self.hypotenuse))
+        return self.signed_mass.abs()
 
     @_once
     def signed(self) -> Tensor:
-        turned = self.square.copysign_(self.x)
-        return turned.addcmul_(self.x, self.hypotenuse).reciprocal_()
+        return self.turned_(self.square.copysign_(self.x)).reciprocal_()
+
+    @_once
+    def signed_mass(self) -> Tensor:
+        return _over(0.5, self.turned_(torch.copysign(self.kept_square, self.x)))
+
+    def turned_(self, square: Tensor) -> Tensor:
+        """sign(x) h (h + t), in place of sign(x) h^2."""
+        return square.addcmul_(self.x, self.hypotenuse)
+
+    @_once
+    def kept_square(self) -> Tensor:
+        return self.square
 
     @property
     def square(self) -> Tensor:
@@ -425,7 +458,16 @@ class InverseSquareRootTail(Tail):
         return _times(s, self.x.asinh(), 2)
 
     def entropy(self, s: Tensor, q: Tensor) -> Tensor:
-        return _with_product(_minus_log1p(-self.mass), s, self.x.asinh(), 2)
+        near = torch.copysign(self.signed_mass, self.x.new_full((), -1.0)).log1p_()
+        return _with_product(near, s, self.x.asinh(), -2)
+
+    def focal_slope(
+        self, error: Tensor, power: Tensor, c: Tensor, loss: Tensor, gamma: float
+    ) -> Tensor:
+        # a (1 - a) is 1 / (4 h^2)
+        moved = _finite(loss).mul_(c)
+        slopes = error.mul_(power).addcdiv_(moved, self.kept_square, value=self.sign * gamma / 4)
+        return self.times_rate_(slopes)
 
     def times_rate_(self, slopes: Tensor) -> Tensor:
         return _quotient(slopes, self.hypotenuse, 2)
@@ -445,6 +487,7 @@ class NormalTail(Tail):
     """
 
     unit = LITTLE / 2
+    sign = -1
 
     @_once
     def t(self) -> Tensor:
@@ -475,10 +518,17 @@ class NormalTail(Tail):
     @_once
     def enlarged(self) -> Tensor:
         """F(-t) / unit."""
-        bulk, e = self.bell
-        part = bulk / self.d
-        # without the rounding of 1/2 + n, of 1 + e, and of d
-        e = torch.addcdiv(e, (self.d - 1.25 * LITTLE).sub_(self.t), self.d)
+        return self.times_bell(self.bell[1])
+
+    @_once
+    def nearest(self) -> Tensor:
+        """The same without the rounding of d, for cross entropy, whose bound is the narrowest."""
+        rounding = (self.d - 1.25 * LITTLE).sub_(self.t)
+        return self.times_bell(torch.addcdiv(self.bell[1], rounding, self.d))
+
+    def times_bell(self, e: Tensor) -> Tensor:
+        """E (1 + e) (1/2 + n) / d, without the rounding of 1/2 + n and of 1 + e, over unit."""
+        part = self.bell[0] / self.d
         return torch.addcmul(part, part, torch.addcmul(self.n, self.half, e), value=2)
 
     @_once
@@ -519,14 +569,24 @@ class NormalTail(Tail):
         beside = torch.addcmul(bulk, bulk, e).copysign_(self.x)
         beside = beside if whole is None else beside.mul_(whole)
         slopes = self.times_hazard(s).sub_(beside, alpha=_special.INV_SQRT_TWO_PI)
-        return slopes.div_(self.rest)
+        return slopes.div_(torch.add(self.x.new_ones(()), self.nearest, alpha=-self.unit))
 
     @_once
     def near(self) -> Tensor:
-        return _minus_log1p(self.enlarged * -self.unit)
+        return _minus_log1p(self.nearest * -self.unit)
 
     def times_log_odds(self, s: Tensor) -> Tensor:
         far = _xlogy(s, _quotient(self.half, self.d, LITTLE)).addcmul_(s, self.near)
+        return self.minus_half_square_(far, s)
+
+    def entropy(self, s: Tensor, q: Tensor) -> Tensor:
+        # F(-t) / F(t) is the quotient times exp(-t^2 / 2)
+        quotient = _quotient(self.half, self.d, LITTLE).div_(self.rest)
+        far = self.minus_half_square_(_xlogy(q, quotient), q)
+        return far.add_((self.enlarged * -self.unit).log1p_())
+
+    def minus_half_square_(self, far: Tensor, s: Tensor) -> Tensor:
+        """far - s t^2 / 2, in place."""
         return far.addcmul_(_product(s, self.t, 1 / LITTLE), self.t, value=-0.5 / LITTLE)
 
 
@@ -629,8 +689,9 @@ def _with_product(near: Tensor, s: Tensor, x: Tensor, factor: float = 1.0) -> Te
 
 
 def _finite(x: Tensor) -> Tensor:
-    """x, with the largest finite number in place of infinity."""
-    return x.clamp(max=torch.finfo(x.dtype).max)
+    """x, with the largest finite numbers in place of infinities."""
+    largest = torch.finfo(x.dtype).max
+    return x.clamp(-largest, largest)
 
 
 def _weighted_(x: Tensor, w: Tensor | None) -> Tensor:
