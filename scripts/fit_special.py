@@ -13,10 +13,10 @@ with its worst error. With Q the upper tail of the standard normal:
   double to 0.2: the start of a Newton iteration.
 - `LOG1P`: (atanh(s) / s - 1) / s^2 over s^2 <= 1/9, with s = x / (2 + x) for x in [-1/2, 1].
 - `LOG1P_NEAR`: the same for 1 + x in [sqrt(1/2), sqrt(2)], for the loops in float64.
-- `LOG`: log(1 + f) / f over f in [sqrt(1/2) - 1, sqrt(2) - 1], for the GPU, where a division costs
-  as much as nine products; so do the next two.
+- `LOG`: log(1 + f) / f over f in [sqrt(1/2) - 1, sqrt(2) - 1], for the GPU; so are the next three.
 - `LOG1P_UNIT`: log(1 + e) / e over e - 1/2 for e in [0, 1].
-- `LOG1M_TAIL`: -log(1 - a) / a over a - 1/4 for a in [0, 1/2].
+- `LOG1M_TAIL`: (-log(1 - a) / a - 1) / a for a in [0, 1/2].
+- `ATAN_SHARE`: (atan(s) / s - 1) / (pi s^2) over s^2 <= 1.
 - `ATAN`: (atan(s) / s - 1) / s^2 over s^2 <= 1.
 - `EXP`: (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2.
 - `TAN`: (tan(s) / s - 1) / s^2 over s^2 <= (pi / 4)^2.
@@ -91,13 +91,17 @@ def log1p_unit_of(v):
     return log_of(v + HALF)
 
 
-def log1m_tail_of(v):
-    return log_of(-(v + HALF / 2))
+def log1m_tail_of(a):
+    return (log_of(-a) - 1) / a
 
 
 def atan_of(square):
     s = mp.sqrt(square)
     return (mp.atan(s) / s - 1) / square
+
+
+def atan_share_of(square):
+    return atan_of(square) / mp.pi
 
 
 def exp_of(r):
@@ -118,7 +122,8 @@ FITS = {
     "LOG1P_NEAR": (log1p_of, mp.mpf(0), ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2, (7,)),
     "LOG": (log_of, mp.sqrt(HALF) - 1, mp.sqrt(2) - 1, (8, 9)),
     "LOG1P_UNIT": (log1p_unit_of, -HALF, HALF, (8, 9, 10)),
-    "LOG1M_TAIL": (log1m_tail_of, -HALF / 2, HALF / 2, (8, 9, 10)),
+    "LOG1M_TAIL": (log1m_tail_of, mp.mpf(0), HALF, (8, 9)),
+    "ATAN_SHARE": (atan_share_of, mp.mpf(0), mp.mpf(1), (8, 9)),
     "ATAN": (atan_of, mp.mpf(0), mp.mpf(1), (9, 21)),
     "EXP": (exp_of, -mp.log(2) / 2, mp.log(2) / 2, (5, 11)),
     "TAN": (tan_of, mp.mpf(0), (mp.pi / 4) ** 2, (6, 15)),

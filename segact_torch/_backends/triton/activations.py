@@ -16,28 +16,37 @@ import triton.language as tl
 
 from segact_torch._backends.triton.arithmetic import (
     INFINITY,
+    INV_PI,
     LARGEST,
     LN2,
+    LN2_HIGH,
+    LN2_LOW,
+    LN2_PER_UNIT,
+    PI,
+    UNIT,
     arctangent,
     beside,
+    exponent_and_rest,
     exponential,
-    exponential_parts,
+    exponential_rest,
     from_bits,
     inverse_of,
     log1p_unit,
+    log_of_rest,
     logarithm,
+    logarithm_and,
+    nearest_power,
+    negative,
     quotient,
     reciprocal,
+    rough_inverse,
     to_bits,
 )
-
-# From here on a tail is its leading term.
-FAR = tl.constexpr(1e12)
 
 
 @triton.jit
 def sigmoid_shares(t):
-    e = exponential(-t)
+    e = exponential(negative(t))
     s = 1.0 + e
     inverse = inverse_of(s)
     # the inverse of all of 1 + e, also of what rounding took from s
@@ -49,7 +58,7 @@ def sigmoid_shares(t):
 
 @triton.jit
 def sigmoid_surprise(t):
-    e = exponential(-t)
+    e = exponential(negative(t))
     inverse = inverse_of(1.0 + e)
     a = e * inverse
     near = log1p_unit(e)
@@ -57,27 +66,24 @@ def sigmoid_surprise(t):
 
 
 INV_SQRT_TWO_PI = tl.constexpr(0.398942280401432678)
-# The part of it that float32 cannot hold in one number.
-INV_SQRT_TWO_PI_HIGH = tl.constexpr(0.39892578125)
-INV_SQRT_TWO_PI_LOW = tl.constexpr(1.6499151432678e-5)
 
 
 @triton.jit
 def bell(t):
-    """(power, rest, low): exp(-t^2 / 2) = power (1 + rest) (1 + low), from exact leading bits."""
-    bounded = tl.where(t > 14.0, 14.0, t)  # from where on it is 0
+    """(power, rest): exp(-t^2 / 2) = power (1 + rest), from exact leading bits of t."""
+    bounded = tl.where(t > 13.28, 13.28, t)  # where it is 0
     lead = from_bits(to_bits(bounded) & ~0xFFF)
     rest = bounded - lead
-    r = -rest * (lead + 0.5 * rest)
-    low = r * (1.0 + r * (0.5 + r * (0.16666666666666666 + r * 0.041666666666666664)))
-    power, r, high = exponential_parts(-0.5 * (lead * lead))
-    return power, r + high, low
+    high, low = -0.5 * (lead * lead), negative(rest) * (lead + 0.5 * rest)
+    k, power = nearest_power(high)
+    r = (high - k * LN2_HIGH) + (low - k * LN2_LOW)
+    return power, r + exponential_rest(r)
 
 
 @triton.jit
 def scaled_numerator(t):
     """n with exp(t^2 / 2) F(-t) = (1/2 + n) / (t + 5/4)."""
-    v = quotient(t, t + 4.0) - 0.5
+    v = 0.5 - 4.0 * inverse_of(t + 4.0)
     n = 0.0283247357754663
     n = n * v - 0.05460541208378212
     n = n * v - 0.04965036304160064
@@ -96,17 +102,18 @@ def scaled_numerator(t):
 def normal_tail(t):
     """F(-t), exp(t^2 / 2) F(-t), the density, and the numerator of the second."""
     t = tl.where(t > 1e9, 1e9, t)
-    power, rest, low = bell(t)
+    power, rest = bell(t)
     n = scaled_numerator(t)
     over, under = 0.5 + n, t + 1.25
-    scaled = quotient(over, under)
-    # what both sums lost counts in the product, to a quarter: `over` is about 1/2
-    lost_over, lost_under = n - (over - 0.5), t - (under - 1.25)
-    better = low + 2.0 * (lost_over - lost_under * scaled)
+    start = rough_inverse(under)
+    scaled = over * start
+    left = tl.fma(negative(scaled), under, over)
+    # what both sums lost
+    left += (n - (over - 0.5)) - (t - (under - 1.25)) * scaled
+    scaled = tl.fma(start, left, scaled)
     # 1 + rest is not rounded on the way to F(-t), whose bound is the nearest
-    mass = power * (scaled + scaled * (rest + (better + better * rest)))
-    density = INV_SQRT_TWO_PI_HIGH + (INV_SQRT_TWO_PI * low + INV_SQRT_TWO_PI_LOW)
-    return mass, scaled, power * (1.0 + rest) * density, over
+    mass = power * tl.fma(scaled, rest, scaled)
+    return mass, scaled, power * (1.0 + rest) * INV_SQRT_TWO_PI, over
 
 
 @triton.jit
@@ -128,41 +135,33 @@ def normal_surprise(t):
     return a, beside(a), far, (density * over) * inverse, steep
 
 
-INV_PI = tl.constexpr(0.318309886183790672)
-LOG_PI = tl.constexpr(1.14472988584940017)
-# What rounding takes from pi / 2.
-HALF_PI, HALF_PI_LOW = tl.constexpr(1.57079632679489662), tl.constexpr(-4.37113900018624283e-8)
-
-
 @triton.jit
 def arctan_tail(t):
-    """F(-t); whether t > 1, s = min(t, 1 / t), s^2 and atan(s) / s."""
+    """F(-t); min(1, 1 / t); whether t > 1, and for s = min(t, 1 / t) s^2 and atan(s) / (pi s)."""
     outside = t > 1.0
-    s = tl.where(outside, reciprocal(t), t)
-    square, slope = arctangent(s)
-    angle = s + s * slope
-    a = tl.where(outside, angle, HALF_PI - (angle - HALF_PI_LOW)) * INV_PI
-    return a, outside, s, square, 1.0 + slope
+    inverse = reciprocal(tl.where(t < 1.0, 1.0, t))
+    s = tl.where(t < inverse, t, inverse)
+    square, rest = arctangent(s)
+    angle = tl.fma(s, INV_PI, s * rest)
+    return tl.where(outside, angle, 0.5 - angle), inverse, outside, square, INV_PI + rest
 
 
 @triton.jit
 def arctan_shares(t):
-    a, outside, _, square, _ = arctan_tail(t)
-    density = quotient(INV_PI, 1.0 + square)
-    return a, tl.where(outside, square, 1.0) * density
+    a, _, _, _, _ = arctan_tail(t)
+    return a, reciprocal(PI * (t * t) + PI)
 
 
 @triton.jit
 def arctan_surprise(t):
-    a, outside, s, square, slope = arctan_tail(t)
-    distant = t > FAR
-    log = logarithm(tl.where(distant, t, a))
-    far = tl.where(t < INFINITY, tl.where(distant, LOG_PI + log, -log), t)
-    # both quotients from one: outside, a is s / pi times the slope, and s^2 (1 + 1 / s^2) = 1 + s^2
+    a, share, outside, square, slope = arctan_tail(t)
+    # from 2^32 a, since a may be below the smallest normal number
+    k, f = exponent_and_rest(4294967296.0 * a)
+    far = (32.0 / UNIT - k) * LN2_PER_UNIT - log_of_rest(f)
+    # both quotients from one: outside, a is s times the slope, and s^2 (1 + 1 / s^2) = 1 + s^2
     rest = 1.0 - a
-    both = (1.0 + square) * tl.where(outside, slope, a) * rest
-    inverse = tl.where(outside, s, INV_PI) * inverse_of(both)
-    return a, beside(a), far, a * inverse, rest * inverse
+    inverse = share * inverse_of((PI * square + PI) * tl.where(outside, slope, a) * rest)
+    return a, beside(a), tl.where(t < INFINITY, far, t), a * inverse, rest * inverse
 
 
 @triton.jit
@@ -176,41 +175,48 @@ def softsign_surprise(t):
     s = 1.0 + t
     inverse = reciprocal(s)
     a = 0.5 * inverse
-    far = tl.where(t < INFINITY, LN2 + logarithm(s), t)
+    far = tl.where(t < INFINITY, logarithm_and(s, LN2), t)
     return a, beside(a), far, a * reciprocal(0.5 + t), inverse
 
 
 @triton.jit
+def inverse_square_root_tail(t):
+    """F(-t), 1 / h for h = sqrt(1 + t^2), t / h, h^2 + t h, and whether the last is in a unit."""
+    # Far away the tail is below the smallest normal number, 1 + t^2 is t^2, and the unit of t is
+    # 2^66, so that nothing is beyond the largest float.
+    distant = t > 4.7e18
+    unit = tl.where(distant, 1.3552527156068805e-20, 1.0)
+    one = tl.where(distant, 0.0, 1.0)
+    bounded = tl.where(t > LARGEST, LARGEST, t) * unit
+    square = tl.fma(bounded, bounded, one)
+    inverse = tl.rsqrt(square)
+    h = square * inverse
+    h = tl.fma(0.5 * inverse, tl.fma(negative(h), h, square), h)
+    inverse = tl.fma(inverse, tl.fma(negative(h), inverse, 1.0), inverse)
+    share = bounded * inverse
+    half = tl.fma(bounded, h, square)  # of 1 / F(-t)
+    # what rounding took from the square, also by way of h, and from their sum
+    lost = tl.fma(bounded, h, square - half)
+    lost = tl.fma(tl.fma(bounded, bounded, one - square), 0.5 * share + 1.0, lost)
+    start = rough_inverse(half)
+    a = 0.5 * start
+    left = tl.fma(negative(a), lost, tl.fma(negative(a), half, 0.5))
+    a = tl.fma(start, left, a) * one
+    return a, inverse * tl.where(t < INFINITY, unit, 0.0), share, half, distant
+
+
+@triton.jit
 def inverse_square_root_shares(t):
-    square = tl.fma(t, t, 1.0)
-    h = tl.sqrt_rn(square)
-    return tl.div_rn(0.5, tl.fma(t, h, square)), tl.div_rn(0.5, square * h)
+    a, inverse, _, _, _ = inverse_square_root_tail(t)
+    return a, inverse * (0.5 * reciprocal(tl.fma(t, t, 1.0)))
 
 
 @triton.jit
 def inverse_square_root_surprise(t):
-    # far away, in units of 2^66: there 1 + t^2 is t^2, and not beyond the largest float
-    distant = t > FAR
-    unit = tl.where(distant, 1.3552527156068805e-20, 1.0)
-    bounded = tl.where(t > LARGEST, LARGEST, t) * unit
-    one = tl.where(distant, 0.0, 1.0)
-    square = tl.fma(bounded, bounded, one)
-    inverse = tl.rsqrt(square)
-    h = square * inverse
-    h += (0.5 * inverse) * tl.fma(-h, h, square)
-    inverse += inverse * tl.fma(-h, inverse, 1.0)
-    half = tl.fma(bounded, h, square)  # of 1 / F(-t)
-    a = quotient(0.5, half)
-    # what rounding took from the square, also by way of h, and from their sum
-    lost = tl.fma(bounded, bounded, one - square) * tl.fma(0.5 * bounded, inverse, 1.0)
-    lost += tl.fma(bounded, h, square - half)
-    a -= 2.0 * a * a * lost
-    log = LN2 + logarithm(half)
-    far = tl.where(t < INFINITY, tl.where(distant, 132.0 * LN2 + log, log), t)
+    a, inverse, share, half, distant = inverse_square_root_tail(t)
+    log = logarithm_and(half, tl.where(distant, 133.0 * LN2, LN2))
+    far = tl.where(t < INFINITY, log, t)
     # the density is 1/2 h^-3, and 1 - a is (h + t) / (2 h)
-    share = bounded * inverse
-    inverse *= tl.where(t < INFINITY, unit, 0.0)
-    a *= unit * unit
     return a, beside(a), far, 2.0 * a * inverse, inverse + inverse * share
 
 
@@ -223,7 +229,7 @@ def hardtanh_shares(x, epsilon):
 
 @triton.jit
 def squeezed_surprise(a, density):
-    return a, beside(a), -logarithm(a), quotient(density, 1.0 - a), quotient(density, a)
+    return a, beside(a), negative(logarithm(a)), quotient(density, 1.0 - a), quotient(density, a)
 
 
 @triton.jit

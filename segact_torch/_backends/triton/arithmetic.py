@@ -1,12 +1,12 @@
 # mypy: allow-untyped-defs, disable-error-code="import-not-found,import-untyped,no-untyped-call"
 """Elementary functions on the device: logarithm, exponential, quotients, arctangent.
 
-All arithmetic is in float32. `/` and `tl.rsqrt` are the device's quick ones, off by 2 ulp at most:
-they only start the Newton step of `inverse_of` and the like, which rounds as well as `tl.div_rn`
-and takes a few instructions of its twenty. `tl.exp`, `tl.log`, `tl.sqrt` would be off by more.
-Contraction into fused multiply-adds is harmless everywhere: a product that something is compensated
-for is either exact, or the difference is a rounding of what is small. The tests interpret the
-kernels with the worst of these quotients, and with every product fused that can be.
+All arithmetic is in float32. `tl.rsqrt` is the device's quick one, off by 2 ulp at most: it only
+starts the Newton step of `inverse_of` and the like, which rounds as well as `tl.div_rn` and takes a
+few instructions of its twenty. `tl.exp`, `tl.log`, `tl.sqrt` would be off by more. Contraction into
+fused multiply-adds is harmless everywhere: a product that something is compensated for is either
+exact, or the difference is a rounding of what is small. The tests interpret the kernels with the
+worst of these square roots, and with every product fused that can be.
 
 The constants are printed by scripts/fit_special.py.
 """
@@ -22,6 +22,11 @@ LARGEST = tl.constexpr(3.4028234663852886e38)
 # ln 2 in two parts, of which the first times a small integer is exact.
 LN2_HIGH, LN2_LOW = tl.constexpr(0.693359375), tl.constexpr(-2.12194440054690583e-4)
 LN2 = tl.constexpr(0.693147180559945309)
+PI = tl.constexpr(3.14159265358979324)
+# 1 / pi is the one in float32 and this.
+INV_PI, INV_PI_LOW = tl.constexpr(0.318309886183790672), tl.constexpr(1.284127663345183e-8)
+# 2^-23, and ln 2 times that.
+UNIT, LN2_PER_UNIT = tl.constexpr(1.1920928955078125e-7), tl.constexpr(8.262958294867817e-8)
 
 
 @triton.jit
@@ -47,39 +52,41 @@ def unless_zero(weight, value):
 
 
 @triton.jit
-def exponential_parts(x):
-    """(power, r, rest): exp(x) = power (1 + r + rest) for x < 88; 0 below the smallest normal."""
-    gone = x < -87.3365
-    x = tl.where(gone, 0.0, x)
+def nearest_power(x):
+    """k and 2^k for k = x / ln 2 rounded, if -88.3 < x < 88; 0 for the power of k = -127."""
     shift = 12582912.0  # 3/2 2^23: adding it rounds to an integer
     shifted = x * 1.44269504088896341 + shift
-    k = shifted - shift
-    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    return shifted - shift, from_bits((to_bits(shifted) - 0x4B400000 + 127) << 23)
+
+
+@triton.jit
+def exponential_rest(r):
+    """exp(r) - 1 - r for |r| <= ln(2) / 2."""
     p = 0.00019890980869750327
     p = p * r + 0.0013933641031986701
     p = p * r + 0.008333310934448869
     p = p * r + 0.04166646500604005
     p = p * r + 0.16666666681614256
     p = p * r + 0.5000000013457727
-    power = from_bits((to_bits(shifted) - 0x4B400000 + 127) << 23)
-    return tl.where(gone, 0.0, power), r, p * (r * r)
+    return p * (r * r)
 
 
 @triton.jit
 def exponential(x):
-    """exp(x) for x < 88; 0 below the smallest normal number."""
-    power, r, rest = exponential_parts(x)
+    """exp(x) for x < 88; 0 below -87.7."""
+    x = tl.where(x < -88.0, -88.0, x)
+    k, power = nearest_power(x)
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
     whole = 1.0 + r  # what this rounds off is added to the rest
-    return power * (whole + (rest + (r - (whole - 1.0))))
+    return power * (whole + (exponential_rest(r) + (r - (whole - 1.0))))
 
 
 @triton.jit
 def exponent_and_rest(s):
-    """k and f with s = 2^k (1 + f) and 1 + f in [sqrt(1/2), sqrt(2)), for normal s > 0."""
-    bits = to_bits(s) + (0x3F800000 - 0x3F3504F3)
-    # 2^23 + k + 127 is a float with these bits: quicker than a conversion
-    k = from_bits((bits >> 23) | 0x4B000000) - (8388608.0 + 127.0)
-    return k, from_bits((bits & 0x7FFFFF) + 0x3F3504F3) - 1.0
+    """2^23 k and f with s = 2^k (1 + f) and 1 + f in [sqrt(1/2), sqrt(2)), for normal s > 0."""
+    bits = to_bits(s)
+    k = (bits - 0x3F3504F3) & ~0x7FFFFF
+    return k.to(tl.float32), from_bits(bits - k) - 1.0
 
 
 @triton.jit
@@ -101,7 +108,14 @@ def log_of_rest(f):
 def logarithm(s):
     """log(s), to 1e-7 of 1/2: for results beyond that, as those of tails are; s is normal."""
     k, f = exponent_and_rest(s)
-    return k * LN2 + log_of_rest(f)
+    return k * LN2_PER_UNIT + log_of_rest(f)
+
+
+@triton.jit
+def logarithm_and(s, more):
+    """log(s) + more likewise, for a small `more` or a large sum."""
+    k, f = exponent_and_rest(s)
+    return k * LN2_PER_UNIT + (log_of_rest(f) + more)
 
 
 @triton.jit
@@ -124,24 +138,23 @@ def log1p_unit(e):
 @triton.jit
 def beside(a):
     """-log(1 - a) for 0 <= a <= 1/2: the loss on the near side of a tail."""
-    v = a - 0.25
-    p = 1.7336119473521596
-    p = p * v + 1.4416650036153633
-    p = p * v + 0.9425736981747728
-    p = p * v + 0.8118671938772306
-    p = p * v + 0.7296140310933221
-    p = p * v + 0.660913066634913
-    p = p * v + 0.6249905578731398
-    p = p * v + 0.6338717281332293
-    p = p * v + 0.7304201789049338
-    p = p * v + 0.1507282937282726  # one less than the quotient
-    return tl.fma(a, p, a)
+    p = 1.2989286596065484
+    p = p * a - 1.5146327812511835
+    p = p * a + 1.1097159509592063
+    p = p * a - 0.1801717444612514
+    p = p * a + 0.22656340714821027
+    p = p * a + 0.19390882433499573
+    p = p * a + 0.2503050972725961
+    p = p * a + 0.3333275279331317
+    p = p * a + 0.5000000179696693
+    return tl.fma(a, a * p, a)
 
 
 @triton.jit
 def fractional_power(x, high, low):
     """x^(high + low) for 0 <= x <= 1 and an exponent in (0, 1), of which `high` has 12 bits."""
     k, f = exponent_and_rest(x)
+    k *= UNIT
     n = tl.floor(high * k + 0.5)
     r = (high * k - n) + low * k
     power = from_bits((n.to(tl.int32) + 127) << 23)
@@ -150,42 +163,51 @@ def fractional_power(x, high, low):
 
 
 @triton.jit
-def inverse_of(s):
-    """1 / s, nearly rounded, for an s that is far from any limit.
+def negative(x):
+    """-x; for that Triton subtracts x from 0, in an instruction of its own."""
+    return -1.0 * x
 
-    Without the branch that an exact division has for extremes; so are the next two.
-    """
-    q = 1.0 / s
-    return q + q * tl.fma(-q, s, 1.0)
+
+@triton.jit
+def rough_inverse(s):
+    """1 / s for s > 0, off by some ulp: `/` takes 9 instructions, since it scales its arguments."""
+    root = tl.rsqrt(s)
+    return root * root
+
+
+@triton.jit
+def inverse_of(s):
+    """1 / s, nearly rounded, for a normal s > 0; NaN at infinity."""
+    q = rough_inverse(s)
+    return tl.fma(q, tl.fma(negative(q), s, 1.0), q)
 
 
 @triton.jit
 def quotient(x, y):
-    """x / y likewise, for such a quotient."""
-    inverse = 1.0 / y
+    """x / y likewise, for such a y."""
+    inverse = rough_inverse(y)
     q = x * inverse
-    return q + inverse * tl.fma(-q, y, x)
+    return tl.fma(inverse, tl.fma(negative(q), y, x), q)
 
 
 @triton.jit
 def reciprocal(s):
-    """1 / s for s >= 1: 0 where that is below the smallest normal number, and at infinity."""
-    q = 1.0 / s
-    return q + q * tl.fma(-q, tl.minimum(s, LARGEST), 1.0)
+    """1 / s for s > 0 likewise, and 0 at infinity."""
+    q = rough_inverse(s)
+    return tl.fma(q, tl.fma(negative(q), tl.minimum(s, LARGEST), 1.0), q)
 
 
 @triton.jit
 def arctangent(s):
-    """s^2 and atan(s) / s - 1 for 0 <= s <= 1."""
+    """s^2 and atan(s) / (pi s) - 1 / pi for 0 <= s <= 1; the last 1 / pi is the rounded one."""
     w = s * s
-    p = 0.0014886919393047597
-    p = p * w - 0.009144629760592396
-    p = p * w + 0.026305001110062377
-    p = p * w - 0.04896051402709067
-    p = p * w + 0.07031914250029966
-    p = p * w - 0.08931826777381315
-    p = p * w + 0.11088261628735159
-    p = p * w - 0.1428400379473353
-    p = p * w + 0.19999949321141888
-    p = p * w - 0.3333333308107325
-    return w, w * p
+    p = -0.0007598048442074662
+    p = p * w + 0.004299657185531566
+    p = p * w - 0.011418265490611632
+    p = p * w + 0.019894907245876396
+    p = p * w - 0.027555706244291704
+    p = p * w + 0.035121561997242194
+    p = p * w - 0.04545009593110347
+    p = p * w + 0.06366114749785445
+    p = p * w - 0.10610329030077986
+    return w, p * w + INV_PI_LOW

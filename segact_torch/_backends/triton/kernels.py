@@ -26,22 +26,34 @@ def sided(on, off, below):
 
 
 @triton.jit
-def weighed_surprise(on, off, near, far, flat, steep, below):
+def weighed_surprise(on, off, near, far, flat, steep, below, ACTIVATION: tl.constexpr):
     """Loss and slope where class 1 weighs `on` and class 0 `off`."""
     beside_it, in_it = sided(on, off, below)
-    # in the tail what weighs 0 may be infinite
+    # in the tail what weighs 0 may be infinite, but for few activations the slope
     loss = beside_it * near + unless_zero(in_it, far)
-    slope = beside_it * flat - unless_zero(in_it, steep)
+    in_it = unless_zero(in_it, steep) if ACTIVATION == "normal_cdf" else in_it * steep
+    slope = beside_it * flat - in_it
     return loss, tl.where(below, slope, -slope)
 
 
 @triton.jit
-def entropy(y, w, pos_weight, near, far, flat, steep, below, POSITIVE: tl.constexpr):
+def entropy(
+    y,
+    w,
+    pos_weight,
+    near,
+    far,
+    flat,
+    steep,
+    below,
+    ACTIVATION: tl.constexpr,
+    POSITIVE: tl.constexpr,
+):
     """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x)))), from what `surprise` says of x."""
     on, off = w * y, w * (1.0 - y)
     if POSITIVE:
         on = w * pos_weight * y
-    loss, slope = weighed_surprise(on, off, near, far, flat, steep, below)
+    loss, slope = weighed_surprise(on, off, near, far, flat, steep, below, ACTIVATION)
     if POSITIVE:  # what weighs nothing is 0 for any x
         nothing = (y == 1.0) & (pos_weight * y == 0.0)
         loss, slope = tl.where(nothing, 0.0, loss), tl.where(nothing, 0.0, slope)
@@ -71,7 +83,7 @@ def shares_and_entropy(
     below = is_below(x, ACTIVATION)
     if SMOOTHED:
         y = smooth_labels(y, label_smoothing)
-    loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, POSITIVE)
+    loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, ACTIVATION, POSITIVE)
     p, q = tl.where(below, a, 1.0 - a), tl.where(below, 1.0 - a, a)
     return p, q, (1.0 - a) * flat, loss, slope
 
@@ -106,7 +118,7 @@ def focal(
         x = tl.where(w == 0.0, 0.0, x)
     a, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
     below = is_below(x, ACTIVATION)
-    loss, slope = weighed_surprise(y, 1.0 - y, near, far, flat, steep, below)
+    loss, slope = weighed_surprise(y, 1.0 - y, near, far, flat, steep, below, ACTIVATION)
     beside_it, in_it = sided(y, 1.0 - y, below)
     e = beside_it * a + in_it * (1.0 - a)
     density = (1.0 - a) * flat
@@ -168,7 +180,7 @@ def load(x, y, w, start, offsets, there, WEIGHTED: tl.constexpr, GUARDED: tl.con
     else:
         w = tl.full(x.shape, 1.0, tl.float32)
     if GUARDED:
-        inside = tl.where(y < 0.0, 0.0, tl.where(y > 1.0, 1.0, y))
+        inside = tl.minimum(tl.maximum(y, 0.0), 1.0)
         y = tl.where(tl.abs(y - 0.5) <= 1.0, inside, float("nan"))
     return x, y, w
 
@@ -184,7 +196,7 @@ def far_total(values, there):
     """The sum in float64, also where that in float32 overflows: losses can be of any size."""
     result = total(values, there).to(tl.float64)
     if result == INFINITY:
-        result = tl.sum(tl.where(there, values, 0.0).to(tl.float64), 0)
+        result = total(values * 2.3283064365386963e-10, there).to(tl.float64) * 4294967296.0
     return result
 
 
@@ -235,7 +247,7 @@ def losses(
         if EACH_POSITIVE:
             pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
         below = is_below(x, ACTIVATION)
-        loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, POSITIVE)
+        loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, ACTIVATION, POSITIVE)
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, epsilon, ACTIVATION, SQUEEZED)
     else:
