@@ -21,6 +21,7 @@ from segact_tf._checks import (
     check_range,
     check_validate,
     checked_axis,
+    checked_tensor,
 )
 from segact_tf._distributed import all_reduce, group_of
 from segact_tf.activations import Activation, HardTanh, Linear, _LinearOverRanks, _wide
@@ -96,7 +97,7 @@ class Batch:
     ) -> "Batch":
         """The arguments of a loss as a batch; raises for wrong ones."""
         x = _wide(y_pred, "y_pred")
-        y = _tensor(y_true, "y_true", x.dtype)
+        y = as_tensor(y_true, "y_true", x.dtype)
         if _shapes_differ(x, y):
             raise ValueError(
                 "y_true and y_pred must have the same shape, "
@@ -175,7 +176,7 @@ class Batch:
         if isinstance(pos_weight, (int, float, np.number)):
             check_number("pos_weight", float(pos_weight))
             return float(pos_weight)
-        weights = _tensor(pos_weight, "pos_weight", self.x.dtype)
+        weights = as_tensor(pos_weight, "pos_weight", self.x.dtype)
         weights = ops.stop_gradient(ops.cast(weights, self.x.dtype))
         sizes, wanted = _engine.sizes(weights), _engine.sizes(self.x)
         pairs = zip(reversed(sizes), reversed(wanted), strict=False)
@@ -322,7 +323,7 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     """Numbers of the rank of x, with sizes equal or 1, in the shape and dtype of x."""
     if values is None:
         return None
-    values = ops.stop_gradient(ops.cast(_tensor(values, name, x.dtype), x.dtype))
+    values = ops.stop_gradient(ops.cast(as_tensor(values, name, x.dtype), x.dtype))
     pairs = zip(_engine.sizes(values), _engine.sizes(x), strict=False)
     fit = all(size in (None, 1, whole) or whole is None for size, whole in pairs)
     if len(values.shape) != len(x.shape) or not fit:
@@ -333,19 +334,15 @@ def _fitted(values: Any, name: str, x: Any) -> Any:
     return ops.broadcast_to(values, ops.shape(x))
 
 
-def as_tensor(values: Any, dtype: Any) -> Any:
-    """A tensor; of a list of floats beside float64 one of float64, which Keras would round."""
-    tensor = ops.convert_to_tensor(values)
+def as_tensor(values: Any, name: str, dtype: Any) -> Any:
+    """A tensor of real numbers, in the given dtype only if it is of a list of floats.
+
+    Keras would round such a list to float32 beside tensors of float64.
+    """
+    tensor = checked_tensor(values, name)
     given, wanted = map(keras.backend.standardize_dtype, (tensor.dtype, dtype))
+    if "complex" in given:
+        raise TypeError(f"{name} must hold real numbers, got {given}")
     if isinstance(values, (list, tuple)) and "float" in given and wanted == "float64":
         return ops.convert_to_tensor(values, dtype=dtype)
     return tensor
-
-
-def _tensor(values: Any, name: str, dtype: Any) -> Any:
-    """A tensor of real numbers by `as_tensor`; raises for complex ones."""
-    values = as_tensor(values, dtype)
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    if "complex" in dtype:
-        raise TypeError(f"{name} must hold real numbers, got {dtype}")
-    return values

@@ -4,6 +4,7 @@ import math
 import numbers
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -23,7 +24,8 @@ def check_number(name: str, value: float, high: float = math.inf, open: bool = F
     number = real and -math.inf < value < math.inf
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
-        raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+        error = ValueError if real else TypeError
+        raise error(f"{name} must be a number {wanted}, got {value!r}")
 
 
 def check_epsilon(epsilon: float, open: bool = False) -> None:
@@ -80,6 +82,19 @@ def check_ignore_index(ignore_index: int | None) -> None:
         raise TypeError(f"ignore_index must be a number, got {ignore_index!r}")
     if ignore_index != ignore_index:
         raise ValueError("ignore_index must not be NaN, which equals no target; wanted a mask")
+
+
+def checked_tensor(values: Any, name: str = "x") -> Any:
+    """A tensor of the values; raises for what is no number, as each backend does in other words."""
+    try:
+        tensor = ops.convert_to_tensor(values)
+        if keras.backend.standardize_dtype(tensor.dtype) == "string":
+            raise TypeError("TensorFlow has tensors of text")
+        return tensor
+    except (TypeError, ValueError) as error:
+        dtype = getattr(values, "dtype", None)
+        kind = type(values).__name__ if dtype is None else f"{type(values).__name__} of {dtype}"
+        raise TypeError(f"{name} must be a tensor of numbers, got {kind}") from error
 
 
 def check_range(

@@ -409,16 +409,18 @@ def sums_of_pairs(values: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
     return tuple(lax.reduce(tuple(x.reshape(halves) for x in values), zeros, add, (axis,)))
 
 
-def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function or method that also takes symbolic inputs, as one node of a Keras graph."""
-    name = function.__name__
+def symbolic(function: Callable[..., Any], method: str | None = None) -> Callable[..., Any]:
+    """A function, or a method of that name, that also takes symbolic inputs.
+
+    The call is then one node of a Keras graph.
+    """
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
         if not any(isinstance(a, keras.KerasTensor) for a in (*arguments, *options.values())):
             return function(*arguments, **options)
-        if "." in function.__qualname__:
-            return Node(arguments[0], name)(*arguments[1:], **options)
+        if method is not None:
+            return Node(arguments[0], method)(*arguments[1:], **options)
         return Node(call)(*arguments, **options)
 
     return call

@@ -26,6 +26,7 @@ import math
 import numbers
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -33,7 +34,7 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
-from segact_tf._checks import check_epsilon, checked_axis
+from segact_tf._checks import check_epsilon, checked_axis, checked_tensor
 from segact_tf._definitions import same
 from segact_tf._derivatives import Function, _differentiate
 from segact_tf._distributed import all_extremes, all_reduce
@@ -68,7 +69,7 @@ FAR = 1e8
 
 def _wide(x: Any, name: str = "x") -> Any:
     """x in the precision of the computation: float64 stays, all else is float32."""
-    x = ops.convert_to_tensor(x)
+    x = checked_tensor(x, name)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise TypeError(f"{name} must be of a floating dtype, got {dtype}")
@@ -81,14 +82,14 @@ def _probability(p: Any) -> Any:
         if not 0 <= float(p) <= 1:
             raise ValueError(f"p must lie in [0, 1], got {p!r}")
         p = np.asarray(p, None if isinstance(p, np.floating) else keras.config.floatx())
-    p = ops.convert_to_tensor(p)
+    p = checked_tensor(p, "p")
     _wide(p, "p")
     return p
 
 
 def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
     """f(x), computed in at least float32 and returned in the dtype of x."""
-    x = ops.convert_to_tensor(x)
+    x = checked_tensor(x)
     return ops.cast(_differentiate(_wide(x), f, derivative), x.dtype)
 
 
@@ -120,7 +121,8 @@ class Activation:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in {"cdf", "sf", "logcdf", "logsf", "pdf", "ppf"} & vars(cls).keys():
-            setattr(cls, name, _engine.symbolic(vars(cls)[name]))
+            if isinstance(vars(cls)[name], FunctionType):
+                setattr(cls, name, _engine.symbolic(vars(cls)[name], name))
 
     def __call__(self, x: Any) -> Any:
         if isinstance(x, keras.KerasTensor):  # a symbolic input: a layer of the functional API
@@ -622,14 +624,14 @@ class Linear(Activation):
         return {"epsilon": self.epsilon, "axis": self.axis}
 
     def cdf(self, x: Any) -> Any:
-        x = ops.convert_to_tensor(x)
+        x = checked_tensor(x)
         return ops.cast(self._squeezed(_wide(x)), x.dtype)
 
     def sf(self, x: Any) -> Any:
-        return self.cdf(-ops.convert_to_tensor(x))
+        return self.cdf(-checked_tensor(x))
 
     def logcdf(self, x: Any) -> Any:
-        x = ops.convert_to_tensor(x)
+        x = checked_tensor(x)
         p, q = self._squeezed(_wide(x)), self._squeezed(_wide(-x))
         # If p is 0, it is 0 for every input, and its logarithm has a slope of 0.
         left = ops.log(ops.where(p == 0, 1.0, p))
@@ -638,7 +640,7 @@ class Linear(Activation):
         return ops.cast(log, x.dtype)
 
     def logsf(self, x: Any) -> Any:
-        return self.logcdf(-ops.convert_to_tensor(x))
+        return self.logcdf(-checked_tensor(x))
 
     def _fill_invalid(self, x: Any, valid: Any) -> Any:
         axis = self._axis(x)
@@ -684,21 +686,21 @@ class _Custom(Activation):
         self._cdf, self._logcdf, self._pdf, self._ppf = cdf, logcdf, pdf, ppf
 
     def cdf(self, x: Any) -> Any:
-        x = ops.convert_to_tensor(x)
+        x = checked_tensor(x)
         return ops.cast(self._squeeze(self._cdf(_wide(x))), x.dtype)
 
     def sf(self, x: Any) -> Any:
-        x = ops.convert_to_tensor(x)
+        x = checked_tensor(x)
         return self.cdf(-x) if self.symmetric else ops.cast(1 - self.cdf(_wide(x)), x.dtype)
 
     def logcdf(self, x: Any) -> Any:
-        x = ops.convert_to_tensor(x)
+        x = checked_tensor(x)
         if self._logcdf is not None and self.epsilon == 0:
             return ops.cast(self._logcdf(_wide(x)), x.dtype)
         return ops.cast(_clamped_log(self.cdf(_wide(x))), x.dtype)
 
     def logsf(self, x: Any) -> Any:
-        x = ops.convert_to_tensor(x)
+        x = checked_tensor(x)
         if self.symmetric:
             return self.logcdf(-x)
         return ops.cast(_clamped_log(self.sf(_wide(x))), x.dtype)
@@ -706,7 +708,7 @@ class _Custom(Activation):
     def pdf(self, x: Any) -> Any:
         if self._pdf is None:
             return super().pdf(x)
-        x = ops.convert_to_tensor(x)
+        x = checked_tensor(x)
         return ops.cast((1 - 2 * self.epsilon) * self._pdf(_wide(x)), x.dtype)
 
     def ppf(self, p: Any) -> Any:

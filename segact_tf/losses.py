@@ -28,6 +28,7 @@ The functions can be imported from here, too.
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
@@ -136,19 +137,20 @@ class _Loss(keras.losses.Loss):
                 check_number(name, options[name], NUMBERS[name])
         self.options = options
 
-    @_engine.symbolic
+    @partial(_engine.symbolic, method="__call__")
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """As in Keras, with weights and masks of elements, and a sum that XLA adds up in pairs."""
         if type(self).call is not _Loss.call:  # a subclass with a `call` of its own
             return super().__call__(y_true, y_pred, sample_weight)
+        x = as_tensor(y_pred, "y_pred", self.dtype)
         options, mask = dict(self.options), self._mask(y_pred)
         elementwise = "axis" in options
-        if not self._looked and options.get("activation", sigmoid) is not None:
+        if not self._looked:
             f = options.get("activation", sigmoid)
-            self._looked = warn_of_probabilities(y_pred, f)
+            self._looked = f is None or warn_of_probabilities(y_pred, f)
         # y_true without a cast, which could round the number to ignore
         y_true, y_pred = _with_last_axis(
-            as_tensor(y_true, self.dtype), ops.convert_to_tensor(y_pred, dtype=self.dtype)
+            as_tensor(y_true, "y_true", self.dtype), ops.cast(x, self.dtype)
         )
         averaged = self.reduction not in ("sum", "none", None)
         if averaged and elementwise:
@@ -157,7 +159,7 @@ class _Loss(keras.losses.Loss):
             options["mask"] = _from_left(mask, y_pred, "the mask")
         of_groups, w = None, None
         if sample_weight is not None:
-            w = ops.convert_to_tensor(sample_weight, dtype=self.dtype)
+            w = ops.cast(as_tensor(sample_weight, "sample_weight", self.dtype), self.dtype)
             w = _from_left(w, y_pred, "sample_weight")
             options["sample_weight"] = w
             if not elementwise and _are_of_groups(sample_weight, w, options["per_sample"]):
@@ -166,7 +168,8 @@ class _Loss(keras.losses.Loss):
                 options["sample_weight"] = ops.cast(w != 0, w.dtype)
         losses = type(self).function(y_true, y_pred, **options)
         if of_groups is not None:
-            of_groups = _for_groups(of_groups, losses, self.options["validate"])
+            present = _present(y_true, y_pred, options)
+            of_groups = _for_groups(of_groups, losses, present, self.options["validate"])
             losses = _weigh(of_groups, losses)
         # Each replica has the losses of its own samples, or all have the losses of the batch.
         group = group_of() if options.get("per_sample") else None
@@ -175,9 +178,7 @@ class _Loss(keras.losses.Loss):
             return losses * ops.cast(share, losses.dtype) if share is not None else losses
         loss = _mean_of_all(losses, None, group) if averaged else _sum_of_all(losses)
         if self.reduction == "mean_with_sample_weight" and of_groups is not None:
-            present = _present(y_true, y_pred, options)
-            counted = of_groups if present is None else ops.where(present, of_groups, 0.0)
-            loss = _over_weight(loss, _mean_of_all(counted, present, group))
+            loss = _over_weight(loss, _mean_of_all(of_groups, present, group))
         elif self.reduction == "mean_with_sample_weight" and w is not None and elementwise:
             loss = _over_weight(loss, _mean_weight(w, y_true, y_pred, options))
         elif self.reduction == "sum" and not elementwise:  # the losses were scaled for a mean
@@ -272,13 +273,18 @@ def _present(y: Any, x: Any, options: dict[str, Any]) -> Any:
     return batch.present(batch.groups(options["per_sample"], options["channel_axis"]))
 
 
-def _for_groups(w: Any, losses: Any, validate: bool | None) -> Any:
-    """Weights of shape (N, 1, ...) in the shape of the losses: (), (N,), (C,) or (N, C)."""
+def _for_groups(w: Any, losses: Any, present: Any, validate: bool | None) -> Any:
+    """Weights of shape (N, 1, ...) in the shape of the losses: (), (N,), (C,) or (N, C).
+
+    That of a group without a valid element is 0.
+    """
+    w = ops.reshape(w, (-1, *[1] * (len(losses.shape) - 1)) if len(losses.shape) else ())
+    w = ops.broadcast_to(w, ops.shape(losses))
+    w = w if present is None else ops.where(present, w, 0.0)
     readable = not _engine.is_traced(w)
     if readable and (validate or (validate is None and _engine.is_on_cpu(w))):
         check_range(w, "sample_weight", _special.largest(w))
-    w = ops.reshape(w, (-1, *[1] * (len(losses.shape) - 1)) if len(losses.shape) else ())
-    return ops.broadcast_to(w, ops.shape(losses))
+    return w
 
 
 def _are_shared(x: Any, options: dict[str, Any]) -> bool:

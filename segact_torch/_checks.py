@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segact_torch import _special
 from segact_torch._distributed import ProcessGroup, check_group
 
 
@@ -23,7 +24,8 @@ def check_number(name: str, value: float, high: float = math.inf, open: bool = F
     number = real and -math.inf < value < math.inf
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
-        raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+        error = ValueError if real else TypeError
+        raise error(f"{name} must be a number {wanted}, got {value!r}")
 
 
 def check_epsilon(epsilon: float, open: bool = False) -> None:
@@ -88,11 +90,15 @@ def check_reduction(reduction: str) -> None:
 
 
 def check_tensor(values: Any, name: str) -> None:
-    """Raise unless it is a tensor of real numbers."""
+    """Raise unless it is a dense tensor of real numbers."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
     if values.is_complex():
         raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
+    if values.layout is not torch.strided or values.is_nested or values.is_quantized:
+        packed = "quantized" if values.is_quantized else values.layout
+        kind = "nested" if values.is_nested else packed
+        raise TypeError(f"{name} must be a dense tensor, got one that is {kind}")
 
 
 def check_device(values: Tensor, name: str, x: Tensor) -> None:
@@ -117,4 +123,5 @@ def check_range(
 
 def check_pos_weight(pos_weight: Tensor) -> None:
     """Raise unless all numbers are >= 0 and finite."""
-    check_range(pos_weight, "pos_weight", torch.finfo(torch.float64).max)
+    # in a dtype that has a minimum, which unsigned integers of 16 bits have not
+    check_range(_special.double(pos_weight), "pos_weight", torch.finfo(torch.float64).max)

@@ -161,7 +161,8 @@ class Activation:
     def effective_domain(self, epsilon: float = 0.0025) -> tuple[float, float]:
         """(ppf(epsilon), ppf(1 - epsilon)): the raw outputs between which F rises."""
         check_epsilon(epsilon, open=True)
-        low, high = self.ppf(torch.tensor([epsilon, 1 - epsilon], dtype=torch.float64)).tolist()
+        p = torch.tensor([epsilon, 1 - epsilon], dtype=torch.float64, device="cpu")
+        low, high = self.ppf(p).tolist()
         return low, high
 
     def _fill_invalid(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -853,7 +854,7 @@ class OutputActivation(nn.Module):
                 "torch.jit.script takes an activation of segact_torch, "
                 f"got {self.activation!r}; torch.jit.trace takes any"
             )
-        x = torch.tensor([0.25, 0.75])
+        x = torch.tensor([0.25, 0.75], dtype=torch.float32, device="cpu")
         self._single = torch.jit.trace(self.activation.cdf, x)
         self._double = torch.jit.trace(self.activation.cdf, x.double())
         return self

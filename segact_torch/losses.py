@@ -19,6 +19,7 @@ that was given a group object can be copied within the process, but not pickled.
 The functions can be imported from here, too.
 """
 
+import contextlib
 import copy
 import inspect
 import math
@@ -37,6 +38,7 @@ from segact_torch._checks import (
     check_pos_weight,
     check_reduction,
     check_sorted,
+    check_tensor,
     check_validate,
 )
 from segact_torch._distributed import ProcessGroup, check_group
@@ -109,8 +111,11 @@ class _Loss(nn.Module):
             if options[name] is not None and not isinstance(options[name], Tensor):
                 check_number(name, options[name], NUMBERS[name])
         if isinstance(options.get("pos_weight"), Tensor):
-            check_pos_weight(options["pos_weight"])
-            self.register_buffer("pos_weight", options.pop("pos_weight"))
+            pos_weight = options.pop("pos_weight").detach()
+            check_tensor(pos_weight, "pos_weight")
+            with contextlib.suppress(RuntimeError):  # values that cannot be read, as on "meta"
+                check_pos_weight(pos_weight)
+            self.register_buffer("pos_weight", pos_weight)
         self.options = options
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -161,7 +166,7 @@ class _Loss(nn.Module):
 
     def extra_repr(self) -> str:
         pos_weight = self._buffers.get("pos_weight")
-        shown = {} if pos_weight is None else {"pos_weight": pos_weight.tolist()}
+        shown = {} if pos_weight is None else {"pos_weight": pos_weight}
         return ", ".join(f"{k}={v!r}" for k, v in {**self.options, **shown}.items())
 
 

@@ -24,7 +24,7 @@ and nothing else:
 | `a / (1 + b)` | `_special.over_one_and(a, b)`, which XLA moves into loops | PyTorch's |
 | `x.argsort(descending=True, stable=True)` | `ops.argsort(-x)` | Keras's |
 | `a & b` | `ops.logical_and(a, b)` | PyTorch's; so with "or" and "not" |
-| `x` | `ops.convert_to_tensor(x)` | `x`: Keras takes whatever becomes a tensor |
+| `x` | `ops.convert_to_tensor(x)`, `checked_tensor(x)` | `x`: Keras takes all kinds |
 | `x.shape`, `x.ndim` | `tuple(x.shape)`, `ops.shape(x)`, `len(x.shape)` | `x.shape`, `x.ndim` |
 | `dim=`, `keepdim=` | `axis=`, `keepdims=` | Keras's; the axis by name, sizes as a tuple |
 | `x ** a` | `_special.power(x, a)` | PyTorch's |
@@ -283,7 +283,7 @@ class Dialect(ast.NodeTransformer):
         node.args = [a for a in node.args if getattr(a, "id", "") != RANKS]
         if self._name(node) in REDUCTION and node.args:
             return node.args[0]
-        if is_call(node, "ops", {"convert_to_tensor"}):
+        if is_call(node, "ops", {"convert_to_tensor"}) or self._name(node) == "checked_tensor":
             return node.args[0]
         if is_call(node, "ops", {"logical_and", "logical_or"}):
             operator = ast.BitAnd() if node.func.attr == "logical_and" else ast.BitOr()

@@ -42,12 +42,12 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         **dict.fromkeys(["Batch._of_group", "Batch.cut"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
-        **dict.fromkeys(["_tensor", "as_tensor"], TENSORS),
+        "as_tensor": TENSORS,
         **dict.fromkeys(["_shapes_differ", "_plain"], TENSORS),
     },
     "_checks.py": {
         "check_reduction": REDUCTION,
-        "check_tensor": TENSORS,
+        **dict.fromkeys(["check_tensor", "checked_tensor"], TENSORS),
         "check_device": "Keras moves tensors to one device",
     },
     "_special.py": {

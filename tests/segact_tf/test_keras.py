@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,57 @@ def test_subclasses_need_no_registration(table):
 
     x, y = table
     assert np.isfinite(float(MyDice(Squared())(y, x[:, 0])))
+
+
+def of_logits(self, x):
+    return keras.ops.sigmoid(x)
+
+
+class Given(segact_tf.Activation):
+    """Its methods are given in all ways that Python has."""
+
+    name = "given"
+    cdf = of_logits
+    sf = lambda self, x: keras.ops.sigmoid(-x)  # noqa: E731
+    logcdf = staticmethod(keras.ops.log_sigmoid)
+    logsf = partialmethod(lambda self, factor, x: keras.ops.log_sigmoid(factor * x), -1.0)
+
+
+@pytest.mark.parametrize("method", ["cdf", "sf", "logcdf", "logsf"])
+def test_methods_of_subclasses_may_be_any_callable(method, rng):
+    f, x = Given(), rng.normal(size=(4, 3)).astype("float32")
+    expected = keras.ops.convert_to_numpy(getattr(segact_tf.sigmoid, method)(x))
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(getattr(f, method)(x)), expected, rtol=1e-5
+    )
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, getattr(f, method)(inputs))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), expected, rtol=1e-5)
+
+
+NOTHING = [None, "a", {"a": 1.0}, np.array([object()])]
+
+
+@pytest.mark.parametrize("wrong", NOTHING, ids=repr)
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight", "mask", "pos_weight"])
+def test_what_is_no_tensor_is_named(name, wrong):
+    if wrong is None and not name.startswith("y_"):
+        pytest.skip("None is the default")
+    given = {"y_true": np.zeros((2, 3)), "y_pred": np.zeros((2, 3)), name: wrong}
+    line = f"^{name} must be a tensor of numbers, got "
+    with pytest.raises(TypeError, match=line):
+        segact_tf.binary_cross_entropy(**given)
+    if name in ("y_true", "y_pred", "sample_weight"):
+        with pytest.raises(TypeError, match=line):
+            segact_tf.Dice()(**given)
+
+
+@pytest.mark.parametrize("wrong", NOTHING, ids=repr)
+@pytest.mark.parametrize("method", ["cdf", "sf", "logcdf", "logsf"])
+def test_activations_name_what_is_no_tensor(activation, method, wrong):
+    f = segact_tf.get_activation(activation)
+    with pytest.raises(TypeError, match=r"^x must be a tensor of numbers, got "):
+        getattr(f, method)(wrong)
 
 
 def test_stock_mean_squared_error_of_the_probability(rng):

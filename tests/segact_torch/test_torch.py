@@ -444,6 +444,83 @@ def test_pos_weight_moves_with_the_module():
     assert f.to("meta").pos_weight.device.type == "meta"
 
 
+def a_pos_weight_on_meta():
+    with torch.device("meta"):
+        return torch.tensor([2.0, 3.0])
+
+
+def a_pos_weight_of_a_graph():
+    return 1 * torch.tensor([2.0, 3.0], requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        a_pos_weight_on_meta,
+        a_pos_weight_of_a_graph,
+        lambda: torch.tensor([2, 3], dtype=torch.uint16),
+        lambda: torch.tensor([2.0, 3.0], dtype=torch.float8_e4m3fn),
+        lambda: torch.tensor([2.0, 3.0], dtype=torch.float16),
+    ],
+)
+def test_modules_take_any_pos_weight(weights):
+    """Also one without values, as in a model that is built on the meta device."""
+    f = segact_torch.BinaryCrossEntropyLoss(pos_weight=weights())
+    assert "pos_weight=" in repr(f)
+    f = copy.deepcopy(f)
+    if f.pos_weight.is_meta:
+        f = f.to_empty(device="cpu")
+        f.load_state_dict({"pos_weight": torch.tensor([2.0, 3.0])})
+    assert float(f(torch.zeros(1, 2), torch.ones(1, 2))) == pytest.approx(2.5 * math.log(2))
+
+
+def test_modules_under_fake_tensors():
+    with torch._subclasses.FakeTensorMode():
+        f = segact_torch.DiceCrossEntropyLoss(pos_weight=torch.ones(3))
+        assert f(torch.randn(2, 3), torch.ones(2, 3)).shape == ()
+        assert "pos_weight=" in repr(f)
+
+
+def test_what_a_default_device_and_dtype_leave_alone():
+    head, x = segact_torch.OutputActivation("arctan"), torch.tensor([1.234567])
+    try:
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float16)
+        domain = segact_torch.arctan.effective_domain(0.25)
+        scripted = torch.jit.script(head)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert domain == pytest.approx((-1.0, 1.0))
+    torch.testing.assert_close(scripted(x), head(x), rtol=1e-6, atol=0)
+
+
+PACKED = {
+    "sparse": lambda t: t.to_sparse(),
+    "compressed": lambda t: t.to_sparse_csr(),
+    "mkldnn": lambda t: t.to_mkldnn(),
+    "nested": lambda t: torch.nested.nested_tensor(list(t)),
+    "jagged": lambda t: torch.nested.nested_tensor(list(t), layout=torch.jagged),
+    "quantized": lambda t: torch.quantize_per_tensor(t, 1.0, 0, torch.quint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # some of these are prototypes
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("name", ["input", "target", "weight", "mask", "pos_weight"])
+def test_tensors_that_are_not_dense_are_refused(name, kind):
+    """A loop reads addresses, and such a tensor has none for its elements."""
+    if kind == "mkldnn" and not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no MKL-DNN")
+    given = {"input": torch.zeros(2, 3), "target": torch.zeros(2, 3)}
+    given[name] = PACKED[kind](torch.ones(2, 3))
+    with pytest.raises(TypeError, match=f"^{name} must be a dense tensor, got one that is"):
+        segact_torch.dice_cross_entropy(**given)
+    if name == "pos_weight":
+        with pytest.raises(TypeError, match=r"^pos_weight must be a dense tensor"):
+            segact_torch.DiceCrossEntropyLoss(pos_weight=given[name])
+
+
 def test_not_a_tensor():
     with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got ndarray"):
         segact_torch.dice(np.zeros(3), torch.zeros(3))
