@@ -88,13 +88,16 @@ def require_cases(cases: str) -> None:
         refuse(f"--cases: {error}")
 
 
-def require_writable(path: Path | None) -> None:
-    """Refuse, before any work is done, a path that cannot be written to."""
+def require_writable(path: Path | None, *others: Path | None) -> None:
+    """Refuse, before any work is done, a path that cannot be written to, or that is one of
+    `others`: files that the command reads, or writes besides."""
     if path is None or str(path) == "-":
         return
     try:
         target = path.resolve()
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if any(other is not None and other.resolve() == target for other in others):
+            reason = "the command reads or writes this file otherwise; wanted another file"
+        elif path.exists() and not path.is_file() and not path.is_dir():
             reason = "" if os.access(path, os.W_OK) else "no permission"
         elif path.is_dir() or not target.parent.is_dir():
             reason = "wanted a file in a folder that exists"
@@ -147,8 +150,9 @@ def import_early(*modules: str) -> None:
         import_module(module)
 
 
-def prepare_folder(folder: Path | None) -> None:
-    """Make the folder of a report before any work is done, or refuse."""
+def prepare_folder(folder: Path | None, *others: Path | None) -> None:
+    """Make the folder of a report before any work is done, or refuse; `others` as in
+    `require_writable`."""
     if folder is None:
         return
     import_early("jinja2", "junitparser", "matplotlib")
@@ -158,7 +162,7 @@ def prepare_folder(folder: Path | None) -> None:
         reason = "wanted a folder" if folder.is_file() else error.strerror or str(error)
         refuse(f"{folder}: cannot write there; {reason}")
     for name in page.FILES:
-        require_writable(folder / name)
+        require_writable(folder / name, *others)
 
 
 def write_report(

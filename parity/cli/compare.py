@@ -47,7 +47,7 @@ def compare_records(
 
     Records of your own functions are compared with --rtol and --atol.
     """
-    require_writable(json_file)
+    require_writable(json_file, left, right)
     require_tolerance(rtol, atol)
     with plain_errors():
         one, two = _load_record(left), _load_record(right)

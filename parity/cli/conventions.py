@@ -35,9 +35,9 @@ def _raw_outputs(text: str) -> list[float]:
     return list(dict.fromkeys(found))
 
 
-def _check_figure(path: Path | None) -> None:
+def _check_figure(path: Path | None, json_file: Path | None) -> None:
     """Refuse, before any work is done, a figure that could not be written."""
-    require_writable(path)
+    require_writable(path, json_file)
     if path:
         import_early("matplotlib")
     if path and path.suffix.lower() not in convention_figure.SUFFIXES:
@@ -75,7 +75,7 @@ def conventions(
         refuse("--markdown and --json - both write to standard output; choose one")
     outputs = _raw_outputs(raw)
     require_writable(json_file)
-    _check_figure(figure)
+    _check_figure(figure, json_file)
     with plain_errors(), progress_display(console(stderr=True)) as progress:
         found = convention_rows.run(outputs, progress)
     if json_file:

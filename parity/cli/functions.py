@@ -35,6 +35,12 @@ def split_functions(names: list[str]) -> tuple[list[str], dict[str, str]]:
     return [known_name(name) for name in names if ":" not in name], targets
 
 
+def file_of(target: str) -> Path | None:
+    """The file that `path/to/file.py:NAME` names; None for a module."""
+    path, colon, _ = target.partition("(")[0].rpartition(":")
+    return Path(path) if colon and path.endswith(".py") else None
+
+
 def evaluate_function(
     name: str, target: str, cases: str, backend: str | None, device: str
 ) -> recorded.Evaluated:

@@ -18,7 +18,7 @@ from parity.cli.arguments import (
     require_writable,
     writing,
 )
-from parity.cli.functions import record_function
+from parity.cli.functions import file_of, record_function
 from parity.common.files import write_atomically
 from parity.common.processes import progress_display
 from parity.frameworks.installed import IMPLEMENTATIONS, missing
@@ -56,7 +56,7 @@ def record(
     ] = None,
 ) -> None:
     """Write a record, the results of one implementation, to compare with another record."""
-    require_writable(output)
+    require_writable(output, file_of(implementation))
     if ":" in implementation:
         record_function(implementation, output, device.value, cases or CASES, backend)
         print(f"wrote {output}")

@@ -21,7 +21,7 @@ from parity.cli.arguments import (
     write_json,
     write_report,
 )
-from parity.cli.functions import judge_functions, split_functions
+from parity.cli.functions import file_of, judge_functions, split_functions
 from parity.common.processes import progress_display
 from parity.frameworks.installed import IMPLEMENTATIONS
 from parity.judge.judgement import Judgement, judge
@@ -127,7 +127,8 @@ def run(
         refuse("--markdown and --json - both write to standard output; choose one")
     if markdown and inputs:
         refuse("--markdown is the summary of the standard cases; it does not go with --inputs")
-    require_writable(json_file)
+    read = [inputs, *map(file_of, own.values())]
+    require_writable(json_file, *read)
     if own:
         if names or inputs or markdown:
             refuse(
@@ -135,7 +136,7 @@ def run(
                 "--markdown with them"
             )
         on = cases or CASES, backend, device.value
-        prepare_folder(report_folder)
+        prepare_folder(report_folder, json_file, *read)
         judgement = judge_functions(own, *on, (loss, activation), rtol, atol)
         if json_file:
             write_json(judgement, json_file)
@@ -149,7 +150,7 @@ def run(
             "--cases, --loss, --activation, --backend, --rtol and --atol go with a function of "
             "your own: --implementation mine=MODULE:NAME"
         )
-    prepare_folder(report_folder)
+    prepare_folder(report_folder, json_file, *read)
     with plain_errors():
         judgement = _judge_workers(list(dict.fromkeys(names)), device.value, inputs, dense)
     # an implementation that was named must have run

@@ -73,7 +73,7 @@ def train(
     except ValueError as error:
         refuse(str(error))
     require_writable(json_file)
-    prepare_folder(report_folder)
+    prepare_folder(report_folder, json_file)
     with plain_errors(), progress_display(console(stderr=True)) as progress:
         found = training.run(names, options, progress)
     found.required = frozenset(names if require_all or implementation else ())

@@ -56,16 +56,23 @@ def _dtype(tensor: Any) -> str:
     return str(found)
 
 
+_REAL = ("float", "longdouble", "bfloat", "int", "uint", "bool")
+
+
 def _one(value: Any, kind: Any, framework: str, convert: Callable[[Any], Any]) -> Any:
-    """The value as one tensor of real numbers; a number becomes a tensor. Raises otherwise."""
+    """The value as one tensor of real numbers, at least one; a number becomes a tensor. Raises
+    otherwise."""
     if isinstance(value, int | float):
         value = convert(value)
     if not isinstance(value, kind):
         raise TypeError(
             f"the function returned {type(value).__name__}; wanted one {framework} tensor"
         )
-    if "complex" in _dtype(value):
+    if not _dtype(value).startswith(_REAL):
         raise TypeError(f"the function returned {_dtype(value)}; wanted real numbers")
+    shape = tuple(value.shape)
+    if 0 in shape:
+        raise ValueError(f"the function returned no number, its shape is {shape}; wanted some")
     return value
 
 

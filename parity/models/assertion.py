@@ -26,6 +26,7 @@ from parity.models.steps import Step
 from parity.models.words import LINES, Section, by_the_map, left_out, output, sections_of, text
 from parity.weights.keras_layers import moved_ranks
 from parity.weights.layer import is_keras, is_pytorch, without_bfloat16
+from parity.weights.pairing import check_map
 
 __all__ = ["assert_model_parity"]
 
@@ -100,6 +101,7 @@ def assert_model_parity(
     """
     __tracebackhide__ = True
     _check_arguments(keras_model, torch_model, data_format, losses, targets)
+    check_map(layers)
     check_tolerance(rtol, atol)
     compared = _Compared(keras_model, torch_model, x, layers, data_format)
     worst, short, result = compared.judged((rtol, atol), losses, targets)
@@ -260,11 +262,16 @@ def _arrays(x: Any) -> Inputs:
     """The inputs of the models, one by one or by key."""
     if isinstance(x, Mapping):
         return {str(key): _array(one) for key, one in x.items()}
-    return [_array(one) for one in (x if isinstance(x, tuple | list) else [x])]
+    several = x if isinstance(x, tuple | list) else [x]
+    if not several:
+        raise ValueError(f"x is {x!r}; wanted at least one array")
+    return [_array(one) for one in several]
 
 
 def _array(x: Any) -> Array:
     array = without_bfloat16(np.asarray(x))
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"x holds {array.dtype}; wanted real numbers")
     if not array.size:
         raise ValueError(
             f"x holds no number, its shape is {array.shape}; wanted a batch of several samples"

@@ -11,9 +11,10 @@ from itertools import permutations
 import numpy as np
 
 from parity.common.arrays import Array, sigmoid
+from parity.common.tolerance import lowest_precision
 from parity.models.closeness import TOLERANCE, agree, compare, wide
 from parity.models.result import Cause
-from parity.models.steps import Step, first_axis, orders_of_features
+from parity.models.steps import Both, Step, first_axis, orders_of_features
 from parity.weights.layer import ARRAYS, Layer, channels_moved
 from parity.weights.match import OVER_AXES
 from parity.weights.settings import SettingDifference, setting_differences
@@ -114,8 +115,12 @@ def _weight_causes(step: Step, name: str) -> list[str]:
     if source is None or target is None:
         absent, present = step.names if source is None else step.names[::-1]
         return [f"{name}: {absent} has none, {present} has one"]
-    if keras.kind in OVER_AXES and agree(channels_moved(source, True), target):
-        return []  # of all axes of an image
+    if keras.kind in OVER_AXES:  # perhaps of all axes of an image, which PyTorch has channels first
+        back = channels_moved(target, False)
+        if agree(source, back):
+            return []
+        if source.shape == back.shape != target.shape:
+            target = back
     expected = _expected(source, name, step, step.orders)
     if agree(expected, target):
         return []
@@ -303,6 +308,21 @@ def between_causes(
         names = [name or "something else" for name in done]
         found.append(Cause("activation", f"Keras applies {names[0]}, PyTorch {names[1]}"))
     return found
+
+
+def precision_causes(before: Sequence[Step], arrays: Both) -> list[Cause]:
+    """Whether arrays differ by no more than the rounding of a layer before them that computes in
+    half precision in one of the two models."""
+    for step in before:
+        found = [lowest_precision(one) for one in step.outputs]
+        allowed = TOLERANCE[lowest_precision(*step.outputs)]
+        if found[0] != found[1] and agree(*arrays, allowed):
+            computes = " and ".join(
+                f"{name} in {dtype}" for name, dtype in zip(step.names, found, strict=True)
+            )
+            words = f"{computes}: they differ by no more than such rounding; wanted one precision"
+            return [Cause("precision", f"{words}, or an atol of the lower one")]
+    return []
 
 
 def _differ_at_border_alone(left: Array, right: Array) -> bool:

@@ -18,6 +18,7 @@ from parity.models.diagnosis import (
     inference_settings,
     layer_causes,
     pooling_causes,
+    precision_causes,
     unseen_causes,
     wrong_parts,
 )
@@ -25,6 +26,7 @@ from parity.models.pairs import Pairs
 from parity.models.result import Cause
 from parity.models.steps import Both, Calls, Step, make_step
 from parity.weights.keras_layers import kind_of_layer
+from parity.weights.layer import Layer
 from parity.weights.orders import RECURRENT
 from parity.weights.pytorch_layers import kind_of_module
 from parity.weights.settings import SettingDifference
@@ -109,13 +111,30 @@ def _complete(found: Divergence, pairs: Pairs, steps: list[Step], calls: Calls) 
     seen = {step.number for step in steps}
     start = found.last.number if found.last else 0
     stop = found.step.number if found.step else len(pairs) + 1
-    there = [both for n, both in enumerate(pairs, 1) if start < n < stop and n not in seen]
+    there = [
+        both
+        for n, both in enumerate(pairs, 1)
+        if n not in seen and (start < n < stop or _is_around(both, found))
+    ]
     causes = unseen_causes(there)
     found.causes = [*causes, *found.causes]
     if not causes and there:
         found.causes += _hints(there, found.step, calls)
     told = {cause.text for cause in causes}
     found.settings = [one for one in found.settings if str(one) not in told]
+
+
+def _is_around(pair: tuple[Layer, Layer], found: Divergence) -> bool:
+    """Whether the two are weights that a layer of the user's own holds itself (they are listed
+    before the layers in it), and the models diverge next to a layer in it."""
+    # weights that the whole model holds are named "model.weight"
+    owner = pair[1].name.rpartition(".")[0]
+    inside = [
+        owner == "model" or step.pair[1].name.startswith(f"{owner}.")
+        for step in (found.last, found.step)
+        if step
+    ]
+    return pair[1].kind == "parameter" and any(inside)
 
 
 def _hints(there: Pairs, step: Step | None, calls: Calls) -> list[Cause]:
@@ -283,7 +302,14 @@ def _steps(pairs: Pairs, calls: Calls) -> tuple[list[Step], list[str]]:
     for (keras, pytorch), (times, others) in zip(pairs, called, strict=True):
         if times != others and kind_of_layer(keras.handle) and kind_of_module(pytorch.handle):
             lines.append(f"{keras.label} is called {times} times, {pytorch.label} {others}")
-    return steps, lines
+    kept = [step for step in steps if len(set(called[step.number - 1])) == 1 or _same_batch(step)]
+    return kept, lines
+
+
+def _same_batch(step: Step) -> bool:
+    """Whether both layers get as many samples: one may be called for each step of a sequence, the
+    other once with all steps as samples."""
+    return step.inputs[0].shape[:1] == step.inputs[1].shape[:1]
 
 
 def _with_partner(
@@ -316,7 +342,7 @@ def _described(place: _Place, calls: Calls) -> Divergence:
         step=step,
         last=before[-1] if before else None,
         difference=place.difference,
-        causes=layer_causes(step),
+        causes=[*layer_causes(step), *precision_causes(before, step.outputs)],
     )
 
 
@@ -342,6 +368,7 @@ def _between(
     last = before[-1] if before else None
     layers = _in_between(last, step, calls)
     causes = pooling_causes(layers) or between_causes(last.ends if last else None, *arrays)
+    causes += precision_causes(before, arrays[0])
     fused = _fused(last) if last else ([], [])
     return Divergence(
         "between",

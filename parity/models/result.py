@@ -30,7 +30,8 @@ class Cause:
 
     `kind` is `"setting"`, `"weight"`, `"forward"` (the layer does more than its kind does), or,
     between two layers, `"activation"`, `"pooling"`, `"layout"` (another order of axes or channels),
-    `"border"` (only pixels there differ) or `"shape"`.
+    `"border"` (only pixels there differ) or `"shape"`; or `"precision"` (a layer before computes in
+    half precision in one of the two models).
     """
 
     kind: str

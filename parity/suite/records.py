@@ -147,6 +147,8 @@ class Record:
         except (SafetensorError, OSError, TypeError, AttributeError) as error:
             # NumPy has neither bfloat16 nor the types of 8 bits
             raise RecordError(f"{self.path}: {key} cannot be read ({error})") from error
+        if array.dtype.kind not in "fiub":
+            raise RecordError(f"{self.path}: {key} is {array.dtype}; wanted real numbers")
         return array
 
     def inputs(self, name: str) -> Inputs:

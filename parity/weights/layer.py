@@ -70,6 +70,12 @@ class WeightsError(ValueError):
     layers: dict[str, str] | None = None
 
 
+def first_sentence(error: Exception) -> str:
+    """The first sentence of an error of a framework. (The next ones of `torch.load` and Keras say
+    how to run the code in a file.)"""
+    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Layer:
     """A layer with weights, in the common form.

@@ -23,6 +23,7 @@ FLAT_KINDS = (*_WITH_ROWS, *PASSING)
 BY_CHANNEL = ("batch_normalization", "group_normalization", "prelu")
 """The kinds whose arrays are those of an image's channels, if they get an image."""
 
+_CONVOLUTIONS = ("conv", "conv_transpose")
 _IMAGES = ("channels_first", "channels_last")
 Orders = tuple[Array | None, Array | None]
 
@@ -82,6 +83,11 @@ class Finder:
         found = columns if rows is None else rows
         if found is None or keras.arrays[keras.first].size == 1:
             return None, None
+        if keras.kind in _CONVOLUTIONS and others:
+            raise WeightsError(
+                f"{keras.label} and {pytorch.label} get the same channels in different orders; "
+                "wanted one order, such as that of the tensors in a concatenation"
+            )
         if keras.kind not in FLAT_KINDS:
             raise _cannot_be_reordered(keras, "gets a flattened image")
         check_groups(keras)
@@ -96,7 +102,10 @@ class Finder:
             return None
         if kind in BY_CHANNEL and len(given[0].shape) != 2:
             return None  # an image: its channels
-        found = [side.resolved(one) for side, one in zip(self.sides, given, strict=False)]
+        found = []
+        for side, layer, one in zip(self.sides, both, given, strict=False):
+            sources, elements = side.resolved(one)
+            found.append((sources, _channels_at_end(elements, layer.layout)))
         sources, elements = found[0]
         alone = _is_last_axis(sources, elements)
         if alone and self._is_mixed(sources[0]):
@@ -107,9 +116,10 @@ class Finder:
             return self._compared(found)
         except Unclear:
             images = any(self._is_image(self.sides[0], source) for source in sources)
-            if images and not alone:
+            if images and not alone and kind not in _CONVOLUTIONS:
                 raise
-            return None  # features of a sequence: both frameworks have the same order
+            # channels of an image, or features of a sequence: both frameworks have the same order
+            return None
 
     def _compared(self, found: list[tuple[list[Value], Array]]) -> Array | None:
         sources, elements = found[0]
@@ -170,14 +180,18 @@ class Finder:
             raise Unclear(f"Keras has them {counts}: {_named(sources)} and {_named(theirs)}")
         starts = np.cumsum([0, *(math.prod(one.shape) for one in theirs)])
         left = list(range(len(theirs)))
-        found = []
-        for source in sources:
+        chosen: dict[int, int] = {}
+        for n, source in enumerate(sources):
             partner = self.partner.get(id(source.layer))
-            same = [n for n in left if partner is not None and theirs[n].layer is partner]
-            number = (same or left)[0]
-            left.remove(number)
-            found.append(self._aligned(source, theirs[number]) + starts[number])
-        return np.concatenate(found)
+            same = [m for m in left if partner is not None and theirs[m].layer is partner]
+            if same:
+                chosen[n] = same[0]
+                left.remove(same[0])
+        for n in range(len(sources)):  # those that no layer made
+            if n not in chosen:
+                chosen[n] = left.pop(0)
+        places = [self._aligned(one, theirs[chosen[n]]) for n, one in enumerate(sources)]
+        return np.concatenate([each + starts[chosen[n]] for n, each in enumerate(places)])
 
     def _aligned(self, keras: Value, pytorch: Value) -> Array:
         """The places of the elements of a Keras source in its PyTorch counterpart."""
@@ -253,6 +267,11 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _named(sources: list[Value]) -> str:
     return ", ".join(f"{one.origin or one.operation} {one.shape[1:]}" for one in sources)
+
+
+def _channels_at_end(elements: Array, layout: str) -> Array:
+    """The elements that a layer of this layout gets, with its input features as the last axis."""
+    return np.moveaxis(elements, 1, -1) if layout == "channels_first" else elements
 
 
 def _is_last_axis(sources: list[Value], elements: Array) -> bool:

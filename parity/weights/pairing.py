@@ -95,6 +95,17 @@ def suggest(source: Any, target: Any) -> dict[str, str]:
     return {one.name: other.name for one, other in found.pairs}
 
 
+def check_map(layers: Any) -> None:
+    """Raises `TypeError` unless it is None or a dictionary from names to names."""
+    fits = isinstance(layers, Mapping) and all(
+        isinstance(name, str) for both in layers.items() for name in both
+    )
+    if layers is not None and not fits:
+        raise TypeError(
+            f"layers is {layers!r}; wanted a dictionary from layer names to layer names"
+        )
+
+
 def pair(
     sources: list[Layer],
     targets: list[Layer],

@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.compound import GATES, attention_arrays, cell_arrays
-from parity.weights.layer import ARRAYS, IN_PYTORCH, PYTORCH, Layer, WeightsError
+from parity.weights.layer import ARRAYS, IN_PYTORCH, PYTORCH, Layer, WeightsError, first_sentence
 from parity.weights.match import Pairs, leaf_name
 from parity.weights.pairing import check_names, named
 from parity.weights.parts import numbers
@@ -75,8 +75,8 @@ def read_pickled(path: Path) -> dict[str, Array]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(
-            f"{path}: not a state dict that can be read without running code ({error}); wanted a "
-            "file of torch.save(module.state_dict(), path)"
+            f"{path}: not a state dict that can be read without running code "
+            f"({first_sentence(error)}); wanted a file of torch.save(module.state_dict(), path)"
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):

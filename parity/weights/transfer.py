@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -24,12 +25,13 @@ from parity.weights.layer import (
     Layer,
     WeightsError,
     channels_moved,
+    first_sentence,
     in_own_layout,
     is_keras,
 )
 from parity.weights.match import OVER_AXES, Pairs
 from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks, check_groups
-from parity.weights.pairing import Traces, fitting, misfit, pair, unknown_layer
+from parity.weights.pairing import Traces, check_map, fitting, misfit, pair, unknown_layer
 from parity.weights.pytorch_trace import trace_by_layers
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, check_settings, same_setting
@@ -42,8 +44,7 @@ Flatten = str | Mapping[str, Sequence[int]]
 Orders = tuple[Any, Any]
 _AXES = {"kernel": (0, -1), "bias": (None, 0), "recurrent_kernel": (None, None)}
 """The axes of an array along which the features come in and go out; of others, (0, None)."""
-_NEVER_FLAT = ("conv", "conv_transpose", "embedding", "attention")
-"""The kinds that get no flattened image, except a convolution of one pixel, which is a Dense."""
+_OF_KERAS = (".keras", ".h5", ".hdf5")
 _FLATTENS = ("auto", "channels_first", "channels_last")
 
 
@@ -98,7 +99,7 @@ def copy(
     flattened image whose order cannot be known, or whose weights cannot be reordered (those of a
     GroupNormalization, or of a layer of your own).
     """
-    _check_options(flatten, settings)
+    _check_options(layers, flatten, settings)
     unknown: list[str] | None = [] if partial else None
     sources, targets = read(source, "source", unknown), read(target, "target", unknown)
     if partial:
@@ -135,10 +136,16 @@ def save(model: Any, path: str | Path) -> None:
     """Write the weights of a model of either framework, and the settings that matter, to a
     safetensors file, in Keras's layout.
 
-    Raises like `copy` for a model that cannot be read, `WeightsError` if the folder is missing, or
-    `path` is one.
+    Raises like `copy` for a model that cannot be read, `WeightsError` if the folder is missing,
+    `path` is one, or `load` would read its suffix as a file of Keras or PyTorch.
     """
-    write_file(Path(path), _with_orders(model, read(model)))
+    path = _as_path(path)
+    if path.suffix.lower() in (*PICKLED, *_OF_KERAS):
+        raise WeightsError(
+            f"{path}: load reads a file of this name as one of Keras or PyTorch; wanted another "
+            "suffix, such as .safetensors"
+        )
+    write_file(path, _with_orders(model, read(model)))
 
 
 def load(
@@ -175,8 +182,8 @@ def load(
     that is missing, truncated, of another kind or format, or has an invalid header; for entries
     that could go to several layers; and if the framework that reads it is missing.
     """
-    _check_options(flatten, settings)
-    path = Path(path)
+    _check_options(layers, flatten, settings)
+    path = _as_path(path)
     if not path.is_file():
         what = "is a folder; wanted a file" if path.is_dir() else "no such file"
         raise WeightsError(f"{path}: {what}")
@@ -184,7 +191,7 @@ def load(
     alone = suffix == ".keras" and settings == "ignore" and not _has_keras()
     if suffix == ".keras" and not alone:
         return copy(_keras_model(path), model, layers=layers, flatten=flatten, settings=settings)
-    if alone or suffix in (".h5", ".hdf5"):
+    if alone or suffix in _OF_KERAS:
         return _load_keras_weights(path, model, layers, flatten, settings)
     pickled = suffix in PICKLED
     found = read_pickled(path) if pickled else read_file(path)
@@ -242,13 +249,26 @@ def _keras_model(path: Path) -> Any:
             f"{path}: checking the settings of a .keras file needs Keras, which is not installed; "
             "wanted Keras, or a file of weights.save, or settings='ignore' for its weights alone"
         ) from error
+    if not is_zipfile(path):
+        raise WeightsError(
+            f"{path}: cannot be read as a Keras model (truncated, or no zip archive)"
+        )
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # the file, or a layer that it names, may raise any exception
-        raise WeightsError(f"{path}: cannot be read as a Keras model ({error})") from error
+        why = first_sentence(error)
+        raise WeightsError(f"{path}: cannot be read as a Keras model ({why})") from error
 
 
-def _check_options(flatten: Flatten, settings: str) -> None:
+def _as_path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise TypeError(f"path is a {type(path).__name__}; wanted the path of a file") from None
+
+
+def _check_options(layers: Any, flatten: Flatten, settings: str) -> None:
+    check_map(layers)
     if not isinstance(flatten, Mapping) and flatten not in _FLATTENS:
         wanted = ", ".join(map(repr, _FLATTENS))
         raise ValueError(
@@ -368,6 +388,11 @@ def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[st
         if value is None or held is None or value.shape != held.shape:
             raise misfit(number, source, target, name)
         turned = reordered(value, name, orders, source, target)
+        if np.iscomplexobj(turned) and not np.iscomplexobj(held):
+            raise WeightsError(
+                f"layer {number}: {source.described(name)} is {turned.dtype}, "
+                f"{target.described(name)} {held.dtype}; wanted real numbers"
+            )
         with np.errstate(over="ignore"):
             values[name] = turned.astype(held.dtype)
         if np.any(np.isfinite(turned) & ~np.isfinite(values[name])):
@@ -381,8 +406,7 @@ def fitted(source: Layer, target: Layer, orders: Orders, number: int) -> dict[st
 def _orders(paired: Pairs, flatten: Flatten, traces: Traces | None) -> list[Orders]:
     """The orders of the rows and columns of each pair."""
     alike = all(source.framework == target.framework for source, target in paired)
-    flat = any(source.kind not in _NEVER_FLAT for source, _ in paired)
-    if alike or not flat or flatten == "channels_last":
+    if alike or flatten == "channels_last":
         return [(None, None)] * len(paired)
     keras, pytorch = traces.by_framework() if traces is not None else (None, None)
     if flatten == "channels_first":

@@ -248,6 +248,8 @@ def test_keras_is_keras_on_every_backend():
         ([np.exp, np.exp], {"rtol": -1}, ValueError, "rtol is -1"),
         ([np.exp, np.exp], {"names": ["a"]}, ValueError, "names is .*wanted 2 different"),
         ([np.exp, lambda x: (np.exp(x), 1)], {}, TypeError, "returned tuple; wanted one NumPy"),
+        ([np.exp, lambda x: np.exp(x).astype(str)], {}, TypeError, "returned str.*; wanted real"),
+        ([np.exp, lambda x: np.exp(x)[None][:0]], {}, ValueError, r"no number, its shape is \(0, "),
     ],
 )
 def test_what_cannot_be_compared_is_refused(functions, options, error, words):

@@ -71,6 +71,27 @@ def test_unwritable_output_is_refused_before_the_work(segact_parity: Run, tmp_pa
         assert "cannot write there" in refused(segact_parity("record", "torch", "-o", path))
 
 
+def test_a_file_of_the_command_is_not_written_to(segact_parity: Run, tmp_path: Path) -> None:
+    """One that it reads, or that it writes besides."""
+    mine = tmp_path / "mine.py"
+    mine.write_text("def loss(x, y): return x * y")
+    (tmp_path / "link").symlink_to(mine)
+    function = "mine.py:loss(a=':')"
+    for command in (
+        ("compare", "mine.py", REFERENCE_PATH, "--json", "./mine.py"),
+        ("compare", REFERENCE_PATH, "link", "--json", "mine.py"),
+        ("record", function, "-o", "link"),
+        ("run", "--implementation", f"mine={function}", "--json", "mine.py"),
+        ("run", "--inputs", "mine.py", "--json", "mine.py"),
+        ("run", "--json", "r/report.json", "--report", "r"),
+        ("train", "--json", "r/report.json", "--report", "r"),
+        ("conventions", "--json", "a.png", "--figure", "a.png"),
+    ):
+        (tmp_path / "r").mkdir(exist_ok=True)
+        assert "wanted another file" in refused(segact_parity(*command))
+    assert mine.read_text().startswith("def loss")
+
+
 def test_reference_is_the_shipped_record_on_either_side(
     segact_parity: Run, perfect_record: Callable[..., Path]
 ) -> None:

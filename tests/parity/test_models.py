@@ -1,5 +1,6 @@
 """`assert_model_parity`: sound ports pass, and planted faults are named by layer or by loss."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -512,6 +513,109 @@ def test_half_precision(ported: tuple[Any, Any]) -> None:
     assert "first at layer 6: Keras dense_2" in message(one, other, X)
 
 
+def test_half_precision_in_one_of_the_two() -> None:
+    """Mixed precision: the layers agree up to its rounding, the float32 outputs do not."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model(
+        (8, 8, 3),
+        layers.Conv2D(4, 3, dtype="mixed_float16"),
+        layers.ReLU(dtype="mixed_float16"),
+        layers.Flatten(),
+        layers.Dense(2, dtype="float32"),
+    )
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    weights.copy(one, other)
+    with pytest.raises(ParityError) as raised:
+        assert_model_parity(one, other, X)
+    (cause,) = raised.value.result.causes
+    assert cause.kind == "precision"
+    assert re.match(r"Keras conv2d\S* in float16 and PyTorch 0 in float32: they differ", cause.text)
+    assert assert_model_parity(one, other, X, atol=0.01).passed
+    other[0].bias.data += 1
+    with pytest.raises(ParityError) as raised:
+        assert_model_parity(one, other, X)
+    assert [cause.kind for cause in raised.value.result.causes] == ["weight"]
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_weights_that_a_block_or_the_model_holds_itself(within: bool) -> None:
+    """They are listed before the layers of their owner, and used after one of them."""
+    import keras
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Block(keras.Model):
+        def build(self, shape: Any) -> None:
+            self.first, self.second = layers.Dense(4), layers.Dense(4)
+            self.first.build(shape)
+            self.second.build(shape)
+            self.token = self.add_weight(shape=(4,), name="token")
+
+        def call(self, x: Any) -> Any:
+            return self.second(self.first(x) + self.token)
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.token = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x: Any) -> Any:
+            return self.second(self.first(x) + self.token)
+
+    one, block = keras_model((4,), Block(name="block")), Port()
+    other: Any = nn.Sequential(block) if within else block
+    weights.copy(one, other)
+    assert_model_parity(one, other, X[:, 0, :4, 0])
+    block.token.data[1] += 1
+    found = message(one, other, X[:, 0, :4, 0])
+    name = "0.token" if within else "model.token"
+    assert f"and PyTorch {name} (Port): Keras's value and PyTorch's token differ" in found
+
+
+def test_steps_as_samples() -> None:
+    """Keras calls the convolution for each step, the port once: the calls are not compared, the
+    weights are."""
+    from keras import layers
+    from torch import nn
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.rnn = nn.Conv2d(2, 4, 3), nn.GRU(16, 5, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            steps = self.conv(x.permute(0, 1, 4, 2, 3).flatten(0, 1))
+            return self.rnn(steps.reshape(*x.shape[:2], -1))[0][:, -1]
+
+    each = [layers.TimeDistributed(one) for one in (layers.Conv2D(4, 3), layers.Flatten())]
+    one, other = keras_model((3, 4, 4, 2), *each, layers.GRU(5)), Port()
+    weights.copy(one, other, flatten={"gru": (2, 2, 4)})
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
+    assert_model_parity(one, other, x, data_format="channels_last")
+    other.conv.bias.data[1] += 1
+    found = message(one, other, x, data_format="channels_last")
+    assert "(Conv2d): Keras's bias and PyTorch's bias differ" in found
+    assert "their shapes" not in found
+
+
+def test_weights_of_all_axes_of_an_image() -> None:
+    """Their layouts differ and are no cause, their numbers are one."""
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((4, 6, 3), layers.LayerNormalization([1, 2, 3]), layers.Conv2D(2, 1))
+    other = nn.Sequential(nn.LayerNorm((3, 4, 6), eps=1e-3), nn.Conv2d(3, 2, 1))
+    weights.copy(one, other)
+    assert_model_parity(one, other, X[:, :4, :6])
+    other[0].weight.data[1, 2, 3] += 1
+    found = message(one, other, X[:, :4, :6])
+    assert re.search(r"likely cause\n  Keras's gamma .* at \(2, 3, 1\) .*, 1 of 72 numbers", found)
+
+
 def test_layers_that_are_no_pairs(ported: tuple[Any, Any]) -> None:
     from torch import nn
 
@@ -706,6 +810,13 @@ def test_bad_arguments(ported: tuple[Any, Any]) -> None:
         assert_model_parity(one, one, X)
     with pytest.raises(ValueError, match=r"x holds no number, its shape is \(0, 8, 8, 3\); wanted"):
         assert_model_parity(one, other, X[:0])
+    for x in (None, "x", X.astype(complex), {"x": X.astype(object)}):
+        with pytest.raises(TypeError, match=r"x holds .*; wanted real numbers"):
+            assert_model_parity(one, other, x)
+    with pytest.raises(ValueError, match=r"x is \[\]; wanted at least one array"):
+        assert_model_parity(one, other, [])
+    with pytest.raises(TypeError, match="layers is 3; wanted a dictionary"):
+        assert_model_parity(one, other, X, layers=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="data_format is 'NHWC'; wanted 'channels_first' or 'ch"):
         assert_model_parity(one, other, X, data_format="NHWC")
     with pytest.raises(ValueError, match="losses without targets"):

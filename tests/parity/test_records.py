@@ -104,6 +104,11 @@ def test_numbers_that_numpy_does_not_have_are_refused(tmp_path: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
     with pytest.raises(RecordError, match=r"tiny-float32/arctan/cdf/value cannot be read \("):
         Record.load(path).tensor(f"{CASE.name}/value")
+    writer = RecordWriter("torch", "cpu")
+    writer.tensors["a"] = np.ones(2, np.complex64)
+    writer.write(path)
+    with pytest.raises(RecordError, match="a: a is complex64; wanted real numbers"):
+        Record.load(path).tensor("a")
 
 
 def test_other_cases_are_refused(tmp_path: Path) -> None:

@@ -836,6 +836,8 @@ def test_within_one_framework_and_between_dtypes() -> None:
     large, half = nn.Linear(1, 1), nn.Linear(1, 1).half()
     nn.init.constant_(large.weight, 1e6)
     unchanged(lambda: weights.copy(large, half), half, "holds 1e.06, beyond float16 of PyTorch")
+    wave = nn.Linear(1, 1, dtype=torch.complex64)
+    unchanged(lambda: weights.copy(wave, half), half, "is complex64, PyTorch .* float16; wanted re")
 
 
 # Files
@@ -909,6 +911,12 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
         weights.save(module, tmp_path / "absent" / "a")
     with pytest.raises(WeightsError, match="is a folder; wanted the path of a file"):
         weights.save(module, tmp_path)
+    for name in ("a.keras", "a.weights.h5", "a.PTH"):
+        with pytest.raises(WeightsError, match=r"another suffix, such as \.safetensors"):
+            weights.save(module, tmp_path / name)
+    for action in (lambda: weights.save(module, None), lambda: weights.load(module, "a")):
+        with pytest.raises(TypeError, match=r"path is a .*; wanted the path of a file"):
+            action()
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -930,3 +938,6 @@ def test_options_are_checked(options: dict[str, Any]) -> None:
     one = keras_model((4,), keras.layers.Dense(3, name="fc"))
     with pytest.raises(ValueError, match="; wanted "):
         weights.copy(one, nn.Linear(4, 3), **options)
+    for layers in (["fc"], "fc", 3, {"fc": 0}):
+        with pytest.raises(TypeError, match=r"layers is .*; wanted a dictionary"):
+            weights.copy(one, nn.Linear(4, 3), layers=layers)

@@ -58,7 +58,7 @@ def test_a_keras_file_goes_into_a_module(tmp_path: Path) -> None:
     assert names[0] == ("conv", "conv")
     assert_agree(one, other)
     (tmp_path / "bad.keras").write_bytes(b"PK")
-    with pytest.raises(WeightsError, match=r"bad.keras: cannot be read as a Keras model"):
+    with pytest.raises(WeightsError, match=r"bad.keras: cannot .* \(truncated, or no zip"):
         weights.load(tmp_path / "bad.keras", other)
 
 
@@ -244,8 +244,10 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
 
     one, other = pair()
     torch.save(other.fc, tmp_path / "module.pth")
-    with pytest.raises(WeightsError, match="not a state dict that can be read without running co"):
+    with pytest.raises(WeightsError, match="not a state dict that can be read without") as raised:
         weights.load(tmp_path / "module.pth", one)
+    assert "weights_only" not in str(raised.value)  # PyTorch's advice is to run the code
+    assert "\n" not in str(raised.value)
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="holds no state dict"):
         weights.load(tmp_path / "other.pth", one)

@@ -398,3 +398,41 @@ def test_an_order_as_blocks() -> None:
         np.testing.assert_array_equal(permutation(as_blocks(order)), order)
     with pytest.raises(Unclear):
         as_blocks(np.array([0, 3, 1, 2, 4]))
+
+
+@pytest.mark.parametrize("kind", ["Conv2D", "Conv2DTranspose", "Dense"])
+def test_channels_of_a_concatenation(kind: str) -> None:
+    """As many as the image is wide. With the two tensors the other way round the rows of a Dense
+    are reordered, and a convolution is refused; also if one of them comes from a pooling."""
+    import keras
+    import torch
+    from keras import layers
+    from torch import nn
+
+    class Port(nn.Module):
+        def __init__(self, pooled: bool, turned: bool) -> None:
+            super().__init__()
+            self.one, self.other = nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 3, padding=1)
+            of_kind = nn.ConvTranspose2d if kind == "Conv2DTranspose" else nn.Conv2d
+            self.head = of_kind(6, 4, 1)
+            self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False) if pooled else nn.Identity()
+            self.turned = turned
+
+        def forward(self, x: Any) -> Any:
+            parts = self.pool(self.one(x)), self.other(x)
+            return self.head(torch.cat(parts[::-1] if self.turned else parts, 1))
+
+    for pooled in (False, True):
+        picture = keras.Input((6, 6, 2))
+        parts = [layers.Conv2D(3, size, padding="same")(picture) for size in (1, 3)]
+        if pooled:
+            parts[0] = layers.AveragePooling2D(3, 1, "same")(parts[0])
+        last = layers.Dense(4) if kind == "Dense" else getattr(layers, kind)(4, 1)
+        model = randomised(keras.Model(picture, last(layers.Concatenate()(parts))))
+        assert_same_model(model, Port(pooled, False), image(6, 6, 2))
+        turned = Port(pooled, True)
+        if kind == "Dense":
+            assert_same_model(model, turned, image(6, 6, 2))
+            continue
+        both = r"Keras .* and PyTorch head \(Conv.*\) get the same channels in different orders"
+        unchanged(lambda m=model, port=turned: weights.copy(m, port), turned, both)
