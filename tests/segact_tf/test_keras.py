@@ -280,10 +280,10 @@ def test_methods_of_subclasses_may_be_any_callable(method, rng):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), expected, rtol=1e-5)
 
 
-NOTHING = [None, "a", {"a": 1.0}, np.array([object()])]
+NOTHING = {"None": None, "text": "a", "mapping": {"a": 1.0}, "objects": np.array([object()])}
 
 
-@pytest.mark.parametrize("wrong", NOTHING, ids=repr)
+@pytest.mark.parametrize("wrong", NOTHING.values(), ids=NOTHING)
 @pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight", "mask", "pos_weight"])
 def test_what_is_no_tensor_is_named(name, wrong):
     if wrong is None and not name.startswith("y_"):
@@ -297,7 +297,7 @@ def test_what_is_no_tensor_is_named(name, wrong):
             segact_tf.Dice()(**given)
 
 
-@pytest.mark.parametrize("wrong", NOTHING, ids=repr)
+@pytest.mark.parametrize("wrong", NOTHING.values(), ids=NOTHING)
 @pytest.mark.parametrize("method", ["cdf", "sf", "logcdf", "logsf"])
 def test_activations_name_what_is_no_tensor(activation, method, wrong):
     f = segact_tf.get_activation(activation)
