@@ -501,7 +501,6 @@ def test_lovasz_wants_hard_targets(ns, loss):
         ("dice", {"smooth": -1.0}, "smooth must be a number >= 0, got -1.0"),
         ("jaccard", {"smooth": math.nan}, "smooth must be a number >= 0, got nan"),
         ("tversky", {"alpha": -0.5}, "alpha must be a number >= 0"),
-        ("tversky", {"beta": "0.5"}, "beta must be a number >= 0, got '0.5'"),
         ("focal_tversky", {"gamma": 0.0}, "gamma must be a number > 0, got 0.0"),
         ("binary_focal_cross_entropy", {"gamma": -1}, "gamma must be a number >= 0"),
         ("binary_focal_cross_entropy", {"alpha": 1.5}, r"alpha must be a number in \[0, 1\]"),
@@ -516,6 +515,14 @@ def test_numbers_out_of_range(ns, loss, options, message):
         value(ns, loss, x, y, **options)
     with pytest.raises(ValueError, match=message):
         ns.loss_class(ns.classes[loss], **options)(ns.array(y), ns.array(x))
+
+
+def test_text_is_no_number(ns):
+    x, y = np.zeros(3), np.ones(3)
+    with pytest.raises(TypeError, match=r"beta must be a number >= 0, got '0\.5'"):
+        value(ns, "tversky", x, y, beta="0.5")
+    with pytest.raises(TypeError, match=r"beta must be a number >= 0, got '0\.5'"):
+        ns.loss_class("Tversky", beta="0.5")(ns.array(y), ns.array(x))
 
 
 def test_an_unknown_option_is_named(ns):
