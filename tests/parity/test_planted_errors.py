@@ -216,7 +216,7 @@ PLANTED_IN_KERNELS = {
         *("", "binary_focal_cross_entropy,y=0", "value"),
     ),
     "a constant": (
-        *("p * w - 0.3333333308107325", "p * w - 0.33333"),
+        *("p * w - 0.10610329030077986", "p * w - 0.1061"),
         *("arctan", "binary_cross_entropy,y=0", "value"),
     ),
     "a hazard": (
