@@ -592,7 +592,7 @@ def test_steps_as_samples() -> None:
             return self.rnn(steps.reshape(*x.shape[:2], -1))[0][:, -1]
 
     each = [layers.TimeDistributed(one) for one in (layers.Conv2D(4, 3), layers.Flatten())]
-    one, other = keras_model((3, 4, 4, 2), *each, layers.GRU(5)), Port()
+    one, other = keras_model((3, 4, 4, 2), *each, layers.GRU(5, name="gru")), Port()
     weights.copy(one, other, flatten={"gru": (2, 2, 4)})
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 2)).astype(np.float32)
     assert_model_parity(one, other, x, data_format="channels_last")
