@@ -234,6 +234,17 @@ def test_a_read_value_is_noticed():
 
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("loss", ELEMENTWISE)
+def test_a_target_of_nan_makes_value_and_gradient_nan(loss, smooth):
+    """Of its element, and of no other."""
+    x = torch.tensor([-2.0, 1.0, 3.0], requires_grad=True)
+    y = torch.tensor([0.0, torch.nan, 1.0])
+    each = getattr(segact_torch, loss)(x, y, smooth, reduction="none", validate=False)
+    (gradient,) = torch.autograd.grad(each.sum(), x)
+    assert each.isnan().tolist() == gradient.isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("loss", ELEMENTWISE)
 def test_an_infinite_upstream_leaves_zeros(loss, smooth):
     """As a GradScaler's first steps have it: 0 times infinity is no slope."""
     x = torch.tensor([-200.0, -1.0, 0.0, 2.0, 200.0], requires_grad=True)
