@@ -477,6 +477,7 @@ class InverseSquareRootTail(Tail):
 LITTLE = 2.0**-32
 # The second float32 number above 1 / sqrt(2 pi).
 LEAST_HALF = 0.39894232
+NORMAL_TAIL = _special.SCALED_TAIL["float32"]
 
 
 class NormalTail(Tail):
@@ -486,7 +487,7 @@ class NormalTail(Tail):
     scaled floats.
     """
 
-    unit = LITTLE / 2
+    unit = LITTLE
     sign = -1
 
     @_once
@@ -503,32 +504,42 @@ class NormalTail(Tail):
         return _product(high, high, -0.5 * LITTLE**-2).exp_(), e
 
     @_once
-    def n(self) -> Tensor:
+    def of_v(self) -> tuple[Tensor, Tensor]:
+        """v - 1/2, and the polynomial in it without its constant, over v - 1/2."""
         v = torch.addcdiv(self.x.new_full((), -0.5), self.t, self.t + 4 * LITTLE)
-        return _horner(v, _special.SCALED_TAIL["float32"])
+        return v, _horner(v, NORMAL_TAIL[:-1])
+
+    @_once
+    def n(self) -> Tensor:
+        return torch.addcmul(self.x.new_full((), NORMAL_TAIL[-1]), *self.of_v)
 
     @_once
     def half(self) -> Tensor:
-        return self.n + 0.5
+        """1/2 + n."""
+        return torch.addcmul(self.x.new_full((), 0.5 + NORMAL_TAIL[-1]), *self.of_v)
 
     @_once
     def d(self) -> Tensor:
         return self.t + 1.25 * LITTLE
 
     @_once
+    def bulk(self) -> Tensor:
+        """exp(-t^2 / 2)."""
+        bulk, e = self.bell
+        return torch.addcmul(bulk, bulk, e)
+
+    @_once
     def enlarged(self) -> Tensor:
-        """F(-t) / unit."""
-        return self.times_bell(self.bell[1])
+        """F(-t) / LITTLE."""
+        return self.bulk / self.hazard
 
     @_once
     def nearest(self) -> Tensor:
-        """The same without the rounding of d, for cross entropy, whose bound is the narrowest."""
-        rounding = (self.d - 1.25 * LITTLE).sub_(self.t)
-        return self.times_bell(torch.addcdiv(self.bell[1], rounding, self.d))
-
-    def times_bell(self, e: Tensor) -> Tensor:
-        """E (1 + e) (1/2 + n) / d, without the rounding of 1/2 + n and of 1 + e, over unit."""
-        part = self.bell[0] / self.d
+        """The same with fewer roundings, for cross entropy, whose bound is the narrowest."""
+        bulk, e = self.bell
+        part, rounding = _quotient(bulk, self.d, 0.5), (self.d - 1.25 * LITTLE).sub_(self.t)
+        e = torch.addcdiv(e, rounding, self.d)
+        # neither 1/2 + n nor 1 + e is rounded
         return torch.addcmul(part, part, torch.addcmul(self.n, self.half, e), value=2)
 
     @_once
@@ -545,9 +556,7 @@ class NormalTail(Tail):
 
     @_once
     def density(self) -> Tensor:
-        bulk, e = self.bell
-        scaled = bulk * (_special.INV_SQRT_TWO_PI / self.unit)
-        return torch.addcmul(scaled, scaled, e)
+        return self.bulk * (_special.INV_SQRT_TWO_PI / self.unit)
 
     @_once
     def hazard(self) -> Tensor:
@@ -565,8 +574,7 @@ class NormalTail(Tail):
 
     def slope(self, s: Tensor, whole: Tensor | None) -> Tensor:
         # from the density, since the mass underflows earlier
-        bulk, e = self.bell
-        beside = torch.addcmul(bulk, bulk, e).copysign_(self.x)
+        beside = torch.copysign(self.bulk, self.x)
         beside = beside if whole is None else beside.mul_(whole)
         slopes = self.times_hazard(s).sub_(beside, alpha=_special.INV_SQRT_TWO_PI)
         return slopes.div_(torch.add(self.x.new_ones(()), self.nearest, alpha=-self.unit))
@@ -577,17 +585,14 @@ class NormalTail(Tail):
 
     def times_log_odds(self, s: Tensor) -> Tensor:
         far = _xlogy(s, _quotient(self.half, self.d, LITTLE)).addcmul_(s, self.near)
-        return self.minus_half_square_(far, s)
+        # s t first: both may be 0 and infinite
+        return far.addcmul_(_product(s, self.t, 1 / LITTLE), self.t, value=-0.5 / LITTLE)
 
     def entropy(self, s: Tensor, q: Tensor) -> Tensor:
-        # F(-t) / F(t) is the quotient times exp(-t^2 / 2)
-        quotient = _quotient(self.half, self.d, LITTLE).div_(self.rest)
-        far = self.minus_half_square_(_xlogy(q, quotient), q)
-        return far.add_((self.enlarged * -self.unit).log1p_())
-
-    def minus_half_square_(self, far: Tensor, s: Tensor) -> Tensor:
-        """far - s t^2 / 2, in place."""
-        return far.addcmul_(_product(s, self.t, 1 / LITTLE), self.t, value=-0.5 / LITTLE)
+        # F(t) / F(-t) is the product times exp(t^2 / 2)
+        log_odds = _product(self.hazard, self.rest, 1 / LITTLE).log_()
+        log_odds.addcmul_(self.t, self.t, value=0.5 / LITTLE**2)
+        return _with_product((self.enlarged * -self.unit).log1p_(), q, log_odds, -1)
 
 
 TAILS: dict[type, type[Tail]] = {
