@@ -165,12 +165,13 @@ class Finder:
         """The places of Keras's elements if images have channels first."""
         found, start = [], 0
         for source in sources:
-            whole = np.arange(math.prod(source.shape)).reshape(source.shape) + start
-            if self.sides[0].layout_of(source) == "channels_last" and len(source.shape) > 2:
-                moved = np.moveaxis(whole, -1, 1)
-                whole = np.argsort(moved.ravel()).reshape(source.shape) + start
-            found.append(whole.ravel())
-            start += whole.size
+            shape, size = source.shape, math.prod(source.shape)
+            whole = np.arange(start, start + size)
+            if self.sides[0].layout_of(source) == "channels_last" and len(shape) > 2:
+                first = (shape[0], shape[-1], *shape[1:-1])
+                whole = np.moveaxis(whole.reshape(first), 1, -1).ravel()
+            found.append(whole)
+            start += size
         return np.concatenate(found)
 
     def _between(self, sources: list[Value], theirs: list[Value]) -> Array:
@@ -191,11 +192,11 @@ class Finder:
             if n not in chosen:
                 chosen[n] = left.pop(0)
         places = [self._aligned(one, theirs[chosen[n]]) for n, one in enumerate(sources)]
-        return np.concatenate([each + starts[chosen[n]] for n, each in enumerate(places)])
+        return np.concatenate([each + np.int32(starts[chosen[n]]) for n, each in enumerate(places)])
 
     def _aligned(self, keras: Value, pytorch: Value) -> Array:
         """The places of the elements of a Keras source in its PyTorch counterpart."""
-        whole = np.arange(math.prod(keras.shape)).reshape(keras.shape)
+        whole = np.arange(math.prod(keras.shape), dtype=np.int32).reshape(keras.shape)
         rank = len(keras.shape)
         layouts = [self.sides[0].layout_of(keras), self.sides[1].layout_of(pytorch)]
         moved = np.moveaxis(whole, -1, 1) if rank > 2 else whole
@@ -207,7 +208,9 @@ class Finder:
         fitting = [one for one in choices if _plain(one.shape) == _plain(pytorch.shape)]
         if not fitting:
             raise Unclear(f"no layout of {_named([keras])} has the shape of {_named([pytorch])}")
-        return np.argsort(fitting[0].ravel())
+        places = np.empty(whole.size, np.int32)
+        places[fitting[0].ravel()] = whole.ravel()
+        return places
 
     # Output features
 
