@@ -75,7 +75,7 @@ def _scattered(count: int) -> Array:
 
 
 def _places(found: Array, count: int) -> Array | None:
-    """The places that these numbers, from 1 to `count`, stand for; None if others are among them."""
+    """The places that numbers from 1 to `count` stand for; None if others are among them."""
     if not (found.size and found.min() >= 1 and found.max() <= count):  # false for NaN, too
         return None
     places = found.astype(np.int32) - 1
