@@ -21,6 +21,10 @@ parity: $(INSTALLED)
 	.venv/bin/segact-parity run --require-all
 	.venv/bin/segact-parity train --require-all
 
+# JAX compiles each program once for all processes and runs.
+parity test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/jax
+parity test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
 # A thread for each worker: threads that wait for others would take the cores from both.
 test test-oldest test-newest: export OMP_NUM_THREADS ?= 1
 test test-oldest test-newest: export TF_NUM_INTRAOP_THREADS ?= 1

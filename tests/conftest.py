@@ -1,7 +1,9 @@
 """Fixtures for all tests: `ns` is each installed implementation in turn."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +35,14 @@ if find_spec("torch") is not None and version("torch").startswith(("2.4.", "2.5.
         pytest.skip("PyTorch compiles and exports the losses from 2.6 on")
 
     torch.compile = torch.export.export = _skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects_to_collect() -> Iterator[None]:
+    """Garbage is sought among a module's own objects: there are millions, of several frameworks."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", params=namespaces.available())
