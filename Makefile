@@ -13,7 +13,8 @@ KERAS_TESTS := tests/both tests/project/test_fixtures.py tests/segact_tf segact_
 MODEL_TESTS := $(wildcard tests/parity/test_weights*.py tests/parity/test_model*.py) \
 	tests/parity/test_fused_layers.py tests/parity/test_padding_by_function.py \
 	tests/parity/test_unknown_layers.py tests/parity/test_published_nets.py
-PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS)
+# Each worker gets neighbours, which share fixtures and compiled code.
+PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: parity test test-oldest test-newest lint figures benchmarks gpu
 
