@@ -28,11 +28,11 @@ def moves(value: Value) -> Array | None:
         return None
     shapes = [source.shape for source in value.sources]
     count = sum(map(math.prod, shapes))
-    if count > _MOST:
+    if not 0 < count <= _MOST:
         return None
     order = _scattered(count)
     for dtype in ("int32", "float32"):
-        found = _run(value, shapes, (_numbers(count) + 1).astype(dtype))
+        found = _run(value, shapes, np.arange(1, count + 1, dtype=dtype))
         places = None if found is None else _places(found, count)
         if places is None:
             continue
@@ -54,7 +54,8 @@ def _in_order(shape: tuple[int, ...]) -> Array:
     return _numbers(math.prod(shape)).reshape(shape)
 
 
-@lru_cache(maxsize=8)  # one after the other, many tensors of a model have the same size: millions
+# Tensors of one size follow each other. Only the last is kept: an image has millions of elements.
+@lru_cache(maxsize=1)
 def _numbers(count: int) -> Array:
     """The numbers below `count`."""
     numbers = np.arange(count, dtype=np.int32)
@@ -62,11 +63,11 @@ def _numbers(count: int) -> Array:
     return numbers
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _scattered(count: int) -> Array:
     """The numbers below `count`, neighbours far apart: no mean of some is the number between them.
 
-    A random order takes ten times as long.
+    Images have millions of elements, for which a random order takes longer.
     """
     step = next(n for n in range(int(0.618 * count) + 1, 2 * count) if math.gcd(n, count) == 1)
     numbers = (np.arange(count) * step % count).astype(np.int32)
@@ -76,7 +77,7 @@ def _scattered(count: int) -> Array:
 
 def _places(found: Array, count: int) -> Array | None:
     """The places that numbers from 1 to `count` stand for; None if others are among them."""
-    if not (found.size and found.min() >= 1 and found.max() <= count):  # false for NaN, too
+    if found.size and not (found.min() >= 1 and found.max() <= count):  # NaN is neither
         return None
     places = found.astype(np.int32) - 1
     return places if np.array_equal(places + 1, found) else None
@@ -215,11 +216,12 @@ def _joined(parts: list[tuple[list[Value], Array]], places: Array) -> tuple[list
                 total += math.prod(source.shape)
         ends = np.cumsum([math.prod(source.shape) for source in own])
         shifts = [starts[id(source)] for source in own] - np.array([0, *ends[:-1]])
-        if np.all(shifts == shifts[0]):
-            flat.append(elements.ravel() + np.int32(shifts[0]) if shifts[0] else elements.ravel())
-        else:
-            of_each = shifts[np.searchsorted(ends, elements.ravel(), side="right")]
-            flat.append((elements.ravel() + of_each).astype(elements.dtype))
+        shifts = shifts.astype(np.int32 if total < 2**31 else np.int64)
+        ravelled = elements.ravel()
+        alike = np.all(shifts == shifts[0])
+        shift = shifts[0] if alike else shifts[np.searchsorted(ends, ravelled, side="right")]
+        flat.append(ravelled + shift if np.any(shift) else ravelled)
     joined = flat[0] if len(flat) == 1 else np.concatenate(flat)
-    in_order = places.size == joined.size and np.array_equal(places, _in_order(places.shape))
-    return sources, joined.reshape(places.shape) if in_order else joined[places]
+    # the same memory where nothing moves, as in activations
+    stays = places.size == joined.size and np.array_equal(places, _in_order(places.shape))
+    return sources, joined.reshape(places.shape) if stays else joined[places]

@@ -192,7 +192,7 @@ class Finder:
             if n not in chosen:
                 chosen[n] = left.pop(0)
         places = [self._aligned(one, theirs[chosen[n]]) for n, one in enumerate(sources)]
-        return np.concatenate([each + np.int32(starts[chosen[n]]) for n, each in enumerate(places)])
+        return np.concatenate([each + starts[chosen[n]] for n, each in enumerate(places)])
 
     def _aligned(self, keras: Value, pytorch: Value) -> Array:
         """The places of the elements of a Keras source in its PyTorch counterpart."""

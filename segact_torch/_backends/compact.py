@@ -504,19 +504,23 @@ class NormalTail(Tail):
         return _product(high, high, -0.5 * LITTLE**-2).exp_(), e
 
     @_once
-    def of_v(self) -> tuple[Tensor, Tensor]:
-        """v - 1/2, and the polynomial in it without its constant, over v - 1/2."""
-        v = torch.addcdiv(self.x.new_full((), -0.5), self.t, self.t + 4 * LITTLE)
-        return v, _horner(v, NORMAL_TAIL[:-1])
+    def v(self) -> Tensor:
+        """v - 1/2, in which n is a polynomial."""
+        return torch.addcdiv(self.x.new_full((), -0.5), self.t, self.t + 4 * LITTLE)
+
+    @_once
+    def higher(self) -> Tensor:
+        """That polynomial without its constant, over v - 1/2."""
+        return _horner(self.v, NORMAL_TAIL[:-1])
 
     @_once
     def n(self) -> Tensor:
-        return torch.addcmul(self.x.new_full((), NORMAL_TAIL[-1]), *self.of_v)
+        return torch.addcmul(self.x.new_full((), NORMAL_TAIL[-1]), self.v, self.higher)
 
     @_once
     def half(self) -> Tensor:
-        """1/2 + n."""
-        return torch.addcmul(self.x.new_full((), 0.5 + NORMAL_TAIL[-1]), *self.of_v)
+        """1/2 + n, with one rounding less."""
+        return torch.addcmul(self.x.new_full((), 0.5 + NORMAL_TAIL[-1]), self.v, self.higher)
 
     @_once
     def d(self) -> Tensor:
