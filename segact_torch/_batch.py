@@ -288,7 +288,7 @@ class Batch:
         """
         if torch.compiler.is_compiling() or self.validate is False:
             return False
-        if self.validate is None and self.input.device.type != "cpu":
+        if self.validate is None and not self.input.is_cpu:
             return False
         unreadable = () if self.validate else (RuntimeError,)
         with contextlib.suppress(*unreadable):
@@ -330,7 +330,7 @@ def warn_of_probabilities(x: Tensor, f: Activation | Convention) -> bool:
     """
     if isinstance(f, (Convention, HardTanh, Linear)):
         return True
-    if torch.jit.is_tracing() or not isinstance(x, Tensor) or x.device.type != "cpu":
+    if torch.jit.is_tracing() or not isinstance(x, Tensor) or not x.is_cpu:
         return False
     with contextlib.suppress(RuntimeError):  # values that cannot be read
         if torch.all((x == 0) | (x == 1)):

@@ -6,6 +6,7 @@ without; TorchScript and `torch.export`, which record code, get plain operations
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -118,6 +119,8 @@ def _with_forward_mode(function: Any) -> Any:
             saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
             return function.push(ctx, saved, *tangents)
 
+    # PyTorch binds the arguments of each call to the signature, which takes long to determine.
+    function.forward.__signature__ = inspect.signature(function.forward)
     return type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
 
 

@@ -170,11 +170,11 @@ def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Ten
     loss = loss if loss.dtype == batch.dtype else loss.to(batch.dtype)
     if reduction == "none" or not loss.ndim:  # a group without a valid element has a loss of 0
         return batch.cut(loss, axis)
-    all = tuple(range(loss.ndim))
     if reduction == "sum":
-        return total(loss, all)
+        return loss.sum()
     present = batch.present(axis)
-    mean = _mean(loss, present, all)
+    # divided first: the sum may overflow where the mean does not
+    mean = (loss / (loss.numel() if present is None else present.sum().clamp(min=1))).sum()
     if batch.group is None or not batch.per_sample:
         return mean
     present = torch.ones_like(loss, dtype=torch.bool) if present is None else present

@@ -144,6 +144,15 @@ def test_a_mean_whose_sum_overflows(ns, dtype):
     np.testing.assert_allclose(gx, 1 / 64, rtol=1e-6)
 
 
+def test_a_mean_over_groups_whose_sum_overflows(ns):
+    """Dice is 1 in each of the groups, and its slope 0."""
+    x = np.full((64, 2), np.finfo(np.float32).max / 8, np.float32)
+    loss = ns.loss_class(ns.classes["dice_cross_entropy"], per_sample=True)
+    value, (gx,) = ns.gradients(lambda a: loss(ns.array(np.zeros_like(x)), a), x)
+    assert value == pytest.approx(x[0, 0], rel=1e-6)
+    np.testing.assert_allclose(gx, 1 / 128, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_term_of_weight_zero_adds_exactly_zero(ns, smooth, dtype):
     """At infinite raw outputs, where 0 * inf would be NaN."""

@@ -78,7 +78,7 @@ class Rows:
         """A tensor of the shape of x, laid out in rows; bool as bytes."""
         if not self.in_place or x.stride() != self.strides or x.is_neg():
             x = x.detach().resolve_neg().permute(self.order).contiguous()
-        return x.detach().view(torch.uint8) if x.dtype == torch.bool else x
+        return x.view(torch.uint8) if x.dtype == torch.bool else x
 
     def empty(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """A tensor of the shape of x, laid out in rows."""
