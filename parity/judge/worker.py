@@ -8,6 +8,7 @@ or one line that says that there is no such device.
 import argparse
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from parity.accuracy import sweep
@@ -35,11 +36,14 @@ def _evaluate_all(
     for input_set in dict.fromkeys(case.input_set for case in cases):
         writer.add_inputs(input_set, sets[input_set])
     last = 0.0
-    for done, case in enumerate(cases):
-        if time.monotonic() - last > 0.2:
-            last = time.monotonic()
-            _say(case.name, done, len(cases))
-        writer.add(case, evaluate(case, sets[case.input_set]))
+    # JAX compiles for longer than it computes, and can compile several programs at a time.
+    with ThreadPoolExecutor(None if name == "keras-jax" else 1) as pool:
+        found = pool.map(lambda case: evaluate(case, sets[case.input_set]), cases)
+        for done, (case, parts) in enumerate(zip(cases, found, strict=True), 1):
+            writer.add(case, parts)
+            if time.monotonic() - last > 0.2:
+                last = time.monotonic()
+                _say(case.name, done, len(cases))
     return writer
 
 
