@@ -48,7 +48,7 @@ from segact_tf._checks import (
 from segact_tf._derivatives import _weigh
 from segact_tf._distributed import all_mean, group_of
 from segact_tf._sums import _mean, total
-from segact_tf.activations import Activation, sigmoid
+from segact_tf.activations import Activation, _wide, sigmoid
 from segact_tf.conventions import distribution
 from segact_tf.functional import (
     Axis,
@@ -160,7 +160,7 @@ class _Loss(keras.losses.Loss):
         of_groups, w = None, None
         if sample_weight is not None:
             w = ops.cast(as_tensor(sample_weight, "sample_weight", self.dtype), self.dtype)
-            w = _from_left(w, y_pred, "sample_weight")
+            w = _from_left(_wide(w, "sample_weight"), y_pred, "sample_weight")
             options["sample_weight"] = w
             if not elementwise and _are_of_groups(sample_weight, w, options["per_sample"]):
                 of_groups = w

@@ -627,6 +627,24 @@ def test_mean_with_sample_weight(rng):
     assert float(f(y, x, w)) == pytest.approx(np.average(each, weights=w), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", None])
+@pytest.mark.parametrize("kind", ["elements", "overlap", "samples"])
+def test_weights_of_half_precision_are_computed_in_float32(kind, reduction, dtype, rng):
+    """A class of that dtype rounds the weights once: their mean is over more than it can count."""
+    x = keras.ops.cast(rng.normal(size=(3001, 3)), dtype)
+    y = (rng.random(x.shape) < 0.5).astype("float32")
+    w = keras.ops.cast(rng.uniform(0.1, 1, 3001), dtype)
+    options = {"per_sample": True} if kind == "samples" else {}
+    make = segact_tf.BinaryCrossentropy if kind == "elements" else segact_tf.Dice
+    narrow, wide = (
+        keras.ops.convert_to_numpy(make(reduction=reduction, dtype=d, **options)(y, x, w))
+        for d in (dtype, "float32")
+    )
+    assert narrow.dtype == "float32"
+    np.testing.assert_allclose(narrow, wide, rtol=1e-6)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_masks_of_0_and_255_make_a_compiled_loss_nan(loss, mode, rng):
     """Compiled code cannot raise. A slight overshoot is taken for the nearest target in [0, 1]."""
