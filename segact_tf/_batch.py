@@ -257,7 +257,7 @@ def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:
     """
     if isinstance(f, (Convention, HardTanh, Linear)):
         return True
-    x = ops.convert_to_tensor(x)
+    x = checked_tensor(x)
     head = _engine.head_of(x)
     found: str | None
     if head is not None:

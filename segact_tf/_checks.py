@@ -86,10 +86,14 @@ def check_ignore_index(ignore_index: int | None) -> None:
 
 def checked_tensor(values: Any, name: str = "x") -> Any:
     """A tensor of the values; raises for what is no number, as each backend does in other words."""
+    if isinstance(values, keras.Variable):  # on TensorFlow it stays one, without a device
+        values = values.value
     try:
         tensor = ops.convert_to_tensor(values)
         if keras.backend.standardize_dtype(tensor.dtype) == "string":
             raise TypeError("TensorFlow has tensors of text")
+        if type(tensor).__name__ in ("RaggedTensor", "SparseTensor"):
+            raise TypeError("TensorFlow's other kinds of tensors have no place for each element")
         return tensor
     except (TypeError, ValueError) as error:
         dtype = getattr(values, "dtype", None)

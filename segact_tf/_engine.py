@@ -89,17 +89,27 @@ def head_of(x: Any) -> str | None:
 
 
 def is_traced(x: Any) -> bool:
-    """Whether x has no values yet, in compiled or transformed code."""
-    kinds = {kind.__name__ for kind in type(x).__mro__}
-    if kinds & {"KerasTensor", "SymbolicTensor", "Tracer", "FakeTensor"}:
+    """Whether x, or what is computed from it here, has no values yet.
+
+    So it is in compiled or transformed code. A constant or a variable in a compiled function has
+    values there, but its minimum has none.
+    """
+    if _is_symbolic(x):
         return True
-    if keras.backend.backend() != "torch":
-        return False
+    if keras.backend.backend() == "tensorflow":
+        return not sys.modules["tensorflow"].executing_eagerly()
+    if keras.backend.backend() == "jax":
+        return _is_symbolic(sys.modules["jax"].lax.neg(0.0))
     torch = sys.modules["torch"]
     functorch = torch._C._functorch
     while functorch.is_gradtrackingtensor(x):  # under torch.func.grad
         x = functorch.get_unwrapped(x)
     return torch.compiler.is_compiling() or functorch.is_batchedtensor(x)
+
+
+def _is_symbolic(x: Any) -> bool:
+    kinds = {kind.__name__ for kind in type(x).__mro__}
+    return bool(kinds & {"KerasTensor", "SymbolicTensor", "Tracer", "FakeTensor"})
 
 
 def bits(x: Any) -> Any:

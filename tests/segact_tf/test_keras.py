@@ -297,6 +297,19 @@ def test_what_is_no_tensor_is_named(name, wrong):
             segact_tf.Dice()(**given)
 
 
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight"])
+def test_ragged_and_sparse_tensors_are_named(name):
+    if BACKEND != "tensorflow":
+        pytest.skip("TensorFlow's own")
+    tf = importlib.import_module("tensorflow")
+    kinds = {"Ragged": tf.ragged.constant([[1.0, 0.0], [1.0]]), "Sparse": tf.sparse.eye(2)}
+    for kind, wrong in kinds.items():
+        given = {"y_true": np.zeros((2, 2)), "y_pred": np.zeros((2, 2)), name: wrong}
+        for f in (segact_tf.dice, segact_tf.Dice()):
+            with pytest.raises(TypeError, match=f"^{name} must be a tensor .* got {kind}Tensor of"):
+                f(**given)
+
+
 @pytest.mark.parametrize("wrong", NOTHING.values(), ids=NOTHING)
 @pytest.mark.parametrize("method", ["cdf", "sf", "logcdf", "logsf"])
 def test_activations_name_what_is_no_tensor(activation, method, wrong):
@@ -498,6 +511,37 @@ def test_axes_out_of_range():
         segact_tf.losses.binary_cross_entropy(x, x, axis=5)
     with pytest.raises(ValueError, match=r"axis \(1, 2, 3\) is out of range"):
         segact_tf.get_activation("linear", axis=(1, 2, 3))(x)
+
+
+def test_variables(loss, rng):
+    """Of Keras, which on TensorFlow are no tensors of TensorFlow."""
+    x, y, w = rng.normal(size=(3, 4, 1)).astype("float32"), np.eye(4)[:3, :, None], np.eye(4)[1:]
+    f, function = LOSSES[loss](), getattr(segact_tf.losses, loss)
+    given = [keras.Variable(each) for each in (y, x, w)]
+    value = keras.ops.convert_to_numpy(f(*given))
+    assert value == pytest.approx(float(f(y, x, w)), rel=1e-6)
+    options = {"sample_weight": given[2][..., None]}
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(function(*given[:2], **options)),
+        keras.ops.convert_to_numpy(function(y, x, sample_weight=w[..., None])),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_constants_in_compiled_code(loss, mode, rng):
+    """They have values there, but what is computed from them has none."""
+    x, y, w = (keras.ops.convert_to_tensor(rng.random((3, 4)) < 0.5, "float32") for _ in range(3))
+    x = x - 0.25
+    f = LOSSES[loss]()
+    expected = 2 * float(f(y, x, w))
+    assert float(compiled(lambda two: two * LOSSES[loss]()(y, x, w), mode)(2.0)[0]) == (
+        pytest.approx(expected, rel=4e-6)
+    )
+    inputs = (keras.Variable(x), x) if BACKEND == "tensorflow" else (x,)
+    for given in inputs:
+        value, _ = compiled(lambda w, x=given: LOSSES[loss]()(y, x, w), mode)(w)
+        assert 2 * value == pytest.approx(expected, rel=4e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
