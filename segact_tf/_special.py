@@ -287,7 +287,7 @@ def descending(x: Any) -> Any:
     with _engine.wide_integers():
         place = ops.arange(ops.shape(x)[-1], dtype="int64")
         pairs = ops.sort(place - ops.cast(bits, "int64") * 2**32, axis=-1)
-        return ops.cast(ops.bitwise_and(pairs, 2**32 - 1), "int32")
+        return ops.cast(pairs & (2**32 - 1), "int32")
 
 
 def put_back(x: Any, order: Any) -> Any:

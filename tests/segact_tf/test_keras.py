@@ -362,6 +362,17 @@ def test_dtype_of_the_class():
     assert keras.backend.standardize_dtype(narrow(y, x).dtype) == "float32"
 
 
+def test_bfloat16_by_default(loss, rng):
+    x, y = rng.normal(size=(2, 7, 1)).astype("float32")
+    keras.config.set_floatx("bfloat16")
+    try:
+        value = LOSSES[loss]()(y > 0, x)
+    finally:
+        keras.config.set_floatx("float32")
+    x = keras.ops.cast(keras.ops.cast(x, "bfloat16"), "float32")
+    assert float(value) == pytest.approx(float(LOSSES[loss]()(y > 0, x)), rel=1e-6)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(loss, policy, table):
     keras.config.set_dtype_policy(policy)
