@@ -26,6 +26,8 @@ Differences between the frameworks, and how they are handled:
   larger by that factor in PyTorch. `num_batches_tracked` is not changed.
 - Keras flattens an image as (height, width, channels), PyTorch as (channels, height, width): the
   rows of a Dense are reordered, by following each element in both models; see `flatten` of `copy`.
+- `depth_to_space` of Keras takes channels as (block, block, channels), `nn.PixelShuffle` as
+  (channels, block, block): those of the convolution before it are reordered.
 - keras.applications' ResNets have a bias before each BatchNormalization, torchvision's have none:
   it is subtracted from the mean of the BatchNormalization.
 - PyTorch may compute a weight from others (weight and spectral norm, pruning): it is read as it is

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.channels import Channels, Mixed
 from parity.weights.elements import Tracker
 from parity.weights.flatten import PASSING
 from parity.weights.layer import KERAS, Layer, WeightsError
@@ -24,6 +25,8 @@ BY_CHANNEL = ("batch_normalization", "group_normalization", "prelu")
 """The kinds whose arrays are those of an image's channels, if they get an image."""
 
 _CONVOLUTIONS = ("conv", "conv_transpose")
+ORDERED = (*FLAT_KINDS, *_CONVOLUTIONS)
+"""The kinds whose output features can be reordered."""
 _IMAGES = ("channels_first", "channels_last")
 Orders = tuple[Array | None, Array | None]
 
@@ -51,6 +54,7 @@ class Finder:
         self.sides = [Tracker(one, passes) for one in (self.keras, self.pytorch) if one]
         partners = [(both if both[0].framework == KERAS else both[::-1]) for both in self.pairs]
         self.partner = {id(keras.handle): pytorch.handle for keras, pytorch in partners}
+        self.channels = Channels(self.pairs, (self.keras, self.pytorch), self.sides)
 
     def of(self, keras: Layer, pytorch: Layer, is_named: bool = False) -> Orders:
         """The orders of the rows and columns, or of the features of a normalization.
@@ -78,6 +82,10 @@ class Finder:
                 f"'channels_last', 'channels_first' or {{{keras.name!r}: (height, width, "
                 "channels)}"
             ) from why
+        if rows is None and columns is None:
+            columns = self._channels(calls[0], keras)
+        if keras.kind in (*_WITH_ROWS, *_CONVOLUTIONS) and rows is None:
+            return None, columns
         if keras.kind in _WITH_ROWS:
             return rows, columns
         found = columns if rows is None else rows
@@ -213,6 +221,23 @@ class Finder:
         return places
 
     # Output features
+
+    def _channels(self, call: Value, keras: Layer) -> Array | None:
+        """The order of the channels of an image that a layer makes, or normalizes."""
+        if len(call.shape) < 3 or keras.kind in RECURRENT or keras.kind not in ORDERED:
+            return None
+        sources = self.sides[0].resolved(call)[0]
+        try:
+            order = self.channels.of(sources[0])
+            if order is not None and keras.settings.get("groups", 1) > 1:
+                raise Mixed("its channels are those of several groups")
+        except Mixed as why:
+            raise WeightsError(
+                f"the output channels of {keras.label} and its partner are used in different "
+                f"orders, and cannot be reordered: {why}; wanted a PyTorch module that takes them "
+                "in Keras's order, such as a reshape and a permutation in place of nn.PixelShuffle"
+            ) from why
+        return order
 
     def _columns(self, call: Value, other: Value | None) -> Array | None:
         if len(call.shape) != 2:

@@ -30,7 +30,7 @@ from parity.weights.layer import (
     is_keras,
 )
 from parity.weights.match import OVER_AXES, Pairs
-from parity.weights.orders import FLAT_KINDS, Finder, Unclear, as_blocks, check_groups
+from parity.weights.orders import FLAT_KINDS, ORDERED, Finder, Unclear, as_blocks, check_groups
 from parity.weights.pairing import Traces, check_map, fitting, misfit, pair, unknown_layer
 from parity.weights.pytorch_trace import trace_by_layers
 from parity.weights.read import assign, read, storage
@@ -453,7 +453,7 @@ def reordered(array: Array, name: str, orders: Orders, source: Layer, target: La
     """An array of the source, with its features in the target's order."""
     axes = _AXES.get(name, (0, None))
     for axis, order in zip(axes, orders, strict=True):
-        if axis is None or order is None or source.kind not in FLAT_KINDS:
+        if axis is None or order is None or source.kind not in ORDERED:
             continue
         known = isinstance(order, np.ndarray)
         count = len(order) if known else sum(math.prod(shape) for shape, _ in order)

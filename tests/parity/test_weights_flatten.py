@@ -436,3 +436,116 @@ def test_channels_of_a_concatenation(kind: str) -> None:
             continue
         both = r"Keras .* and PyTorch head \(Conv.*\) get the same channels in different orders"
         unchanged(lambda m=model, port=turned: weights.copy(m, port), turned, both)
+
+
+def shuffles(*behind: Any, before: Any = (), skip: bool = False) -> Any:
+    """A Keras model with a convolution of 12 channels that become 3 at four times the places."""
+    import keras
+    from keras import layers, ops
+
+    picture = keras.Input((5, 7, 3))
+    made = layers.Conv2D(12, 2, name="to_shuffle")(picture)
+    for layer in before:
+        made = layer(made)
+    if skip:
+        made = made + layers.Conv2D(12, 1, name="added")(made)
+    x = layers.Permute((1, 3, 2, 4, 5))(layers.Reshape((4, 6, 2, 2, 3))(ops.relu(made)))
+    x = layers.Reshape((8, 12, 3))(x)
+    for layer in behind:
+        x = layer(x)
+    return randomised(keras.Model(picture, x))
+
+
+def pixels(*behind: Any, before: Any = (), skip: bool = False) -> Any:
+    """The usual port, with `nn.PixelShuffle`."""
+    from torch import nn
+
+    class Shuffles(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.to_shuffle, self.before = nn.Conv2d(3, 12, 2), nn.Sequential(*before)
+            self.added = nn.Conv2d(12, 12, 1) if skip else None
+            self.behind = nn.Sequential(nn.ReLU(), nn.PixelShuffle(2), *behind)
+
+        def forward(self, x: Any) -> Any:
+            x = self.before(self.to_shuffle(x))
+            return self.behind(x + self.added(x) if self.added else x)
+
+    return Shuffles()
+
+
+@pytest.mark.parametrize("case", ["output", "convolution", "pads", "pools", "norms", "dense"])
+def test_channels_that_become_places(case: str, tmp_path: Any) -> None:
+    """Keras's depth_to_space splits the channels as (2, 2, 3), nn.PixelShuffle as (3, 2, 2): the
+    convolution's own channels are reordered, and those of normalizations behind it; through a file,
+    too."""
+    from keras import layers
+    from torch import nn
+
+    behind, its, before, own = {
+        "output": ([], [], [], []),
+        "convolution": ([layers.Conv2D(4, 3)], [nn.Conv2d(3, 4, 3)], [], []),
+        "pads": (
+            [layers.ZeroPadding2D(1), layers.Conv2D(4, 3)],
+            [nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3)],
+            [],
+            [],
+        ),
+        "pools": (
+            [layers.MaxPooling2D(2), layers.Conv2D(4, 3)],
+            [nn.MaxPool2d(2), nn.Conv2d(3, 4, 3)],
+            [],
+            [],
+        ),
+        "norms": (
+            [layers.Conv2D(4, 3)],
+            [nn.Conv2d(3, 4, 3)],
+            [
+                layers.BatchNormalization(epsilon=1e-5, momentum=0.9),
+                layers.PReLU(None, shared_axes=[1, 2]),
+            ],
+            [nn.BatchNorm2d(12), nn.PReLU(12)],
+        ),
+        "dense": ([layers.Flatten(), layers.Dense(4)], [nn.Flatten(), nn.Linear(288, 4)], [], []),
+    }[case]
+    one, other = shuffles(*behind, before=before), pixels(*its, before=own)
+    assert_same_model(one, other, image(5, 7, 3))
+    if case == "dense":
+        return
+    loaded = pixels(*its, before=own)
+    randomised(one)
+    weights.save(one, tmp_path / "a")
+    weights.load(tmp_path / "a", loaded, settings="ignore")
+    there, here = outputs(one, loaded, image(5, 7, 3), first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_that_become_places_and_cannot_be_reordered() -> None:
+    """A sum of convolutions, one of which another takes; groups."""
+    from keras import layers
+    from torch import nn
+
+    why = r"output channels of Keras {} \(Conv2D\) and its partner.*{}; wanted a PyTorch module"
+    one, other = shuffles(skip=True), pixels(skip=True)
+    unchanged(
+        lambda: weights.copy(one, other),
+        other,
+        why.format("to_shuffle", "compute with them before"),
+    )
+    one = shuffles(before=[layers.Conv2D(12, 1, groups=2, name="grouped_12")])
+    other = pixels(before=[nn.Conv2d(12, 12, 1, groups=2)])
+    unchanged(lambda: weights.copy(one, other), other, why.format("grouped_12", "several groups"))
+
+
+def test_channels_that_become_places_in_the_order_of_keras() -> None:
+    """Nothing is reordered, and a sum before is no matter."""
+    from torch import nn
+
+    class Same(nn.Module):
+        def forward(self, x: Any) -> Any:
+            x = x.unflatten(1, (2, 2, 3)).permute(0, 3, 4, 1, 5, 2)
+            return x.flatten(4).flatten(2, 3)
+
+    other = pixels(skip=True)
+    other.behind = nn.Sequential(nn.ReLU(), Same())
+    assert_same_model(shuffles(skip=True), other, image(5, 7, 3))
