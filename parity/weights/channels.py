@@ -97,7 +97,7 @@ class Channels:
             ]
             stays = stays and _stays(origins, others)
         if stays:  # as between most layers; images have millions of elements
-            order = np.arange(sources[0].shape[self._axis(sources[0], 0)])
+            order = np.arange(sources[0].shape[self.axis(sources[0], 0)])
             self._note(sources[0], order, order)
         elif theirs is None:
             for source, numbers in _numbers(sources, elements):
@@ -125,8 +125,8 @@ class Channels:
             if not fitting:
                 continue
             there = left.pop(fitting[0])
-            places, channels = _split(source, numbers, self._axis(source, 0))
-            places_there, channels_there = _split(*there, self._axis(there[0], 1))
+            places, channels = split(source, numbers, self.axis(source, 0))
+            places_there, channels_there = split(*there, self.axis(there[0], 1))
             if np.array_equal(places, places_there):
                 agree = True
                 known = places >= 0
@@ -136,7 +136,7 @@ class Channels:
     def _presume(self, source: Value, numbers: Array) -> None:
         """Notes the order of PyTorch's channels: that of the places to which they go, channels
         first."""
-        places, channels = _split(source, numbers, self._axis(source, 0))
+        places, channels = split(source, numbers, self.axis(source, 0))
         rows = channels.reshape(-1, channels.shape[-1])
         if np.all(rows == rows[0]):  # the same channels at each place
             order = np.unique(rows[0][rows[0] >= 0])
@@ -147,7 +147,7 @@ class Channels:
         self._note(source, order, np.arange(order.size))
 
     def _note(self, source: Value, channels: Array, there: Array) -> None:
-        count = source.shape[self._axis(source, 0)]
+        count = source.shape[self.axis(source, 0)]
         if there.size and there.max() >= count:
             return
         order = np.full(count, -1)
@@ -164,7 +164,7 @@ class Channels:
             self.mixed[id(source.layer)] = "they are used in several orders"
         self.found[id(source.layer)] = np.where(order >= 0, order, before)
 
-    def _axis(self, source: Value, side: int) -> int:
+    def axis(self, source: Value, side: int) -> int:
         """The axis of the channels."""
         first = self.sides[side].layout_of(source) == "channels_first"
         return 1 if first else len(source.shape) - 1
@@ -187,7 +187,7 @@ def _stays(sources: list[Value], elements: Array) -> bool:
     return alone and np.array_equal(elements.ravel(), np.arange(elements.size))
 
 
-def _split(value: Value, numbers: Array, axis: int) -> tuple[Array, Array]:
+def split(value: Value, numbers: Array, axis: int) -> tuple[Array, Array]:
     """The places of elements in an image (with the sample), and their channels; -1 for -1."""
     inner, count = math.prod(value.shape[axis + 1 :]), value.shape[axis]
     places = numbers // (inner * count) * inner + numbers % inner

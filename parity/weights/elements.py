@@ -116,11 +116,13 @@ def keeps_features(value: Value) -> bool:
 
 class Tracker:
     """Follows the elements of one trace. `passes` says whether a layer with weights keeps each
-    feature in its place, as normalizations do."""
+    feature in its place, as normalizations do. `parts`: a part of an image is a source itself, so
+    that a concatenation of parts has them one after the other, as in the other framework."""
 
-    def __init__(self, trace: Trace, passes: Callable[[Any], bool]) -> None:
+    def __init__(self, trace: Trace, passes: Callable[[Any], bool], parts: bool = False) -> None:
         self.trace = trace
         self.passes = passes
+        self.parts = parts
         self._moves: dict[int, Array | None] = {}
         self._origin: dict[int, Value] = {}
         self._resolved: dict[int, tuple[list[Value], Array]] = {}
@@ -157,7 +159,7 @@ class Tracker:
         source after the other."""
         if id(value) not in self._resolved:
             places = self.moves(value)
-            if places is None:
+            if places is None or (self.parts and _is_part(value, places)):
                 self._resolved[id(value)] = [value], _in_order(value.shape)
             else:
                 sources = value.sources[:1] if value.layer is not None else value.sources
@@ -191,7 +193,9 @@ class Tracker:
             before, places = value.sources[0], self.moves(value)
             if len(before.shape) != len(value.shape):
                 return ""
-            if places is not None and not np.array_equal(places.ravel(), np.arange(places.size)):
+            part = places is not None and self.parts and _is_part(value, places)
+            in_order = places is None or np.array_equal(places.ravel(), np.arange(places.size))
+            if not (in_order or part):
                 return ""
             value = before
         return value.layout
@@ -201,6 +205,25 @@ class Tracker:
         if self._after is None:
             self._after = consumers(self.trace)
         return self._after.get(id(value), [])
+
+
+def _is_part(value: Value, places: Array) -> bool:
+    """Whether a tensor is a part of one image, with its axes: each index depends on the place along
+    its own axis alone."""
+    shape = value.sources[0].shape
+    if len(value.sources) > 1 or len(shape) != len(value.shape) or len(shape) < 3:
+        return False
+    if places.size >= math.prod(shape):
+        return False
+    own = np.unravel_index(places, shape)
+    return all(
+        np.all(np.moveaxis(one, axis, -1) == _along(one, axis)) for axis, one in enumerate(own)
+    )
+
+
+def _along(index: Array, axis: int) -> Array:
+    """An index along an axis, at the first place of the others."""
+    return np.moveaxis(index, axis, -1)[(0,) * (index.ndim - 1)]
 
 
 def _joined(parts: list[tuple[list[Value], Array]], places: Array) -> tuple[list[Value], Array]:

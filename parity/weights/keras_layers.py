@@ -136,8 +136,6 @@ def _read(
     if strange or getattr(layer, "rms_scaling", False):
         raise other_kind(KERAS, name, layer, strange or ["a root mean square's scale"])
     _check_axis(name, layer, kind, formats)
-    if kind == "group_normalization" and not layer.weights:
-        return []  # and PyTorch's InstanceNorm has none either
     rows, columns = graph.features(layer, kind)
     settings = _settings(layer, kind, graph)
     if kind in ("conv", "conv_transpose") and _may_pad(name, layer, kind, layers):

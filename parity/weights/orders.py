@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.channels import Channels, Mixed
+from parity.weights.channels import Channels, Mixed, split
 from parity.weights.elements import Tracker
 from parity.weights.flatten import PASSING
 from parity.weights.layer import KERAS, Layer, WeightsError
@@ -51,7 +51,8 @@ class Finder:
         def passes(layer: Any) -> bool:
             return kinds.get(id(layer)) in PASSING
 
-        self.sides = [Tracker(one, passes) for one in (self.keras, self.pytorch) if one]
+        traces = [one for one in (self.keras, self.pytorch) if one]
+        self.sides = [Tracker(one, passes, parts=len(traces) == 1) for one in traces]
         partners = [(both if both[0].framework == KERAS else both[::-1]) for both in self.pairs]
         self.partner = {id(keras.handle): pytorch.handle for keras, pytorch in partners}
         self.channels = Channels(self.pairs, (self.keras, self.pytorch), self.sides)
@@ -89,7 +90,7 @@ class Finder:
         if keras.kind in _WITH_ROWS:
             return rows, columns
         found = columns if rows is None else rows
-        if found is None or keras.arrays[keras.first].size == 1:
+        if found is None or (keras.first and keras.arrays[keras.first].size == 1):
             return None, None
         if keras.kind in _CONVOLUTIONS and others:
             raise WeightsError(
@@ -133,12 +134,22 @@ class Finder:
         sources, elements = found[0]
         features = elements.reshape(-1, elements.shape[-1])
         if len(found) == 1:
+            if self._is_at_one_place(sources, features):
+                return None
             return _places(self._as_channels_first(sources)[features], None)
         theirs, wanted = found[1]
         if wanted.shape[-1] != elements.shape[-1]:
             return None  # no pair: other checks report that
         mapping = self._between(sources, theirs)
         return _places(mapping[features], wanted.reshape(-1, wanted.shape[-1]))
+
+    def _is_at_one_place(self, sources: list[Value], features: Array) -> bool:
+        """Whether the features are channels of one place of an image, which PyTorch reorders as
+        Keras does, as in a shuffle of channels."""
+        if len(sources) > 1 or len(sources[0].shape) < 3:
+            return False
+        places = split(sources[0], features, self.channels.axis(sources[0], 0))[0]
+        return bool(np.all(places == places[:, :1]))
 
     def _is_mixed(self, value: Value) -> bool:
         """Whether a flat tensor of Keras's is computed, by no layer with weights, from features of
@@ -229,7 +240,10 @@ class Finder:
         sources = self.sides[0].resolved(call)[0]
         try:
             order = self.channels.of(sources[0])
-            if order is not None and keras.settings.get("groups", 1) > 1:
+            several = keras.settings.get("groups", 1) > 1
+            if keras.kind == "group_normalization" and order is not None:
+                several = several and keras.settings["groups"] < order.size  # no InstanceNorm
+            if order is not None and several:
                 raise Mixed("its channels are those of several groups")
         except Mixed as why:
             raise WeightsError(

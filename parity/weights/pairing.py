@@ -83,8 +83,7 @@ def suggest(source: Any, target: Any) -> dict[str, str]:
     )
     if unknown:
         sources, targets = fitting(sources, targets)
-    if len(sources) != len(targets):
-        sources, targets = untied(sources), untied(targets)
+    sources, targets = _evened(sources, targets)
     graphs = _graphs(sources, targets, Traces(source, target))
     found = match(graphs) if graphs else _by_name(sources, targets)
     if found is None:
@@ -118,8 +117,7 @@ def pair(
     if layers is not None:
         found = _mapped(sources, targets, layers)
     else:
-        if len(sources) != len(targets):
-            sources, targets = untied(sources), untied(targets)
+        sources, targets = _evened(sources, targets)
         found = _checked_order(sources, targets, traces)
     return [alike(*both) for both in found]
 
@@ -150,6 +148,22 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
     if fits and traces is not None:
         check_names(sources, targets, found)
     return found
+
+
+def _evened(sources: list[Layer], targets: list[Layer]) -> tuple[list[Layer], list[Layer]]:
+    """The layers; if there are not as many in both models, without those that share all weights
+    with others, then without normalizations that have no weights: the other model may call a
+    function."""
+    if len(sources) != len(targets):
+        sources, targets = untied(sources), untied(targets)
+    if len(sources) != len(targets):
+        sources, targets = with_weights(sources), with_weights(targets)
+    return sources, targets
+
+
+def with_weights(layers: list[Layer]) -> list[Layer]:
+    """The layers that have weights, without normalizations that have none."""
+    return [layer for layer in layers if layer.arrays]
 
 
 def untied(layers: list[Layer]) -> list[Layer]:
@@ -353,6 +367,6 @@ def named(found: list[Layer], names: list[str]) -> list[Layer]:
             raise WeightsError(f"two layers are called {layer.name!r}; wanted other names")
     chosen = [layer for layer in found if layer.name in names]
     for layer in found:
-        if layer.name not in names and not _is_shared(layer, chosen):
+        if layer.arrays and layer.name not in names and not _is_shared(layer, chosen):
             raise WeightsError(f"layers leaves out {layer.label}; wanted all layers with weights")
     return [by_name[name] for name in names]

@@ -133,8 +133,6 @@ def _read(name: str, module: Any, model: Any, leaves: list[Any]) -> list[Layer]:
             raise other_kind(PYTORCH, name, module, own)
         return list(layers_of(PYTORCH, name, module, parts or []))
     strange = _unread(module, [*(IN_PYTORCH[array] for array in ARRAYS[kind]), *_names_of(made)])
-    if kind == "group_normalization" and not own and not strange:
-        return []
     absent = getattr(module, "weight", None) is not None and "weight" not in {*own, *made}
     if strange or (absent and type(module).__name__ not in _FROZEN):
         raise other_kind(PYTORCH, name, module, strange or ["a weight that is computed"])

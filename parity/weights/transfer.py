@@ -31,7 +31,15 @@ from parity.weights.layer import (
 )
 from parity.weights.match import OVER_AXES, Pairs
 from parity.weights.orders import FLAT_KINDS, ORDERED, Finder, Unclear, as_blocks, check_groups
-from parity.weights.pairing import Traces, check_map, fitting, misfit, pair, unknown_layer
+from parity.weights.pairing import (
+    Traces,
+    check_map,
+    fitting,
+    misfit,
+    pair,
+    unknown_layer,
+    with_weights,
+)
 from parity.weights.pytorch_trace import trace_by_layers
 from parity.weights.read import assign, read, storage
 from parity.weights.settings import CARRIED, check_settings, same_setting
@@ -125,7 +133,7 @@ def _without_unknown(
         layer.label
         for side, own in zip((sources, targets), kept, strict=True)
         for layer in side
-        if not any(layer is one for one in own)
+        if layer.arrays and not any(layer is one for one in own)
     ]
     if unknown or left:
         warnings.warn(f"not copied: {', '.join([*unknown, *left])}", stacklevel=3)
@@ -201,7 +209,7 @@ def load(
     if not is_keras(model):
         raise WeightsError(f"{path}: a state dict of PyTorch; wanted model.load_state_dict")
     _check_has_settings(path, settings)
-    paired = pair_entries(entries_of(found), targets, layers, ordered=pickled)
+    paired = pair_entries(entries_of(found), with_weights(targets), layers, ordered=pickled)
     return _written(paired, flatten, settings, traces)
 
 
@@ -211,7 +219,7 @@ def _load_keras_weights(
     """Copy the weights in a file of Keras's `save_weights` into a module."""
     if is_keras(model):
         raise WeightsError(f"{path}: the weights of a Keras model; wanted model.load_weights")
-    targets = read(model)
+    targets = with_weights(read(model))
     _check_has_settings(path, settings)
     entries = read_keras_file(path)
 

@@ -57,6 +57,61 @@ def test_the_groups_and_epsilon_of_a_group_normalization_must_agree() -> None:
         weights.copy(one, nn.GroupNorm(3, 6))
 
 
+def test_normalizations_without_weights(tmp_path: Any) -> None:
+    """As PyTorch's InstanceNorm is by default: their settings are checked and copied, a partner may
+    be a function instead, and files of weights do not have them."""
+    import torch
+    from keras import layers
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x: Any) -> Any:
+            return self.two(F.instance_norm(self.one(x), eps=1e-3))
+
+    def port(eps: float = 1e-3, affine: bool = False) -> Any:
+        norm = nn.InstanceNorm2d(6, eps, affine=affine)
+        return nn.Sequential(nn.Conv2d(3, 6, 1), norm, nn.Conv2d(6, 4, 1))
+
+    def keras(groups: int = -1) -> Any:
+        norm = layers.GroupNormalization(groups, scale=False, center=False, name="no_weights")
+        return keras_model((4, 5, 3), layers.Conv2D(6, 1), norm, layers.Conv2D(4, 1))
+
+    for other in (port(), Calls(), port(affine=True)):
+        assert_same_model(keras(), other, image(4, 5, 3))
+    other = port(1e-5)
+    unchanged(lambda: weights.copy(keras(), other), other, r"epsilon is 0.001 in .*, 1e-05 in")
+    unchanged(lambda: weights.copy(keras(2), other), other, "groups is 2 in Keras no_weights, 6 in")
+    weights.copy(keras(), other, settings="copy")
+    assert other[1].eps == 1e-3
+    one = keras()
+    names = weights.suggest(one, other)
+    assert names["no_weights"] == "1"
+    weights.copy(one, other, layers=names)
+    del names["no_weights"]
+    weights.copy(one, other, layers=names)
+    torch.save(other.state_dict(), tmp_path / "a.pth")
+    assert weights.load(tmp_path / "a.pth", one) == [(there, here) for here, there in names.items()]
+    one.save_weights(tmp_path / "a.weights.h5")
+    found = weights.load(tmp_path / "a.weights.h5", other)
+    assert [there for _, there in found] == ["0", "2"]
+
+
+def test_a_normalization_without_weights_of_flat_features() -> None:
+    from keras import layers
+    from torch import nn
+
+    norm = layers.LayerNormalization(scale=False, center=False, epsilon=1e-5)
+    parts = layers.Conv2D(5, 2), layers.Flatten(), norm, layers.Dense(3)
+    own = nn.LayerNorm(60, elementwise_affine=False)
+    other = nn.Sequential(nn.Conv2d(3, 5, 2), nn.Flatten(), own, nn.Linear(60, 3))
+    assert_same_model(keras_model((4, 5, 3), *parts), other, image(4, 5, 3))
+
+
 def test_frozen_batch_normalization() -> None:
     """As torchvision has it: its weights are buffers."""
     import torch

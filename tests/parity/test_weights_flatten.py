@@ -385,6 +385,62 @@ def test_through_a_file(name: str, tmp_path: Any) -> None:
     np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["parts", "shuffle", "crop"])
+def test_parts_and_shuffles_through_a_file(case: str, tmp_path: Any) -> None:
+    """PyTorch joins parts of an image in Keras's order, and shuffles channels in the same way; a
+    part that is flattened is an image."""
+    import keras
+    import torch
+    from keras import layers, ops
+    from torch import nn
+
+    picture = keras.Input((4, 6, 3))
+    x = layers.Conv2D(4, 1)(picture)
+    if case == "parts":
+        x = ops.concatenate([x[:, i::2, j::2] for i, j in ((0, 0), (1, 0), (0, 1))], -1)
+        x = layers.LayerNormalization(epsilon=1e-5)(x)
+    if case == "shuffle":
+        x = layers.Reshape((4, 6, 2, 2))(x)
+        x = layers.Reshape((4, 6, 4))(layers.Permute((1, 2, 4, 3))(x))
+        x = layers.DepthwiseConv2D(3, padding="same")(x)
+    if case == "crop":
+        x = layers.Flatten()(x[:, 1:-1, :4])
+    one = randomised(keras.Model(picture, layers.Dense(5)(x)))
+
+    class Port(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            own = {
+                "parts": lambda: nn.LayerNorm(12),
+                "shuffle": lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4),
+                "crop": nn.Flatten,
+            }
+            size = {"parts": 12, "shuffle": 4, "crop": 32}[case]
+            self.one, self.own, self.two = nn.Conv2d(3, 4, 1), own[case](), nn.Linear(size, 5)
+
+        def forward(self, x: Any) -> Any:
+            x = self.one(x)
+            if case == "crop":
+                return self.two(self.own(x[:, :, 1:-1, :4]))
+            if case == "parts":
+                x = torch.cat([x[:, :, i::2, j::2] for i, j in ((0, 0), (1, 0), (0, 1))], 1)
+                return self.two(self.own(x.movedim(1, -1))).movedim(-1, 1)
+            x = x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)
+            return self.two(self.own(x).movedim(1, -1)).movedim(-1, 1)
+
+    other = Port()
+    weights.save(one, tmp_path / "a")
+    weights.load(tmp_path / "a", other)
+    there, here = outputs(one, other, image(4, 6, 3), first=True)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    weights.save(other, tmp_path / "b")
+    before = one.get_weights()
+    one.set_weights([0 * value for value in before])
+    weights.load(tmp_path / "b", one)
+    for value, wanted in zip(one.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
 def test_an_order_as_blocks() -> None:
     from parity.weights.flatten import permutation
     from parity.weights.orders import Unclear, as_blocks
