@@ -21,8 +21,9 @@ _MADE_BY = "segact-weights"
 _FIELDS = ("framework", "name", "class_name", "kind", "settings", "rows", "columns", "unsure")
 
 
-def write_file(path: Path, layers: list[Layer]) -> None:
-    """Writes layers to a file. Raises `WeightsError` if the folder is missing, or `path` is one."""
+def write_file(path: Path, layers: list[Layer], calls: str = "") -> None:
+    """Writes layers, and their calls as text, to a file. Raises `WeightsError` if the folder is
+    missing, or `path` is one."""
     if path.is_dir():
         raise WeightsError(f"{path} is a folder; wanted the path of a file")
     if not path.parent.is_dir():
@@ -34,6 +35,8 @@ def write_file(path: Path, layers: list[Layer]) -> None:
     }
     described = [{key: getattr(layer, key) for key in _FIELDS} for layer in layers]
     header = {"format": f"{_MADE_BY} {FORMAT}", "layers": json.dumps(described)}
+    if calls:
+        header["calls"] = calls
     write_atomically(path, to_bytes(tensors, metadata=header))
 
 
@@ -59,6 +62,12 @@ def read_file(path: Path) -> list[Layer] | dict[str, Array]:
     for key, array in tensors.items():
         _put(path, layers, key, array)
     return layers
+
+
+def read_calls(path: Path) -> str:
+    """The calls in a file that `read_file` has read; "" if there are none."""
+    with safe_open(path, framework="numpy") as file:
+        return str((file.metadata() or {}).get("calls", ""))
 
 
 def _layers(path: Path, text: str) -> list[Layer]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity.common.naming import nearest
+from parity.weights.calls import Calls
 from parity.weights.keras_layers import moved_ranks
 from parity.weights.keras_trace import input_specs, trace_keras
 from parity.weights.layer import Layer, WeightsError, in_own_layout, is_keras, is_pytorch
@@ -29,10 +30,12 @@ _EXAMPLES = 4
 
 class Traces:
     """The traces of a source and a target, made when first used, if one is a Keras model and the
-    other a PyTorch module, which is called with inputs of the Keras model; None otherwise."""
+    other a PyTorch module, which is called with inputs of the Keras model; None otherwise.
+    `calls`: those of a source that is a file."""
 
-    def __init__(self, source: Any, target: Any) -> None:
+    def __init__(self, source: Any, target: Any, calls: Calls | None = None) -> None:
         self.models = source, target
+        self.calls = calls
         self._found: tuple[Trace | None, Trace | None] | None = None
 
     def both(self) -> tuple[Trace | None, Trace | None]:
@@ -144,7 +147,7 @@ def _checked_order(sources: list[Layer], targets: list[Layer], traces: Traces | 
         if not fits or graphs:
             raise disagreement(found, better, "calls" if graphs else "shapes")
     if error is not None:
-        raise error
+        raise _better_cause(sources, targets) or error
     if fits and traces is not None:
         check_names(sources, targets, found)
     return found
@@ -166,12 +169,24 @@ def with_weights(layers: list[Layer]) -> list[Layer]:
     return [layer for layer in layers if layer.arrays]
 
 
+def _better_cause(sources: list[Layer], targets: list[Layer]) -> WeightsError | None:
+    """The error that names the layers of which the models have other numbers, if those at which
+    their orders part have partners elsewhere; or None."""
+    longer, shorter = sorted((sources, targets), key=len, reverse=True)
+    both = next((pair for pair in zip(sources, targets, strict=False) if _other_kinds(*pair)), None)
+    apart = both or longer[len(shorter) : len(shorter) + 1]
+    sound = {id(layer) for side in fitting(sources, targets) for layer in side}
+    elsewhere = all(id(layer) in sound for layer in apart)
+    differ = len(sound) < len(sources) + len(targets)
+    return _without_partner(sources, targets) if elsewhere and differ else None
+
+
 def untied(layers: list[Layer]) -> list[Layer]:
     """The layers without those that only share the weights of layers before them."""
     found: list[Layer] = []
     seen: set[Any] = set()
     for layer in layers:
-        held = {_key(layer, name) for name in layer.arrays}
+        held = _keys(layer)
         if not held or not held <= seen:
             found.append(layer)
         seen |= held
@@ -180,17 +195,20 @@ def untied(layers: list[Layer]) -> list[Layer]:
 
 def _is_shared(layer: Layer, others: list[Layer]) -> bool:
     """Whether a layer has weights, and all of them are those of the others, too."""
-    own = {_key(layer, name) for name in layer.arrays}
-    return bool(own) and own <= {_key(one, name) for one in others for name in one.arrays}
+    own = _keys(layer)
+    return bool(own) and own <= {key for one in others for key in _keys(one)}
 
 
-def _key(layer: Layer, name: str) -> Any:
-    """A key of an array, which is the same for tied weights; of one in a file, its numbers, if it
-    has several axes: two biases or normalizations may both be as they were initialized."""
+def _keys(layer: Layer) -> set[Any]:
+    """Keys of the arrays, which are the same for tied weights; of a layer in a file, its numbers,
+    if one array has several axes: two biases or normalizations may both be as they were
+    initialized."""
     if layer.handle is not None:
-        return storage(layer, name)
-    array = in_own_layout(layer, name, layer.arrays[name])
-    return (array.shape, array.tobytes()) if array.ndim > 1 else (layer.name, name)
+        return {storage(layer, name) for name in layer.arrays}
+    own = {name: in_own_layout(layer, name, array) for name, array in layer.arrays.items()}
+    if not any(array.ndim > 1 for array in own.values()):
+        return {(layer.name, name) for name in own}
+    return {tuple((name, array.shape, array.tobytes()) for name, array in own.items())}
 
 
 def fitting(sources: list[Layer], targets: list[Layer]) -> tuple[list[Layer], list[Layer]]:
@@ -204,6 +222,9 @@ def fitting(sources: list[Layer], targets: list[Layer]) -> tuple[list[Layer], li
 def _graphs(
     sources: list[Layer], targets: list[Layer], traces: Traces | None
 ) -> tuple[Graph, Graph] | None:
+    if traces is not None and traces.calls is not None:
+        found: tuple[Graph, Graph] | None = traces.calls.graphs(sources, targets, traces.models[1])
+        return found
     source, target = traces.both() if traces is not None else (None, None)
     if source is None or target is None:
         return None

@@ -12,8 +12,9 @@ from zipfile import is_zipfile
 import numpy as np
 
 from parity.common.arrays import Array
+from parity.weights.calls import Calls, calls_as_json, calls_of_json
 from parity.weights.file_pairs import check_flatten, pair_file
-from parity.weights.files import read_file, write_file
+from parity.weights.files import read_calls, read_file, write_file
 from parity.weights.flatten import image_order, permutation
 from parity.weights.folding import folded
 from parity.weights.keras_file import read_keras_file
@@ -153,7 +154,8 @@ def save(model: Any, path: str | Path) -> None:
             f"{path}: load reads a file of this name as one of Keras or PyTorch; wanted another "
             "suffix, such as .safetensors"
         )
-    write_file(path, _with_orders(model, read(model)))
+    layers = _with_orders(model, read(model))
+    write_file(path, layers, calls_as_json(model, layers))
 
 
 def load(
@@ -205,6 +207,7 @@ def load(
     found = read_pickled(path) if pickled else read_file(path)
     targets, traces = read(model), Traces(None, model)
     if isinstance(found, list):
+        traces.calls = _calls(path, found)
         return _carry(found, targets, layers, flatten, settings, traces)
     if not is_keras(model):
         raise WeightsError(f"{path}: a state dict of PyTorch; wanted model.load_state_dict")
@@ -238,6 +241,15 @@ def _check_has_settings(path: Path, settings: str) -> None:
             f"{path}: holds no settings to copy; wanted settings='check', and epsilon and momentum "
             "set by hand"
         )
+
+
+def _calls(path: Path, layers: list[Layer]) -> Calls | None:
+    """The calls in a file of `save`; files of earlier versions have none."""
+    text = read_calls(path)
+    try:
+        return calls_of_json(text, layers) if text else None
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise WeightsError(f"{path}: the calls in the file's header cannot be read") from error
 
 
 def _has_keras() -> bool:

@@ -904,6 +904,13 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
         ],
         ({**header, "layers": json.dumps([{**layer, "rows": [[[10**12], [0]]]}])}, "does not fit"),
         (header, "0.model/.* belongs to none of the layers"),
+        *[
+            (
+                {**header, "layers": json.dumps([layer]), "calls": calls},
+                "the calls in the file's head",
+            )
+            for calls in ("{", "[]", "[" * 100_000, '{"order": [], "ends": [1, 1]}')
+        ],
     ]:
         save_file(tensors, path, metadata=metadata)
         unchanged(lambda: weights.load(path, module), module, message)

@@ -84,6 +84,24 @@ def test_equal_layers_that_are_declared_in_another_order_than_called() -> None:
     weights.copy(one, three(("a", "b", "c"), ("a", "b", "c")))
 
 
+@pytest.mark.parametrize("source", ["Keras", "PyTorch"])
+def test_an_order_that_contradicts_the_calls_through_a_file(source: str, tmp_path: Any) -> None:
+    """A file keeps which layer feeds which, and is refused with the map, as the model itself is."""
+    one, other = fc("fc1", "fc2", "fc3"), three(("a", "b", "c"), ("b", "c", "a"))
+    both = (one, other) if source == "Keras" else (other, one)
+    weights.save(both[0], tmp_path / "file")
+    with pytest.raises(WeightsError, match="disagrees with their calls") as refused:
+        weights.load(tmp_path / "file", both[1])
+    weights.load(tmp_path / "file", both[1], layers=pasted(refused.value))
+    there, here = outputs(one, other, image(4), first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-6)
+    same = three(("a", "b", "c"), ("a", "b", "c"))
+    weights.save(both[0] if source == "Keras" else same, tmp_path / "file")
+    weights.load(tmp_path / "file", same if source == "Keras" else one)
+    there, here = outputs(one, same, image(4), first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-6)
+
+
 def test_names_that_contradict_the_order() -> None:
     """They are called in the order in which they are declared, but under each other's names."""
     one, other = fc("fc1", "fc2", "fc3"), three(("fc3", "fc1", "fc2"), ("fc3", "fc1", "fc2"))
