@@ -205,10 +205,10 @@ def _keys(layer: Layer) -> set[Any]:
     initialized."""
     if layer.handle is not None:
         return {storage(layer, name) for name in layer.arrays}
-    own = {name: in_own_layout(layer, name, array) for name, array in layer.arrays.items()}
-    if not any(array.ndim > 1 for array in own.values()):
-        return {(layer.name, name) for name in own}
-    return {tuple((name, array.shape, array.tobytes()) for name, array in own.items())}
+    own = [in_own_layout(layer, name, array) for name, array in layer.arrays.items()]
+    if not any(array.ndim > 1 for array in own):
+        return {(layer.name, name) for name in layer.arrays}
+    return {tuple((array.shape, array.tobytes()) for array in own)}
 
 
 def fitting(sources: list[Layer], targets: list[Layer]) -> tuple[list[Layer], list[Layer]]:

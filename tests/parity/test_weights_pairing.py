@@ -378,3 +378,42 @@ def test_a_map_of_tied_layers() -> None:
     weights.copy(other, one, layers={value: key for key, value in wanted.items()})
     with pytest.raises(WeightsError, match="layers leaves out Keras fc2"):
         weights.copy(one, other, layers={"emb": "emb", "fc1": "a"})
+
+
+def test_layers_of_which_there_are_other_numbers_are_named() -> None:
+    """Not those whose place in the order is another, but which have a partner."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    one = keras_model((6,), layers.Dense(6, name="twice_6"), layers.Dense(2, name="end_2"))
+    other = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+    message = r"other numbers: Keras twice_6 [^;]*; PyTorch 0 [^;]*, PyTorch 1 \(Linear, .*\)$"
+    unchanged(lambda: weights.copy(one, other), other, message)
+    features = keras.Input((5, 6))
+    x = layers.Dense(6, name="before_heads")(features)
+    heads = layers.MultiHeadAttention(2, 3, name="heads_2")(x, x)
+    one = randomised(keras.Model(features, layers.LayerNormalization(epsilon=1e-5)(heads)))
+    other = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 18))
+    message = r"other numbers: Keras heads_2 [^;]*; PyTorch 2 \(Linear, weight \(18, 6\)\)$"
+    unchanged(lambda: weights.copy(one, other), other, message)
+
+
+def test_layers_that_share_weights_and_biases_in_a_file(tmp_path: Any) -> None:
+    """They count once, as in the module itself."""
+    import keras
+    from keras import layers
+    from torch import nn
+
+    features = keras.Input((6,))
+    shared, other_6 = layers.Dense(6, "tanh", name="shared_6"), layers.Dense(6, name="other_6")
+    out = layers.Dense(2, name="out_of_6")(shared(other_6(shared(features))))
+    one = randomised(keras.Model(features, out))
+    tied = nn.Linear(6, 6)
+    again = nn.Linear(6, 6)
+    again.weight, again.bias = tied.weight, tied.bias
+    other = nn.Sequential(tied, nn.Tanh(), nn.Linear(6, 6), again, nn.Tanh(), nn.Linear(6, 2))
+    weights.save(other, tmp_path / "a")
+    weights.load(tmp_path / "a", one)
+    there, here = outputs(one, other, image(6), first=False)
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-6)
