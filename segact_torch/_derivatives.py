@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 
@@ -116,12 +117,19 @@ def _with_forward_mode(function: Any) -> Any:
             return function.push(ctx, ctx.saved_tensors, *tangents)
         # PyTorch switches forward mode off in here: an outer forward mode would get a slope of 0.
         with forward_ad._set_fwd_grad_enabled(True):
-            saved = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
-            return function.push(ctx, saved, *tangents)
+            return function.push(ctx, [*map(_primal, ctx.saved_tensors)], *tangents)
 
     # PyTorch binds the arguments of each call to the signature, which takes long to determine.
     function.forward.__signature__ = inspect.signature(function.forward)
     return type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
+
+
+def _primal(x: Tensor) -> Tensor:
+    """x without its tangent; vmap has no rule for `unpack_dual`."""
+    if not _functorch.is_batchedtensor(x):
+        return forward_ad.unpack_dual(x).primal
+    inner, place = _primal(_functorch.get_unwrapped(x)), _functorch.maybe_get_bdim(x)
+    return _functorch._add_batch_dim(inner, place, _functorch.maybe_get_level(x))
 
 
 def _is_recorded() -> bool:

@@ -292,6 +292,16 @@ def test_forward_over_forward_mode(smooth, rng):
     torch.testing.assert_close(twice, expected)
 
 
+def test_hessians_by_forward_mode_alone(loss, rng):
+    """`jacfwd` twice: vmap has no rule for the operation that removes a tangent."""
+    x, y = torch.tensor(rng.normal(size=(2, 2, 3))).unbind()
+    f = partial(make(loss, "normal_cdf"), target=(y > 0).double())
+    found = torch.func.jacfwd(torch.func.jacfwd(f))(x)
+    torch.testing.assert_close(found, torch.func.hessian(f)(x))
+    each = torch.func.vmap(torch.func.jacfwd(torch.func.jacfwd(f)))(x.expand(2, 2, 3))
+    torch.testing.assert_close(each, found.expand(2, *found.shape))
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="the compiler needs a C++ compiler")
 @pytest.mark.parametrize("method", ["cdf", "logcdf", "pdf"])
 def test_inductor_keeps_the_bounds(smooth, method, dense_error):
