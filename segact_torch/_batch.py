@@ -178,11 +178,6 @@ class Batch:
         batch.missing = missing
         return batch
 
-    def of_outputs(self, x: Tensor) -> "Batch":
-        """The same batch with other raw outputs."""
-        constants = (self.target, self.weight, self.valid)
-        return Batch(x, *constants, self.f, self.validate, self.hard, self.group)
-
     def masked(self) -> tuple[Tensor, Tensor]:
         """x and y, with finite placeholders where the weight is 0, so NaN there reaches no sum.
 

@@ -138,7 +138,7 @@ def _served(name: str, formula: Formula, batch: Batch, axis: Axis, *options: Any
         function = getattr(backend, name, None)
         found = None if function is None else function(batch, axis, *options)
         if found is not None:
-            return _with_gradient(found, formula, batch)
+            return _with_gradient(found, formula, batch, *options)
     return None
 
 
@@ -163,7 +163,7 @@ def _of_this_rank(name: str, batch: Batch, axis: Axis, mean: bool, *options: Any
             scale = batch.share(axis) if mean and axis else 1.0
             found = served(batch, axis, scale, *options)
             if found is not None:
-                return _with_gradient(found, formula, batch)
+                return _with_gradient(found, formula, batch, *options)
     return formula(batch)
 
 
@@ -203,12 +203,14 @@ def _is_traced(*tensors: Tensor | None) -> bool:
     )
 
 
-def _with_gradient(found: Found, formula: Formula, batch: Batch) -> Tensor:
+def _with_gradient(found: Found, formula: Formula, batch: Batch, *options: Any) -> Tensor:
     value, gradient = found
     if gradient is None:
         return value
-    tensors = (batch.input, batch.target) + (() if batch.weight is None else (batch.weight,))
-    return _WithGradient.apply((value, gradient, formula, batch), *tensors)
+    rest = batch.f, batch.validate, batch.hard, batch.group
+    tensors = batch.input, batch.target, batch.weight, batch.valid
+    others = [each for each in options if isinstance(each, Tensor)]
+    return _WithGradient.apply((value, gradient, formula, rest), *tensors, *others)
 
 
 class _WithGradient(torch.autograd.Function):
@@ -219,16 +221,16 @@ class _WithGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, known: tuple[Any, ...], *tensors: Tensor) -> Tensor:
-        value, ctx.gradient, ctx.formula, batch = known
-        ctx.of_outputs = batch.of_outputs
-        # all of them, so that autograd detects an in-place change before the backward pass
+    def forward(ctx: Any, known: tuple[Any, ...], *tensors: Tensor | None) -> Tensor:
+        value, ctx.gradient, ctx.formula, ctx.rest = known
+        # all of them, so that autograd detects an in-place change before the backward pass, and
+        # nowhere else, so that it frees them after that pass
         ctx.save_for_backward(*tensors)
         return value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *constants = ctx.saved_tensors
+        x, target, weight, valid, *others = ctx.saved_tensors
         gradient = ctx.gradient
         ctx.gradient = gradient if getattr(gradient, "repeats", False) else None
         again = torch.is_grad_enabled()  # with create_graph=True
@@ -237,11 +239,11 @@ class _WithGradient(torch.autograd.Function):
             with torch.enable_grad():
                 # not x itself: its hooks would run here, too
                 x = x.view_as(x) if again else x.detach().requires_grad_()
-                value = ctx.formula(ctx.of_outputs(x))
+                value = ctx.formula(Batch(x, target, weight, valid, *ctx.rest))
             upstream = grads[0].to(value.dtype)
             (found,) = torch.autograd.grad(value, x, upstream, create_graph=again)
         else:
             found = gradient(grads[0])
             if found.dtype != x.dtype:  # `to` is slow even if it does nothing
                 found = found.to(x.dtype)
-        return None, found, *[None] * len(constants)
+        return None, found, None, None, None, *[None] * len(others)

@@ -38,8 +38,7 @@ TENSORS = "Keras converts inputs to tensors, and may not know every size"
 # By module, the names that only one package has.
 ONE_SIDED: dict[str, dict[str, str]] = {
     "_batch.py": {
-        **dict.fromkeys(["Batch.of_outputs", "Batch.share"], BACKENDS),
-        **dict.fromkeys(["Batch.x", "Batch.y", "Batch.w"], BACKENDS),
+        **dict.fromkeys(["Batch.share", "Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         **dict.fromkeys(["Batch._of_group", "Batch.cut"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
         "as_tensor": TENSORS,

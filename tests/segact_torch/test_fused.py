@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,19 @@ def test_a_change_before_the_backward_pass_is_noticed():
 
 
 @needs_loops
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "dice_cross_entropy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_change_of_pos_weight_is_noticed(name, dtype):
+    """As by a running mean of class counts: second derivatives would be those of the new one."""
+    x, y = (t.to(dtype) for t in batch())
+    pos_weight = torch.full((33,), 2.0, dtype=dtype)
+    value = getattr(segact_torch, name)(x.requires_grad_(), y, pos_weight=pos_weight)
+    pos_weight.mul_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(value, x, create_graph=True)
+
+
+@needs_loops
 @pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "focal_tversky"])
 @pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
 def test_areas_of_the_piecewise_linear_activations(name, hard):
@@ -287,6 +301,18 @@ def test_targets_out_of_range_are_named(loss, y):
     target[0, 0, 0, 0] = y
     with pytest.raises(ValueError, match=r"target must lie in \[0, 1\]"):
         loss(x, target, "arctan")
+
+
+def test_a_loss_that_is_kept_keeps_no_batch(loss):
+    """As in a sum over an epoch of losses that were not detached."""
+    x, y = batch()
+    outputs = x.requires_grad_() * 1
+    kept = weakref.ref(outputs), weakref.ref(y)
+    value = loss(outputs, y, "arctan").sum()
+    value.backward()
+    del outputs, y
+    assert [tensor() for tensor in kept] == [None, None]
+    assert value.isfinite()
 
 
 def of_size(tensors, x):
