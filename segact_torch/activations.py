@@ -34,7 +34,7 @@ from torch import Tensor, fx, nn
 from segact_torch import _special
 from segact_torch._checks import check_epsilon, checked_axis
 from segact_torch._definitions import same
-from segact_torch._derivatives import Function, _apply, _differentiate, _save
+from segact_torch._derivatives import Function, _apply, _differentiate, _is_recorded, _save
 from segact_torch._distributed import ProcessGroup, all_extremes, all_reduce, is_distributed
 from segact_torch._names import unknown
 
@@ -571,7 +571,10 @@ def _extremes(
     That difference cannot overflow, nor its inverse underflow.
     """
     x = x / 8
-    low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
+    if not _is_recorded() and x.numel() == 0:  # it has no minimum
+        low = high = x.sum(axis, keepdim=True)
+    else:
+        low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
     if group is not None:
         low, high = (_tied(x, t, axis, group) for t in all_extremes(group, low, high))
     return x, low, high, torch.where(low == high, 1.0, high - low)

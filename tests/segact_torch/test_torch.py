@@ -113,6 +113,20 @@ def test_gradcheck_of_conventions(convention, rng):
     assert torch.autograd.gradgradcheck(f, (p, y))
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("axis", [None, 0, (1,)])
+def test_linear_of_nothing(axis, compiled):
+    """An empty tensor, as every other activation makes of one: it has no minimum."""
+    torch._dynamo.reset()
+    f = segact_torch.get_activation("linear", axis=axis)
+    for method in (f.cdf, f.sf, f.logcdf, f.logsf):
+        method = torch.compile(method, backend="aot_eager") if compiled else method
+        x = torch.empty(0, 0, 3, requires_grad=True)
+        value = method(x)
+        value.sum().backward()
+        assert value.shape == x.grad.shape == x.shape
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_second_derivative_far_out(mirrored):
     """(log F)'' tends to -1 for the normal cdf, where the naive r (x + r) has no digit left."""
