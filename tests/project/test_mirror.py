@@ -59,7 +59,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     "_derivatives.py": {
         **dict.fromkeys(["_scale", "_push_product", "_pull_product"], MODES),
         **dict.fromkeys(["_differentiable", "_save", "_apply"], MODES),
-        "_eager_before_2_6": MODES,
+        **dict.fromkeys(["_eager_before_2_6", "_primal"], MODES),
         **dict.fromkeys(["_with_forward_mode", "_is_recorded", "_is_exporting"], MODES),
     },
     "activations.py": {
