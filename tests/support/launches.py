@@ -15,6 +15,7 @@ class Driver:
         self.utils = SimpleNamespace(
             load_binary=lambda *of_kernel: (1, 1, 32, 0, 1024),  # as a module, its function, ...
             get_device_properties=lambda device: {"max_shared_mem": 1 << 16},
+            unload_module=lambda module: None,
         )
 
     def launcher_cls(self, source, metadata):
@@ -41,6 +42,6 @@ def launches(*kernels):
     try:
         yield found
     finally:
-        driver._active = before  # where there is no GPU, there is no driver to find again
         for kernel in kernels:
             kernel.device_caches.clear()
+        driver._active = before  # where there is no GPU, there is no driver to find again

@@ -128,7 +128,7 @@ def normal_surprise(t):
     rest = 1.0 - a
     inverse = inverse_of(over * rest)  # for both quotients
     # it tends to 1: rounded beyond, the largest floats would overflow
-    ratio = (INV_SQRT_TWO_PI * rest) * inverse
+    ratio = (rest * INV_SQRT_TWO_PI) * inverse
     steep = (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio)
     far = (0.5 * t) * t - logarithm(scaled)
     # not a times something: that is below the smallest normal number when this is not
@@ -143,13 +143,13 @@ def arctan_tail(t):
     s = tl.where(t < inverse, t, inverse)
     square, rest = arctangent(s)
     angle = tl.fma(s, INV_PI, s * rest)
-    return tl.where(outside, angle, 0.5 - angle), inverse, outside, square, INV_PI + rest
+    return tl.where(outside, angle, 0.5 - angle), inverse, outside, square, rest + INV_PI
 
 
 @triton.jit
 def arctan_shares(t):
     a, _, _, _, _ = arctan_tail(t)
-    return a, reciprocal(PI * (t * t) + PI)
+    return a, reciprocal((t * t) * PI + PI)
 
 
 @triton.jit
@@ -157,10 +157,10 @@ def arctan_surprise(t):
     a, share, outside, square, slope = arctan_tail(t)
     # from 2^32 a, since a may be below the smallest normal number
     k, f = exponent_and_rest(4294967296.0 * a)
-    far = (32.0 / UNIT - k) * LN2_PER_UNIT - log_of_rest(f)
+    far = negative((k - 32.0 / UNIT) * LN2_PER_UNIT + log_of_rest(f))
     # both quotients from one: outside, a is s times the slope, and s^2 (1 + 1 / s^2) = 1 + s^2
     rest = 1.0 - a
-    inverse = share * inverse_of((PI * square + PI) * tl.where(outside, slope, a) * rest)
+    inverse = share * inverse_of((square * PI + PI) * tl.where(outside, slope, a) * rest)
     return a, beside(a), tl.where(t < INFINITY, far, t), a * inverse, rest * inverse
 
 

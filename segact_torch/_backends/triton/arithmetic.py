@@ -8,7 +8,8 @@ fused multiply-adds is harmless everywhere: a product that something is compensa
 exact, or the difference is a rounding of what is small. The tests interpret the kernels with the
 worst of these square roots, and with every product fused that can be.
 
-The constants are printed by scripts/fit_special.py.
+Constants stand to the right of tensors: a sum or product that begins with one is itself a constant
+in the interpreter of Triton 3.8. They are printed by scripts/fit_special.py.
 """
 
 import triton

@@ -83,7 +83,7 @@ def launched(monkeypatch):
     backend.rows_of.cache_clear()
     with launches(*(getattr(backend.kernels, name) for name in KERNELS)) as driver:
         yield driver.launched
-    backend.rows_of.cache_clear()
+        backend.rows_of.cache_clear()  # compiled kernels, which the driver unloads
 
 
 STEPS = {
