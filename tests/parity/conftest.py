@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from port import keras_cnn, torch_cnn
 
+from parity import weights
 from parity.reference import REFERENCE_PATH
 from parity.reference import float64 as oracle
 from parity.suite.cases import judged_cases
@@ -92,3 +94,11 @@ def perfect_record_in() -> Callable[..., Path]:
 def perfect_record(tmp_path: Path, perfect_record_in: Callable[..., Path]) -> Callable[..., Path]:
     """`perfect_record_in` the test's own folder."""
     return partial(perfect_record_in, tmp_path)
+
+
+@pytest.fixture
+def ported() -> tuple[Any, Any]:
+    """A sound port."""
+    one, other = keras_cnn(), torch_cnn()
+    weights.copy(one, other, settings="copy")
+    return one, other
