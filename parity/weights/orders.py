@@ -69,6 +69,12 @@ class Finder:
             return None, None
         if keras.kind == "parameter" and self._scales_an_image(calls[0]):
             raise _cannot_be_reordered(keras, "is used with the features of a flattened image")
+        given = calls[0].given or next(iter(calls[0].sources), None)
+        if self.pytorch is None and given and len(given.shape) == 2 and self._is_shuffled(given):
+            raise WeightsError(
+                f"{keras.label} gets a flattened image whose places were channels, in an order "
+                "that a file of one model does not tell; wanted `copy`, with both models"
+            )
         try:
             rows = None
             if not is_named:
@@ -150,6 +156,19 @@ class Finder:
             return False
         places = split(sources[0], features, self.channels.axis(sources[0], 0))[0]
         return bool(np.all(places == places[:, :1]))
+
+    def _is_shuffled(self, value: Value) -> bool:
+        """Whether a tensor is a flattened image, none of whose axes has all channels of a place of
+        the image that a layer made, as behind `depth_to_space`."""
+        while len(value.shape) == 2 and value.layer is None and value.sources:
+            value = value.sources[0]
+        sources, elements = self.sides[0].resolved(value)
+        if len(sources) > 1 or len(sources[0].shape) < 4 or len(value.shape) < 4:
+            return False
+        axis = self.channels.axis(sources[0], 0)
+        places, count = split(sources[0], elements, axis)[0], sources[0].shape[axis]
+        along = [n for n, size in enumerate(value.shape) if n and size == count]
+        return not any(np.all(places == places.take([0], n)) for n in along)
 
     def _is_mixed(self, value: Value) -> bool:
         """Whether a flat tensor of Keras's is computed, by no layer with weights, from features of
