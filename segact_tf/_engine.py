@@ -5,6 +5,7 @@ Keras has already imported the active backend; no backend is imported at import 
 
 import contextlib
 import functools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,14 +45,14 @@ def sizes(x: Any) -> tuple[int | None, ...]:
 def least(x: Any, axis: tuple[int, ...]) -> Any:
     """The min over axes that are kept; infinity for an empty x, as a replica may have."""
     if keras.backend.backend() != "tensorflow":
-        return ops.min(x, axis=axis, keepdims=True)
+        return ops.min(x, axis, keepdims=True, initial=math.inf if 0 in x.shape else None)
     return sys.modules["tensorflow"].reduce_min(x, axis=axis, keepdims=True)
 
 
 def most(x: Any, axis: tuple[int, ...]) -> Any:
     """The max over axes that are kept; -infinity for an empty x."""
     if keras.backend.backend() != "tensorflow":
-        return ops.max(x, axis=axis, keepdims=True)
+        return ops.max(x, axis, keepdims=True, initial=-math.inf if 0 in x.shape else None)
     return sys.modules["tensorflow"].reduce_max(x, axis=axis, keepdims=True)
 
 

@@ -23,6 +23,13 @@ def call(ns, name, method, x, **params):
     return ns.numpy(getattr(ns.package.get_activation(name, **params), method)(ns.array(x)))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_of_nothing(ns, activation, method):
+    """An empty tensor, which has no minimum."""
+    if (activation, method) != ("linear", "pdf"):
+        assert call(ns, activation, method, np.zeros((0, 3), np.float32)).shape == (0, 3)
+
+
 @given(x=arrays)
 def test_cdf_is_monotone_and_within_0_and_1(ns, activation, x):
     x = np.sort(x)

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from port import message
 
 from parity import weights
-from parity.common.findings import ParityError
 from parity.models.assertion import assert_model_parity
 
 pytestmark = pytest.mark.needs("torch", "keras")
@@ -100,13 +100,6 @@ def saturated(keras_model: Any, model: Any) -> tuple[Any, Any]:
 
     head = keras.layers.Lambda(lambda x: keras.ops.sigmoid(x + 90.0))
     return keras.Sequential([keras_model, head]), nn.Sequential(model, Far())
-
-
-def message(*arguments: Any, **options: Any) -> str:
-    with pytest.raises(ParityError) as raised:
-        assert_model_parity(*arguments, **options)
-    print(raised.value)
-    return str(raised.value)
 
 
 def test_a_sound_port_passes(keras_model: Any) -> None:

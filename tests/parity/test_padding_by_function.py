@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from port import message
 
 from parity import weights
-from parity.common.findings import ParityError
 from parity.models.assertion import assert_model_parity
 
 pytestmark = pytest.mark.needs("torch", "keras")
@@ -71,13 +71,6 @@ def port(by_class: bool = False, eps: float = 1e-3, stride: int = 2, pad: Any = 
             return x
 
     return Port()
-
-
-def message(*arguments: Any, **options: Any) -> str:
-    with pytest.raises(ParityError) as raised:
-        assert_model_parity(*arguments, **options)
-    print(raised.value)
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("by_class", [False, True])

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from port import message
 
 from parity import weights
-from parity.common.findings import ParityError
 from parity.models.assertion import assert_model_parity
 
 pytestmark = pytest.mark.needs("torch", "keras")
@@ -93,13 +93,6 @@ def torch_model(keras_model: Any) -> Any:
         own = model.get_submodule(name).w
         own.data = torch.from_numpy(np.array(keras_model.get_layer(name).w))
     return model
-
-
-def message(*arguments: Any, **options: Any) -> str:
-    with pytest.raises(ParityError) as raised:
-        assert_model_parity(*arguments, **options)
-    print(raised.value)
-    return str(raised.value)
 
 
 def test_a_sound_port_passes(keras_model: Any, torch_model: Any) -> None:
