@@ -9,7 +9,9 @@ With t = abs(x), a = F(-t) and q the target where x < 0, else 1 - target, cross 
 
     -log F(t) + q log(F(t) / F(-t)),    with the slope    sign(x) r (q - a),
 
-r being pdf(t) / (F(t) F(-t)), the slope of that logarithm.
+r being pdf(t) / (F(t) F(-t)), the slope of that logarithm. What depends on the side is computed
+from the sign, which loses nothing, as in q = abs([x >= 0] - target): on torch a selection by a mask
+takes 30 times as long on a CPU.
 """
 
 import math
@@ -20,7 +22,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from segact_tf import _derivatives, _special, _sums
+from segact_tf import _derivatives, _engine, _special, _sums
 from segact_tf._batch import Axis, Batch
 from segact_tf._distributed import all_mean, all_reduce
 from segact_tf.activations import (
@@ -65,11 +67,12 @@ def cross_entropy(
     rest = [] if isinstance(pos_weight, float) else [pos_weight]
 
     def both(x: Any, y: Any, w: Any, pos_weight: Any = pos_weight) -> Both:
-        tail, whole, on, off = kind(x), None, y, 1 - y
+        tail, whole = kind(x), None
         if rest or pos_weight != 1:
-            on = pos_weight * on
-            whole = on + off
-        q = ops.where(tail.below, on, off)
+            on, off = pos_weight * y, 1 - y
+            q, whole = tail.below * on + tail.above * off, on + off
+        else:
+            q = tail.outside(y)
         return _weighted(w, tail.entropy(q, whole)), lambda: _weighted(w, tail.slope(q, whole))
 
     def formula(batch: Batch, pos_weight: Any = pos_weight) -> Any:
@@ -105,7 +108,7 @@ def focal_cross_entropy(
             of_class = y * (2 * alpha - 1) + (1 - alpha)
             w = of_class if w is None else of_class * w
         tail = kind(x)
-        a, rest, q = tail.mass, tail.rest, ops.where(tail.below, y, 1 - y)
+        a, rest, q = tail.mass, tail.rest, tail.outside(y)
         entropy, e = tail.entropy(q, None), a + q * (rest - a)
         less = e if gamma == 2 else _special.power(e, gamma - 1)
 
@@ -116,7 +119,7 @@ def focal_cross_entropy(
             return _weighted(w, less * tail.times_rate(e * (q - a) + moved))
 
         loss = entropy * e  # with an infinite entropy the error is not 0, but its power may be
-        loss = loss * less if gamma == 2 else _times(less, loss)
+        loss = loss * less if gamma == 2 else _engine.times(less, loss)
         return _weighted(w, loss), slope
 
     def formula(batch: Batch) -> Any:
@@ -133,7 +136,7 @@ def squared_error(batch: Batch, axis: Axis, mean: bool) -> Any:
 
     def both(x: Any, y: Any, w: Any) -> Both:
         tail = kind(x)
-        error = ops.where(tail.below, y, 1 - y) - tail.mass
+        error = tail.outside(y) - tail.mass
         slope = lambda: _weighted(w, tail.signed(2 * tail.density * error))  # noqa: E731
         return _weighted(w, error * error), slope
 
@@ -151,11 +154,12 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
 
     def both(x: Any, y: Any, w: Any) -> Both:
         tail, off = kind(x), 1 - y
-        p = ops.where(tail.below, tail.mass, tail.rest)
+        signed = tail.signed(tail.mass)
+        p = tail.above - signed
         of_fp = off if fp == 1 else fp * off
         of_fn = y if fn == 1 else fn * y
         of_tp = y if tp == 1 else tp * y
-        error = of_fp * p + of_fn * ops.where(tail.below, tail.rest, tail.mass)
+        error = of_fp * p + of_fn * (tail.below + signed)
         hit = of_tp * p
 
         def slopes() -> tuple[Any, Any]:
@@ -252,7 +256,21 @@ class Tail:
     """F(-t) at t = abs(x) and tensors computed from it, each when it is first used."""
 
     def __init__(self, x: Any) -> None:
-        self.t, self.below = ops.abs(x), x < 0
+        self.t, self.sign = ops.abs(x), _engine.sign(x)
+
+    @cached_property
+    def above(self) -> Any:
+        """[x >= 0]."""
+        return 0.5 + 0.5 * self.sign
+
+    @cached_property
+    def below(self) -> Any:
+        """[x < 0]."""
+        return 1 - self.above
+
+    def outside(self, y: Any) -> Any:
+        """q: the target where x < 0, else 1 - target."""
+        return ops.abs(self.above - y)
 
     @cached_property
     def mass(self) -> Any:
@@ -276,7 +294,7 @@ class Tail:
 
     def signed(self, value: Any) -> Any:
         """sign(x) value."""
-        return ops.where(self.below, -value, value)
+        return self.sign * value
 
     def slope(self, q: Any, whole: Any) -> Any:
         """The slope of `entropy` in x: sign(x) r (q - whole a)."""
@@ -290,7 +308,7 @@ class Tail:
     def entropy(self, q: Any, whole: Any) -> Any:
         """-whole log F(t) + q log(F(t) / F(-t)), 0 if whole = q = 0; None for `whole` means 1."""
         near = self.log_rest if whole is None else self.log_rest * whole
-        return _times(q, self.log_odds) - near
+        return _engine.times(q, self.log_odds) - near
 
     def finite(self, entropy: Any) -> Any:
         """An entropy, with the largest finite number in place of infinity."""
@@ -463,12 +481,12 @@ class NormalTail(Tail):
         return d * _special.at_most(_special.INV_SQRT_TWO_PI / half, 1.0)
 
     def times_rate(self, slopes: Any) -> Any:
-        return self.signed(_times(slopes, self.hazard) / self.rest)
+        return self.signed(_engine.times(slopes, self.hazard) / self.rest)
 
     def slope(self, q: Any, whole: Any) -> Any:
         # from the density, since the mass underflows earlier
         beside = self.density if whole is None else self.density * whole
-        return self.signed((_times(q, self.hazard) - beside) / self.rest)
+        return self.signed((_engine.times(q, self.hazard) - beside) / self.rest)
 
     @cached_property
     def log_odds(self) -> Any:
@@ -486,9 +504,4 @@ TAILS: dict[type, type[Tail]] = {
 
 
 def _weighted(w: Any, value: Any) -> Any:
-    return value if w is None else _times(w, value)
-
-
-def _times(weight: Any, value: Any) -> Any:
-    """weight * value; exactly 0 where the weight is 0, even if the value is not finite."""
-    return ops.where(weight == 0, 0.0, weight * value)
+    return value if w is None else _engine.times(w, value)

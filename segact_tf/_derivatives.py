@@ -25,8 +25,7 @@ def _product(weight: Any, value: Any) -> Any:
     """weight * value; exactly 0 where either is 0, also if the other is infinity or NaN."""
 
     def forward(weight: Any, value: Any) -> Any:
-        zero = ops.logical_or(weight == 0, value == 0)
-        return ops.where(zero, 0.0, weight * value)
+        return _engine.unless_zero(value, weight) * _engine.unless_zero(weight, value)
 
     return _engine.differentiable(forward, _push_product, _pull_product)(weight, value)
 

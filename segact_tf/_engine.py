@@ -124,6 +124,32 @@ def bits(x: Any) -> Any:
     return sys.modules["tensorflow"].bitcast(x, kind)
 
 
+def sign(x: Any) -> Any:
+    """-1 where x < 0, else 1; on torch -1 at -0, too."""
+    if keras.backend.backend() == "torch":
+        return sys.modules["torch"].copysign(x.new_ones(()), x)
+    return ops.where(x < 0, ops.cast(-1.0, x.dtype), ops.cast(1.0, x.dtype))
+
+
+def times(weight: Any, value: Any) -> Any:
+    """weight * value; exactly 0 where the weight is 0, even if the value is not finite."""
+    return weight * unless_zero(weight, value)
+
+
+def unless_zero(weight: Any, value: Any) -> Any:
+    """The value, but 0 where the weight is 0.
+
+    On torch it is the gradient of a hard shrinkage at 0, which on a CPU takes a tenth of the time
+    of a selection by a mask. The compiler has it for fixed shapes alone.
+    """
+    if keras.backend.backend() == "torch":
+        torch = sys.modules["torch"]
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if not recorded and type(value) is torch.Tensor:
+            return torch.ops.aten.hardshrink_backward(value, weight, 0.0)
+    return ops.where(weight == 0, 0.0, value)
+
+
 def atan2(y: float, x: Any) -> Any:
     """atan2; on torch the backend's own, as keras.ops computes it in float32 for float64, too."""
     # filled on the device: a copy of a number to a GPU would be waited for

@@ -239,16 +239,22 @@ def where(condition: Any, number: float, x: Any) -> Any:
 
 def at_most(x: Any, limit: float) -> Any:
     """min(x, limit), with a slope of 1 at the limit on every backend; NaN stays."""
+    if keras.backend.backend() == "torch":  # in one operation
+        return x.clamp(max=limit)
     return where(x > limit, limit, x)
 
 
 def at_least(x: Any, limit: float) -> Any:
     """max(x, limit), with a slope of 1 at the limit; NaN stays."""
+    if keras.backend.backend() == "torch":
+        return x.clamp(min=limit)
     return where(x < limit, limit, x)
 
 
 def clip(x: Any, low: float, high: float) -> Any:
     """x clipped to two limits, with a slope of 1 at the limits; NaN stays."""
+    if keras.backend.backend() == "torch":
+        return x.clamp(low, high)
     return at_most(at_least(x, low), high)
 
 

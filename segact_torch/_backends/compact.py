@@ -720,11 +720,21 @@ def _quotient(a: Tensor, b: Tensor, factor: float) -> Tensor:
 
 def _times(weight: Tensor, value: Tensor, factor: float = 1.0) -> Tensor:
     """weight * value * factor; exactly 0 where the weight is 0, even if the value is not finite."""
-    product = weight * value if factor == 1 else _product(weight, value, factor)
-    return product.masked_fill_(weight == 0, 0.0)
+    value = _unless_zero(weight, value)
+    return weight * value if factor == 1 else _product(weight, value, factor)
 
 
 def _times_(weight: Tensor, value: Tensor) -> Tensor:
     """weight * value as in `_times`, in place of the weight."""
-    zero = weight == 0
-    return weight.mul_(value).masked_fill_(zero, 0.0)
+    return weight.mul_(_unless_zero(weight, value))
+
+
+def _unless_zero(weight: Tensor, value: Tensor) -> Tensor:
+    """The value, but 0 where the weight is 0.
+
+    It is the gradient of a hard shrinkage at 0, which on a CPU takes a tenth of the time of a
+    selection by a mask. The compiler has it for fixed shapes alone.
+    """
+    if torch.compiler.is_compiling() or type(value) is not Tensor:
+        return value.masked_fill(weight == 0, 0.0)
+    return torch.ops.aten.hardshrink_backward(value, weight, 0.0)
