@@ -154,6 +154,8 @@ class _Loss(keras.losses.Loss):
         )
         averaged = self.reduction not in ("sum", "none", None)
         if averaged and elementwise:
+            if len(y_pred.shape):  # else -1, the default, is none
+                _pairwise.axes(y_pred, options["axis"])  # raises for one that there is not
             options["axis"] = None
         if mask is not None:
             options["mask"] = _from_left(mask, y_pred, "the mask")

@@ -78,6 +78,19 @@ def test_activations_name_what_is_no_tensor(activation, method, wrong):
         getattr(f, method)(wrong)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum_over_batch_size", "sum", "none"])
+@pytest.mark.parametrize("axis", [3, -4, (0, 3), (1, -2)])
+@pytest.mark.parametrize(
+    "loss", ["binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"]
+)
+def test_axis_is_one_of_the_predictions(loss, axis, reduction):
+    """Also of a mean over all elements, which needs none."""
+    f = make(loss, "sigmoid", axis=axis, reduction=reduction)
+    wrong = "twice the same in" if axis == (1, -2) else "out of range for"
+    with pytest.raises(ValueError, match=rf"^axis .* is {wrong} an input of shape"):
+        f(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))
+
+
 def test_stock_mean_squared_error_of_the_probability(rng):
     x = rng.normal(0, 2, (5, 3)).astype("float32")
     y = rng.random((5, 3)).astype("float32")
