@@ -174,7 +174,7 @@ class Batch:
         if pos_weight is None:
             return 1.0
         if isinstance(pos_weight, (int, float, np.number)):
-            check_number("pos_weight", float(pos_weight))
+            check_number("pos_weight", pos_weight)
             return float(pos_weight)
         weights = as_tensor(pos_weight, "pos_weight", self.x.dtype)
         weights = ops.stop_gradient(ops.cast(weights, self.x.dtype))

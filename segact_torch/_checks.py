@@ -18,9 +18,9 @@ def check_flag(name: str, value: bool) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
-def check_number(name: str, value: float, high: float = math.inf, open: bool = False) -> None:
+def check_number(name: str, value: Any, high: float = math.inf, open: bool = False) -> None:
     """Raise unless 0 <= value <= high, or 0 < value if `open`, and value is finite."""
-    real = type(value) is float or isinstance(value, numbers.Real)  # the quick check first
+    real = type(value) is float or _is_real(value)  # the quick check first
     number = real and -math.inf < value < math.inf
     if not number or not (value > 0 if open else value >= 0) or value > high:
         wanted = f"in [0, {high:g}]" if high < math.inf else "> 0" if open else ">= 0"
@@ -28,10 +28,13 @@ def check_number(name: str, value: float, high: float = math.inf, open: bool = F
         raise error(f"{name} must be a number {wanted}, got {value!r}")
 
 
-def check_epsilon(epsilon: float, open: bool = False) -> None:
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_epsilon(epsilon: Any, open: bool = False) -> None:
     """0 <= epsilon < 1/2, or 0 < epsilon < 1/2 if `open`."""
-    number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
-    if not number or not (0 < epsilon < 0.5 or (epsilon == 0 and not open)):
+    if not _is_real(epsilon) or not (0 < epsilon < 0.5 or (epsilon == 0 and not open)):
         interval = "(0, 1/2)" if open else "[0, 1/2)"
         raise ValueError(f"epsilon must lie in {interval}, got {epsilon!r}")
 

@@ -525,6 +525,24 @@ def test_text_is_no_number(ns):
         ns.loss_class("Tversky", beta="0.5")(ns.array(y), ns.array(x))
 
 
+@pytest.mark.parametrize(
+    ("loss", "option"),
+    [
+        ("binary_cross_entropy", "label_smoothing"),
+        ("binary_cross_entropy", "pos_weight"),
+        ("binary_focal_cross_entropy", "gamma"),
+        ("dice", "smooth"),
+    ],
+)
+def test_true_is_no_number(ns, loss, option):
+    """label_smoothing=True would make every target 1/2."""
+    x, y = np.zeros(3), np.ones(3)
+    with pytest.raises(TypeError, match=f"{option} must be a number .* got True"):
+        value(ns, loss, x, y, **{option: True})
+    with pytest.raises(TypeError, match=f"{option} must be a number .* got True"):
+        ns.loss_class(ns.classes[loss], **{option: True})(ns.array(y), ns.array(x))
+
+
 def test_an_unknown_option_is_named(ns):
     with pytest.raises(TypeError, match=r"Dice\w*\W.*got an unexpected keyword argument 'smoth'"):
         ns.loss_class("Dice", smoth=1.0)
