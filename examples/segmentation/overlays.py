@@ -83,10 +83,10 @@ def _samples(result: Result) -> Samples:
 
 
 def _chosen(samples: Samples, result: Result, count: int) -> Samples:
-    """`count` of the images on which a run was measured, evenly spread."""
+    """`count` of the images on which a run was measured, evenly spread; all if it has fewer."""
     _, validation = folds(samples.cases, result.found["folds"])[result.key.fold]
-    places = np.linspace(0, len(validation) - 1, min(count, len(validation)) + 2)[1:-1]
-    at = validation[np.unique(np.round(places).astype(int))]
+    parts = min(count, len(validation)) + 1
+    at = validation[-(np.arange(1, parts) * -len(validation) // parts) - 1]  # rounded up: distinct
     cases, names = ([values[i] for i in at] for values in (samples.cases, samples.names))
     return Samples(samples.images[at], samples.masks[at], cases, names, samples.source)
 

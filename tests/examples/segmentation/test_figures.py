@@ -264,6 +264,15 @@ def test_overlays_of_images_of_validation(sweep: Path, tmp_path: Path) -> None:
         assert len({row["image"] for row in rows}) == 2
 
 
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (3, 3), (4, 4), (9, 4)])
+def test_as_many_images_are_overlaid_as_there_are(sweep: Path, count: int, shown: int) -> None:
+    names = [f"{i}" for i in range(8)]  # four for validation
+    images, masks = np.zeros((8, 1, 1, 1), np.float32), np.zeros((8, 1, 1, 1), np.uint8)
+    run = next(iter(results.read(sweep).results.values()))
+    found = overlays._chosen(data.Samples(images, masks, names, names, "x:y"), run, count)
+    assert len(set(found.names)) == len(found.names) == shown
+
+
 @pytest.mark.needs("PIL")
 def test_an_overlay_shows_line_and_band_and_what_is_left_out(sweep: Path) -> None:
     read = results.read(sweep)
