@@ -16,7 +16,7 @@ SYNTHETIC_SIZE, SYNTHETIC_EPOCHS = 64, 20
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainingOptions):
-    """The options of a training; raises `ValueError`, naming the option, for invalid values."""
+    """The options of a training; raises `RunError`, naming the option, for invalid values."""
 
     size: int = SIZE
     epochs: int = EPOCHS

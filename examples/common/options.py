@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from examples.common.heads import check_names
+from examples.common.runs import RunError
 from parity.suite.case import ACTIVATIONS, CONVENTIONS, REDUCED
 
 FRAMEWORKS = ("torch", "keras")
@@ -29,7 +30,7 @@ IMPLEMENTATIONS = ("torch", *(implementation("keras", backend) for backend in BA
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """The options of a training; raises `ValueError`, naming the option, for invalid values."""
+    """The options of a training; raises `RunError`, naming the option, for invalid values."""
 
     framework: str = "torch"
     backend: str = "tensorflow"
@@ -58,8 +59,8 @@ class TrainingOptions:
             self.check_one_of(name, known)
         for name in ("batch_size", "epochs", "patience", "devices"):
             self.check_count(name)
-        if self.seed < 0:
-            raise self.error("seed", "a whole number >= 0")
+        if not 0 <= self.seed < 2**32:  # Keras takes no larger one
+            raise self.error("seed", f"a whole number from 0 to {2**32 - 1}")
         if not 0 < self.learning_rate < float("inf"):
             raise self.error("learning_rate", "a number > 0")
         if self.batch_size < self.devices:
@@ -67,18 +68,18 @@ class TrainingOptions:
         check_names(self.activation, self.loss, self.convention)
 
     def check_one_of(self, name: str, known: tuple[str, ...]) -> None:
-        """Raises `ValueError` for an option that is not one of these."""
+        """Raises `RunError` for an option that is not one of these."""
         if getattr(self, name) not in known:
             raise self.error(name, f"one of {', '.join(known)}")
 
     def check_count(self, name: str, least: int = 1) -> None:
-        """Raises `ValueError` for an option below `least`."""
+        """Raises `RunError` for an option below `least`."""
         if getattr(self, name) < least:
             raise self.error(name, f"a whole number >= {least}")
 
-    def error(self, name: str, wanted: str) -> ValueError:
+    def error(self, name: str, wanted: str) -> RunError:
         """The error to raise."""
-        return ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted {wanted}")
+        return RunError(f"--{name.replace('_', '-')} is {getattr(self, name)}; wanted {wanted}")
 
     @property
     def implementation(self) -> str:

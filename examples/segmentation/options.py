@@ -15,7 +15,7 @@ LOSSES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainingOptions):
-    """The options of a training; raises `ValueError`, naming the option, for invalid values.
+    """The options of a training; raises `RunError`, naming the option, for invalid values.
 
     The schedule is the paper's: batches of 8, Adam at 1e-3, the learning rate divided by 10 after
     `cut_patience` epochs without a higher mean Dice, and the end after `patience`. (The published

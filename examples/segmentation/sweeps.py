@@ -156,8 +156,9 @@ def names(text: str, option: str, all_of: Sequence[str]) -> tuple[str, ...]:
 
 def numbers(text: str, option: str) -> tuple[int, ...]:
     """Whole numbers separated by commas, each once."""
+    words = between_commas(text, option)
     try:
-        found = tuple(int(name) for name in between_commas(text, option))
+        found = tuple(map(int, words))
     except ValueError:
         raise RunError(f"--{option}: {text!r}; wanted whole numbers between commas") from None
     if min(found) < 0:
