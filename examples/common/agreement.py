@@ -79,7 +79,7 @@ def print_steps(out: Console, left: Run, right: Run) -> bool:
             "  two correct trainings diverge when a rounding error crosses a kink of ReLU or max "
             "pooling: try --precision 64, or a smaller --learning-rate",
         )
-    epochs = list(zip(left.history(), right.history(), strict=False))
+    epochs = list(zip(left.history("loss"), right.history("loss"), strict=False))
     found = max(relative(one["loss"], other["loss"]) for one, other in epochs)
     print_line(
         out,
@@ -91,7 +91,7 @@ def print_steps(out: Console, left: Run, right: Run) -> bool:
 def print_histories(out: Console, left: Run, right: Run, columns: Sequence[str]) -> None:
     """Epoch by epoch."""
     names = name_of(left), name_of(right)
-    rows: tuple[list[Row], list[Row]] = (left.history(), right.history())
+    rows: tuple[list[Row], list[Row]] = (left.history(*columns), right.history(*columns))
     title = f"epoch by epoch, {names[0]} / {names[1]}"
     shown = Table("epoch", title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:

@@ -73,12 +73,24 @@ def _number(path: Path, text: str | None) -> float:
     raise RunError(f"{path}: {text!r} where a number is wanted")
 
 
-def read_csv(path: Path) -> list[Row]:
-    """The rows of a table of numbers; none if there is no such file."""
+def read_csv(path: Path, *columns: str) -> list[Row]:
+    """The rows of a table of numbers; none if there is no such file.
+
+    Raises `RunError` if it is damaged, or lacks one of these columns.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (ValueError, csv.Error) as error:  # bytes that are no text
+        raise RunError(f"{path}: damaged ({error})") from error
+    for row in rows:
+        if None in row:
+            raise RunError(f"{path}: damaged (a row is longer than the head)")
+        for name in columns:
+            if name not in row:
+                raise RunError(f"{path}: has no column {name}")
     return [{key: _number(path, text) for key, text in row.items()} for row in rows]
 
 
@@ -174,10 +186,13 @@ class Run:
         parts = (config.get("options"), config.get("data"))
         if config.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
             raise RunError(f"{path}: not the configuration of a run, format {FORMAT}")
-        own, found = {f.name for f in fields(kind)} if kind else set(), set(config["options"])
-        if own - found and found - own:
-            missing = ", ".join(sorted(own - found))
-            raise RunError(f"{folder}: a run of another example; it has no option {missing}")
+        own = {f.name for f in fields(kind)} if kind else set()
+        missing = ", ".join(sorted(own - set(config["options"])))
+        if missing:
+            raise RunError(
+                f"{folder}: a run of another example, or of another version of this one; it has "
+                f"no option {missing}"
+            )
         return cls(folder, config)
 
     @property
@@ -219,13 +234,13 @@ class Run:
         """The object in a JSON file of the run; raises `RunError`."""
         return read_json(self.need(name))
 
-    def history(self) -> list[Row]:
-        """One row for every epoch."""
-        return read_csv(self.path("history.csv"))
+    def history(self, *columns: str) -> list[Row]:
+        """One row for every epoch; raises `RunError` if it lacks one of these columns."""
+        return read_csv(self.path("history.csv"), *columns)
 
     def steps(self) -> list[float]:
         """The loss of each of the first steps."""
-        return [row["loss"] for row in read_csv(self.path("steps.csv"))]
+        return [row["loss"] for row in read_csv(self.path("steps.csv"), "loss")]
 
     def write_history(self, rows: Sequence[Row], steps: Sequence[float]) -> None:
         """Write both tables again."""
@@ -270,7 +285,7 @@ class Recorder:
     steps_an_epoch: int
 
     def __post_init__(self) -> None:
-        self.rows = self.run.history()[: self.done]
+        self.rows = self.run.history("loss", "seconds", self.task.monitor)[: self.done]
         self.steps = self.run.steps()[: min(STEPS, self.done * self.steps_an_epoch)]
         if len(self.rows) < self.done:
             raise RunError(

@@ -35,10 +35,14 @@ class Model:
     def __init__(self, folder: Path) -> None:
         run = Run.open(folder, Options)
         self.options = options = options_of(Options, run, {"device": "auto"})
-        self.channels: int = run.config["data"]["shape"][-1]
-        self.dtype: str = run.config["data"]["dtype"]
         best = run.read_json(BEST)
-        self.thresholds = [found["best_threshold"] for found in best["validation"]["classes"]]
+        try:
+            self.channels = int(run.config["data"]["shape"][-1])
+            self.dtype = str(run.config["data"]["dtype"])
+            classes = best["validation"]["classes"]
+            self.thresholds = [float(found["best_threshold"]) for found in classes]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{folder}: damaged ({type(error).__name__}: {error})") from error
         named = options.activation, options.loss, options.convention
         self.head: TorchHead | KerasHead
         if options.framework == "keras":

@@ -148,7 +148,10 @@ def _result(path: Path) -> Result:
         found["data"] = shown_data(found["data"])
         key = Key(*(kind(found[name]) for name, kind in Key.__annotations__.items()))
         result = Result(path.parent, key, found)
-        broken = [name for name in QUANTITIES if not math.isfinite(result.value(name))]
+        names = (*QUANTITIES, "best_threshold")
+        broken = [name for name in names if not math.isfinite(result.value(name))]
+        if not all("pixels" in one for one in found["validation"]["classes"]):
+            raise KeyError("pixels")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: damaged ({type(error).__name__}: {error})") from error
     if broken:

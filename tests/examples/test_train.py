@@ -223,7 +223,12 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     run.config["options"]["wings"] = 2
     run.write_config()
     assert "of another example" in refused("train", "--resume", "--out", run.folder)
-    run.config["finished"] = True
+    del run.config["options"]["wings"]
+    dropout = run.config["options"].pop("dropout")
+    run.write_config()
+    for words in (["train", "--resume", "--out"], ["figures"], ["table"], ["compare", run.folder]):
+        assert "version of this one; it has no option dropout" in refused(*words, run.folder)
+    run.config["options"]["dropout"], run.config["finished"] = dropout, True
     run.write_config()
     assert "a finished run" in refused("train", "--out", run.folder)
     assert "finished" in refused("train", "--resume", "--out", run.folder)
@@ -263,6 +268,21 @@ def test_a_backend_that_is_not_there_is_named(
     said = refused("train", "--framework", "keras", "--backend", "jax", "--out", tmp_path / "run")
     assert "--framework keras --backend jax needs jax: not installed" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"epoch,loss\n1,\xff\n", "damaged .*decode byte"),
+        (b"epoch,loss\n1,0.5,3\n", "damaged .a row is longer than the head"),
+        (b"epoch,loss\n1\n", "None where a number is wanted"),
+        (b"epoch,val_loss\n1,0.5\n", "has no column loss"),
+    ],
+)
+def test_a_damaged_history_is_one_line(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_bytes(content)
+    with pytest.raises(RunError, match=rf"history\.csv: .*{words}"):
+        Run(tmp_path).history("loss")
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:

@@ -250,13 +250,18 @@ def damage(path: Path, **changed: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
 
 
+MEASURED = {**dict.fromkeys((*QUANTITIES, "best_threshold"), 0.5), "classes": [{"pixels": 9}]}
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
         ({"format": 2}, "not the result of a run, format 1"),
         ({"fold": "first"}, "damaged .ValueError"),
         ({"validation": {"nll": 1.0}}, "damaged .KeyError: 'mean_dice'"),
-        ({"validation": dict.fromkeys(QUANTITIES, "nan")}, "mean_dice is not finite"),
+        ({"validation": dict.fromkeys(QUANTITIES, 1.0)}, "damaged .KeyError: 'best_threshold'"),
+        ({"validation": {**MEASURED, "classes": [{}]}}, "damaged .KeyError: 'pixels'"),
+        ({"validation": {**MEASURED, "mean_dice": "nan"}}, "mean_dice is not finite"),
     ],
 )
 def test_damaged_results_are_one_line(sweep: Path, changed: dict, words: str) -> None:

@@ -97,6 +97,9 @@ def test_predict_writes_probabilities_and_a_mask(framework: str, tmp_path: Path)
     assert "none.png: no such file" in refused
     again = ("--image", tmp_path / "x.png", "--image", tmp_path / "other" / "x.png")
     assert "two files of the same name" in invoke("predict", run.folder, *again, code=2)
+    run.path("best.json").write_text('{"validation": {"classes": [{}]}}')
+    refused = invoke("predict", run.folder, "--image", tmp_path / "x.png", code=2)
+    assert f"{run.folder}: damaged (KeyError: 'best_threshold')" in refused
 
 
 @pytest.mark.needs("torch", "lightning")
