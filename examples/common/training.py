@@ -83,13 +83,15 @@ def resume(
     options = options_of(kind, run, given)
     _prepare(options)
     task = make(options, cache)
-    if task.described() != run.config["data"]:
+    images, anywhere = task.described(), {"source": ""}  # the folder may have been moved
+    if images | anywhere != run.config["data"] | anywhere:
         raise RunError(f"{folder}: other images than those this run was started with")
     trainer = _trainer(task)
     with _alone(folder):
         if not is_child():
             run.clear_leftovers()
-            run.config |= {"options": options.as_dict(), "finished": False, "stopped": ""}
+            run.config |= {"options": options.as_dict(), "data": images}
+            run.config |= {"finished": False, "stopped": ""}
             run.write_config()
         trainer.train(run)
     return run

@@ -130,6 +130,26 @@ def test_an_activation_of_ones_own_can_be_used_twice(
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.needs("torch", "lightning", "PIL")
+def test_the_images_of_a_resumed_run_may_have_been_moved(tmp_path: Path) -> None:
+    from PIL import Image
+
+    drawn = data.synthetic(16, 4)
+    for place in (tmp_path / "here" / "images", tmp_path / "here" / "masks"):
+        place.mkdir(parents=True)
+        for i, (image, mask) in enumerate(zip(drawn.images, drawn.masks, strict=True)):
+            pixels = image if place.name == "images" else 255 * mask[..., 0]
+            Image.fromarray(pixels).save(place / f"{i}.png")
+    here, there = f"dsb2018:{tmp_path / 'here'}", f"dsb2018:{tmp_path / 'there'}"
+    run = train("torch", tmp_path / "run", "--epochs", 1, "--data", here)
+    again = ("train", "--resume", "--out", run.folder, "--epochs", 2, "--data", there)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert "ended by the cap of 2 epochs" in " ".join(invoke(*again).split())
+    assert Run.open(run.folder).config["data"] == run.config["data"] | {"source": there}
+    Image.fromarray(255 - drawn.images[0]).save(tmp_path / "there" / "images" / "0.png")
+    assert "other images than those" in invoke(*again[:-4], "--epochs", 3, *again[-2:], code=2)
+
+
 @pytest.mark.parametrize("framework", [TORCH, KERAS])
 def test_a_training_that_is_lost_ends_in_one_line(framework: str, tmp_path: Path) -> None:
     words = ("--framework", framework, "--backend", backend(), *SMALL, "--epochs", 3)
