@@ -42,8 +42,17 @@ class Segmentation(Task):
         self.samples = data.padded(samples, 2**options.depth)
         train, validation = data.folds(samples.cases, options.folds)[options.fold]
         self.parts = {TRAIN: train, VALIDATION: validation}
+        self._check_masks()
         self._check_normalization(options)
         self.measured: dict[str, Any] = {}
+
+    def _check_masks(self) -> None:
+        """Something has to count on each side of the fold, for a loss and for metrics."""
+        for split, part in self.parts.items():
+            if (self.samples.masks[part] == IGNORE).all():
+                raise RunError(
+                    f"--data {self.samples.source}: every pixel of the {split} images is ignored"
+                )
 
     def _check_normalization(self, options: Options) -> None:
         """A batch needs more than one pixel at the bottom, for batch normalization's variance."""
@@ -113,7 +122,11 @@ class Segmentation(Task):
             return {f"val_{name}": math.nan for name in ("loss", *MEANS)}
         tally = Tally()
         for at in in_batches(np.arange(len(outputs)), self.options.batch_size):
-            tally.update(head.probabilities(outputs[at]), self.targets(VALIDATION, at))
+            probabilities = head.probabilities(outputs[at])
+            try:
+                tally.update(probabilities, self.targets(VALIDATION, at))
+            except ValueError as error:  # of an activation of the user's own
+                raise RunError(f"--activation {self.options.activation}: {error}") from error
         self.measured = tally.result()
         found = super().evaluate(head, outputs)
         return found | {f"val_{name}": self.measured[name] for name in MEANS}

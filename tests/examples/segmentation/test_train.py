@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from examples.common.batches import batches
-from examples.common.runs import Recorder, Run, read_csv
+from examples.common.runs import Recorder, Run, RunError, read_csv
 from examples.segmentation import cli, data
 from examples.segmentation.layouts import IGNORE
 from examples.segmentation.metrics import MEANS
@@ -130,6 +130,17 @@ def test_an_activation_of_ones_own_can_be_used_twice(
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.needs("torch", "lightning")
+def test_an_activation_that_gives_no_probabilities_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_act.py").write_text("def triple(x):\n    return 3 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ("--activation", "no_act:triple", "--epochs", 1, "--out", tmp_path / "run")
+    said = invoke("train", *SMALL, *words, code=2)
+    assert re.search(r"--activation no_act:triple: .* probabilities are not in \[0, 1\]", said)
+
+
 @pytest.mark.needs("torch", "lightning", "PIL")
 def test_the_images_of_a_resumed_run_may_have_been_moved(tmp_path: Path) -> None:
     from PIL import Image
@@ -221,6 +232,16 @@ def test_runs_of_different_examples_are_not_compared(tmp_path: Path) -> None:
         run.write_history([{"epoch": 1, "loss": 1.0}], [1.0])
     said = invoke("compare", tmp_path / "a", tmp_path / "b", code=2)
     assert f"{tmp_path / 'b'}: a run of another example" in said
+
+
+def test_a_fold_of_which_nothing_counts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = data.synthetic(16, 4)
+    drawn.masks[:2] = IGNORE
+    monkeypatch.setattr(data, "load", lambda *arguments: drawn)
+    with pytest.raises(RunError, match="every pixel of the validation images is ignored"):
+        Segmentation(Options(size=16, depth=2, folds=2))
+    with pytest.raises(RunError, match="every pixel of the train images is ignored"):
+        Segmentation(Options(size=16, depth=2, folds=2, fold=1))
 
 
 def test_the_rate_is_cut_and_training_stops(tmp_path: Path) -> None:
