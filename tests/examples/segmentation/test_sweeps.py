@@ -185,7 +185,6 @@ def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
         (["--activations", "arktan"], "arktan"),
         (["--seeds", "a"], "--seeds: 'a'; wanted whole numbers"),
         (["--seeds", "1,1"], "--seeds: '1,1'; wanted different names"),
-        (["--seeds", "5000000000"], "--seed is 5000000000; wanted a whole number from 0 to"),
         (["--jobs", "0"], "--jobs is 0; wanted a whole number >= 1"),
         (["--jobs", "2", "--scheduler", "tcp://h:1"], "--jobs: not with --scheduler"),
         (["--dashboard", "--scheduler", "tcp://h:1"], "--dashboard: not with --scheduler"),
