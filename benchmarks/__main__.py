@@ -188,6 +188,9 @@ def main(
         _refuse("torch sees no CUDA device")
     if figure_file and figure_file.suffix not in (".png", ".svg"):
         _refuse(f"--figure wants a .png or .svg, got {figure_file}")
+    for option, path in (("--json", json_file), ("--figure", figure_file)):
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            _refuse(f"{option} wants a file in a folder that exists, got {path}")
     if resume and not json_file:
         _refuse("--resume wants --json, whose rows it keeps")
     recorded = _read(against, "--against") if against else None

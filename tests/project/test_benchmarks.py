@@ -459,6 +459,12 @@ WRONG = {
     "--sizes wants multiples of 8 from 8 on, such as 64,1e5, got many": ["--sizes", "many"],
     "--figure wants a .png or .svg, got a.doc": ["--figure", "a.doc"],
     "--resume wants --json, whose rows it keeps": ["--resume"],
+    "--json wants a file in a folder that exists, got nowhere/a.json": ["--json", "nowhere/a.json"],
+    "--json wants a file in a folder that exists, got .": ["--json", "."],
+    "--figure wants a file in a folder that exists, got nowhere/a.png": [
+        "--figure",
+        "nowhere/a.png",
+    ],
     "--against nowhere.json: No such file or directory": ["--against", "nowhere.json"],
     "--against README.md is no JSON file that": ["--against", "README.md"],
     "--page nowhere.md: No such file or directory": ["--page", "nowhere.md"],
