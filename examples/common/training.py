@@ -72,8 +72,8 @@ def resume(
     """Continue an unfinished run with its options; `given` are those that were typed now.
 
     A run that ended at its largest number of epochs is unfinished if `given` has more epochs.
-    Raises `RunError` for a run that ended for another reason, for other options, and for other
-    images.
+    Raises `RunError` for a run that ended for another reason, for other options, for fewer epochs
+    than it has, and for other images.
     """
     run = Run.open(folder, kind)
     capped = run.config["stopped"].startswith("the cap")
@@ -81,6 +81,9 @@ def resume(
     if run.finished and not more and not is_child():
         raise RunError(f"{folder}: this run is finished ({run.config['stopped']})")
     options = options_of(kind, run, given)
+    done = len(run.history())
+    if done > options.epochs:  # best.* may be of an epoch that the run would then not have
+        raise RunError(f"{folder}: this run has {done} epochs already, not {options.epochs}")
     _prepare(options)
     task = make(options, cache)
     images, anywhere = task.described(), {"source": ""}  # the folder may have been moved

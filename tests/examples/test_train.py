@@ -220,6 +220,9 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert "this run has --seed 3, not 4" in line
     line = refused("train", "--resume", "--out", run.folder, "--epochs", 0)
     assert "--epochs is 0; wanted a whole number >= 1" in line
+    run.write_history([{"epoch": epoch, "loss": 1.0} for epoch in (1, 2)], [])
+    line = refused("train", "--resume", "--out", run.folder, "--epochs", 1)
+    assert "this run has 2 epochs already, not 1" in line
     run.config["options"]["wings"] = 2
     run.write_config()
     assert "of another example" in refused("train", "--resume", "--out", run.folder)
