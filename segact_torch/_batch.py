@@ -141,11 +141,8 @@ class Batch:
         if input.numel() == 0 and group is None:
             raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")
         check_validate(validate)
-        if validate and torch.compiler.is_compiling():
-            raise ValueError(
-                "validate=True reads target, which has no values in compiled code; "
-                "call the loss uncompiled, or use validate=None"
-            )
+        if validate:
+            _refuse_compiled()
         w, valid = _fitted(weight, "weight", input), _valid(input, target, ignore_index, mask)
         if w is not None and validate is None and torch.compiler.is_compiling():
             w = torch.where(w >= 0, w, math.nan)
@@ -153,9 +150,11 @@ class Batch:
             w = valid if w is None else torch.where(valid, w, 0)
         if not torch.compiler.is_compiling() and f.name not in _LOOKED:
             warn_of_probabilities(input, f)
-        if group is None:
-            return cls(input, target, w, valid, f, validate, hard)
-        return cls(input, target, w, valid, f, validate, hard)._of_group(group)
+        batch = cls(input, target, w, valid, f, validate, hard)
+        batch = batch if group is None else batch._of_group(group)
+        if validate:
+            batch.check_values()  # here, since torch.compile may compile what follows
+        return batch
 
     def _of_group(self, group: ProcessGroup) -> "Batch":
         """The part of this rank; an empty part becomes one that adds zero."""
@@ -281,6 +280,8 @@ class Batch:
         Under vmap and on fake tensors values cannot be read; that is an error only with
         validate=True.
         """
+        if self.validate:
+            _refuse_compiled()
         if torch.compiler.is_compiling() or self.validate is False:
             return False
         if self.validate is None and not self.input.is_cpu:
@@ -302,6 +303,15 @@ class Batch:
             check_range(self.w, "weight", torch.finfo(self.dtype).max)
         if self.hard and not torch.all((y == 0) | (y == 1)):
             raise ValueError("target must be 0 or 1: a Lovasz loss is not defined in between")
+
+
+def _refuse_compiled() -> None:
+    """Raise in compiled code. Without fullgraph=True torch.compile then runs the caller eagerly."""
+    if torch.compiler.is_compiling():
+        raise ValueError(
+            "validate=True reads target, which has no values in compiled code; "
+            "call the loss uncompiled, or use validate=None"
+        )
 
 
 def in_range(y: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ in any dtype; floating ones are differentiable. Options of all losses:
     reduction: "mean", "sum" or "none".
     validate: whether to check the values of target, weight, and probabilities. None checks them if
         that needs no synchronization with a device: on a CPU, outside of compiled code; True checks
-        always, and raises in compiled code; False never checks.
+        always: torch.compile leaves the loss eager, or raises with fullgraph=True; False never
+        checks.
     process_group: the ranks that have the other parts of the batch: a `torch.distributed` group
         that includes this process, or "world", the default group; None for this process alone.
 

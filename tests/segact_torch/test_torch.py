@@ -425,6 +425,16 @@ def test_validate_in_compiled_code_says_why_it_cannot():
         f(torch.zeros(3), torch.zeros(3))
 
 
+@pytest.mark.parametrize("loss", ["DiceLoss", "BinaryCrossEntropyLoss", "LovaszLoss"])
+def test_validate_keeps_a_loss_eager_without_fullgraph(loss):
+    torch._dynamo.reset()
+    f = torch.compile(getattr(segact_torch, loss)(validate=True), backend="aot_eager")
+    x, y = torch.zeros(2**17), torch.ones(2**17)  # enough elements for a compiled operator
+    assert f(x, y) == pytest.approx(getattr(segact_torch, loss)()(x, y))
+    with pytest.raises(ValueError, match="target must lie in"):
+        f(x, 255 * y)
+
+
 def test_probabilities_under_autocast():
     x, y = torch.rand(4, 4), torch.rand(4, 4).round()
     with torch.autocast("cpu", dtype=torch.bfloat16):
