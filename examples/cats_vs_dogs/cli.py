@@ -1,7 +1,8 @@
 """Cats against dogs: the clipped loss and the unclipped one, in Keras and in PyTorch.
 
-Exit code 0: done. 1: a comparison failed. 2: wrong usage, or something that cannot be downloaded,
-read or written; one line says what.
+Exit code 0: done.
+1: a comparison failed.
+2: wrong usage, or what cannot be downloaded, read or written, in one line.
 """
 
 import os

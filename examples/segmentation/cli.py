@@ -1,7 +1,8 @@
 """Segmentation with any output activation and any loss, in Keras and in PyTorch.
 
-Exit code 0: done. 1: a comparison or a run of a sweep failed. 2: wrong usage, or something that
-cannot be downloaded, read or written; one line says what.
+Exit code 0: done.
+1: a comparison or a run of a sweep failed.
+2: wrong usage, or what cannot be downloaded, read or written, in one line.
 """
 
 import os

@@ -1,7 +1,8 @@
 """`segact-parity`: checks that the implementations give the same numbers, and the right ones.
 
-Exit code 0: everything that was judged is within bounds. 1: something is out of bounds, or nothing
-could be judged. 2: wrong usage, or a file that cannot be used.
+Exit code 0: everything that was judged is within bounds.
+1: something is out of bounds, or nothing could be judged.
+2: wrong usage, or a file that cannot be used.
 """
 
 from typing import Annotated

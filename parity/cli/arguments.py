@@ -50,6 +50,8 @@ CASES_HELP = (
     f"such as tails-float32; by default {CASES}."
 )
 
+BACKEND_HELP = f"The Keras backend of your own functions: {', '.join(Backend)}."
+
 RTOL_HELP = "The relative tolerance of your own functions; by default 1e-5 in float32."
 ATOL_HELP = (
     "The absolute tolerance of your own functions; by default 16 rounding units of the largest "

@@ -54,7 +54,11 @@ def _write_figure(found: convention_rows.Results, path: Path) -> None:
 
 def conventions(
     raw: Annotated[
-        str, typer.Option(help="The raw outputs, separated by commas: --raw=-20,0,20.")
+        str,
+        typer.Option(
+            help="The raw outputs, separated by commas: --raw=-20,0,20.",
+            show_default=", ".join(map(str, convention_rows.RAW)),
+        ),
     ] = ",".join(map(str, convention_rows.RAW)),
     json_file: Annotated[
         Path | None,
@@ -64,7 +68,7 @@ def conventions(
         Path | None, typer.Option(help="Draw the conventions to this file, .png or .svg.")
     ] = None,
     markdown: Annotated[
-        bool, typer.Option(help="Print only the short table, as Markdown.")
+        bool, typer.Option("--markdown", help="Print only the short table, as Markdown.")
     ] = False,
 ) -> None:
     """Show the cross entropy of a sigmoid in each framework, without a judgement.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from parity.cli.arguments import (
+    BACKEND_HELP,
     CASES,
     CASES_HELP,
     Backend,
@@ -51,9 +52,7 @@ def record(
     output: Annotated[Path, typer.Option("--output", "-o", help="The record to write.")],
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
     cases: Annotated[str | None, typer.Option(help=CASES_HELP)] = None,
-    backend: Annotated[
-        Backend | None, typer.Option(help="The Keras backend of your own function.")
-    ] = None,
+    backend: Annotated[Backend | None, typer.Option(metavar="<str>", help=BACKEND_HELP)] = None,
 ) -> None:
     """Write a record, the results of one implementation, to compare with another record."""
     require_writable(output, file_of(implementation))

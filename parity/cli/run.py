@@ -9,6 +9,7 @@ import typer
 
 from parity.cli.arguments import (
     ATOL_HELP,
+    BACKEND_HELP,
     CASES,
     CASES_HELP,
     RTOL_HELP,
@@ -93,9 +94,7 @@ def run(
             help=f"Compare your own function with losses of this one: {', '.join(ACTIVATIONS)}."
         ),
     ] = None,
-    backend: Annotated[
-        Backend | None, typer.Option(help="The Keras backend of your own functions.")
-    ] = None,
+    backend: Annotated[Backend | None, typer.Option(metavar="<str>", help=BACKEND_HELP)] = None,
     rtol: Annotated[float | None, typer.Option(help=RTOL_HELP)] = None,
     atol: Annotated[float | None, typer.Option(help=ATOL_HELP)] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
@@ -112,8 +111,12 @@ def run(
     dense: Annotated[
         bool, typer.Option("--dense/--no-dense", help="Also test a million inputs per quantity.")
     ] = True,
-    verbose: Annotated[bool, typer.Option(help="Show every pair of implementations.")] = False,
-    markdown: Annotated[bool, typer.Option(help="Print only the summary, as Markdown.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show every pair of implementations.")
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print only the summary, as Markdown.")
+    ] = False,
     require_all: Annotated[
         bool, typer.Option("--require-all", help="Fail if any implementation is skipped.")
     ] = False,

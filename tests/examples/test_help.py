@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_every_help_stands_alone(app: str) -> None:
         assert text.endswith("."), where
         assert not re.match(r"(Of|That|Its|Their|There|Another)\b(?! record)", text), where
         assert not re.search(r"\bof (it|them)\.", text), where
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_help_fits_a_terminal_of_80_columns(app: str) -> None:
+    """No name is cut, and no line is broken where the text has a break, too."""
+    run = partial(CliRunner().invoke, APPS[app], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    found = run(["--help"]).output
+    assert all(line in found for line in (APPS[app].info.help or "").splitlines()[2:])
+    for command in typer.main.get_command(APPS[app]).commands:
+        text = run([command, "--help"]).output
+        assert "Usage" in text
+        assert "…" not in text, text
 
 
 NAMES = {
