@@ -34,7 +34,7 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
-from segact_tf._checks import check_epsilon, checked_axis, checked_tensor
+from segact_tf._checks import check_epsilon, check_flag, checked_axis, checked_tensor
 from segact_tf._definitions import same
 from segact_tf._derivatives import Function, _differentiate
 from segact_tf._distributed import all_extremes, all_reduce
@@ -785,7 +785,8 @@ def register_activation(
     The functions are elementwise, on float32 or float64 tensors, and differentiated as they are.
     The same definition may be registered again, as when a notebook's cell is run twice. An object
     that holds the activation, such as a loss, can be pickled only if the functions can: functions
-    at the top level of a module can, lambdas and nested functions cannot.
+    at the top level of a module can, lambdas and nested functions cannot. A saved Keras model has
+    only the name: register the activation again before `keras.models.load_model`.
 
     Args:
         name: the name for `get_activation` and the losses.
@@ -799,7 +800,8 @@ def register_activation(
 
     Raises:
         ValueError: another definition has the name, or it is one of the seven names.
-        TypeError: the name is not a string, or one of the functions is not callable.
+        TypeError: the name is not a string, one of the functions is not callable, or `symmetric` or
+            `replace` is not True or False.
 
     >>> gumbel = register_activation("gumbel", lambda x: ops.exp(-ops.exp(-x)),
     ...                              lambda x: -ops.exp(-x))
@@ -811,6 +813,8 @@ def register_activation(
     for argument, function in (("cdf", cdf), ("logcdf", logcdf), ("pdf", pdf), ("ppf", ppf)):
         if not callable(function) and (function is not None or argument == "cdf"):
             raise TypeError(f"{argument} must be a function of a tensor, got {function!r}")
+    check_flag("symmetric", symmetric)
+    check_flag("replace", replace)
     make = partial(
         _Custom, name=name, cdf=cdf, logcdf=logcdf, symmetric=symmetric, pdf=pdf, ppf=ppf
     )

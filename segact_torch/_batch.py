@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import numbers
 import os
 import sys
 import warnings
@@ -221,6 +222,8 @@ class Batch:
         if pos_weight is None:
             return 1.0
         if not isinstance(pos_weight, Tensor):
+            if not isinstance(pos_weight, numbers.Real):
+                check_tensor(pos_weight, "pos_weight", "a number or a torch.Tensor")
             check_number("pos_weight", pos_weight)
             return float(pos_weight)
         check_tensor(pos_weight, "pos_weight")

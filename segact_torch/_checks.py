@@ -92,10 +92,10 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
-def check_tensor(values: Any, name: str) -> None:
+def check_tensor(values: Any, name: str, wanted: str = "a torch.Tensor") -> None:
     """Raise unless it is a dense tensor of real numbers."""
     if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+        raise TypeError(f"{name} must be {wanted}, got {type(values).__name__}")
     if values.is_complex():
         raise TypeError(f"{name} must hold real numbers, got {values.dtype}")
     if values.layout is not torch.strided or values.is_nested or values.is_quantized:

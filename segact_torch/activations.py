@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from segact_torch import _special
-from segact_torch._checks import check_epsilon, checked_axis
+from segact_torch._checks import check_epsilon, check_flag, checked_axis
 from segact_torch._definitions import same
 from segact_torch._derivatives import Function, _apply, _differentiate, _is_recorded, _save
 from segact_torch._distributed import ProcessGroup, all_extremes, all_reduce, is_distributed
@@ -723,6 +723,9 @@ class _Custom(Activation):
         inner = (_wide(p) - self.epsilon) / (1 - 2 * self.epsilon)
         return self._ppf(inner).to(p.dtype)
 
+    def get_config(self) -> dict[str, Any]:
+        return {"epsilon": self.epsilon, "name": self.name}
+
 
 sigmoid = Sigmoid()
 normal_cdf = NormalCDF()
@@ -796,7 +799,8 @@ def register_activation(
 
     Raises:
         ValueError: another definition has the name, or it is one of the seven names.
-        TypeError: the name is not a string, or one of the functions is not callable.
+        TypeError: the name is not a string, one of the functions is not callable, or `symmetric` or
+            `replace` is not True or False.
 
     >>> gumbel = register_activation("gumbel", lambda x: torch.exp(-torch.exp(-x)),
     ...                              lambda x: -torch.exp(-x))
@@ -808,6 +812,8 @@ def register_activation(
     for argument, function in (("cdf", cdf), ("logcdf", logcdf), ("pdf", pdf), ("ppf", ppf)):
         if not callable(function) and (function is not None or argument == "cdf"):
             raise TypeError(f"{argument} must be a function of a tensor, got {function!r}")
+    check_flag("symmetric", symmetric)
+    check_flag("replace", replace)
     make = partial(
         _Custom, name=name, cdf=cdf, logcdf=logcdf, symmetric=symmetric, pdf=pdf, ppf=ppf
     )

@@ -23,6 +23,7 @@ import contextlib
 import copy
 import inspect
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -107,12 +108,14 @@ class _Loss(nn.Module):
             f = distribution(**{name: options[name] for name in names})
             if isinstance(f, Activation):
                 options["activation"] = f
+        pos_weight = options.get("pos_weight")
+        if not (pos_weight is None or isinstance(pos_weight, numbers.Real)):
+            check_tensor(pos_weight, "pos_weight", "a number or a torch.Tensor")
         for name in NUMBERS.keys() & options.keys():
             if options[name] is not None and not isinstance(options[name], Tensor):
                 check_number(name, options[name], NUMBERS[name])
-        if isinstance(options.get("pos_weight"), Tensor):
+        if isinstance(pos_weight, Tensor):
             pos_weight = options.pop("pos_weight").detach()
-            check_tensor(pos_weight, "pos_weight")
             with contextlib.suppress(RuntimeError):  # values that cannot be read, as on "meta"
                 check_pos_weight(pos_weight)
             self.register_buffer("pos_weight", pos_weight)

@@ -34,6 +34,11 @@ class Parity:
     causes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """One line, for a notebook."""
+        failed = sum(not check.passed for check in self.checks)
+        return f"<Parity of {self.what}: {failed} of {len(self.checks)} comparisons failed>"
+
     @property
     def passed(self) -> bool:
         """Whether all agree."""

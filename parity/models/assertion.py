@@ -296,13 +296,19 @@ def _shapes(arrays: Inputs) -> str:
     return ", ".join(str(array.shape) for array in arrays)
 
 
+def _kind(model: Any) -> str:
+    """The class with its package: both frameworks have a Sequential."""
+    package = type(model).__module__.partition(".")[0]
+    return f"{package} {type(model).__name__}".removeprefix("builtins ")
+
+
 def _check_arguments(
     keras_model: Any, torch_model: Any, data_format: str, losses: Any, targets: Any
 ) -> None:
     if not is_keras(keras_model):
-        raise TypeError(f"keras_model is a {type(keras_model).__name__}; wanted a Keras model")
+        raise TypeError(f"keras_model is a {_kind(keras_model)}; wanted a Keras model")
     if not is_pytorch(torch_model):
-        raise TypeError(f"torch_model is a {type(torch_model).__name__}; wanted a torch.nn.Module")
+        raise TypeError(f"torch_model is a {_kind(torch_model)}; wanted a torch.nn.Module")
     if data_format not in _DATA_FORMATS:
         wanted = " or ".join(map(repr, _DATA_FORMATS))
         raise ValueError(f"data_format is {data_format!r}; wanted {wanted}")

@@ -253,7 +253,9 @@ def case_inputs(name: str) -> dict[str, Inputs]:
     kind, dash, dtype = name.rpartition("-")
     dtypes, kind = ((dtype,), kind) if dash and dtype in DTYPES else (DTYPES, name)
     if kind not in case_names():
-        raise ValueError(unknown("cases", name, case_names()))
+        precisions = " or ".join(f"-{dtype}" for dtype in DTYPES)
+        message = unknown("cases", name, case_names())
+        raise ValueError(f"{message}; in one precision with {precisions} at the end")
     if kind == "tails":
         return {f"tails-{dtype}": _tails(dtype) for dtype in dtypes}
     sets = input_sets()

@@ -261,6 +261,10 @@ def test_calling_is_cdf(ns, activation, rng):
     np.testing.assert_allclose(ns.numpy(layer(x)), ns.numpy(f(x)), rtol=1e-6)
 
 
+def test_what_is_shown_of_a_registered_one_has_its_name(ns, register):
+    assert "'shown'" in repr(register("shown", cdf=ns.exp))
+
+
 def test_registered_by_cdf_alone_has_clamped_logs(ns):
     name = "logistic_by_cdf"
     mine = ns.package.register_activation(name, lambda x: 1 / (1 + ns.exp(-x)))
@@ -372,6 +376,12 @@ def test_replacing_changes_what_is_made_afterwards(ns, register):
     for made, rate in ((old, 1), (new, 2), (ns.package.get_activation("twice", epsilon=0.0), 2)):
         expected = 1 / (1 + math.exp(-0.5 * rate))
         assert ns.numpy(made.cdf(x))[0] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("flag", ["symmetric", "replace"])
+def test_a_flag_of_another_kind_is_refused(ns, flag, register):
+    with pytest.raises(TypeError, match=f"^{flag} must be True or False, got 'yes'"):
+        register("flagged", lambda x: x, **{flag: "yes"})
 
 
 def test_the_seven_are_not_replaced(ns, activation, register):

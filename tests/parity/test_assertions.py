@@ -353,6 +353,16 @@ def test_a_gradient_of_zeros_is_none():
     assert assert_parity(torch_flat, jax_flat, inputs=[X]).passed
 
 
+def test_unknown_inputs_are_told_the_precisions():
+    with pytest.raises(ValueError, match="in one precision with -float32 or -float64 at the end"):
+        assert_parity(np.square, np.square, inputs="tails-float16")
+
+
+def test_a_result_is_one_line_in_a_notebook():
+    found = assert_parity(np.square, lambda x: x * np.asarray(x), inputs=[[2.0]], names=["a", "b"])
+    assert repr(found) == "<Parity of a and b: 0 of 1 comparisons failed>"
+
+
 def test_an_unknown_framework_is_refused():
     with pytest.raises(ValueError, match="unknown framework pytorch; did you mean torch"):
         Function(np.exp, "pytorch", "f")

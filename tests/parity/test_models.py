@@ -430,9 +430,9 @@ def test_class_numbers_as_targets() -> None:
 
 def test_bad_arguments(ported: tuple[Any, Any]) -> None:
     one, other = ported
-    with pytest.raises(TypeError, match="keras_model is a Sequential; wanted a Keras model"):
+    with pytest.raises(TypeError, match="keras_model is a torch Sequential; wanted a Keras model"):
         assert_model_parity(other, one, X)
-    with pytest.raises(TypeError, match=r"torch_model is a Sequential; wanted a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"torch_model is a keras Sequential; wanted a torch.nn"):
         assert_model_parity(one, one, X)
     with pytest.raises(ValueError, match=r"x holds no number, its shape is \(0, 8, 8, 3\); wanted"):
         assert_model_parity(one, other, X[:0])

@@ -65,7 +65,6 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     },
     "activations.py": {
         "Activation.from_config": SAVING,
-        "_Custom.get_config": SAVING,
         "_Custom.from_config": SAVING,
         "OutputActivation.get_config": SAVING,
         "OutputActivation.from_config": SAVING,

@@ -425,6 +425,17 @@ def test_validate_in_compiled_code_says_why_it_cannot():
         f(torch.zeros(3), torch.zeros(3))
 
 
+@pytest.mark.parametrize("wrong", [[1.0, 2.0], np.ones(2), "2"])
+def test_a_pos_weight_of_another_kind_is_told_both_that_there_are(wrong):
+    x = torch.zeros(2)
+    for f in (
+        lambda: segact_torch.BinaryCrossEntropyLoss(pos_weight=wrong),
+        lambda: segact_torch.binary_cross_entropy(x, x, pos_weight=wrong),
+    ):
+        with pytest.raises(TypeError, match=r"^pos_weight must be a number or a torch.Tensor, got"):
+            f()
+
+
 @pytest.mark.parametrize("loss", ["DiceLoss", "BinaryCrossEntropyLoss", "LovaszLoss"])
 def test_validate_keeps_a_loss_eager_without_fullgraph(loss):
     torch._dynamo.reset()
