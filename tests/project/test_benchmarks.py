@@ -480,6 +480,7 @@ def test_wrong_usage(words, options, monkeypatch):
     from benchmarks.__main__ import main, typer
 
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("benchmarks.__main__._measure_all", None)
     app = typer.Typer()
     app.command()(main)
     done = CliRunner().invoke(app, options)
