@@ -22,7 +22,7 @@ with needs("benchmarks", "benchmarks"):
     from benchmarks import figure, measure, report
     from benchmarks.cases import FRAMEWORKS
     from benchmarks.worker import Task
-    from parity.common.files import json_text, write_atomically
+    from parity.common.files import json_text, why_unwritable, write_atomically
     from parity.common.naming import unknown
     from parity.frameworks.environment import environment
     from parity.frameworks.installed import missing
@@ -189,8 +189,8 @@ def main(
     if figure_file and figure_file.suffix not in (".png", ".svg"):
         _refuse(f"--figure wants a .png or .svg, got {figure_file}")
     for option, path in (("--json", json_file), ("--figure", figure_file)):
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            _refuse(f"{option} wants a file in a folder that exists, got {path}")
+        if path and (why := why_unwritable(path)):
+            _refuse(f"{option} {path}: cannot write there; {why}")
     if resume and not json_file:
         _refuse("--resume wants --json, whose rows it keeps")
     recorded = _read(against, "--against") if against else None

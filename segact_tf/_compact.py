@@ -10,8 +10,8 @@ With t = abs(x), a = F(-t) and q the target where x < 0, else 1 - target, cross 
     -log F(t) + q log(F(t) / F(-t)),    with the slope    sign(x) r (q - a),
 
 r being pdf(t) / (F(t) F(-t)), the slope of that logarithm. What depends on the side is computed
-from the sign, which loses nothing, as in q = abs([x >= 0] - target): on torch a selection by a mask
-takes 30 times as long on a CPU.
+from the sign, which loses nothing, as in q = abs([x >= 0] - target): a selection by a mask is slow
+on torch on a CPU (docs/performance.md).
 """
 
 import math

@@ -238,24 +238,21 @@ def where(condition: Any, number: float, x: Any) -> Any:
 
 
 def at_most(x: Any, limit: float) -> Any:
-    """min(x, limit), with a slope of 1 at the limit on every backend; NaN stays."""
-    if keras.backend.backend() == "torch":  # in one operation
-        return x.clamp(max=limit)
-    return where(x > limit, limit, x)
+    """min(x, limit), with a slope of 1 at the limit; NaN stays."""
+    return clip(x, None, limit)
 
 
 def at_least(x: Any, limit: float) -> Any:
     """max(x, limit), with a slope of 1 at the limit; NaN stays."""
-    if keras.backend.backend() == "torch":
-        return x.clamp(min=limit)
-    return where(x < limit, limit, x)
+    return clip(x, limit, None)
 
 
-def clip(x: Any, low: float, high: float) -> Any:
-    """x clipped to two limits, with a slope of 1 at the limits; NaN stays."""
+def clip(x: Any, low: float | None, high: float | None) -> Any:
+    """x clipped to the limits that are given, with a slope of 1 at them; NaN stays."""
     if keras.backend.backend() == "torch":
-        return x.clamp(low, high)
-    return at_most(at_least(x, low), high)
+        return x.clamp(low, high)  # in one operation
+    x = x if low is None else where(x < low, low, x)
+    return x if high is None else where(x > high, high, x)
 
 
 def relu(x: Any) -> Any:

@@ -142,8 +142,6 @@ class Batch:
         if input.numel() == 0 and group is None:
             raise ValueError(f"input is empty: its shape is {tuple(input.shape)}")
         check_validate(validate)
-        if validate:
-            _refuse_compiled()
         w, valid = _fitted(weight, "weight", input), _valid(input, target, ignore_index, mask)
         if w is not None and validate is None and torch.compiler.is_compiling():
             w = torch.where(w >= 0, w, math.nan)
@@ -221,12 +219,10 @@ class Batch:
         """A number, or a tensor in the shape and dtype of x."""
         if pos_weight is None:
             return 1.0
-        if not isinstance(pos_weight, Tensor):
-            if not isinstance(pos_weight, numbers.Real):
-                check_tensor(pos_weight, "pos_weight", "a number or a torch.Tensor")
+        if isinstance(pos_weight, (float, numbers.Real)):
             check_number("pos_weight", pos_weight)
             return float(pos_weight)
-        check_tensor(pos_weight, "pos_weight")
+        check_tensor(pos_weight, "pos_weight", "a number or a torch.Tensor")
         check_device(pos_weight, "pos_weight", self.input)
         try:
             weights = _plain(pos_weight).detach().to(self.dtype).expand(self.input.shape)
@@ -283,8 +279,12 @@ class Batch:
         Under vmap and on fake tensors values cannot be read; that is an error only with
         validate=True.
         """
-        if self.validate:
-            _refuse_compiled()
+        if self.validate and torch.compiler.is_compiling():
+            # without fullgraph=True torch.compile then runs the caller eagerly
+            raise ValueError(
+                "validate=True reads target, which has no values in compiled code; "
+                "call the loss uncompiled, or use validate=None"
+            )
         if torch.compiler.is_compiling() or self.validate is False:
             return False
         if self.validate is None and not self.input.is_cpu:
@@ -306,15 +306,6 @@ class Batch:
             check_range(self.w, "weight", torch.finfo(self.dtype).max)
         if self.hard and not torch.all((y == 0) | (y == 1)):
             raise ValueError("target must be 0 or 1: a Lovasz loss is not defined in between")
-
-
-def _refuse_compiled() -> None:
-    """Raise in compiled code. Without fullgraph=True torch.compile then runs the caller eagerly."""
-    if torch.compiler.is_compiling():
-        raise ValueError(
-            "validate=True reads target, which has no values in compiled code; "
-            "call the loss uncompiled, or use validate=None"
-        )
 
 
 def in_range(y: Tensor) -> Tensor:

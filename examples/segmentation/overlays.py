@@ -86,7 +86,7 @@ def _chosen(samples: Samples, result: Result, count: int) -> Samples:
     """`count` of the images on which a run was measured, evenly spread; all if it has fewer."""
     _, validation = folds(samples.cases, result.found["folds"])[result.key.fold]
     parts = min(count, len(validation)) + 1
-    at = validation[-(np.arange(1, parts) * -len(validation) // parts) - 1]  # rounded up: distinct
+    at = validation[(np.arange(1, parts) * len(validation) - 1) // parts]
     cases, names = ([values[i] for i in at] for values in (samples.cases, samples.names))
     return Samples(samples.images[at], samples.masks[at], cases, names, samples.source)
 

@@ -1,8 +1,6 @@
 """What the commands share: options, checks of arguments, writing results."""
 
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,7 +11,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from parity.common.files import json_text, write_atomically
+from parity.common.files import json_text, why_unwritable, write_atomically
 from parity.common.naming import unknown
 from parity.common.tolerance import check_tolerance
 from parity.conventions.results import Results
@@ -95,19 +93,9 @@ def require_writable(path: Path | None, *others: Path | None) -> None:
     `others`: files that the command reads, or writes besides."""
     if path is None or str(path) == "-":
         return
-    try:
-        target = path.resolve()
-        if any(other is not None and other.resolve() == target for other in others):
-            reason = "the command reads or writes this file otherwise; wanted another file"
-        elif path.exists() and not path.is_file() and not path.is_dir():
-            reason = "" if os.access(path, os.W_OK) else "no permission"
-        elif path.is_dir() or not target.parent.is_dir():
-            reason = "wanted a file in a folder that exists"
-        else:
-            tempfile.TemporaryFile(dir=target.parent).close()
-            reason = ""
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        reason = getattr(error, "strerror", None) or str(error)
+    reason = why_unwritable(path)
+    if not reason and any(other and other.resolve() == path.resolve() for other in others):
+        reason = "the command reads or writes this file otherwise; wanted another file"
     if reason:
         refuse(f"{path}: cannot write there; {reason}")
 

@@ -24,6 +24,20 @@ def json_text(found: dict[str, Any]) -> str:
     return json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
 
 
+def why_unwritable(path: Path) -> str:
+    """Why nothing can be written to this path; empty if it can."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device
+            return "" if os.access(path, os.W_OK) else "no permission"
+        folder = path.resolve().parent
+        if path.is_dir() or not folder.is_dir():
+            return "wanted a file in a folder that exists"
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """A new file to write to, which becomes `path` if no error is raised.

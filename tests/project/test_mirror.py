@@ -41,7 +41,6 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         **dict.fromkeys(["Batch.share", "Batch.x", "Batch.y", "Batch.w"], BACKENDS),
         **dict.fromkeys(["Batch._of_group", "Batch.cut"], RANKS),
         "Batch._is_traced": "by torch.compiler.is_compiling in PyTorch",
-        "_refuse_compiled": "torch.compile goes on eagerly after an error, the Keras backends end",
         "as_tensor": TENSORS,
         **dict.fromkeys(["_shapes_differ", "_plain"], TENSORS),
     },
