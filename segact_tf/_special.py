@@ -260,6 +260,11 @@ def relu(x: Any) -> Any:
     return ops.where(x <= 0, 0.0, x)
 
 
+def one_less(x: Any, where: Any) -> Any:
+    """x - 1 where that is True, else x."""
+    return x - ops.cast(where, x.dtype)
+
+
 def count(x: Any) -> Any:
     """The number of True up to each element over the last axis, exact beyond 2^24."""
     return ops.cumsum(ops.cast(x, "int32"), axis=-1)

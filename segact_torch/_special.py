@@ -154,6 +154,11 @@ def clip(x: Tensor, low: float, high: float) -> Tensor:
     return torch.clamp(x, low, high)
 
 
+def one_less(x: Tensor, where: Tensor) -> Tensor:
+    """x - 1 where that is True, else x."""
+    return torch.add(x, where, alpha=-1)
+
+
 def count(x: Tensor) -> Tensor:
     """The number of True up to each element over the last dimension, exact beyond 2^24."""
     return x.cumsum(-1)
