@@ -19,12 +19,7 @@ from torch import Tensor
 
 from segact_torch import _sums
 from segact_torch._backends import compact, cpu, operators
-from segact_torch._backends.availability import (
-    has_kernels,
-    has_loops,
-    has_triton,
-    loaded_triton,
-)
+from segact_torch._backends.availability import loaded_triton, uses_kernels, uses_loops
 from segact_torch._batch import Axis, Batch
 from segact_torch._derivatives import _eager_before_2_6, _is_recorded
 from segact_torch._distributed import all_mean, all_reduce
@@ -32,9 +27,6 @@ from segact_torch._distributed import all_mean, all_reduce
 Formula = Callable[[Batch], Tensor]
 Found = tuple[Tensor, Callable[[Tensor], Tensor] | None]
 
-# From this number of elements on, compiled code calls the kernels for elementwise losses. With
-# fewer, the host takes most of the time of both.
-LARGE = 1 << 24
 _PLAIN = (Tensor, torch.nn.Parameter)
 _dispatch_mode = torch.utils._python_dispatch._get_current_dispatch_mode
 
@@ -171,24 +163,17 @@ def chosen(batch: Batch) -> Iterator[Any]:
     """The backends that may support a batch, the fastest first."""
     if batch.target.requires_grad or torch._C._are_functorch_transforms_active():
         return
-    device = "cpu" if batch.input.is_cpu else batch.input.device.type  # `.type` is slow
     if torch.compiler.is_compiling():
-        if not _is_recorded():
-            if has_loops(device):
-                fast = cpu.LIBRARY is not None and cpu.serves(batch)
-            else:
-                large = batch.input.numel() >= LARGE
-                fast = has_kernels(device) and large and has_triton()
-            if fast:
-                yield operators
-            if compact.serves(batch):
-                yield compact
-    elif not _is_traced(batch.input, batch.target, batch.weight):
-        found = cpu if has_loops(device) else loaded_triton() if has_kernels(device) else None
-        if found is not None and found.serves(batch):
-            yield found
-        if compact.serves(batch):
-            yield compact
+        candidates: tuple[Any, ...] = () if _is_recorded() else (operators, compact)
+    elif _is_traced(batch.input, batch.target, batch.weight):
+        candidates = ()
+    else:
+        device = "cpu" if batch.input.is_cpu else batch.input.device.type  # `.type` is slow
+        fast = cpu if uses_loops(device) else loaded_triton() if uses_kernels(device) else None
+        candidates = (compact,) if fast is None else (fast, compact)
+    for backend in candidates:
+        if backend.serves(batch):
+            yield backend
 
 
 def _is_traced(*tensors: Tensor | None) -> bool:
@@ -216,8 +201,9 @@ def _with_gradient(found: Found, formula: Formula, batch: Batch, *options: Any) 
 class _WithGradient(torch.autograd.Function):
     """A value and the function that computes its gradient.
 
-    `gradient` overwrites its buffer, so it can run only once, unless it has `repeats`. A second
-    backward pass, or one with `create_graph=True`, computes the gradient again by the formula.
+    `gradient` overwrites its buffer, so it can run only once, but for float64, which only the loops
+    support. A second backward pass, or one with `create_graph=True`, computes the gradient again by
+    the formula.
     """
 
     @staticmethod
@@ -232,7 +218,7 @@ class _WithGradient(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, target, weight, valid, *others = ctx.saved_tensors
         gradient = ctx.gradient
-        ctx.gradient = gradient if getattr(gradient, "repeats", False) else None
+        ctx.gradient = gradient if x.dtype == torch.float64 else None
         again = torch.is_grad_enabled()  # with create_graph=True
         batched = torch._C._functorch.is_legacy_batchedtensor(grads[0])  # is_grads_batched=True
         if gradient is None or again or batched:

@@ -18,11 +18,13 @@ from segact_torch._batch import level_of_caller
 KERNELS = os.environ.get("SEGACT_KERNELS", "")
 
 
-def has_loops(device: str) -> bool:
+def uses_loops(device: str) -> bool:
+    """Whether losses on this device are for the loops, if there are any."""
     return device == "cpu" and KERNELS not in ("0", "triton")
 
 
-def has_kernels(device: str) -> bool:
+def uses_kernels(device: str) -> bool:
+    """Whether losses on this device are for the kernels, if they run here."""
     return (device == "cuda" and KERNELS != "0") or (device == "cpu" and KERNELS == "triton")
 
 

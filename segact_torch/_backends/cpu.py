@@ -441,7 +441,6 @@ class Rows:
         """The gradient; for linear with the part through the minimum and maximum of x."""
         if not isinstance(f, Linear):
             self.forget("x")
-            of_rows.repeats = self.repeats  # type: ignore[attr-defined]
             return of_rows
 
         self.type_of_gradient = self.dtype  # until that part is added
@@ -450,10 +449,9 @@ class Rows:
         def gradient(upstream: Tensor) -> Tensor:
             found = of_rows(upstream)
             where = (self.x.numel(), *_full(self.x), low, high, found.data_ptr())
-            _function("through_extremes", self.dtype)(*where)
+            self._finish("through_extremes", *where)
             return found
 
-        gradient.repeats = self.repeats  # type: ignore[attr-defined]
         return gradient
 
     def slopes(self, slopes: Tensor, upstream: Tensor) -> Tensor:
@@ -462,7 +460,8 @@ class Rows:
         upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
         upstream = self.of(upstream) if each else upstream.resolve_neg().contiguous()
         gradient = self.gradient_buffer(slopes)
-        _function("slopes", self.dtype)(
+        self._finish(
+            "slopes",
             *(self.layout.rows, self.layout.length, slopes.data_ptr(), upstream.data_ptr()),
             *(each, _at(self.scales), self.scale, *_full(gradient)),
         )
@@ -484,12 +483,18 @@ class Rows:
         upstream = upstream if upstream.dtype == self.dtype else upstream.to(self.dtype)
         upstream = upstream.resolve_neg().contiguous()
         gradient = self.gradient_buffer(density)
-        _function("overlap_slopes", self.dtype)(
+        self._finish(
+            "overlap_slopes",
             *(numbers, self.layout.rows, self.layout.length, *_full(self.y), self.w and self.w[1]),
             *(density.data_ptr(), _at(slopes), upstream.data_ptr(), _at(into_sums)),
             *(_at(self.scales), self.scale, *_full(gradient)),
         )
         return gradient
+
+    def _finish(self, name: str, *arguments: Any) -> None:
+        """Calls a function that fails only if PyTorch's threads do."""
+        if not _function(name, self.dtype)(*arguments):
+            raise RuntimeError(f"PyTorch's threads did not compute all of a gradient ({name})")
 
     def gradient_buffer(self, slopes: Tensor) -> Tensor:
         """The tensor for the gradient: the slopes themselves, overwritten, if the dtype fits.

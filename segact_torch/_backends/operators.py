@@ -11,7 +11,7 @@ results or gradient change gets another name.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,13 +24,20 @@ from segact_torch.activations import Activation, Linear
 Found = tuple[Tensor, None]
 
 
-def _serves(batch: Batch) -> bool:
+# From this number of elements on, compiled code calls the kernels for elementwise losses. With
+# fewer, the host takes most of the time of both.
+LARGE = 1 << 24
+
+
+def serves(batch: Batch) -> bool:
     """Whether the loops or kernels support it; not linear, whose slopes need the whole batch."""
-    f = batch.f
-    if not availability.has_kernels(batch.input.device.type):
-        return cpu.serves(batch) and not isinstance(f, Linear)
-    exact = isinstance(f, Activation) and type(f) in cpu.SMOOTH and f.epsilon == 0
-    return exact and batch.dtype == torch.float32
+    if isinstance(batch.f, Linear):
+        return False
+    device = batch.input.device.type
+    if availability.uses_loops(device):
+        return cpu.LIBRARY is not None and cpu.serves(batch)
+    large = availability.uses_kernels(device) and batch.input.numel() >= LARGE
+    return large and availability.has_triton() and compact.serves(batch)
 
 
 def _of(f: Any) -> tuple[int, float]:
@@ -67,16 +74,12 @@ def focal_cross_entropy(
     return _elements(batch, axis, scale, cpu.FOCAL, on, off, gamma, label_smoothing)
 
 
-def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found | None:
+def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
     """Squared errors, as `cross_entropy`."""
     return _elements(batch, axis, scale, cpu.SQUARED_ERROR, 1.0, 1.0, 0.0, 0.0)
 
 
-def _elements(
-    batch: Batch, axis: Axis, scale: float | Tensor, loss: int, *options: float
-) -> Found | None:
-    if not _serves(batch):
-        return None
+def _elements(batch: Batch, axis: Axis, scale: float | Tensor, loss: int, *options: float) -> Found:
     of_batch = (batch.x, batch.y, batch.w, list(axis), batch.guarded)
     sums, _ = elements_operator(*of_batch, loss, *_of(batch.f), *map(float, options))
     return ((sums * scale).to(batch.dtype) if axis else sums), None
@@ -118,16 +121,12 @@ def _serves_overlap(batch: Batch) -> bool:
     Not on a GPU, where the compiled formula moves no more bytes than the kernels. Nor with an
     epsilon, nor for hardtanh: the compiled formula takes half the time of the loops.
     """
-    return (
-        _serves(batch)
-        and not availability.has_kernels(batch.input.device.type)
-        and _of(batch.f)[1] == 0
-    )
+    return availability.uses_loops(batch.input.device.type) and _of(batch.f)[1] == 0
 
 
 def _kernels(x: Tensor) -> Any:
     """The module that launches kernels, if they compute tensors on this device; else None."""
-    if not availability.has_kernels(x.device.type):
+    if not availability.uses_kernels(x.device.type):
         return None
     return availability.found_triton()[0].launch
 
@@ -152,6 +151,21 @@ def _(x: Tensor, upstream: Tensor) -> Tensor:
     return upstream.new_empty(())
 
 
+class Terms(NamedTuple):
+    """An elementwise loss: the terms of y have the weight `on`, those of 1 - y the weight `off`."""
+
+    loss: int
+    f: Activation
+    on: float
+    off: float
+    gamma: float
+    label_smoothing: float
+
+    @property
+    def alpha(self) -> float | None:
+        return None if self.on == self.off == 1 else self.on
+
+
 @torch.library.custom_op(
     "segact::losses",
     mutates_args=(),
@@ -173,49 +187,35 @@ def elements_operator(
     gamma: float,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
-    """Sums in float64, or elementwise losses if there is no axis, and the gradient of their sum.
-
-    The terms of y have the weight `on`, those of 1 - y the weight `off`.
-    """
-    f, options = cpu.ORDER[activation](epsilon), (on, off, gamma, label_smoothing)
+    """Sums in float64, or elementwise losses if there is no axis, and the gradient of their sum."""
+    terms = Terms(loss, cpu.ORDER[activation](epsilon), on, off, gamma, label_smoothing)
     launch, batch = _kernels(x), (x, y, w, tuple(axis))
     if launch is None:
-        found = _elements_by_loops(*batch, loss, f, *options)
+        found = _elements_by_loops(*batch, terms)
     else:
-        found = _elements_by_kernels(launch, *batch, guarded, loss, f, *options)
+        found = _elements_by_kernels(launch, *batch, guarded, terms)
     if found is None:
-        found = _elements_by_operations(*batch, guarded, loss, f, *options)
+        found = _elements_by_operations(*batch, guarded, terms)
     return found[0].contiguous(), found[1].contiguous()
 
 
 def _elements_by_operations(
-    x: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    axis: Axis,
-    guarded: bool,
-    loss: int,
-    f: Activation,
-    on: float,
-    off: float,
-    gamma: float,
-    label_smoothing: float,
+    x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, guarded: bool, terms: Terms
 ) -> tuple[Tensor, Tensor]:
     y = in_range(y) if guarded else y
-    batch = Batch(x.detach().requires_grad_(), y, w, None, f, validate=False)
-    alpha = None if off == 1 == on else on
-    name, losses = {
-        cpu.CROSS_ENTROPY: ("cross_entropy", (on, label_smoothing)),
-        cpu.FOCAL: ("focal_cross_entropy", (gamma, alpha, label_smoothing)),
+    batch = Batch(x.detach().requires_grad_(), y, w, None, terms.f, validate=False)
+    name, options = {
+        cpu.CROSS_ENTROPY: ("cross_entropy", (terms.on, terms.label_smoothing)),
+        cpu.FOCAL: ("focal_cross_entropy", (terms.gamma, terms.alpha, terms.label_smoothing)),
         cpu.SQUARED_ERROR: ("squared_error", ()),
-    }[loss]
+    }[terms.loss]
     if compact.serves(batch):
         with torch.enable_grad():
-            each, gradient = getattr(compact, name)(batch, (), 1.0, *losses)
+            each, gradient = getattr(compact, name)(batch, (), 1.0, *options)
         slopes = gradient(torch.ones_like(each))
     else:
         each, slopes = _differentiated(
-            lambda: getattr(_sums, name)(batch, (), False, *losses), batch
+            lambda: getattr(_sums, name)(batch, (), False, *options), batch
         )
     return (each.double().sum(axis) if axis else each), slopes
 
@@ -236,17 +236,9 @@ def _differentiated(formula: Callable[[], Tensor], batch: Batch) -> tuple[Tensor
 
 
 def _elements_by_loops(
-    x: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    axis: Axis,
-    loss: int,
-    f: Activation,
-    on: float,
-    off: float,
-    gamma: float,
-    label_smoothing: float,
+    x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, terms: Terms
 ) -> tuple[Tensor, Tensor] | None:
+    loss, f, on, off, gamma, label_smoothing = terms
     rows = cpu.Rows(x, y, w, axis)
     slopes, losses = rows.empty(), None if axis else rows.empty()
     numbers = cpu._numbers(f.epsilon, gamma=gamma, label_smoothing=label_smoothing, on=on, off=off)
@@ -255,27 +247,16 @@ def _elements_by_loops(
 
 
 def _elements_by_kernels(
-    launch: Any,
-    x: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    axis: Axis,
-    guarded: bool,
-    loss: int,
-    f: Activation,
-    on: float,
-    off: float,
-    gamma: float,
-    label_smoothing: float,
+    launch: Any, x: Tensor, y: Tensor, w: Tensor | None, axis: Axis, guarded: bool, terms: Terms
 ) -> tuple[Tensor, Tensor] | None:
-    arguments, checked = (x, y, w, axis, f), {"guarded": guarded}
-    if loss == cpu.CROSS_ENTROPY:
-        found = launch.cross_entropy(*arguments, on, label_smoothing, **checked)
-    elif loss == cpu.SQUARED_ERROR:
+    arguments, checked = (x, y, w, axis, terms.f), {"guarded": guarded}
+    if terms.loss == cpu.CROSS_ENTROPY:
+        found = launch.cross_entropy(*arguments, terms.on, terms.label_smoothing, **checked)
+    elif terms.loss == cpu.SQUARED_ERROR:
         found = launch.squared_error(*arguments, **checked)
-    elif gamma < launch.LARGEST_GAMMA:
-        alpha = None if off == 1 == on else on
-        found = launch.focal_cross_entropy(*arguments, gamma, alpha, label_smoothing, **checked)
+    elif terms.gamma < launch.LARGEST_GAMMA:
+        options = (terms.gamma, terms.alpha, terms.label_smoothing)
+        found = launch.focal_cross_entropy(*arguments, *options, **checked)
     else:
         return None
     value, slopes = found
@@ -403,9 +384,8 @@ def overlap_and_entropy_operator(
     if value is not None:
         return value, slopes.contiguous(), density.contiguous()
     overlaps, density = overlap_operator(x, y, w, axis, guarded, activation, tp, fp, fn)
-    entropy, slopes = _elements_by_operations(
-        *(x, y, w, tuple(axis), guarded, cpu.CROSS_ENTROPY, f), on, 1.0, 0.0, label_smoothing
-    )
+    terms = Terms(cpu.CROSS_ENTROPY, f, on, 1.0, 0.0, label_smoothing)
+    entropy, slopes = _elements_by_operations(x, y, w, tuple(axis), guarded, terms)
     return torch.cat((overlaps.double(), entropy[None])), slopes.contiguous(), density
 
 

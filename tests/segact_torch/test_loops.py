@@ -230,6 +230,16 @@ def test_float64_repeats_its_gradient(loss):
     assert torch.equal(first, again)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "linear"])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "dice", "dice_cross_entropy"])
+def test_a_gradient_that_is_not_finished_is_an_error(loss, activation, monkeypatch):
+    x, y = soft_batch(torch.float32)
+    value = getattr(segact_torch, loss)(x.requires_grad_(), y, activation=activation)
+    monkeypatch.setattr(cpu, "_function", lambda name, dtype: lambda *arguments: 0)
+    with pytest.raises(RuntimeError, match="did not compute all of a gradient"):
+        value.backward()
+
+
 def check_the_one_pass(f, soft, dtype):
     """Dice + cross entropy as the two by themselves, and as the formulas in float64."""
     passes, sums = [], cpu.Rows.sums

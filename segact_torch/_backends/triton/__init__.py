@@ -6,7 +6,7 @@ since its gradient computes the density again; Dice + cross entropy is one of th
 never waits for the device.
 
     arithmetic     elementary functions on the device
-    activations    tails, shares, and surprise of each activation
+    activations    tail, density, losses and hazards of each activation
     kernels        losses, and what the device runs
     launch         the same as functions of tensors
 
@@ -19,24 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segact_torch._backends.cpu import LEAST, SMOOTH, Found, is_differentiated
+from segact_torch._backends import cpu
+from segact_torch._backends.cpu import Found, is_differentiated
 from segact_torch._backends.triton import launch
 from segact_torch._batch import Axis, Batch
-from segact_torch.activations import Activation, softsign
+from segact_torch.activations import Linear, softsign
 
 OfOverlap = tuple[Tensor, Tensor, Tensor | None, Axis, Any, launch.Costs]  # x, y, w, axis, f
 
 
 def serves(batch: Batch) -> bool:
-    """Whether the kernels support this activation and precision."""
-    f = batch.f
-    return (
-        isinstance(f, Activation)
-        and type(f).__module__ == Activation.__module__
-        and f.name in launch.NAMES
-        and (f.epsilon >= LEAST or (f.epsilon == 0 and type(f) in SMOOTH))
-        and batch.input.dtype in (torch.float32, torch.float16, torch.bfloat16)
-    )
+    """Whether the kernels support it: what the loops do, but neither linear nor float64."""
+    known = cpu.serves(batch) and not isinstance(batch.f, Linear)
+    return known and batch.input.dtype in (torch.float32, torch.float16, torch.bfloat16)
 
 
 def probe() -> None:

@@ -3,12 +3,12 @@
 
 For each there are
 
-    shares      the tail a = F(-t) and the density
-    surprise    a, then for the outcomes beside the tail (probability 1 - a) and in it (probability
-                a) -log of the probability, and the density divided by it
+    mass          the tail a = F(-t), and the density
+    log_losses    a; -log F(t) and -log F(-t), the losses of the class on the near side, which is
+                  the likelier one, and of that on the far side; and the two hazards, which are the
+                  density divided by F(t) and by F(-t)
 
-All are NaN for t = NaN. Where there is an epsilon, a is at least that, and all follows from the
-shares.
+All are NaN for t = NaN. With an epsilon, a is at least that, and all follows from the mass.
 """
 
 import triton
@@ -25,7 +25,6 @@ from segact_torch._backends.triton.arithmetic import (
     PI,
     UNIT,
     arctangent,
-    beside,
     exponent_and_rest,
     exponential,
     exponential_rest,
@@ -35,6 +34,7 @@ from segact_torch._backends.triton.arithmetic import (
     log_of_rest,
     logarithm,
     logarithm_and,
+    near_loss_of,
     nearest_power,
     negative,
     quotient,
@@ -45,7 +45,7 @@ from segact_torch._backends.triton.arithmetic import (
 
 
 @triton.jit
-def sigmoid_shares(t):
+def sigmoid_mass(t):
     e = exponential(negative(t))
     s = 1.0 + e
     inverse = inverse_of(s)
@@ -57,7 +57,7 @@ def sigmoid_shares(t):
 
 
 @triton.jit
-def sigmoid_surprise(t):
+def sigmoid_log_losses(t):
     e = exponential(negative(t))
     inverse = inverse_of(1.0 + e)
     a = e * inverse
@@ -117,22 +117,22 @@ def normal_tail(t):
 
 
 @triton.jit
-def normal_shares(t):
+def normal_mass(t):
     a, _, density, _ = normal_tail(t)
     return a, density
 
 
 @triton.jit
-def normal_surprise(t):
+def normal_log_losses(t):
     a, scaled, density, over = normal_tail(t)
     rest = 1.0 - a
     inverse = inverse_of(over * rest)  # for both quotients
     # it tends to 1: rounded beyond, the largest floats would overflow
     ratio = (rest * INV_SQRT_TWO_PI) * inverse
-    steep = (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio)
+    far_hazard = (t + 1.25) * tl.where(ratio > 1.0, 1.0, ratio)
     far = (0.5 * t) * t - logarithm(scaled)
     # not a times something: that is below the smallest normal number when this is not
-    return a, beside(a), far, (density * over) * inverse, steep
+    return a, near_loss_of(a), far, (density * over) * inverse, far_hazard
 
 
 @triton.jit
@@ -147,13 +147,13 @@ def arctan_tail(t):
 
 
 @triton.jit
-def arctan_shares(t):
+def arctan_mass(t):
     a, _, _, _, _ = arctan_tail(t)
     return a, reciprocal((t * t) * PI + PI)
 
 
 @triton.jit
-def arctan_surprise(t):
+def arctan_log_losses(t):
     a, share, outside, square, slope = arctan_tail(t)
     # from 2^32 a, since a may be below the smallest normal number
     k, f = exponent_and_rest(4294967296.0 * a)
@@ -161,22 +161,22 @@ def arctan_surprise(t):
     # both quotients from one: outside, a is s times the slope, and s^2 (1 + 1 / s^2) = 1 + s^2
     rest = 1.0 - a
     inverse = share * inverse_of((square * PI + PI) * tl.where(outside, slope, a) * rest)
-    return a, beside(a), tl.where(t < INFINITY, far, t), a * inverse, rest * inverse
+    return a, near_loss_of(a), tl.where(t < INFINITY, far, t), a * inverse, rest * inverse
 
 
 @triton.jit
-def softsign_shares(t):
+def softsign_mass(t):
     a = 0.5 * reciprocal(1.0 + t)
     return a, 2.0 * a * a
 
 
 @triton.jit
-def softsign_surprise(t):
+def softsign_log_losses(t):
     s = 1.0 + t
     inverse = reciprocal(s)
     a = 0.5 * inverse
     far = tl.where(t < INFINITY, logarithm_and(s, LN2), t)
-    return a, beside(a), far, a * reciprocal(0.5 + t), inverse
+    return a, near_loss_of(a), far, a * reciprocal(0.5 + t), inverse
 
 
 @triton.jit
@@ -206,30 +206,31 @@ def inverse_square_root_tail(t):
 
 
 @triton.jit
-def inverse_square_root_shares(t):
+def inverse_square_root_mass(t):
     a, inverse, _, _, _ = inverse_square_root_tail(t)
     return a, inverse * (0.5 * reciprocal(tl.fma(t, t, 1.0)))
 
 
 @triton.jit
-def inverse_square_root_surprise(t):
+def inverse_square_root_log_losses(t):
     a, inverse, share, half, distant = inverse_square_root_tail(t)
     log = logarithm_and(half, tl.where(distant, 133.0 * LN2, LN2))
     far = tl.where(t < INFINITY, log, t)
     # the density is 1/2 h^-3, and 1 - a is (h + t) / (2 h)
-    return a, beside(a), far, 2.0 * a * inverse, inverse + inverse * share
+    return a, near_loss_of(a), far, 2.0 * a * inverse, inverse + inverse * share
 
 
 @triton.jit
-def hardtanh_shares(x, epsilon):
+def hardtanh_mass(x, epsilon):
     a = tl.where(x < 0.5, x, 1.0 - x)
     inside = tl.where(a > epsilon, 1.0, 0.0)
     return tl.where(a < epsilon, epsilon, a), inside
 
 
 @triton.jit
-def squeezed_surprise(a, density):
-    return a, beside(a), negative(logarithm(a)), quotient(density, 1.0 - a), quotient(density, a)
+def squeezed_log_losses(a, density):
+    near_hazard, far_hazard = quotient(density, 1.0 - a), quotient(density, a)
+    return a, near_loss_of(a), negative(logarithm(a)), near_hazard, far_hazard
 
 
 @triton.jit
@@ -242,17 +243,17 @@ def is_below(x, ACTIVATION: tl.constexpr):
 def tail(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
     """The tail on this side of where F is 1/2, and the density."""
     if ACTIVATION == "sigmoid":
-        a, density = sigmoid_shares(tl.abs(x))
+        a, density = sigmoid_mass(tl.abs(x))
     elif ACTIVATION == "normal_cdf":
-        a, density = normal_shares(tl.abs(x))
+        a, density = normal_mass(tl.abs(x))
     elif ACTIVATION == "arctan":
-        a, density = arctan_shares(tl.abs(x))
+        a, density = arctan_mass(tl.abs(x))
     elif ACTIVATION == "softsign":
-        a, density = softsign_shares(tl.abs(x))
+        a, density = softsign_mass(tl.abs(x))
     elif ACTIVATION == "inverse_square_root":
-        a, density = inverse_square_root_shares(tl.abs(x))
+        a, density = inverse_square_root_mass(tl.abs(x))
     else:
-        a, density = hardtanh_shares(x, epsilon)
+        a, density = hardtanh_mass(x, epsilon)
     if SQUEEZED and ACTIVATION != "hardtanh":
         keep = 1.0 - 2.0 * epsilon
         a, density = tl.fma(keep, a, epsilon), keep * density
@@ -260,7 +261,7 @@ def tail(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
 
 
 @triton.jit
-def shares(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
+def masses(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
     """F(x), 1 - F(x) and the density."""
     a, density = tail(x, epsilon, ACTIVATION, SQUEEZED)
     below = is_below(x, ACTIVATION)
@@ -268,18 +269,18 @@ def shares(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
 
 
 @triton.jit
-def surprise(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
-    """What is said above of `surprise`."""
+def log_losses(x, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
+    """Those described above."""
     if SQUEEZED:
         a, density = tail(x, epsilon, ACTIVATION, SQUEEZED)
-        return squeezed_surprise(a, density)
+        return squeezed_log_losses(a, density)
     elif ACTIVATION == "sigmoid":
-        return sigmoid_surprise(tl.abs(x))
+        return sigmoid_log_losses(tl.abs(x))
     elif ACTIVATION == "normal_cdf":
-        return normal_surprise(tl.abs(x))
+        return normal_log_losses(tl.abs(x))
     elif ACTIVATION == "arctan":
-        return arctan_surprise(tl.abs(x))
+        return arctan_log_losses(tl.abs(x))
     elif ACTIVATION == "softsign":
-        return softsign_surprise(tl.abs(x))
+        return softsign_log_losses(tl.abs(x))
     else:
-        return inverse_square_root_surprise(tl.abs(x))
+        return inverse_square_root_log_losses(tl.abs(x))

@@ -92,7 +92,7 @@ def exponent_and_rest(s):
 
 @triton.jit
 def log_of_rest(f):
-    """log(1 + f), to 1e-7 of 1/2, without a division."""
+    """log(1 + f), off by at most 6e-8, without a division."""
     p = 0.08533313082996152
     p = p * f - 0.14269258206218832
     p = p * f + 0.14977401280127375
@@ -107,7 +107,7 @@ def log_of_rest(f):
 
 @triton.jit
 def logarithm(s):
-    """log(s), to 1e-7 of 1/2: for results beyond that, as those of tails are; s is normal."""
+    """log(s) likewise, for results of 1/2 and more, as those of tails are; s is normal."""
     k, f = exponent_and_rest(s)
     return k * LN2_PER_UNIT + log_of_rest(f)
 
@@ -137,7 +137,7 @@ def log1p_unit(e):
 
 
 @triton.jit
-def beside(a):
+def near_loss_of(a):
     """-log(1 - a) for 0 <= a <= 1/2: the loss on the near side of a tail."""
     p = 1.2989286596065484
     p = p * a - 1.5146327812511835

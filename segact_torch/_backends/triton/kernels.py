@@ -7,7 +7,7 @@ What is said in arithmetic.py of quotients and of fused products holds here too.
 import triton
 import triton.language as tl
 
-from segact_torch._backends.triton.activations import is_below, shares, surprise
+from segact_torch._backends.triton.activations import is_below, log_losses, masses
 from segact_torch._backends.triton.arithmetic import (
     INFINITY,
     TINY,
@@ -20,44 +20,44 @@ from segact_torch._backends.triton.arithmetic import (
 
 
 @triton.jit
-def sided(on, off, below):
-    """Of what weighs 1 and 0: what is beside the tail, and what is in it."""
+def near_and_far(on, off, below):
+    """Of what class 1 and class 0 have, that of the likelier class and that of the other."""
     return tl.where(below, off, on), tl.where(below, on, off)
 
 
 @triton.jit
-def weighed_surprise(on, off, near, far, flat, steep, below, ACTIVATION: tl.constexpr):
-    """Loss and slope where class 1 weighs `on` and class 0 `off`."""
-    beside_it, in_it = sided(on, off, below)
-    # in the tail what weighs 0 may be infinite, but for few activations the slope
-    loss = beside_it * near + unless_zero(in_it, far)
-    in_it = unless_zero(in_it, steep) if ACTIVATION == "normal_cdf" else in_it * steep
-    slope = beside_it * flat - in_it
-    return loss, tl.where(below, slope, -slope)
+def weighed_log_losses(x, on, off, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
+    """The tail and the density; value and slope of on (-log F(x)) + off (-log(1 - F(x)))."""
+    a, near_loss, far_loss, near_hazard, far_hazard = log_losses(x, epsilon, ACTIVATION, SQUEEZED)
+    below = is_below(x, ACTIVATION)
+    near, far = near_and_far(on, off, below)
+    # what weighs 0 may be infinite: the loss of the unlikelier class, of few activations its hazard
+    loss = near * near_loss + unless_zero(far, far_loss)
+    moved = unless_zero(far, far_hazard) if ACTIVATION == "normal_cdf" else far * far_hazard
+    slope = near * near_hazard - moved
+    return a, (1.0 - a) * near_hazard, loss, tl.where(below, slope, -slope)
 
 
 @triton.jit
 def entropy(
+    x,
     y,
     w,
     pos_weight,
-    near,
-    far,
-    flat,
-    steep,
-    below,
+    epsilon,
     ACTIVATION: tl.constexpr,
+    SQUEEZED: tl.constexpr,
     POSITIVE: tl.constexpr,
 ):
-    """w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x)))), from what `surprise` says of x."""
+    """Likewise, of w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x))))."""
     on, off = w * y, w * (1.0 - y)
     if POSITIVE:
         on = w * pos_weight * y
-    loss, slope = weighed_surprise(on, off, near, far, flat, steep, below, ACTIVATION)
+    a, density, loss, slope = weighed_log_losses(x, on, off, epsilon, ACTIVATION, SQUEEZED)
     if POSITIVE:  # what weighs nothing is 0 for any x
         nothing = (y == 1.0) & (pos_weight * y == 0.0)
         loss, slope = tl.where(nothing, 0.0, loss), tl.where(nothing, 0.0, slope)
-    return loss, slope
+    return a, density, loss, slope
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def smooth_labels(y, label_smoothing):
 
 
 @triton.jit
-def shares_and_entropy(
+def masses_and_entropy(
     x,
     y,
     w,
@@ -79,19 +79,17 @@ def shares_and_entropy(
     POSITIVE: tl.constexpr,
 ):
     """F(x), 1 - F(x), the density, and value and slope of the cross entropy."""
-    a, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
-    below = is_below(x, ACTIVATION)
     if SMOOTHED:
         y = smooth_labels(y, label_smoothing)
-    loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, ACTIVATION, POSITIVE)
-    p, q = tl.where(below, a, 1.0 - a), tl.where(below, 1.0 - a, a)
-    return p, q, (1.0 - a) * flat, loss, slope
+    a, density, loss, slope = entropy(x, y, w, pos_weight, epsilon, ACTIVATION, SQUEEZED, POSITIVE)
+    below = is_below(x, ACTIVATION)
+    return tl.where(below, a, 1.0 - a), tl.where(below, 1.0 - a, a), density, loss, slope
 
 
 @triton.jit
 def squared(x, y, w, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
     """w (F(x) - y)^2."""
-    p, q, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
+    p, q, density = masses(x, epsilon, ACTIVATION, SQUEEZED)
     d = (1.0 - y) * p - y * q
     return w * (d * d), w * (2.0 * d * density)
 
@@ -116,12 +114,9 @@ def focal(
     if ALPHA:
         w = w * (y * alpha + (1.0 - y) * (1.0 - alpha))
         x = tl.where(w == 0.0, 0.0, x)
-    a, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
-    below = is_below(x, ACTIVATION)
-    loss, slope = weighed_surprise(y, 1.0 - y, near, far, flat, steep, below, ACTIVATION)
-    beside_it, in_it = sided(y, 1.0 - y, below)
-    e = beside_it * a + in_it * (1.0 - a)
-    density = (1.0 - a) * flat
+    a, density, loss, slope = weighed_log_losses(x, y, 1.0 - y, epsilon, ACTIVATION, SQUEEZED)
+    near, far = near_and_far(y, 1.0 - y, is_below(x, ACTIVATION))
+    e = near * a + far * (1.0 - a)
     power = fractional_power(e, high, low) if FRACTION else tl.full(x.shape, 1.0, tl.float32)
     if WHOLE == 0:  # one less, of an exponent below 1
         less = tl.where(e < TINY, 0.0, tl.div_rn(power, tl.where(e < TINY, 1.0, e)))
@@ -243,11 +238,9 @@ def losses(
     if SMOOTHED:
         y = smooth_labels(y, label_smoothing)
     if LOSS == "cross_entropy":
-        _, near, far, flat, steep = surprise(x, epsilon, ACTIVATION, SQUEEZED)
         if EACH_POSITIVE:
             pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
-        below = is_below(x, ACTIVATION)
-        loss, slope = entropy(y, w, pos_weight, near, far, flat, steep, below, ACTIVATION, POSITIVE)
+        _, _, loss, slope = entropy(x, y, w, pos_weight, epsilon, ACTIVATION, SQUEEZED, POSITIVE)
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, epsilon, ACTIVATION, SQUEEZED)
     else:
@@ -299,12 +292,12 @@ def overlap(
     if ENTROPY:
         if EACH_POSITIVE:
             pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
-        p, q, _, loss, _ = shares_and_entropy(
+        p, q, _, loss, _ = masses_and_entropy(
             x, y, w, pos_weight, label_smoothing, epsilon, ACTIVATION, SQUEEZED, SMOOTHED, POSITIVE
         )
         tl.store(out + 2 * programs, far_total(loss, there))
     else:
-        p, q, _ = shares(x, epsilon, ACTIVATION, SQUEEZED)
+        p, q, _ = masses(x, epsilon, ACTIVATION, SQUEEZED)
     error = total(w * (fp * ((1.0 - y) * p) + fn * (y * q)), there)
     tl.store(out, error)
     tl.store(out + programs, tp * total(w * y * p, there))
@@ -374,8 +367,8 @@ def overlap_gradient(
 ):
     """The gradient of a loss whose slopes in the two sums are `slopes` (2, rows).
 
-    Where it is a function of a RATIO of them, that has these slopes, and `upstream` (rows) it. With
-    ENTROPY `upstream` is (2, rows), and has the one of the cross entropies times `scale`, too.
+    With RATIO the slopes are those of the sums' ratio, and `upstream` (rows) is its gradient. With
+    ENTROPY `upstream` is (2, rows): also that of the cross entropies times `scale`.
     """
     row, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     of_error, of_hit = tl.load(slopes + row), tl.load(slopes + rows + row)
@@ -387,11 +380,11 @@ def overlap_gradient(
     if ENTROPY:
         if EACH_POSITIVE:
             pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
-        _, _, density, _, of_entropy = shares_and_entropy(
+        _, _, density, _, of_entropy = masses_and_entropy(
             x, y, w, pos_weight, label_smoothing, epsilon, ACTIVATION, SQUEEZED, SMOOTHED, POSITIVE
         )
     else:
-        _, _, density = shares(x, epsilon, ACTIVATION, SQUEEZED)
+        _, _, density = masses(x, epsilon, ACTIVATION, SQUEEZED)
     slope = weigh(density, weigh(w * (1.0 - y), off) + weigh(w * y, on))
     if ENTROPY:
         slope += weigh(tl.load(upstream + rows + row) * scale, of_entropy)

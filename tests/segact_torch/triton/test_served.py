@@ -56,7 +56,7 @@ def test_kernels_serve_all_that_loops_do(loss, options, monkeypatch):
 @pytest.fixture
 def compiled_calls_the_kernels(monkeypatch):
     monkeypatch.setattr(_backends.availability, "KERNELS", "triton")
-    monkeypatch.setattr(_backends, "LARGE", 1)
+    monkeypatch.setattr(operators, "LARGE", 1)
     torch._dynamo.reset()
 
 
@@ -111,7 +111,7 @@ def test_compiled_code_calls_the_kernels(compiled_calls_the_kernels, loss, optio
 def test_other_compiled_code_is_the_compilers(
     compiled_calls_the_kernels, monkeypatch, loss, from_here
 ):
-    monkeypatch.setattr(_backends, "LARGE", from_here)
+    monkeypatch.setattr(operators, "LARGE", from_here)
     graphs = []
 
     def note(graph, inputs):
