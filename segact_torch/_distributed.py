@@ -65,8 +65,9 @@ def all_reduce(group: ProcessGroup | None, *sums: Tensor) -> tuple[Tensor, ...]:
     if group is None:
         return sums
     stacked = torch.stack([_special.double(each) for each in sums])
-    reduced = _apply(_AllReduce, stacked, group).unbind()
-    return tuple(of_all.to(own.dtype) for of_all, own in zip(reduced, sums, strict=True))
+    reduced = _apply(_AllReduce, stacked, group)
+    # not unbound: autograd refuses to change one of several views in place, as in `loss /= 4`
+    return tuple(reduced[i].to(own.dtype) for i, own in enumerate(sums))
 
 
 def all_mean(group: ProcessGroup | None, mean: Tensor, count: Tensor) -> Tensor:

@@ -228,9 +228,9 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def forward(loss: Tensor, count: Tensor, axes: frozenset[int]) -> Tensor:
         axis = tuple(axes)
-        mean = loss.sum(axis, keepdim=True) / count
-        mean = torch.where(mean.isinf(), (loss / count).sum(axis, keepdim=True), mean)
-        return mean.squeeze(axis)
+        # not the mean squeezed: autograd refuses to change a view in place, as in `loss /= 4`
+        mean = loss.sum(axis) / count.squeeze(axis)
+        return torch.where(mean.isinf(), (loss / count).sum(axis), mean)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -398,6 +398,28 @@ def test_reductions(loss, reduction, batch):
     torch.testing.assert_close(value, expected)
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("activation", ["arctan", "linear"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_change_in_place(loss, reduction, dtype, activation, kernels, batch, monkeypatch):
+    """As by `loss /= 4`, of one batch in four that are accumulated."""
+    if not kernels:
+        monkeypatch.setattr(segact_torch._backends, "chosen", lambda batch: ())
+    loss = make(loss, activation, reduction=reduction)
+    x, y = (t.to(dtype) for t in batch)
+
+    def changed(x, y):
+        value = loss(x, y)
+        value /= 4
+        value += 1
+        return value.sum()
+
+    _, found = gradient(changed, x, y)
+    _, expected = gradient(lambda x, y: loss(x, y).sum(), x, y)
+    torch.testing.assert_close(4 * found, expected)
+
+
 def test_from_probabilities_clamps_the_log_as_pytorch_does():
     p = torch.tensor([0.0, 1.0, 0.25], requires_grad=True)
     y = torch.tensor([1.0, 0.0, 1.0])

@@ -307,6 +307,20 @@ class Checks:
                 found.append(off(average(x.grad), gradient))
         return max(found)
 
+    def a_change_in_place(self) -> float:
+        """As by `loss /= 4`, of one batch in four that are accumulated."""
+        found = []
+        for name in (*ELEMENTWISE, *OVERLAP, "dice, per_sample, sum"):
+            whole = self.whole(name)
+            _, gradient = single(whole)
+            x = whole.x.clone().requires_grad_()
+            loss = whole.loss(x, "world", whole.part)
+            loss /= 4
+            loss.backward()
+            factor = 4 * (self.world if name in OWN else 1)
+            found.append(off(average(x.grad) * factor, gradient))
+        return max(found)
+
     def second_derivatives(self) -> float:
         found = []
         names = ("dice", "binary_cross_entropy, void", "binary_cross_entropy, linear")
