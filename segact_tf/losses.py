@@ -25,6 +25,7 @@ the replicas is the loss, and the sum of their gradients its gradient, for any r
 The functions can be imported from here, too.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -132,8 +133,10 @@ class _Loss(keras.losses.Loss):
         if isinstance(options.get("pos_weight"), list):
             for value in np.ravel(options["pos_weight"]).tolist():
                 check_number("pos_weight", value)
+        parameters = inspect.signature(self.function).parameters
         for name in NUMBERS.keys() & options.keys():
-            if options[name] is not None and not isinstance(options[name], list):
+            left_out = options[name] is None and parameters[name].default is None
+            if not left_out and not isinstance(options[name], list):
                 check_number(name, options[name], NUMBERS[name])
         self.options = options
 

@@ -111,8 +111,10 @@ class _Loss(nn.Module):
         pos_weight = options.get("pos_weight")
         if not (pos_weight is None or isinstance(pos_weight, numbers.Real)):
             check_tensor(pos_weight, "pos_weight", "a number or a torch.Tensor")
+        parameters = inspect.signature(self.function).parameters
         for name in NUMBERS.keys() & options.keys():
-            if options[name] is not None and not isinstance(options[name], Tensor):
+            left_out = options[name] is None and parameters[name].default is None
+            if not left_out and not isinstance(options[name], Tensor):
                 check_number(name, options[name], NUMBERS[name])
         if isinstance(pos_weight, Tensor):
             pos_weight = options.pop("pos_weight").detach()

@@ -529,6 +529,31 @@ def test_text_is_no_number(ns):
     ("loss", "option"),
     [
         ("binary_cross_entropy", "label_smoothing"),
+        ("binary_focal_cross_entropy", "gamma"),
+        ("dice", "smooth"),
+        ("tversky", "alpha"),
+        ("focal_tversky", "beta"),
+        ("dice_cross_entropy", "lambda_dice"),
+    ],
+)
+def test_none_is_no_number(ns, loss, option):
+    """The class says so when it is made."""
+    with pytest.raises(TypeError, match=f"{option} must be a number .* got None"):
+        value(ns, loss, np.zeros(3), np.ones(3), **{option: None})
+    with pytest.raises(TypeError, match=f"{option} must be a number .* got None"):
+        ns.loss_class(ns.classes[loss], **{option: None})
+
+
+def test_none_where_it_is_the_default(ns):
+    ns.loss_class(ns.classes["binary_focal_cross_entropy"], alpha=None)
+    for loss in ("binary_cross_entropy", "dice_cross_entropy"):
+        ns.loss_class(ns.classes[loss], pos_weight=None)
+
+
+@pytest.mark.parametrize(
+    ("loss", "option"),
+    [
+        ("binary_cross_entropy", "label_smoothing"),
         ("binary_cross_entropy", "pos_weight"),
         ("binary_focal_cross_entropy", "gamma"),
         ("dice", "smooth"),
