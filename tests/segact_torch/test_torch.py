@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from names import ACTIVATIONS, RATIOS
+from names import ACTIVATIONS, ELEMENTWISE, RATIOS
 
 torch = pytest.importorskip("torch")
 import segact_torch  # noqa: E402
@@ -418,6 +418,23 @@ def test_change_in_place(loss, reduction, dtype, activation, kernels, batch, mon
     _, found = gradient(changed, x, y)
     _, expected = gradient(lambda x, y: loss(x, y).sum(), x, y)
     torch.testing.assert_close(4 * found, expected)
+
+
+@pytest.mark.parametrize("name", ["cdf", *ELEMENTWISE])
+def test_change_in_place_in_compiled_code(name, batch, monkeypatch):
+    """Of what the formula computes: the operators of the loops return no views."""
+    monkeypatch.setattr(segact_torch._backends.availability, "KERNELS", "0")
+
+    loss = None if name == "cdf" else make(name, "arctan", reduction="none")
+
+    def changed(x, y):
+        value = segact_torch.arctan(x) if loss is None else loss(x, y)
+        value /= 4
+        return value.sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(changed, backend="aot_eager", fullgraph=True)
+    assert_same(gradient(compiled, *batch), gradient(changed, *batch))
 
 
 def test_from_probabilities_clamps_the_log_as_pytorch_does():
