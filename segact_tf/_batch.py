@@ -19,6 +19,7 @@ from segact_tf._checks import (
     check_number,
     check_pos_weight,
     check_range,
+    check_rank,
     check_validate,
     checked_axis,
     checked_tensor,
@@ -97,6 +98,7 @@ class Batch:
     ) -> "Batch":
         """The arguments of a loss as a batch; raises for wrong ones."""
         x = _wide(y_pred, "y_pred")
+        check_rank(x, "y_pred")
         y = as_tensor(y_true, "y_true", x.dtype)
         if _shapes_differ(x, y):
             raise ValueError(
@@ -340,6 +342,7 @@ def as_tensor(values: Any, name: str, dtype: Any) -> Any:
     Keras would round such a list to float32 beside tensors of float64.
     """
     tensor = checked_tensor(values, name)
+    check_rank(tensor, name)
     given, wanted = map(keras.backend.standardize_dtype, (tensor.dtype, dtype))
     if "complex" in given:
         raise TypeError(f"{name} must hold real numbers, got {given}")

@@ -104,6 +104,15 @@ def checked_tensor(values: Any, name: str = "x") -> Any:
         raise TypeError(f"{name} must be a tensor of numbers, got {kind}") from error
 
 
+def check_rank(tensor: Any, name: str) -> None:
+    """Raise if a graph of TensorFlow does not know the number of dimensions."""
+    if getattr(tensor.shape, "rank", 0) is None:
+        raise ValueError(
+            f"{name} must have a known number of dimensions, got a tensor of unknown rank, as of "
+            "tf.numpy_function; say set_shape((None, None, None, 1)) or the like"
+        )
+
+
 def check_range(
     values: Any, name: str, high: float = 1.0, slack: float = 0.0
 ) -> tuple[float, float]:

@@ -34,7 +34,7 @@ import numpy as np
 from keras import ops
 
 from segact_tf import _engine, _pairwise, _special
-from segact_tf._checks import check_epsilon, check_flag, checked_axis, checked_tensor
+from segact_tf._checks import check_epsilon, check_flag, check_rank, checked_axis, checked_tensor
 from segact_tf._definitions import same
 from segact_tf._derivatives import Function, _differentiate
 from segact_tf._distributed import all_extremes, all_reduce
@@ -650,6 +650,7 @@ class Linear(Activation):
         return ops.where(valid, x, ops.stop_gradient(middle))
 
     def _axis(self, x: Any) -> Axis:
+        check_rank(x, "x")
         return _pairwise.axes(x, self.axis)
 
     def _squeezed(self, x: Any) -> Any:

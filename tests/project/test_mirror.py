@@ -46,7 +46,7 @@ ONE_SIDED: dict[str, dict[str, str]] = {
     },
     "_checks.py": {
         "check_reduction": REDUCTION,
-        **dict.fromkeys(["check_tensor", "checked_tensor"], TENSORS),
+        **dict.fromkeys(["check_tensor", "checked_tensor", "check_rank"], TENSORS),
         "check_device": "Keras moves tensors to one device",
     },
     "_special.py": {

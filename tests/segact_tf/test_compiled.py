@@ -119,6 +119,27 @@ def test_sizes_known_late_do_not_broadcast():
         traced(np.zeros((4, 1), "float32"), np.zeros((4, 3), "float32"))
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has tensors of unknown rank")
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight", "mask", "x"])
+def test_a_tensor_of_unknown_rank_is_named(name):
+    """As of tf.numpy_function, in a tf.data pipeline."""
+    tf = importlib.import_module("tensorflow")
+    known = {"y_true": tf.ones((2, 3)), "y_pred": tf.ones((2, 3))}
+    calls = {
+        "x": [segact_tf.linear],
+        "mask": [segact_tf.dice],
+        "sample_weight": [segact_tf.losses.Dice(), segact_tf.dice],
+    }
+    for f in calls.get(name, [segact_tf.losses.Dice(), segact_tf.dice]):
+
+        @tf.function(input_signature=[tf.TensorSpec(None, "float32")])
+        def run(value, f=f):
+            return f(value) if name == "x" else f(**{**known, name: value})
+
+        with pytest.raises(ValueError, match=f"{name} must have a known number of dimensions"):
+            run(tf.ones((2, 3)))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_compiled_options(loss, mode, rng):
     """Weights, left-out elements and groups, where a compiler may move and merge things."""
