@@ -264,7 +264,11 @@ def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:
     found: str | None
     if head is not None:
         found = f"is what {head} made"
-    elif _engine.is_traced(x) or not _engine.is_on_cpu(x) or ops.all((x == 0) | (x == 1)):
+    elif (
+        _engine.is_traced(x)
+        or not _engine.is_on_cpu(x)
+        or ops.all(ops.equal(x, 0) | ops.equal(x, 1))  # TensorFlow's == takes no bool
+    ):
         return False
     else:
         x = ops.stop_gradient(x)

@@ -117,6 +117,8 @@ class _Loss(keras.losses.Loss):
     ) -> None:
         name = name or re.sub("(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if "float" not in self.dtype:
+            raise ValueError(f"dtype must be a floating one, such as 'float64', got {dtype!r}")
         check_ignore_index(options["ignore_index"])
         check_validate(options["validate"])
         if "per_sample" in options:

@@ -135,6 +135,20 @@ def test_dtype_of_the_class():
     assert keras.backend.standardize_dtype(narrow(y, x).dtype) == "float32"
 
 
+@pytest.mark.parametrize("wrong", ["int32", "uint8", "bool", "string"])
+def test_a_dtype_that_is_not_floating_is_named(loss, wrong):
+    with pytest.raises(ValueError, match=f"dtype must be a floating one.* got '{wrong}'"):
+        LOSSES[loss](dtype=wrong)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "int64", "float16"])
+def test_a_class_converts_outputs_of_any_dtype(loss, dtype, rng):
+    """As Keras's own do; the first call of an object looks at the values."""
+    x, y = rng.random((2, 7, 1)) > 0.5
+    f = LOSSES[loss]()
+    assert float(f(y, x.astype(dtype))) == float(f(y, x.astype("float32")))
+
+
 def test_bfloat16_by_default(loss, rng):
     x, y = rng.normal(size=(2, 7, 1)).astype("float32")
     keras.config.set_floatx("bfloat16")
