@@ -393,7 +393,8 @@ def _torch_values() -> Any:
         return values
 
     def backward(ctx: Any, *upstream: Any) -> Any:
-        x, *rest = ctx.saved_tensors[: ctx.count]
+        saved = ctx.saved_tensors  # once: a checkpoint gives them out only once
+        x, *rest = saved[: ctx.count]
         again = torch.is_grad_enabled()  # the gradient will be differentiated again
         if again or torch._C._functorch.is_legacy_batchedtensor(upstream[0]):
             with torch.enable_grad():
@@ -402,7 +403,7 @@ def _torch_values() -> Any:
                 values = ctx.formula(x, *rest)
             (found,) = torch.autograd.grad(values, x, upstream, create_graph=again)
         else:
-            slopes = ctx.saved_tensors[ctx.count :]
+            slopes = saved[ctx.count :]
             found = sum(map(ctx.weigh, upstream[1:], slopes[1:]), ctx.weigh(upstream[0], slopes[0]))
         return None, None, None, found, *[None] * len(rest)
 

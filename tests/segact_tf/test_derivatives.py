@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 keras = pytest.importorskip("keras")
-from keras_losses import BACKEND  # noqa: E402
+from keras_losses import BACKEND, LOSSES  # noqa: E402
 
 import segact_tf  # noqa: E402
 
@@ -40,6 +40,22 @@ def test_second_derivative(smooth):
     np.testing.assert_allclose(
         np.asarray(second), (differences[0] - differences[1]) / (2 * h), rtol=1e-6
     )
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="what PyTorch's functions save")
+@pytest.mark.parametrize("name", LOSSES)
+def test_checkpoints(name, rng):
+    """A checkpoint computes again what it did not keep, and gives it out once."""
+    torch = importlib.import_module("torch")
+    loss = LOSSES[name]()
+    x = torch.tensor(rng.normal(size=(4, 6)).astype("float32"), requires_grad=True)
+    y = (torch.arange(24).reshape(4, 6) % 3 == 0).float()
+    (once,) = torch.autograd.grad(loss(y, x), x)
+    for reentrant in (False, True):
+        x.grad = None
+        again = torch.utils.checkpoint.checkpoint(loss, y, x, use_reentrant=reentrant)
+        again.backward()
+        torch.testing.assert_close(x.grad, once, rtol=0, atol=0)
 
 
 def second_derivatives(f, x):
