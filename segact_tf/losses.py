@@ -173,6 +173,8 @@ class _Loss(keras.losses.Loss):
                 of_groups = w
                 # A group with weight 0 is ignored: NaN in it reaches no sum.
                 options["sample_weight"] = ops.cast(w != 0, w.dtype)
+            elif not elementwise and options["per_sample"] and None in tuple(w.shape)[1:]:
+                of_groups, options["sample_weight"] = _of_groups_or_elements(w)
         losses = type(self).function(y_true, y_pred, **options)
         if of_groups is not None:
             present = _present(y_true, y_pred, options)
@@ -271,6 +273,17 @@ def _are_of_groups(given: Any, w: Any, per_sample: bool) -> bool:
     """Whether there is one weight for all, or one for each sample and each sample is a group."""
     ones = all(size == 1 for size in tuple(w.shape)[1:])
     return len(np.shape(given)) == 0 or (per_sample and ones)
+
+
+def _of_groups_or_elements(w: Any) -> tuple[Any, Any]:
+    """Weights of samples and of elements, if a graph of TensorFlow learns the sizes only later.
+
+    One of the two are ones, or mark what has a weight of 0.
+    """
+    rank = len(w.shape)
+    ones = ops.equal(math.prod(ops.shape(w)[1:]), 1)
+    first = w[(slice(None), *[slice(1)] * (rank - 1))]
+    return ops.where(ones, first, 1.0), ops.where(ones, ops.cast(w != 0, w.dtype), w)
 
 
 def _present(y: Any, x: Any, options: dict[str, Any]) -> Any:

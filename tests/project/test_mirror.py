@@ -99,7 +99,8 @@ ONE_SIDED: dict[str, dict[str, str]] = {
         "_with_last_axis": "`fit` hands a loss (N,) and (N, 1)",
         **dict.fromkeys(["_from_left", "_are_of_groups"], "the sample_weight of `fit`"),
         **dict.fromkeys(
-            ["_for_groups", "_mean_weight", "_over_weight"], "the sample_weight of `fit`"
+            ["_of_groups_or_elements", "_for_groups", "_mean_weight", "_over_weight"],
+            "the sample_weight of `fit`",
         ),
         **dict.fromkeys(["_mean_of_all", "_sum_of_all", "_present"], REDUCTION),
     },

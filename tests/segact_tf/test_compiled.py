@@ -119,6 +119,22 @@ def test_sizes_known_late_do_not_broadcast():
         traced(np.zeros((4, 1), "float32"), np.zeros((4, 3), "float32"))
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow traces unknown dimensions")
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 1, 1), (3, 4, 2)])
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "none"])
+@pytest.mark.parametrize("name", ["dice", "dice_cross_entropy", "lovasz"])
+def test_weights_whose_sizes_are_known_late(name, reduction, shape, rng):
+    """One for each sample multiplies the losses of the samples, as with known sizes."""
+    tf = importlib.import_module("tensorflow")
+    x = rng.normal(size=(3, 4, 2)).astype("float32")
+    y = (x > 0.3).astype("float32")
+    w = 2 - np.arange(math.prod(shape), dtype="float32").reshape(shape) % 3
+    f = LOSSES[name](per_sample=True, reduction=reduction)
+    specs = [tf.TensorSpec([None] * 3, "float32")] * 3
+    run = tf.function(lambda y, x, w: f(y, x, w), specs)
+    np.testing.assert_allclose(run(y, x, w), f(y, x, w), rtol=2e-6)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has tensors of unknown rank")
 @pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight", "mask", "x"])
 def test_a_tensor_of_unknown_rank_is_named(name):
