@@ -33,7 +33,7 @@ Axis = tuple[int, ...]
 # A target may be this far outside of [0, 1] and counts as 0 or 1: interpolation rounds.
 SLACK = 1e-6
 # The activations for which `warn_of_probabilities` has checked some raw outputs.
-_LOOKED: set[str] = set()
+_CHECKED: set[str] = set()
 
 
 class ActivatedInputWarning(UserWarning):
@@ -125,7 +125,7 @@ class Batch:
         if group is not None and isinstance(f, Linear) and 0 in f._axis(x):
             own = _LinearOverRanks(f, group)
         batch = cls(x, ops.cast(y, x.dtype), w, valid, own, validate, hard, weighted, group)
-        if f.name not in _LOOKED:
+        if f.name not in _CHECKED:
             warn_of_probabilities(y_pred, f)
         if validate and batch._is_traced():
             raise ValueError(
@@ -188,7 +188,7 @@ class Batch:
                 "pos_weight must broadcast to the shape of y_pred, "
                 f"got pos_weight {tuple(weights.shape)} and y_pred {tuple(self.x.shape)}"
             )
-        self._looks(lambda: check_pos_weight(weights))
+        self._run_check(lambda: check_pos_weight(weights))
         return ops.broadcast_to(weights, ops.shape(self.x))
 
     def present(self, axis: Axis) -> Any:
@@ -208,12 +208,12 @@ class Batch:
     def check_values(self) -> None:
         """Raise for values out of their range, once, if `validate` allows the check."""
         if not self.checked:
-            self.checked = self._looks(self._check_ranges)
+            self.checked = self._run_check(self._check_ranges)
 
-    def _looks(self, check: Callable[[], None]) -> bool:
+    def _run_check(self, check: Callable[[], None]) -> bool:
         """Run a check of values if `validate` allows it; returns whether it ran.
 
-        In compiled code there are no values; that is an error only with validate=True.
+        In compiled code there are no values; with validate=True `of` has raised.
         """
         if self._is_traced() or self.validate is False:
             return False
@@ -275,7 +275,7 @@ def warn_of_probabilities(x: Any, f: Activation | Convention) -> bool:
         low, top = float(ops.min(x)), float(ops.max(x))
         inside = low >= 0 and top <= 1
         found = f"lies in [0, 1], from {low:g} to {top:g}, as probabilities do" if inside else None
-    _LOOKED.add(f.name)
+    _CHECKED.add(f.name)
     if found is not None:
         warnings.warn(
             f"y_pred {found}; the loss takes raw outputs and applies the activation: pass those, "

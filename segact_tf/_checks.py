@@ -60,7 +60,7 @@ def check_groups(per_sample: bool, channel_axis: int | None) -> None:
         raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
 
 
-def check_sorted(per_sample: bool) -> None:
+def check_lovasz_groups(per_sample: bool) -> None:
     """Raise if replicas share a group of a Lovasz loss."""
     group = group_of()
     if group is not None and not per_sample:

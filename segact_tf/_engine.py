@@ -1,4 +1,4 @@
-"""What `keras.ops` does not offer: the only module that uses the active backend directly.
+"""What `keras.ops` does not offer, by the active backend's own operations.
 
 Keras has already imported the active backend; no backend is imported at import of this module.
 """
@@ -151,7 +151,7 @@ def unless_zero(weight: Any, value: Any) -> Any:
 
 
 def atan2(y: float, x: Any) -> Any:
-    """atan2; on torch the backend's own, as keras.ops computes it in float32 for float64, too."""
+    """atan2 on torch, its own: keras.ops computes it in float32 for float64, too."""
     # filled on the device: a copy of a number to a GPU would be waited for
     return sys.modules["torch"].atan2(x.new_full((), y), x)
 
@@ -165,8 +165,8 @@ def sorts_bits(x: Any) -> bool:
     return narrow and (keras.backend.backend() == "jax" or is_traced(x))
 
 
-def sorts_places(x: Any) -> bool:
-    """Whether sorting bits and indices in one integer is as fast as sorting the bits."""
+def sorts_indices() -> bool:
+    """Whether sorting indices by bits is as fast as sorting both in one integer."""
     return keras.backend.backend() == "torch"
 
 

@@ -265,7 +265,7 @@ def one_less(x: Any, where: Any) -> Any:
     return x - ops.cast(where, x.dtype)
 
 
-def count(x: Any) -> Any:
+def running_count(x: Any) -> Any:
     """The number of True up to each element over the last axis, exact beyond 2^24."""
     return ops.cumsum(ops.cast(x, "int32"), axis=-1)
 
@@ -290,7 +290,7 @@ def descending(x: Any) -> Any:
     if not _engine.sorts_bits(x):
         return ops.argsort(-x, axis=-1)  # stable on every backend
     bits = _engine.bits(ops.abs(x))  # no -0
-    if _engine.sorts_places(x):
+    if _engine.sorts_indices():
         return ops.argsort(-bits, axis=-1)
     with _engine.wide_integers():
         place = ops.arange(ops.shape(x)[-1], dtype="int64")

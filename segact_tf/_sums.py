@@ -103,7 +103,7 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Any, Any], Any])
 
 def _steps(target: Any, e: Any) -> Any:
     """The weights g of `lovasz` for targets and background in this order, in the precision of e."""
-    hits = _special.count(target)
+    hits = _special.running_count(target)
     left = ops.cast(hits[..., -1:] - hits, e.dtype)
     union = left + _special.places(e)
     # Where the union is 1, this is the first element and adds 1, also in a group without a target.

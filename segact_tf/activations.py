@@ -719,6 +719,7 @@ class _Custom(Activation):
         return ops.cast(self._ppf(inner), p.dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """What `get_activation` finds it again by, once it is registered."""
         return {"epsilon": self.epsilon, "name": self.name}
 
     @classmethod

@@ -92,7 +92,7 @@ import keras
 
 from segact_tf import _engine
 from segact_tf._batch import Batch
-from segact_tf._checks import check_number, check_sorted
+from segact_tf._checks import check_lovasz_groups, check_number
 from segact_tf._compact import (
     cross_entropy,
     focal_cross_entropy,
@@ -474,7 +474,7 @@ def lovasz(
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
     """
-    check_sorted(per_sample)
+    check_lovasz_groups(per_sample)
     f = distribution(activation, from_logits)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
 
@@ -511,7 +511,7 @@ def lovasz_hinge(
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
     """
-    check_sorted(per_sample)
+    check_lovasz_groups(per_sample)
     f = distribution(None, from_logits=True)
     batch = Batch.of(y_pred, y_true, f, sample_weight, ignore_index, mask, validate, hard=True)
 

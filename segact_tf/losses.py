@@ -105,7 +105,7 @@ class _Loss(keras.losses.Loss):
     """
 
     function: ClassVar[Callable[..., Any]]
-    _looked = False  # whether raw outputs were checked
+    _input_checked = False  # whether raw outputs were checked
 
     def __init__(
         self,
@@ -150,9 +150,9 @@ class _Loss(keras.losses.Loss):
         x = as_tensor(y_pred, "y_pred", self.dtype)
         options, mask = dict(self.options), self._mask(y_pred)
         elementwise = "axis" in options
-        if not self._looked:
+        if not self._input_checked:
             f = options.get("activation", sigmoid)
-            self._looked = f is None or warn_of_probabilities(y_pred, f)
+            self._input_checked = f is None or warn_of_probabilities(y_pred, f)
         # y_true without a cast, which could round the number to ignore
         y_true, y_pred = _with_last_axis(
             as_tensor(y_true, "y_true", self.dtype), ops.cast(x, self.dtype)

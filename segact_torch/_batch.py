@@ -34,7 +34,7 @@ Axis = tuple[int, ...]
 # A target may be this far outside of [0, 1] and counts as 0 or 1: interpolation rounds.
 SLACK = 1e-6
 # The activations for which `warn_of_probabilities` has checked some raw outputs.
-_LOOKED: set[str] = set()
+_CHECKED: set[str] = set()
 
 
 class ActivatedInputWarning(UserWarning):
@@ -147,7 +147,7 @@ class Batch:
             w = torch.where(w >= 0, w, math.nan)
         if valid is not None:
             w = valid if w is None else torch.where(valid, w, 0)
-        if not torch.compiler.is_compiling() and f.name not in _LOOKED:
+        if not torch.compiler.is_compiling() and f.name not in _CHECKED:
             warn_of_probabilities(input, f)
         batch = cls(input, target, w, valid, f, validate, hard)
         batch = batch if group is None else batch._of_group(group)
@@ -231,7 +231,7 @@ class Batch:
                 "pos_weight must broadcast to the shape of input, "
                 f"got pos_weight {tuple(pos_weight.shape)} and input {tuple(self.input.shape)}"
             ) from error
-        self._looks(lambda: check_pos_weight(pos_weight))
+        self._run_check(lambda: check_pos_weight(pos_weight))
         return weights
 
     def present(self, axis: Axis) -> Tensor | None:
@@ -263,17 +263,14 @@ class Batch:
         """1 / the number of valid elements over `axis`, at least 1, for each group."""
         if self.valid is not None:
             return _special.double(self.valid.sum(axis).clamp_(min=1)).reciprocal()
-        shape = self.input.shape
-        if len(axis) == len(shape):
-            return 1 / self.input.numel()
-        return 1 / math.prod([shape[a] for a in axis])
+        return 1 / math.prod([self.input.shape[a] for a in axis])
 
     def check_values(self) -> None:
         """Raise for values out of their range, once, if `validate` allows the check."""
         if not self.checked:
-            self.checked = self._looks(self._check_ranges)
+            self.checked = self._run_check(self._check_ranges)
 
-    def _looks(self, check: Callable[[], None]) -> bool:
+    def _run_check(self, check: Callable[[], None]) -> bool:
         """Run a check of values if `validate` allows it; returns whether it ran.
 
         Under vmap and on fake tensors values cannot be read; that is an error only with
@@ -335,7 +332,7 @@ def warn_of_probabilities(x: Tensor, f: Activation | Convention) -> bool:
         if torch.all((x == 0) | (x == 1)):
             return False
         low, top = (t.item() for t in torch.aminmax(x.detach()))
-        _LOOKED.add(f.name)
+        _CHECKED.add(f.name)
         if low >= 0 and top <= 1:
             warnings.warn(
                 f"input lies in [0, 1], from {low:g} to {top:g}, as probabilities do; the loss "

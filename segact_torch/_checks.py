@@ -60,7 +60,7 @@ def check_groups(per_sample: bool, channel_axis: int | None) -> None:
         raise TypeError(f"channel_axis must be an integer or None, got {channel_axis!r}")
 
 
-def check_sorted(per_sample: bool, process_group: ProcessGroup | str | None) -> None:
+def check_lovasz_groups(per_sample: bool, process_group: ProcessGroup | str | None) -> None:
     """Raise if ranks share a group of a Lovasz loss."""
     check_group(process_group)
     if process_group is not None and not per_sample:

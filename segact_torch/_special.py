@@ -1,8 +1,8 @@
-"""The tail and the quantile of the standard normal distribution, accurate in both precisions.
+"""Special functions, accurate in both precisions.
 
 A generic `erfc` is not enough: the rounding of x / sqrt 2 alone costs x^2 ulp in the tail, and the
-log of `erfc` is lost where `erfc` underflows. Everything here is computed from one function of
-t >= 0,
+log of `erfc` is lost where `erfc` underflows. The functions of the normal distribution are computed
+from one function of t >= 0,
 
     T(t) = exp(t^2 / 2) Q(t),    Q the upper tail,
 
@@ -159,7 +159,7 @@ def one_less(x: Tensor, where: Tensor) -> Tensor:
     return torch.add(x, where, alpha=-1)
 
 
-def count(x: Tensor) -> Tensor:
+def running_count(x: Tensor) -> Tensor:
     """The number of True up to each element over the last dimension, exact beyond 2^24."""
     return x.cumsum(-1)
 

@@ -107,7 +107,7 @@ def lovasz_extension(batch: Batch, axis: Axis, error: Callable[[Tensor, Tensor],
 
 def _steps(target: Tensor, e: Tensor) -> Tensor:
     """The weights g of `lovasz` for targets and background in this order, in the precision of e."""
-    hits = _special.count(target)
+    hits = _special.running_count(target)
     left = (hits[..., -1:] - hits).to(e.dtype)
     union = left + _special.places(e)
     # Where the union is 1, this is the first element and adds 1, also in a group without a target.

@@ -723,6 +723,7 @@ class _Custom(Activation):
         return self._ppf(inner).to(p.dtype)
 
     def get_config(self) -> dict[str, Any]:
+        """What `get_activation` finds it again by, once it is registered."""
         return {"epsilon": self.epsilon, "name": self.name}
 
 

@@ -98,7 +98,7 @@ from segact_torch._backends import (
     squared_error,
 )
 from segact_torch._batch import Batch
-from segact_torch._checks import check_number, check_sorted
+from segact_torch._checks import check_lovasz_groups, check_number
 from segact_torch._distributed import ProcessGroup
 from segact_torch._sums import lovasz_extension, power, reduce_groups, times
 from segact_torch.activations import Activation, _Symmetric
@@ -469,7 +469,7 @@ def lovasz(
     Source: Berman et al., "The Lovasz-Softmax loss" (arXiv:1705.08790); arXiv:2109.00903, which
     names it as untested.
     """
-    check_sorted(per_sample, process_group)
+    check_lovasz_groups(per_sample, process_group)
     f = distribution(activation, from_logits)
     batch = Batch.of(
         input, target, f, weight, ignore_index, mask, validate, process_group, hard=True
@@ -508,7 +508,7 @@ def lovasz_hinge(
     Source: Yu and Blaschko, "The Lovasz hinge" (arXiv:1512.07797); Berman et al.
     (arXiv:1705.08790).
     """
-    check_sorted(per_sample, process_group)
+    check_lovasz_groups(per_sample, process_group)
     f = distribution(None, from_logits=True)
     batch = Batch.of(
         input, target, f, weight, ignore_index, mask, validate, process_group, hard=True

@@ -35,10 +35,10 @@ from segact_torch._batch import warn_of_probabilities
 from segact_torch._checks import (
     check_groups,
     check_ignore_index,
+    check_lovasz_groups,
     check_number,
     check_pos_weight,
     check_reduction,
-    check_sorted,
     check_tensor,
     check_validate,
 )
@@ -93,7 +93,7 @@ class _Loss(nn.Module):
     """A function of `segact_torch.functional` with all options but the tensors of a batch."""
 
     function: ClassVar[Callable[..., Tensor]]
-    _looked = False  # whether raw outputs were checked
+    _input_checked = False  # whether raw outputs were checked
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -162,9 +162,9 @@ class _Loss(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch, with its `weight` and `mask`."""
-        if not torch.compiler.is_compiling() and not self._looked:
+        if not torch.compiler.is_compiling() and not self._input_checked:
             f = self.options.get("activation", sigmoid)
-            self._looked = f is None or warn_of_probabilities(input, f)
+            self._input_checked = f is None or warn_of_probabilities(input, f)
         tensors = {"weight": weight, "mask": mask, "pos_weight": self._buffers.get("pos_weight")}
         given = {name: value for name, value in tensors.items() if value is not None}
         return self.function(input, target, **given, **self.options)
@@ -529,7 +529,7 @@ class LovaszLoss(_Loss):
         validate: bool | None = None,
         process_group: ProcessGroup | str | None = None,
     ) -> None:
-        check_sorted(per_sample, process_group)
+        check_lovasz_groups(per_sample, process_group)
         super().__init__(
             activation=activation,
             from_logits=from_logits,
@@ -563,7 +563,7 @@ class LovaszHingeLoss(_Loss):
         validate: bool | None = None,
         process_group: ProcessGroup | str | None = None,
     ) -> None:
-        check_sorted(per_sample, process_group)
+        check_lovasz_groups(per_sample, process_group)
         super().__init__(
             per_sample=per_sample,
             channel_axis=channel_axis,

@@ -131,7 +131,7 @@ def unseen(ns):
     """As in a process in which no loss has been called."""
     import importlib
 
-    looked = importlib.import_module(f"{ns.package.__name__}._batch")._LOOKED
+    looked = importlib.import_module(f"{ns.package.__name__}._batch")._CHECKED
     before = {*looked}
     looked.clear()
     yield

@@ -93,7 +93,7 @@ EXACT = {
 REDUCTION = {"check_reduction", "reduce_groups", "scale_groups"}
 
 # Which ranks share a batch a loss is told in PyTorch, and asks in Keras.
-RANKS, CHECKS_RANKS = "process_group", {"check_group", "check_sorted"}
+RANKS, CHECKS_RANKS = "process_group", {"check_group", "check_lovasz_groups"}
 
 # What a layer and a loss are in each framework.
 BASES = {"nn.Module": "Layer", "keras.layers.Layer": "Layer", "keras.losses.Loss": "Layer"}

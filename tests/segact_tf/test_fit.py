@@ -16,8 +16,9 @@ import segact_tf  # noqa: E402
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit(pair, table, jit_compile):
     loss, activation = pair
-    if jit_compile and BACKEND == "torch" and activation not in ("arctan", "linear"):
-        pytest.skip("torch.compile takes seconds for each; two stand for all")
+    few = activation == "arctan" or (loss, activation) == ("dice", "linear")
+    if jit_compile and BACKEND == "torch" and not few:
+        pytest.skip("torch.compile takes half a minute; arctan, and linear for Dice, stand for all")
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer="sgd", loss=make(loss, activation), jit_compile=jit_compile)
     history = model.fit(*table, epochs=2, verbose=0, sample_weight=np.ones(64, "float32"))
