@@ -1,14 +1,10 @@
 """The findings of assertions: passed to observers, and raised if an assertion failed."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from parity.common.tolerance import Difference
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class ParityError(AssertionError):
@@ -49,22 +45,3 @@ def settle(finding: Finding) -> None:
         observe(finding)
     if not finding.passed:
         raise ParityError(finding.short or finding.message, finding.result)
-
-
-def watched(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates an assertion: observers also get an error, if nothing could be compared."""
-
-    @functools.wraps(function)
-    def watching(*arguments: P.args, **options: P.kwargs) -> R:
-        __tracebackhide__ = True
-        try:
-            return function(*arguments, **options)
-        except ParityError:
-            raise
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            for observe in observers:
-                observe(Finding(f"error in {function.__name__}", False, None, message))
-            raise
-
-    return watching

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.accuracy.comparison import Comparison
 from parity.common.arrays import Array
-from parity.common.findings import Finding, settle, watched
+from parity.common.findings import Finding, settle
 from parity.common.signatures import KNOWN, Order, read
 from parity.common.tolerance import (
     Difference,
@@ -223,7 +223,6 @@ def _add_doubts(found: Parity, labels: Sequence[str], functions: Sequence[Any]) 
             found.notes.append(doubt)
 
 
-@watched
 def assert_parity(
     *functions: Any,
     inputs: Any,

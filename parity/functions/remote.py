@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.common.findings import watched
 from parity.common.naming import unknown
 from parity.common.signatures import KNOWN, Order
 from parity.frameworks.autodiff import Evaluation
@@ -179,7 +178,6 @@ def _server(backend: str, process: int) -> Server:
     return server
 
 
-@watched
 def run_in_backend(
     backend: str, target: str | Callable[..., Any], name: str = "", **keywords: Any
 ) -> RemoteFunction:

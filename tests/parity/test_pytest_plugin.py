@@ -103,6 +103,10 @@ def test_of_nothing_here():
 def test_asks_for_nonsense():
     run_in_backend("jx", "a:b")
 
+def test_expects_that():
+    with pytest.raises(ValueError, match="unknown backend"):
+        run_in_backend("jx", "a:b")
+
 def test_carries_weights():
     raise weights.WeightsError("5 settings differ")
 
@@ -133,7 +137,7 @@ def test_errors_are_no_passes_and_expected_differences_no_failures(
 ) -> None:
     (tmp_path / "test_port.py").write_text(OTHERS)
     done = run_pytest("--parity-report", "found")
-    assert "7 failed, 2 passed, 1 xfailed, 1 error" in done.stdout
+    assert "7 failed, 3 passed, 1 xfailed, 1 error" in done.stdout
     found = json.loads((tmp_path / "found" / "report.json").read_text())
     assert not found["passed"]
     checks = {c["name"].partition("::")[2]: c for c in found["checks"]}
