@@ -9,17 +9,9 @@ from parity.common.arrays import Array
 from parity.weights.compound import compound_layer, parts_of_layer, variables_of
 from parity.weights.flatten import Graph
 from parity.weights.forward import is_padded_by_operation, may_pad
-from parity.weights.layer import (
-    ARRAYS,
-    KERAS,
-    Layer,
-    WeightsError,
-    other_kind,
-    plain,
-    without_bfloat16,
-)
+from parity.weights.layer import ARRAYS, KERAS, Layer, WeightsError, other_kind, plain
 from parity.weights.padding import transposed_crop
-from parity.weights.parts import layers_of, loose_parts, registered_kind
+from parity.weights.parts import layers_of, loose_parts, numbers, registered_kind
 
 
 def kind_of_layer(layer: Any) -> str:
@@ -207,14 +199,11 @@ def _may_pad(name: str, layer: Any, kind: str, layers: dict[str, Any]) -> bool:
 
 
 def _arrays(layer: Any, kind: str) -> dict[str, Array]:
-    from keras import ops
-
     arrays = {}
     for name in ARRAYS[kind]:
-        variable = getattr(layer, name, None)
-        if variable is None:
+        value = numbers(getattr(layer, name, None))
+        if value is None:
             continue
-        value = without_bfloat16(np.asarray(ops.convert_to_numpy(variable)))
         if name == "alpha" and value.size == max(value.shape):  # shared along the other axes
             value = value.ravel()
         if name == "kernel" and hasattr(layer, "depth_multiplier"):
@@ -321,10 +310,3 @@ def _size(layer: Any, rank: int) -> list[int | None]:
     if len(shape) != rank + 2:
         return [None] * rank
     return list(shape[1:-1] if layer.data_format == "channels_last" else shape[2:])
-
-
-def assign_to_keras(layer: Layer, arrays: dict[str, Array]) -> None:
-    """Put arrays of the common form into a Keras layer."""
-    for name, value in arrays.items():
-        variable = getattr(layer.handle, name)
-        variable.assign(value.reshape(variable.shape))  # a depthwise kernel has another shape

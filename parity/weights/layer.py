@@ -196,3 +196,8 @@ def in_own_layout(layer: Layer, array: str, value: Array) -> Array:
     if layer.framework == PYTORCH and array == "kernel":
         return value.transpose(_turn(value.ndim))
     return value
+
+
+def in_common_layout(kernel: Array) -> Array:
+    """A kernel of PyTorch in the common form."""
+    return kernel.transpose((*range(2, kernel.ndim), 1, 0))

@@ -96,6 +96,11 @@ def put(tensor: Any, value: Array) -> None:
         tensor.copy_(torch.from_numpy(np.ascontiguousarray(value)).reshape(tensor.shape))
 
 
+def storage_of(tensor: Any) -> int:
+    """A key of the storage of a variable or parameter: tied ones have the same."""
+    return int(tensor.data_ptr() if hasattr(tensor, "data_ptr") else id(tensor))
+
+
 def is_a(layer: Any, name: str, package: str) -> bool:
     """Whether a layer is an instance of the class with this name in the framework."""
     return any(
@@ -230,10 +235,8 @@ def loose_parts(own: dict[str, Any]) -> list[Part] | None:
         if len(sizes) > 1 and len(set(sizes)) < len(sizes):
             return None
         value = numbers(tensor).reshape(sizes)
-        key = tensor.data_ptr() if hasattr(tensor, "data_ptr") else id(tensor)
-        parts.append(
-            Part(name, "parameter", {"value": value}, _writer(tensor), {}, {"value": name}, key)
-        )
+        key, write, names = storage_of(tensor), _writer(tensor), {"value": name}
+        parts.append(Part(name, "parameter", {"value": value}, write, {}, names, key))
     return parts
 
 

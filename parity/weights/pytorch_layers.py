@@ -15,7 +15,7 @@ from parity.weights.layer import (
     PYTORCH,
     Layer,
     WeightsError,
-    in_own_layout,
+    in_common_layout,
     other_kind,
     plain,
 )
@@ -185,13 +185,9 @@ def loose_parameters(module: Any) -> dict[str, Any]:
 def _arrays_of_module(module: Any, kind: str) -> dict[str, Array]:
     arrays = {}
     for array in ARRAYS[kind]:
-        tensor = getattr(module, IN_PYTORCH[array])
-        if tensor is None:
-            continue
-        value = numbers(tensor)
-        if array == "kernel":  # the inverse of `_turn`
-            value = value.transpose((*range(2, value.ndim), 1, 0))
-        arrays[array] = value
+        value = numbers(getattr(module, IN_PYTORCH[array]))
+        if value is not None:
+            arrays[array] = in_common_layout(value) if array == "kernel" else value
     return arrays
 
 
@@ -263,14 +259,3 @@ def _other_pad(module: Any, rank: int) -> str:
     if name == f"ConstantPad{rank}d" and module.value != 0:
         return f"constant {module.value:g}"
     return next((mode for start, mode in _MODES.items() if name == f"{start}Pad{rank}d"), "")
-
-
-def assign_to_pytorch(layer: Layer, arrays: dict[str, Array]) -> None:
-    """Put arrays of the common form into a PyTorch module."""
-    import torch
-
-    for name, value in arrays.items():
-        own = np.ascontiguousarray(in_own_layout(layer, name, value))
-        with torch.no_grad():
-            tensor = getattr(layer.handle, IN_PYTORCH[name])
-            tensor.copy_(torch.from_numpy(own).reshape(tensor.shape))

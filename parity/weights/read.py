@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from parity.common.arrays import Array
-from parity.weights.keras_layers import assign_to_keras, read_keras
-from parity.weights.layer import IN_PYTORCH, KERAS, Layer, is_keras, is_pytorch
-from parity.weights.pytorch_layers import assign_to_pytorch, read_pytorch
+from parity.weights.keras_layers import read_keras
+from parity.weights.layer import KERAS, Layer, in_own_layout, is_keras, is_pytorch
+from parity.weights.parts import put, storage_of
+from parity.weights.pytorch_layers import read_pytorch
 
 
 def read(model: Any, argument: str = "model", unknown: list[str] | None = None) -> list[Layer]:
@@ -32,9 +33,7 @@ def storage(layer: Layer, array: str) -> int:
         return layer.storage
     if layer.write is not None or layer.computed:  # a part of a layer, or a user's own layer
         return hash((id(layer.handle), array))
-    if layer.framework == KERAS:
-        return id(getattr(layer.handle, array))
-    return int(getattr(layer.handle, IN_PYTORCH[array]).data_ptr())
+    return storage_of(getattr(layer.handle, layer.own_name(array)))
 
 
 def assign(layer: Layer, arrays: dict[str, Array], settings: dict[str, Any]) -> None:
@@ -42,7 +41,8 @@ def assign(layer: Layer, arrays: dict[str, Array], settings: dict[str, Any]) -> 
     if layer.write is not None:
         layer.write(arrays)
     else:
-        (assign_to_keras if layer.framework == KERAS else assign_to_pytorch)(layer, arrays)
+        for name, value in arrays.items():
+            put(getattr(layer.handle, layer.own_name(name)), in_own_layout(layer, name, value))
     write: Callable[[Any, str, Any], None] = setattr
     for name, value in settings.items():
         if layer.framework == KERAS:

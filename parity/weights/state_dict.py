@@ -12,7 +12,15 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.compound import GATES, attention_arrays, cell_arrays
-from parity.weights.layer import ARRAYS, IN_PYTORCH, PYTORCH, Layer, WeightsError, first_sentence
+from parity.weights.layer import (
+    ARRAYS,
+    IN_PYTORCH,
+    PYTORCH,
+    Layer,
+    WeightsError,
+    first_sentence,
+    in_common_layout,
+)
 from parity.weights.match import Pairs, leaf_name
 from parity.weights.pairing import check_names, named
 from parity.weights.parts import numbers
@@ -221,7 +229,7 @@ def _turned(arrays: dict[str, Array], target: Layer) -> dict[str, Array]:
     kernel = arrays.get("kernel")
     if kernel is None or kernel.ndim < 2:
         return arrays
-    kernel = kernel.transpose((*range(2, kernel.ndim), 1, 0))
+    kernel = in_common_layout(kernel)
     pixel = set(kernel.shape[:-2]) <= {1}
     if pixel and kernel.shape[-2:] == target.arrays["kernel"].shape[-2:]:
         kernel = kernel.reshape(target.arrays["kernel"].shape)
