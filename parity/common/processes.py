@@ -96,6 +96,20 @@ def python(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", module, *map(str, arguments)]
 
 
+class Steps:
+    """Prints the steps of a worker for `follow_steps`, at most one in 0.2 s."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._last = -1.0
+
+    def say(self, message: str, done: int) -> None:
+        """Print what is done, or nothing if something was printed just now."""
+        if time.monotonic() - self._last > 0.2:
+            self._last = time.monotonic()
+            print(f"{done} {self.total} {message}", flush=True)
+
+
 def follow_steps(lines: Iterable[str], report: Report) -> None:
     """Turn the lines of a worker, `done total message`, into progress."""
     for line in lines:

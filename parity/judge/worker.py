@@ -7,11 +7,11 @@ or one line that says that there is no such device.
 
 import argparse
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from parity.accuracy import sweep
+from parity.common.processes import Steps
 from parity.frameworks.autodiff import NoDevice
 from parity.judge.adapters import Evaluate, load
 from parity.judge.curves import ErrorCurves
@@ -25,35 +25,28 @@ NO_DEVICE = "no device: "
 """The start of the line that says that the framework is installed, but has no such device."""
 
 
-def _say(message: str, done: int, total: int) -> None:
-    print(f"{done} {total} {message}", flush=True)
-
-
 def _evaluate_all(
     name: str, device: str, evaluate: Evaluate, cases: list[Case], sets: dict[str, Inputs]
 ) -> RecordWriter:
     writer = RecordWriter(name, device)
     for input_set in dict.fromkeys(case.input_set for case in cases):
         writer.add_inputs(input_set, sets[input_set])
-    last = 0.0
+    steps = Steps(len(cases))
     # JAX compiles for longer than it computes, and can compile several programs at a time.
     with ThreadPoolExecutor(None if name == "keras-jax" else 1) as pool:
         found = pool.map(lambda case: evaluate(case, sets[case.input_set]), cases)
         for done, (case, parts) in enumerate(zip(cases, found, strict=True), 1):
             writer.add(case, parts)
-            if time.monotonic() - last > 0.2:
-                last = time.monotonic()
-                _say(case.name, done, len(cases))
+            steps.say(case.name, done)
     return writer
 
 
 def _sweep(name: str, evaluate: Evaluate, path: Path) -> None:
-    found, curves = [], ErrorCurves()
-    total = len(ACTIVATIONS)
-    _say("dense sweep", 0, total)
+    found, curves, steps = [], ErrorCurves(), Steps(len(ACTIVATIONS))
+    steps.say("dense sweep", 0)
     for done, (activation, measurements) in enumerate(sweep.sweep(name, evaluate, curves.add), 1):
         found += [m.as_dict() for m in measurements]
-        _say(f"dense sweep, {activation}", done, total)
+        steps.say(f"dense sweep, {activation}", done)
     path.write_text(json.dumps({"measurements": found, "curves": curves.as_dict()}))
 
 
@@ -67,7 +60,7 @@ def main() -> None:
     parser.add_argument("--sweep", type=Path, help="sweep too, and write the result here as JSON")
     arguments = parser.parse_args()
     name, device = arguments.implementation, arguments.device
-    _say("importing", 0, 1)
+    Steps(1).say("importing", 0)
     try:
         evaluate = load(name, device)
     except NoDevice as error:

@@ -9,13 +9,13 @@ line per step.
 import argparse
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from parity.common.files import write_atomically
 from parity.common.naming import class_name
+from parity.common.processes import Steps
 from parity.training.problem import KINDS, LAYERS, SIZE, Problem, Setting
 from parity.weights.read import assign, read
 
@@ -104,23 +104,17 @@ def train_keras(problem: Problem, setting: Setting) -> Losses:
         yield float(ops.convert_to_numpy(mean.total)) / float(ops.convert_to_numpy(mean.count))
 
 
-def _say(message: str, done: int, total: int) -> None:
-    print(f"{done} {total} {message}", flush=True)
-
-
 def _train_all(
     problem: Problem, train: Callable[[Problem, Setting], Losses]
 ) -> dict[str, list[float]]:
     """The losses, by the label of the setting."""
     found: dict[str, list[float]] = {}
-    last, total = 0.0, len(problem.settings) * problem.steps
+    steps = Steps(len(problem.settings) * problem.steps)
     for number, setting in enumerate(problem.settings):
         losses = found[setting.label] = []
         for loss in train(problem, setting):
             losses.append(loss)
-            if time.monotonic() - last > 0.2:
-                last = time.monotonic()
-                _say(setting.label, number * problem.steps + len(losses), total)
+            steps.say(setting.label, number * problem.steps + len(losses))
     return found
 
 
@@ -131,7 +125,7 @@ def main() -> None:
     parser.add_argument("--problem", type=Path, required=True, help="what to train")
     parser.add_argument("--output", type=Path, required=True, help="the JSON to write")
     arguments = parser.parse_args()
-    _say("importing", 0, 1)
+    Steps(1).say("importing", 0)
     problem = Problem.read(arguments.problem)
     train = train_torch if arguments.implementation == "torch" else train_keras
     found = _train_all(problem, train)

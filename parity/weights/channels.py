@@ -84,7 +84,7 @@ class Channels:
         of = [one for each in sources if each.layer is None for one in each.sources]
         inner: list[tuple[Value, Value | None]] = [(one, None) for one in of]
         stays = _stays(sources, elements)
-        elements = _channels_at_end(elements, layout)
+        elements = channels_at_end(elements, layout)
         if theirs is not None:
             origins, others = self.sides[1].resolved(theirs)
             if len(theirs.shape) != len(mine.shape):
@@ -104,7 +104,7 @@ class Channels:
                 self._presume(source, numbers)
         else:
             for first in dict.fromkeys((other, "")):
-                moved = _channels_at_end(others, first)
+                moved = channels_at_end(others, first)
                 if moved.shape == elements.shape and self._agree(sources, elements, origins, moved):
                     break
         return [(a, layout, b, other) for a, b in inner if len(a.shape) == len(mine.shape)]
@@ -196,5 +196,6 @@ def split(value: Value, numbers: Array, axis: int) -> tuple[Array, Array]:
     return np.where(outside, -1, places), np.where(outside, -1, channels)
 
 
-def _channels_at_end(elements: Array, layout: str) -> Array:
+def channels_at_end(elements: Array, layout: str) -> Array:
+    """The elements that a layer of this layout gets, with its input features as the last axis."""
     return np.moveaxis(elements, 1, -1) if layout == "channels_first" else elements

@@ -16,6 +16,7 @@ _RECURRENT = {
 }
 """By kind, the classes of Keras and PyTorch."""
 
+CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 GATES = {"lstm": 4, "gru": 3, "simple_rnn": 1}
 RESETS_BEFORE = (
     "resets before the recurrent product, where PyTorch's GRU resets after it, so no weights make "
@@ -175,7 +176,7 @@ def _torch_recurrent(module: Any, kind: str) -> list[Part]:
 
 def _torch_cell(module: Any, kind: str, suffix: str) -> Part:
     end = suffix or "l0"
-    held = {name: getattr(module, f"{name}_{end}", None) for name in _CELL}
+    held = {name: getattr(module, f"{name}_{end}", None) for name in CELL}
     arrays = cell_arrays({k: numbers(one) for k, one in held.items() if one is not None}, kind)
 
     def write(values: Arrays) -> None:
@@ -204,9 +205,6 @@ def cell_arrays(own: Arrays, kind: str) -> Arrays:
         both = [_gates(own[name], kind) for name in ("bias_ih", "bias_hh")]
         arrays["bias"] = np.stack(both) if kind == "gru" else both[0] + both[1]
     return arrays
-
-
-_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _gates(array: Array, kind: str) -> Array:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.channels import Channels, Mixed, split
+from parity.weights.channels import Channels, Mixed, channels_at_end, split
 from parity.weights.elements import Tracker
 from parity.weights.flatten import PASSING
-from parity.weights.layer import KERAS, Layer, WeightsError
+from parity.weights.layer import Layer, WeightsError
 from parity.weights.match import Pairs
 from parity.weights.trace import Trace, Value
 
@@ -53,8 +53,6 @@ class Finder:
 
         traces = [one for one in (self.keras, self.pytorch) if one]
         self.sides = [Tracker(one, passes, parts=len(traces) == 1) for one in traces]
-        partners = [(both if both[0].framework == KERAS else both[::-1]) for both in self.pairs]
-        self.partner = {id(keras.handle): pytorch.handle for keras, pytorch in partners}
         self.channels = Channels(self.pairs, (self.keras, self.pytorch), self.sides)
 
     def of(self, keras: Layer, pytorch: Layer, is_named: bool = False) -> Orders:
@@ -120,7 +118,7 @@ class Finder:
         found = []
         for side, layer, one in zip(self.sides, both, given, strict=False):
             sources, elements = side.resolved(one)
-            found.append((sources, _channels_at_end(elements, layer.layout)))
+            found.append((sources, channels_at_end(elements, layer.layout)))
         sources, elements = found[0]
         alone = _is_last_axis(sources, elements)
         if alone and self._is_mixed(sources[0]):
@@ -221,7 +219,7 @@ class Finder:
         left = list(range(len(theirs)))
         chosen: dict[int, int] = {}
         for n, source in enumerate(sources):
-            partner = self.partner.get(id(source.layer))
+            partner = self.channels.partner.get(id(source.layer))
             same = [m for m in left if partner is not None and theirs[m].layer is partner]
             if same:
                 chosen[n] = same[0]
@@ -328,11 +326,6 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _named(sources: list[Value]) -> str:
     return ", ".join(f"{one.origin or one.operation} {one.shape[1:]}" for one in sources)
-
-
-def _channels_at_end(elements: Array, layout: str) -> Array:
-    """The elements that a layer of this layout gets, with its input features as the last axis."""
-    return np.moveaxis(elements, 1, -1) if layout == "channels_first" else elements
 
 
 def _is_last_axis(sources: list[Value], elements: Array) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.common.arrays import Array
-from parity.weights.compound import GATES, attention_arrays, cell_arrays
+from parity.weights.compound import CELL, GATES, attention_arrays, cell_arrays
 from parity.weights.layer import (
     ARRAYS,
     IN_PYTORCH,
@@ -29,7 +29,6 @@ PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _OF_A_LAYER = ("weight", "bias", "running_mean", "running_var")
 _OF_ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
-_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _ADVICE = (
     "wanted layers={name in the file: Keras name}, or the module itself: load_state_dict, then "
     "weights.copy"
@@ -62,7 +61,7 @@ def entries_of(state: Mapping[str, Array]) -> list[Entry]:
         if inner == "out_proj" and f"{joint}in_proj_weight" in state:
             owner, name = outer, f"out_proj.{name}"
         cell, _, layer = name.rpartition("_l")
-        if cell in _CELL:
+        if cell in CELL:
             owner, name = f"{owner}.l{layer}" if owner else f"l{layer}", cell
         elif name not in (*_OF_A_LAYER, *_OF_ATTENTION):
             owner = key
