@@ -190,7 +190,7 @@ def difference(
         # among errors without an allowance, and among infinite ones, the largest
         worst = int(np.argmax(np.where(share == share.max(), error, -1.0)))
         beyond_atol = np.where(error > atol, (error - atol) / largest, 0.0)
-        beyond_rtol = np.where(missing | (error > 0), error - rtol * largest, 0.0)
+        beyond_rtol = np.where(error > 0, error - rtol * largest, 0.0)
     needed = [float(np.max(np.where(np.isnan(n), np.inf, n))) for n in (beyond_atol, beyond_rtol)]
     return Difference(
         shapes=shapes,

@@ -102,7 +102,7 @@ class Judgement:
     @property
     def passed(self) -> bool:
         """Whether something was judged, and everything is within bounds."""
-        return not self.failures() and all(m.passed for m in self.measurements)
+        return not self.failures()
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""

@@ -137,7 +137,7 @@ def _weight_causes(step: Step, name: str) -> list[str]:
         if other != name and agree(expected, array):
             found_name = pytorch.own_name(other)
             return [f"Keras's {name} is PyTorch's {found_name}, not {pytorch.own_name(name)}"]
-    return [_how_far(expected, target, name, keras, pytorch)]
+    return [_how_far(expected, target, name, pytorch)]
 
 
 def _expected(array: Array, name: str, step: Step, orders: tuple[bool, bool]) -> Array:
@@ -181,7 +181,7 @@ def _transposition(left: Array, right: Array) -> str:
     return ""
 
 
-def _how_far(source: Array, target: Array, name: str, keras: Layer, pytorch: Layer) -> str:
+def _how_far(source: Array, target: Array, name: str, pytorch: Layer) -> str:
     found = compare(source, target)
     names = f"Keras's {name} and PyTorch's {pytorch.own_name(name)}"
     if not found.comparable:
@@ -226,7 +226,7 @@ def _unseen_weight(keras: Layer, pytorch: Layer, name: str) -> str:
         return ""
     if agree(np.sort(source, None), np.sort(target, None)):
         return f"the {name} has the same numbers in another order: of gates, or of heads?"
-    return _how_far(source, target, name, keras, pytorch)
+    return _how_far(source, target, name, pytorch)
 
 
 # Between two layers

@@ -58,14 +58,13 @@ def indented(lines: Sequence[object]) -> list[str]:
 
 def sections_of(found: Divergence, short: bool, why: str = "") -> list[Section]:
     """Where the models diverge, why, and the error of each layer; `why`: why there are no pairs."""
+    if found.where == "settings":
+        return [_settings_alone(found, short)]
     opening = _HIDDEN if found.hidden else _DIFFER
-    parts = {
-        "layer": _at_layer,
-        "between": _between,
-        "settings": _settings_alone,
-    }
-    if found.where in parts:
-        sections = parts[found.where](found, opening, short)
+    if found.where == "layer":
+        sections = _at_layer(found, opening)
+    elif found.where == "between":
+        sections = _between(found, opening, short)
     elif found.where == "rounding":
         line = "the outputs miss the given tolerances; no layer does more than round otherwise"
         sections = [Section([line], [])]
@@ -79,8 +78,6 @@ def sections_of(found: Divergence, short: bool, why: str = "") -> list[Section]:
             sections.append(Section(["likely cause"], indented(found.causes), 3))
     else:
         return []
-    if found.where == "settings":
-        return sections
     uncalled = [Section([""], found.uncalled, 2)] if found.uncalled else []
     elsewhere = _elsewhere(found.settings, short)
     return [*sections, *_so_far(found.steps), *elsewhere, *uncalled]
@@ -115,7 +112,7 @@ def output(name: str, found: Difference) -> Section:
     return Section(["", f"output{name} of the models"], indented(found.lines(("Keras", "PyTorch"))))
 
 
-def _at_layer(found: Divergence, opening: str, short: bool) -> list[Section]:
+def _at_layer(found: Divergence, opening: str) -> list[Section]:
     step = found.step
     assert step is not None  # since `where` says so
     assert found.difference is not None
@@ -165,7 +162,7 @@ def _listed(labels: Sequence[str], short: bool) -> str:
     return ", ".join([*shown, *more]) or "no layer"
 
 
-def _settings_alone(found: Divergence, opening: str, short: bool) -> list[Section]:
+def _settings_alone(found: Divergence, short: bool) -> Section:
     line = "the outputs agree on these inputs, the epsilons do not"
     numbers = {f"{one} and {other}": n for n, (one, other) in found.numbers.items()}
     if short:
@@ -176,7 +173,7 @@ def _settings_alone(found: Divergence, opening: str, short: bool) -> list[Sectio
     for one in lines:
         number = numbers.get(one.partition(": ")[0])
         numbered.append(f"layer {number}: {one}" if number else one)
-    return [Section([line], numbered, 3)]
+    return Section([line], numbered, 3)
 
 
 def _so_far(steps: Sequence[Step]) -> list[Section]:

@@ -49,13 +49,11 @@ class Plan:
         device: "cuda" or "cpu".
         short: a little of everything, only to see that it runs.
         data: the folder with the images' folders, or None.
-        python: the interpreter.
     """
 
     device: str = "cuda"
     short: bool = False
     data: Path | None = None
-    python: str = sys.executable
 
     def limit(self, seconds: float) -> float:
         """Of a step: a short run is for machines with few cores that have other work."""
@@ -63,7 +61,7 @@ class Plan:
 
     def module(self, *words: object) -> tuple[str, ...]:
         """The command line of a module of the repository."""
-        return (self.python, "-m", *map(str, words))
+        return (sys.executable, "-m", *map(str, words))
 
     def steps(self, work: Path) -> list[Step]:
         """All steps, in the order in which they are started and shown."""
