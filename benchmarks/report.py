@@ -10,6 +10,7 @@ from rich.table import Table
 
 from benchmarks import causes
 from benchmarks.cases import FRAMEWORKS, MIDDLE, USUAL
+from parity.report.markdown import markdown_table
 
 BETWEEN_RUNS = 1.1
 """The tolerance for the drift of a ratio between runs, beyond the quartiles of both."""
@@ -324,12 +325,7 @@ def markdown(results: Results) -> str:
 
 def table(sheet: Sheet) -> list[str]:
     """The lines of a table in Markdown."""
-    rule = f"|{' --- |' * len(sheet.heads)}"
-    return [_line(sheet.heads), rule, *(_line(cells) for cells in sheet.lines)]
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |".replace("|  |", "| |")
+    return markdown_table(sheet.heads, sheet.lines)
 
 
 START, END = "<!-- python -m benchmarks -->", "<!-- end -->"

@@ -21,7 +21,7 @@ from parity.functions.remote import RemoteError, TargetError
 from parity.judge.judgement import Judgement
 from parity.judge.user_logits import InputError
 from parity.report import page
-from parity.report.console import print_line
+from parity.report.console import console, print_line
 from parity.suite.inputs import case_inputs, case_names
 from parity.suite.records import RecordError
 from parity.training import run as training
@@ -124,14 +124,16 @@ def writing(path: Path) -> Iterator[None]:
         refuse(f"{path}: cannot write there; {error.strerror or error}")
 
 
-def write_json(found: Judgement | Results | training.Trainings, path: Path) -> None:
-    """Write JSON to the file, or, for `-`, to standard output."""
-    text = json_text(found.as_dict())
+def write_json(found: Judgement | Results | training.Trainings, path: Path | None) -> Console:
+    """Write JSON to the file, if one is wanted, or, for `-`, to standard output. Returns the
+    console for all else."""
     if str(path) == "-":
-        sys.stdout.write(text)
-        return
-    with writing(path):
-        write_atomically(path, text.encode())
+        sys.stdout.write(json_text(found.as_dict()))
+        return console(stderr=True)
+    if path:
+        with writing(path):
+            write_atomically(path, json_text(found.as_dict()).encode())
+    return console()
 
 
 def import_early(*modules: str) -> None:

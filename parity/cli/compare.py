@@ -20,7 +20,7 @@ from parity.judge.judgement import Judgement
 from parity.judge.run import Outcome
 from parity.reference import REFERENCE_PATH
 from parity.report import accuracy_tables
-from parity.report.console import console, print_line, print_table
+from parity.report.console import print_line, print_table
 from parity.suite.records import STANDARD, Record
 
 
@@ -65,9 +65,7 @@ def compare_records(
     judgement = Judgement(
         [Outcome(one.implementation, one), Outcome(two.implementation, two)], found, notes=notes
     )
-    if json_file:
-        write_json(judgement, json_file)
-    out = console(stderr=str(json_file) == "-")
+    out = write_json(judgement, json_file)
     for item in (one, two):
         made = ", ".join(f"{key} {value}" for key, value in item.versions.items())
         of = f" ({item.framework})" if item.framework else ""

@@ -82,13 +82,12 @@ def conventions(
     _check_figure(figure, json_file)
     with plain_errors(), progress_display(console(stderr=True)) as progress:
         found = convention_rows.run(outputs, progress)
-    if json_file:
-        write_json(found, json_file)
+    out = write_json(found, json_file)
     if markdown:
         print(convention_tables.markdown(found))
         convention_tables.print_failures(console(stderr=True), found)
     else:
-        convention_tables.print_results(console(stderr=str(json_file) == "-"), found)
+        convention_tables.print_results(out, found)
     if figure:
         _write_figure(found, figure)
     raise typer.Exit(0 if found.good and not found.failures else 1)

@@ -141,9 +141,7 @@ def run(
         on = cases or CASES, backend, device.value
         prepare_folder(report_folder, json_file, *read)
         judgement = judge_functions(own, *on, (loss, activation), rtol, atol)
-        if json_file:
-            write_json(judgement, json_file)
-        out = console(stderr=str(json_file) == "-")
+        out = write_json(judgement, json_file)
         accuracy_tables.print_functions(out, judgement)
         if report_folder:
             write_report(out, report_folder, judgement)
@@ -158,9 +156,7 @@ def run(
         judgement = _judge_workers(list(dict.fromkeys(names)), device.value, inputs, dense)
     # an implementation that was named must have run
     judgement.required = frozenset(names if require_all or implementation else ())
-    if json_file:
-        write_json(judgement, json_file)
-    out = console(stderr=str(json_file) == "-")
+    out = write_json(judgement, json_file)
     if markdown:
         print(accuracy_tables.markdown(judgement))
         out = console(stderr=True)

@@ -77,9 +77,7 @@ def train(
     with plain_errors(), progress_display(console(stderr=True)) as progress:
         found = training.run(names, options, progress)
     found.required = frozenset(names if require_all or implementation else ())
-    if json_file:
-        write_json(found, json_file)
-    out = console(stderr=str(json_file) == "-")
+    out = write_json(found, json_file)
     print_trainings(out, found)
     if report_folder:
         write_report(out, report_folder, None, found)

@@ -15,6 +15,7 @@ from parity.accuracy.measurement import worst
 from parity.judge.judgement import BaselineRow, Judgement
 from parity.judge.user_logits import Baselines, LossRow
 from parity.report.console import SHORT, new_table, print_table
+from parity.report.markdown import markdown_table
 from parity.suite.case import ACTIVATIONS, CONVENTIONS, METHODS, NO_ACTIVATION, REDUCED, Case
 from parity.suite.inputs import DTYPES
 
@@ -478,7 +479,6 @@ def markdown(judgement: Judgement) -> str:
     """The summary for a README: `summary_table`."""
     table = summary_table(judgement)
     heads = [str(table.title), *(str(column.header) for column in table.columns[1:])]
-    lines = [heads, ["---"] * len(heads)]
-    for row in zip(*(column.cells for column in table.columns), strict=True):
-        lines.append([str(cell).replace("/", " / ") for cell in row])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = zip(*(column.cells for column in table.columns), strict=True)
+    rows = ([str(cell).replace("/", " / ") for cell in row] for row in cells)
+    return "\n".join(markdown_table(heads, rows))

@@ -13,6 +13,7 @@ from parity.conventions.results import RAW, TOLERANCE, Results, Row, all_version
 from parity.conventions.worker import LABELS
 from parity.report.console import extent, new_table, print_table
 from parity.report.convention_groups import Group, cell, ends, groups, number, package, pair
+from parity.report.markdown import markdown_table
 
 LINES = {
     "sigmoid": "sigmoid(x), loss",
@@ -191,12 +192,10 @@ def markdown(results: Results) -> str:
         found = [cell(results, row, x, 0).plain.replace("/", " / ").strip() for x in columns]
         return tuple(f"**{c[:-1]}**" if c.endswith("!") else c for c in found)
 
-    lines = ["| label 0: loss / gradient | " + " | ".join(f"x = {x:g}" for x in columns) + " |"]
-    lines.append("| --- |" + " --- |" * len(columns))
-    truth = [pair(*_rounded(x, 0)).replace("/", " / ") for x in columns]
-    lines.append("| exact | " + " | ".join(truth) + " |")
+    heads = ["label 0: loss / gradient", *(f"x = {x:g}" for x in columns)]
+    rows = [["exact", *(pair(*_rounded(x, 0)).replace("/", " / ") for x in columns)]]
     for group in groups(results, cells):
         name, _, who = group.name.partition(": ")
         name = ": ".join(filter(None, (_MARKDOWN_LINES[group.line].format(name), who)))
-        lines.append(f"| {name} | " + " | ".join(cells(group.row)) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells(group.row)])
+    return "\n".join(markdown_table(heads, rows))

@@ -5,16 +5,12 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.cases import STOCK
+from parity.report.markdown import markdown_table
 from scripts.gpu import curves
 from scripts.gpu.plan import Plan
 from scripts.gpu.steps import DONE, FAILED, SKIPPED, Result
 
 FIGURE = "gpu.png"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in rows)]
 
 
 def _plain(text: str, work: Path, data: Path | None) -> str:
@@ -34,7 +30,7 @@ def _machine(found: dict[str, Any]) -> list[str]:
     rows += [["Triton's kernels", found.get("kernels", "not known")]]
     rows += [["JAX sees", ", ".join(found["jax"]) or "not installed"]]
     rows += [["versions", ", ".join(f"{k} {v}" for k, v in found["versions"].items())]]
-    return _table(["", ""], rows)
+    return markdown_table(["", ""], rows)
 
 
 def _judges(results: list[Result]) -> list[str]:
@@ -45,14 +41,14 @@ def _judges(results: list[Result]) -> list[str]:
         said = r.reason or "; ".join(str(f) for f in failures[:3])
         judged = f"{r.figures['judged']:,}" if "judged" in r.figures else "-"
         rows.append([r.step.title, passed, judged, f"{r.seconds:.0f}", said])
-    lines = _table(["", "within bounds", "quantities", "s", ""], rows)
+    lines = markdown_table(["", "within bounds", "quantities", "s", ""], rows)
     with_worst = [r for r in results if r.figures.get("worst")]
     if with_worst:
         names = list(with_worst[0].figures["worst"])
         heads = ["float32, ulp, value / gradient"]
         heads += [r.step.title.removeprefix("the judge, ") for r in with_worst]
         body = [[n, *(r.figures["worst"].get(n, "") for r in with_worst)] for n in names]
-        lines += ["", *_table(heads, body)]
+        lines += ["", *markdown_table(heads, body)]
     return lines
 
 
@@ -77,7 +73,7 @@ def _benchmarks(result: Result) -> list[str]:
         ]
         for row in large
     ]
-    return [*_table(heads, rows), "", *lines]
+    return [*markdown_table(heads, rows), "", *lines]
 
 
 def _of_kernels(row: report.Row) -> list[str]:
@@ -108,17 +104,17 @@ def _trainings(results: list[Result], device: str) -> list[str]:
                 rows[-1] += ["", ""] if where == "cpu" else map(_number, both)
     heads = ["", "on", "loss of each epoch", "s an epoch"]
     if not beside:
-        return _table(heads, rows)
+        return markdown_table(heads, rows)
     heads += [f"first {curves.FIRST} steps apart", "all kept steps apart"]
     said = (
         "The same images, order and initial weights on the device and on the CPU; losses "
         "apart: the largest relative difference of the loss of a step."
     )
-    return [said, "", *_table(heads, rows)]
+    return [said, "", *markdown_table(heads, rows)]
 
 
 def _steps(results: list[Result]) -> list[str]:
-    return _table(
+    return markdown_table(
         ["step", "", "s", "limit", "why not"],
         [
             [r.step.title, r.status, f"{r.seconds:.0f}", f"{r.step.limit:.0f}", r.reason]
