@@ -2,7 +2,7 @@
 
 Keras fixes its backend when it is imported, so each framework runs in its own process. It reads a
 `Task` on standard input; its lines are {"row": ...}, {"skipped": [name, why]}, {"failed": ...} or
-{"name": the row that is measured now}, and first {"machine": versions}.
+{"name": the row that is measured now}, and last {"machine": versions}.
 """
 
 import functools
@@ -82,12 +82,12 @@ def arrays(shape: tuple[int, ...]) -> tuple[Any, Any]:
 class Engine:
     """Makes a step of a loss, forward and backward, on tensors of a framework."""
 
-    last = False  # whether the channels are the last axis
+    channels_last = False
     queued = 1  # the steps that are launched before the device is waited for
 
     def batch(self, case: Case, size: int) -> tuple[Any, Any]:
         """The inputs of the losses of a case."""
-        shape = (8, size // 8, 1) if self.last else (8, 1, size // 8)
+        shape = (8, size // 8, 1) if self.channels_last else (8, 1, size // 8)
         return case.inputs(*self.tensors(*arrays(shape)))
 
     def tensors(self, x: Any, y: Any) -> tuple[Any, Any]:
@@ -109,7 +109,7 @@ class Torch(Engine):
 
         torch.set_num_threads(task.threads)
         self.task, self.torch = task, torch
-        self.last = task.framework.startswith("keras")
+        self.channels_last = task.framework.startswith("keras")
         self.queued = QUEUED if task.framework == "bandwidth" else 1
 
     def tensors(self, x: Any, y: Any) -> tuple[Any, Any]:
@@ -249,7 +249,7 @@ def _of_the_case(engine: Engine, task: Task, case: Case) -> dict[str, Any]:
     found: dict[str, Any] = {}
     plain = case.inputs is as_they_are
     if task.framework in ("torch", "keras-torch") and plain and task.device == "cpu":
-        found["operations"], found["moved"] = _counts(case, engine.last)
+        found["operations"], found["moved"] = _counts(case, engine.channels_last)
     # a sort of 10 million takes seconds, for any activation
     quick = task.quick or (case.loss == "lovasz" and case.options != "sigmoid")
     if task.framework == "torch" and plain and not quick:

@@ -103,7 +103,7 @@ class Comparison:
         return self.inside.get("y")
 
     @property
-    def judged_alone(self) -> bool:
+    def against_exact(self) -> bool:
         """Whether it is against the reference or the oracle, not another implementation."""
         return self.right in bounds.TRUTHS
 

@@ -135,7 +135,7 @@ def worst(measurements: Iterable[Comparison]) -> dict[Any, Comparison]:
     """
     found: dict[Any, Comparison] = {}
     for m in measurements:
-        key = (m.left, "reference" if m.judged_alone else m.right, *m.key)
+        key = (m.left, "reference" if m.against_exact else m.right, *m.key)
         held = found.get(key)
         if held is None:
             found[key] = m

@@ -83,7 +83,7 @@ class Judgement:
         if not self.measurements:
             return [*lines, "nothing was judged: no implementation could run"]
         figures = worst(self.measurements).values()
-        failed = sorted((m for m in figures if not m.passed), key=lambda m: not m.judged_alone)
+        failed = sorted((m for m in figures if not m.passed), key=lambda m: not m.against_exact)
         lines += [m.line() for m in failed]
         for row in self.losses:
             if not row.passed:

@@ -66,7 +66,7 @@ def _cell(found: list[Comparison], star: Comparison | None = None) -> Text:
 
 def _pair(found: list[Comparison]) -> str:
     """The worst pair of implementations and its error."""
-    pair = _worst_of(m for m in found if not m.judged_alone)
+    pair = _worst_of(m for m in found if not m.against_exact)
     if pair is None:
         return ""
     sides = " ".join(SHORT.get(name, name) for name in (pair.left, pair.right))
@@ -75,7 +75,7 @@ def _pair(found: list[Comparison]) -> str:
 
 def _row(names: list[str], found: list[Comparison]) -> list[Text | str]:
     """The verdict, a cell for every implementation, where the starred error is, the worst pair."""
-    alone = [m for m in found if m.judged_alone and m.left in names]
+    alone = [m for m in found if m.against_exact and m.left in names]
     at = _worst_of(alone)
     star = at if at is not None and at.error > 0 and at.x is not None else None
     cells: list[Text | str] = [_cell([m for m in alone if m.left == name], star) for name in names]
@@ -123,7 +123,7 @@ def _usual(found: Iterable[Comparison]) -> str:
 def _bound_cells(names: list[str], found: list[Comparison]) -> list[str]:
     cells = []
     for name in names:
-        mine = [m for m in found if m.left == name and m.judged_alone]
+        mine = [m for m in found if m.left == name and m.against_exact]
         value = _usual(m for m in mine if m.part == "value")
         gradient = _usual(m for m in mine if m.part != "value")
         cells.append("/".join(filter(None, (value, gradient))))
@@ -187,7 +187,7 @@ def _add_sections(table: Table, names: list[str], groups: dict[str, list[Compari
             continue
         table.add_row(Text(dtype, "bold"))
         for name, found in rows.items():
-            alone = [m for m in found if m.judged_alone]
+            alone = [m for m in found if m.against_exact]
             cells = [_cell([m for m in alone if m.left == name]) for name in names]
             pairs = [_pair(found)] if len(names) > 1 else []
             table.add_row(f"  {name}", _verdict(found), *cells, *pairs)
@@ -232,7 +232,7 @@ def pair_table(names: list[str], figures: list[Comparison]) -> Table:
     pairs = list(combinations(names, 2))
     heads = ["\n".join(_heads(list(pair))) for pair in pairs]
     table = new_table("float32, every pair: worst value/gradient, in ulp", "", *heads)
-    chosen = [m for m in _elementwise(figures, "float32") if not m.judged_alone]
+    chosen = [m for m in _elementwise(figures, "float32") if not m.against_exact]
     for activation in ACTIVATIONS:
         table.add_row(Text(activation, "bold"))
         for q in _QUANTITIES:
@@ -440,7 +440,7 @@ def print_verdict(out: Console, judgement: Judgement) -> None:
         return
     many = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
     out.print(f"[bold red]FAILED[/]: {many}{tail}")
-    failed = [m for m in judgement.measurements if m.judged_alone and not m.passed]
+    failed = [m for m in judgement.measurements if m.against_exact and not m.passed]
     for name in dict.fromkeys(m.left for m in failed):
         activations = dict.fromkeys(m.activation for m in failed if m.left == name)
         words = f"{name} is out of bounds in {', '.join(activations)}"
@@ -460,7 +460,7 @@ def summary_table(judgement: Judgement) -> Table:
     figures = [
         m
         for m in _elementwise(list(worst(judgement.measurements).values()), "float32")
-        if m.judged_alone and _base(m) not in _APART and m.part != "grad_y"
+        if m.against_exact and _base(m) not in _APART and m.part != "grad_y"
     ]
     table = new_table("float32, ulp", "", *names)
     for activation in ACTIVATIONS:

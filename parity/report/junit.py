@@ -75,7 +75,7 @@ def _judgement_suites(judgement: Judgement) -> list["TestSuite"]:
     alone: dict[str, list[Comparison]] = {}
     pairs: dict[str, list[Comparison]] = {}
     for m in worst(judgement.measurements).values():
-        if m.judged_alone:
+        if m.against_exact:
             alone.setdefault(m.left, []).append(m)
         else:
             pairs.setdefault(f"{m.left} against {m.right}", []).append(m)

@@ -24,13 +24,13 @@ PASSING = (
 )
 """The kinds of layers that keep every feature in its place."""
 
-_PASSING = (
+_PASSING_CLASSES = (
     *("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"),
     "PReLU",
 )
 _KEEP = (
     *("Activation", "Dropout", "ELU", "GaussianDropout", "GaussianNoise", "Identity", "LeakyReLU"),
-    *("ReLU", "Softmax", *_PASSING),
+    *("ReLU", "Softmax", *_PASSING_CLASSES),
 )
 
 
@@ -131,7 +131,7 @@ class Graph:
             sizes = [[[one.shape[-1]], [0]] for one in sources]
             pairs = zip(orders, sizes, strict=True)
             return [block for order, size in pairs for block in (order or [size])]
-        if name not in _PASSING and _weights(operation):
+        if name not in _PASSING_CLASSES and _weights(operation):
             return None
         if any(tuple(one.shape) != tuple(tensor.shape) for one in sources):
             return None
@@ -147,7 +147,7 @@ class Graph:
             if _name(then) == "Reshape" and len(out.shape) > 2:
                 layout = self._layout_behind(out)
                 return image_order(_shape_of_sample(out), layout) if layout else None
-            keeps = _name(then) in _PASSING or not _weights(then)
+            keeps = _name(then) in _PASSING_CLASSES or not _weights(then)
             if keeps and tuple(out.shape) == tuple(tensor.shape):
                 found = self._forward(out)
                 if found:

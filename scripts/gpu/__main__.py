@@ -50,7 +50,7 @@ def _environment(short: bool, jobs: int) -> dict[str, str]:
 
 
 class Book:
-    """The results so far, written after every step: gpu.json, gpu.md, gpu.png, gpu.log."""
+    """The results so far, written after every step: gpu.json, gpu.md, gpu.log."""
 
     def __init__(self, output: Path, plan: Plan, runner: Runner, steps: list[Step]) -> None:
         self.output, self.plan, self.runner = output, plan, runner

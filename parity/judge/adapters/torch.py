@@ -63,7 +63,7 @@ def _function(case: Case) -> Function:
 
 
 def _apart(evaluate: autodiff.Evaluate, arrays: Sequence[Array]) -> Evaluation:
-    """An elementwise quantity, first of ordinary inputs, then of those beyond FAR, then of NaN.
+    """An elementwise quantity, first of ordinary inputs, then of those beyond FAR and NaN.
 
     A fast backend refuses a tensor with one of the latter, and would not be judged at all.
     """
