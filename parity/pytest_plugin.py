@@ -102,6 +102,8 @@ class Report:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Any:
         """A difference that a test expects is no failure; an error that ends a test is one."""
+        from parity.common.findings import Finding
+
         report = yield
         mine = [finding for finding in self.findings if finding["name"] == item.nodeid]
         expected = report.when == "call" and (report.passed or hasattr(report, "wasxfail"))
@@ -111,9 +113,7 @@ class Report:
         uses = mine or "parity" in getattr(item, "fixturenames", ()) or _passed_parity(call)
         if report.failed and uses and all(finding["passed"] for finding in mine):
             words = call.excinfo.exconly() if call.excinfo else "failed"
-            blank = dict.fromkeys(("share", "needed_rtol", "rtol", "atol"))
-            found = {"name": item.nodeid, "what": f"error in {report.when}", "passed": False}
-            self.findings.append({**found, **blank, "message": words})
+            self.observe(Finding(f"error in {report.when}", False, None, words))
         return report
 
     @pytest.hookimpl(wrapper=True)

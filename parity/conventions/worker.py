@@ -1,8 +1,8 @@
 """The process of one framework for `segact-parity conventions`: evaluates its lines of code.
 
 Every line of code is evaluated in float32 on the CPU, in every mode of the framework. Each row is
-written to standard output at once: a JSON object on a line, with `done` and `total`. A line of code
-that raises gives a row with its `error`.
+written to standard output at once: a JSON object on a line, with the number of rows, `total`. A
+line of code that raises gives a row with its `error`.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.common.arrays import Array
+from parity.common.arrays import Array, without_bfloat16
 
 Direction = Callable[[tuple[int, ...], str], Array]
 Evaluation = tuple[Array, list[Array | None]]
@@ -83,10 +83,6 @@ def _as_numpy(tensor: Any) -> Array:
     return found
 
 
-def _without_bfloat16(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-
-
 def _torch(
     function: Callable[..., Any],
     wanted: Sequence[int],
@@ -136,7 +132,7 @@ def _tensorflow(
     def evaluate(arrays: Sequence[Array]) -> Evaluation:
         value, found = call(*(tf.constant(array) for array in arrays))
         gradients = [None if g is None else tf.convert_to_tensor(g).numpy() for g in found]
-        return _without_bfloat16(value.numpy()), gradients
+        return without_bfloat16(value.numpy()), gradients
 
     return evaluate
 
@@ -182,7 +178,7 @@ def _jax(
     def evaluate(arrays: Sequence[Array]) -> Evaluation:
         with _wide(arrays):
             value, found = call(*(jax.numpy.asarray(array) for array in arrays))
-            value = _without_bfloat16(np.asarray(value))
+            value = without_bfloat16(np.asarray(value))
             return value, [np.asarray(gradient) for gradient in found]
 
     return evaluate
@@ -200,7 +196,7 @@ def _numpy(
     def evaluate(arrays: Sequence[Array]) -> Evaluation:
         copies = [array.copy() for array in arrays]  # a copy, since the function may change it
         value = _one(function(*copies), (np.ndarray, np.generic), "NumPy", np.asarray)
-        return _without_bfloat16(np.asarray(value)), [None] * len(wanted)
+        return without_bfloat16(np.asarray(value)), [None] * len(wanted)
 
     return evaluate
 

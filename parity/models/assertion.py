@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.common.arrays import Array
+from parity.common.arrays import Array, without_bfloat16
 from parity.common.findings import Finding, settle
 from parity.common.tolerance import Difference, check_tolerance
 from parity.models.capture import (
@@ -25,7 +25,7 @@ from parity.models.result import LayerResult, ModelResult
 from parity.models.steps import Step
 from parity.models.words import LINES, Section, by_the_map, left_out, output, sections_of, text
 from parity.weights.keras_layers import moved_ranks
-from parity.weights.layer import is_keras, is_pytorch, without_bfloat16
+from parity.weights.layer import is_keras, is_pytorch
 from parity.weights.pairing import check_map
 
 __all__ = ["assert_model_parity"]

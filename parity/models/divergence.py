@@ -22,11 +22,11 @@ from parity.models.diagnosis import (
     unseen_causes,
     wrong_parts,
 )
-from parity.models.pairs import Pairs
 from parity.models.result import Cause
 from parity.models.steps import Both, Calls, Step, make_step
 from parity.weights.keras_layers import kind_of_layer
 from parity.weights.layer import Layer
+from parity.weights.match import Pairs
 from parity.weights.orders import RECURRENT
 from parity.weights.pytorch_layers import kind_of_module
 from parity.weights.settings import SettingDifference

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.common.arrays import Array
+from parity.common.arrays import Array, without_bfloat16
 from parity.common.signatures import order
 from parity.models.capture import keras_array, torch_array
 from parity.models.closeness import compare
-from parity.weights.layer import without_bfloat16
 
 _GROUPS = 16
 

@@ -9,10 +9,9 @@ import numpy as np
 
 from parity.common.arrays import Array
 from parity.weights.layer import Layer, WeightsError
+from parity.weights.match import Pairs
 from parity.weights.pairing import Traces, fitting, pair
 from parity.weights.read import read
-
-Pairs = list[tuple[Layer, Layer]]
 
 
 @dataclass

@@ -283,7 +283,7 @@ def _named(entry: FileEntry, target: Layer) -> dict[str, Array]:
     if "query_kernel" in entry.arrays or len(own) > len(ARRAYS[kind]):
         return {}
     if kind == "parameter":
-        return {"value": own[0].reshape([size for size in own[0].shape if size != 1])}
+        return {"value": own[0].squeeze()}
     names = ARRAYS[kind]
     if kind == "batch_normalization" and len(own) < 4:
         names = names[-len(own) :]  # without gamma or beta

@@ -117,7 +117,7 @@ def _read(
 ) -> list[Layer]:
     """The layer in the common form, or its parts; none if it has no weights of its own."""
     kind = kind_of_layer(layer)
-    if kind and not layer.built:
+    if known_layer(layer) and not layer.built:
         raise WeightsError(
             f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
         )
@@ -151,10 +151,6 @@ def _read(
 def _read_parts(name: str, layer: Any, graph: Graph) -> list[Layer]:
     """The parts of a layer that is not of a single kind."""
     if compound_layer(layer):
-        if not layer.built:
-            raise WeightsError(
-                f"Keras {name} ({type(layer).__name__}) is not built; call the model on data once"
-            )
         _check_all_are_held(name, layer)
         rank = len(getattr(layer, "kernel_size", ()))
         padding = graph.padding_before(layer, rank) if rank else []

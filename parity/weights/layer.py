@@ -179,11 +179,6 @@ def plain(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def without_bfloat16(array: Array) -> Array:
-    """The array, bfloat16 as float32, since neither NumPy nor `torch.from_numpy` has bfloat16."""
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-
-
 def channels_moved(array: Array, first: bool) -> Array:
     """An array with its last axis moved to the front, or (unless `first`) its first to the end."""
     if array.ndim < 2:

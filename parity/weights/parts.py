@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from parity.common.arrays import Array
-from parity.weights.layer import ARRAYS, Layer, WeightsError, is_keras, without_bfloat16
+from parity.common.arrays import Array, without_bfloat16
+from parity.weights.layer import ARRAYS, Layer, WeightsError, is_keras
 
 Arrays = dict[str, Array]
 
@@ -234,7 +234,7 @@ def loose_parts(own: dict[str, Any]) -> list[Part] | None:
         sizes = [size for size in tensor.shape if size != 1]
         if len(sizes) > 1 and len(set(sizes)) < len(sizes):
             return None
-        value = numbers(tensor).reshape(sizes)
+        value = numbers(tensor).squeeze()
         key, write, names = storage_of(tensor), _writer(tensor), {"value": name}
         parts.append(Part(name, "parameter", {"value": value}, write, {}, names, key))
     return parts

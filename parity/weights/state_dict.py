@@ -204,9 +204,7 @@ def _like(entry: Entry, target: Layer) -> Layer | None:
         fits = "in_proj_weight" in own and len(own["in_proj_weight"]) == 3 * heads * size
         arrays = attention_arrays(own, heads) if fits else {}
     elif target.kind == "parameter":
-        value = next(iter(own.values()))
-        squeezed = value.reshape([size for size in value.shape if size != 1])
-        arrays = {"value": squeezed} if len(own) == 1 else {}
+        arrays = {"value": next(iter(own.values())).squeeze()} if len(own) == 1 else {}
     else:
         names = [name for name in ARRAYS[target.kind] if IN_PYTORCH.get(name) in own]
         arrays = {name: own[IN_PYTORCH[name]] for name in names}
