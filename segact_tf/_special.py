@@ -376,7 +376,7 @@ def normal_lower_quantile(p: Any, q: Any) -> Any:
     t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)
     for _ in range(2 if _name(p) == "float64" else 1):
         t = t + (normal_log_tail(t) - log_p) / normal_hazard(t)
-    return ops.where(p > 0.2, centre, ops.where(log_p > -math.inf, -t, -math.inf))
+    return ops.where(p > 0.2, centre, where(log_p == -math.inf, -math.inf, -t))
 
 
 def over_one_and(x: Any, more: Any) -> Any:

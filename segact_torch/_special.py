@@ -261,7 +261,7 @@ def normal_lower_quantile(p: Tensor, q: Tensor) -> Tensor:
     t = r - _polynomial(1 / (r + 2), QUANTILE_TAIL)
     for _ in range(2 if _name(p) == "float64" else 1):
         t = t + (normal_log_tail(t) - log_p) / normal_hazard(t)
-    return torch.where(p > 0.2, centre, torch.where(log_p > -math.inf, -t, -math.inf))
+    return torch.where(p > 0.2, centre, torch.where(log_p == -math.inf, -math.inf, -t))
 
 
 def log_small(p: Tensor) -> Tensor:
