@@ -93,6 +93,11 @@ def _elementwise(x: Any, f: Function, derivative: Function) -> Any:
     return ops.cast(_differentiate(_wide(x), f, derivative), x.dtype)
 
 
+def _zero_from(t: Any) -> float:
+    """From here on the slope of a density is 0 in the precision of t, whose square is finite."""
+    return _special.largest(t) ** 0.4
+
+
 def _clamped_log(probability: Any) -> Any:
     """log(max(probability, the smallest normal number)); the gradient is 0 where it clamps."""
     return ops.log(_special.at_least(probability, _special.tiny(probability)))
@@ -381,7 +386,7 @@ class Arctan(_Symmetric):
         return 1 / (math.pi * (1 + t * t))
 
     def _slope(self, t: Any) -> Any:
-        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
+        t = _special.at_most(t, _zero_from(t))
         return -2 * self._density(t) * (t / (1 + t * t))
 
     def _hazard(self, t: Any) -> Any:
@@ -441,7 +446,7 @@ class InverseSquareRoot(_Symmetric):
         return 0.5 / (square * ops.sqrt(square))
 
     def _slope(self, t: Any) -> Any:
-        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
+        t = _special.at_most(t, _zero_from(t))
         square = 1 + t * t
         return -1.5 * (t / square) / square / ops.sqrt(square)
 

@@ -95,6 +95,11 @@ def _cdf(f: "Activation", x: Tensor) -> Tensor:
     return f.cdf(x)
 
 
+def _zero_from(t: Tensor) -> float:
+    """From here on the slope of a density is 0 in the precision of t, whose square is finite."""
+    return _special.largest(t) ** 0.4
+
+
 def _clamped_log(probability: Tensor) -> Tensor:
     """log(max(probability, the smallest normal number)); the gradient is 0 where it clamps."""
     return torch.log(_special.at_least(probability, _special.tiny(probability)))
@@ -377,7 +382,7 @@ class Arctan(_Symmetric):
         return 1 / (math.pi * (1 + t * t))
 
     def _slope(self, t: Tensor) -> Tensor:
-        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
+        t = _special.at_most(t, _zero_from(t))
         return -2 * self._density(t) * (t / (1 + t * t))
 
     def _hazard(self, t: Tensor) -> Tensor:
@@ -434,7 +439,7 @@ class InverseSquareRoot(_Symmetric):
         return 0.5 / ((1 + t * t) * torch.hypot(torch.ones_like(t), t))
 
     def _slope(self, t: Tensor) -> Tensor:
-        t = _special.at_most(t, FAR**2)  # where it is 0 in float32, and far from overflow
+        t = _special.at_most(t, _zero_from(t))
         square = 1 + t * t
         return -1.5 * (t / square) / square / torch.sqrt(square)
 

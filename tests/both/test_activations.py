@@ -122,6 +122,18 @@ def test_nan_stays_nan(ns, activation):
 
 
 @pytest.mark.parametrize(
+    ("name", "power", "factor"), [("arctan", 3, 2 / math.pi), ("inverse_square_root", 4, 1.5)]
+)
+def test_slope_of_a_density_far_out(ns, name, power, factor):
+    """Which tends to a power of x, and to 0."""
+    x = np.array([1e15, 3e16, 1e30, 1e75, 1e130])
+    for sign in (1, -1):
+        _, (slope,) = ns.gradients(ns.package.get_activation(name).pdf, sign * x)
+        expected = -sign * factor * (1 / x) ** power
+        np.testing.assert_allclose(slope, expected, rtol=1e-14, atol=1e-307)
+
+
+@pytest.mark.parametrize(
     ("name", "x", "logcdf"),
     [
         # 50-digit values by mpmath, at inputs where the published formula gives -16.118
