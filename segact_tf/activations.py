@@ -275,7 +275,7 @@ class _Symmetric(Activation):
     def _hazards(self, t: Any) -> tuple[Any, Any]:
         """pdf / cdf at -t, which never underflows, and at t."""
         density, near = self._upper_pdf(t), self._upper_cdf(t)
-        far = self._hazard(t) if self.epsilon == 0 else density / self.sf(t)
+        far = self._hazard(t) if self.epsilon == 0 else _special.divide(density, self.sf(t))
         return far, density / near
 
     def _upper_pdf(self, t: Any) -> Any:

@@ -82,6 +82,26 @@ def second_derivatives(f, x):
     return outer.gradient(slope, x)
 
 
+def test_second_derivative_of_a_far_tail():
+    """That of -x^2 / 2, where float32 does not have the square of x."""
+    x = keras.ops.convert_to_tensor(np.array([-1e17, -2e19, -1e25, -1e30], "float32"))
+    found = second_derivatives(segact_tf.normal_cdf.logcdf, x)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), -1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [1e-20, 1e-30])
+def test_second_derivative_with_a_small_epsilon(smooth, epsilon):
+    """The square of epsilon is 0 in float32: against float64."""
+    f = segact_tf.get_activation(smooth, epsilon=epsilon)
+    x = np.array([-2e12, -80.0, -13.0, -0.5, 3.0, 13.0, 80.0, 2e12])
+    for method in (f.logcdf, f.logsf):
+        found, expected = (
+            keras.ops.convert_to_numpy(second_derivatives(method, keras.ops.convert_to_tensor(t)))
+            for t in (x.astype("float32"), x)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "loss", ["binary_cross_entropy", "binary_focal_cross_entropy", "mean_squared_error"]
 )
