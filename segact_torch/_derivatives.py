@@ -159,6 +159,8 @@ def _differentiate(x: Tensor, f: Function, derivative: Function) -> Tensor:
     plain = not torch.compiler.is_compiling() or _is_recorded()
     if plain or torch._C._are_functorch_transforms_active():
         return _apply(_Differentiable, x, f, derivative)
+    if not torch.is_grad_enabled():  # as in the slope of another function
+        return f(x)
     with torch.no_grad():
         value, slope = f(x), derivative(x)
     return _Given.apply(x, value, slope)

@@ -82,6 +82,17 @@ def test_gradcheck_of_ppf(smooth):
     assert torch.autograd.gradgradcheck(ppf, p)
 
 
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compiles_ppf(smooth, dynamic):
+    """The slope of `ppf` calls `ppf`."""
+    torch._dynamo.reset()
+    ppf = segact_torch.get_activation(smooth, epsilon=0.01).ppf
+    compiled = torch.compile(ppf, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    p = torch.tensor([0.02, 0.2, 0.4, 0.9])
+    f = lambda p, _: ppf(p).sum()  # noqa: E731
+    assert_same(gradient(lambda p, _: compiled(p).sum(), p, None), gradient(f, p, None))
+
+
 def test_gradcheck_of_losses(loss, activation, rng):
     x = torch.tensor(rng.uniform(0.05, 0.95, (2, 1, 2, 2)), requires_grad=True)
     y = torch.tensor(rng.uniform(0.05, 0.95, (2, 1, 2, 2)))
