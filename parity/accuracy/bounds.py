@@ -11,14 +11,7 @@ import numpy as np
 from parity.suite.case import Case
 
 FAR = 1e4
-"""Up to this |x| the bounds hold without `FAR_FLOOR`; the second sweep covers larger |x|."""
-
-FAR_FLOOR = 1e-40
-"""Beyond `FAR`, the slope of a density may have any value up to this, if the true one is smaller.
-
-It is far below the smallest float32 number, so it matters only in float64, where an implementation
-may not follow a slope that is x^-3 or less.
-"""
+"""Up to this |x| the first sweep goes and the curves are drawn; the second covers larger |x|."""
 
 FILE_AGREEMENT = 1e-6
 """On a user's file, the largest relative difference of a reduced loss between implementations."""
@@ -98,11 +91,6 @@ def underflow(case: Case, part: str) -> float:
     if case.epsilon and case.quantity in ("logcdf", "logsf", "binary_cross_entropy"):
         return 1 / case.exact_epsilon
     return 0.0
-
-
-def far_floor(case: Case, part: str) -> float:
-    """The magnitude up to which a result beyond |x| = `FAR` counts as zero."""
-    return FAR_FLOOR if (case.quantity, part) == ("pdf", "grad_x") else 0.0
 
 
 def find_exception(implementation: str, case: Case, part: str) -> Exceedance | None:

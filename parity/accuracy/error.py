@@ -71,11 +71,6 @@ def elementwise_error(
     return np.where(np.isnan(got) | np.isnan(error), np.inf, error)
 
 
-def _both_below(got: Array, expected: Array, floor: float) -> Array:
-    """Where neither side is larger than the floor."""
-    return (np.abs(got) <= floor) & (np.abs(expected) <= floor)
-
-
 def reduced_error(
     got: Array, expected: Array, dtype: str, both: bool, scale: Array | None = None
 ) -> Array:
@@ -128,9 +123,4 @@ def errors(
             magnitude = np.fmax(magnitude, scale)
         underflow = bounds.underflow(case, part)
         error = elementwise_error(got, expected, magnitude, case.dtype, underflow)
-    error = np.where(broken, np.inf, error)
-    floor = bounds.far_floor(case, part)
-    if floor:
-        negligible = (np.abs(batch.x) > bounds.FAR) & _both_below(got, expected, floor)
-        error = np.where(negligible, 0.0, error)
-    return error
+    return np.where(broken, np.inf, error)

@@ -94,20 +94,13 @@ def test_the_bounds_hold_at_every_x() -> None:
         assert np.all((pairs > 12) == (errors > 0)), x
 
 
-def test_far_out_the_slope_of_a_density_may_be_zero_where_it_is_next_to_nothing() -> None:
+def test_far_out_the_slope_of_a_density_counts_too() -> None:
     pdf = Case("grid", "float64", "arctan", "pdf")
     got, expected = np.array([-6e-49, 0.0, 0.0, 1e-30]), np.array([-1e-57, -1e-60, 1e-39, 0.0])
-    far, near = {"x": np.full(4, 1e20)}, {"x": np.full(4, 1e4)}
-    for pair in (False, True):
-        wrong = compare.errors(pdf.bind(far), "grad_x", got, expected, pair=pair) > 0
-        assert wrong.tolist() == [False, False, True, True]
-        assert np.all(compare.errors(pdf.bind(near), "grad_x", got, expected, pair=pair) > 0)
-        assert np.all(compare.errors(pdf.bind(far), "value", got, expected, pair=pair) > 0)
-    narrow = Case("grid", "float32", "arctan", "pdf")
-    assert bounds.FAR_FLOOR < TINY / 50
-    assert (
-        compare.errors(narrow.bind(far), "grad_x", -2 * np.full(1, TINY), np.full(1, TINY))[0] > 8
-    )
+    for x in (1e4, 1e20):
+        batch = pdf.bind({"x": np.full(4, x)})
+        for pair in (False, True):
+            assert np.all(compare.errors(batch, "grad_x", got, expected, pair=pair) > 0)
 
 
 def test_reduced_gradients_count_against_the_largest_entry() -> None:
