@@ -4,8 +4,8 @@ The formulas of `segact_torch._sums` write a tensor at every step. The loops in 
 input once, and write the gradient in the same pass: one tensor, which the backward pass returns.
 They are compiled when the package is installed, if there is a C compiler. They have the seven
 activations, in float32 and float64, and read inputs, targets and weights of any dtype without a
-copy; they refuse raw outputs beyond 1e12 (1e100 in float64), NaN, and targets or weights out of
-range.
+copy; they refuse raw outputs beyond 1e12 (1e100 in float64), or 256 that add up to that, NaN, and
+targets or weights out of range.
 """
 
 import ctypes

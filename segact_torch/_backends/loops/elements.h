@@ -90,8 +90,8 @@ INLINE struct areas areas(real of_0, real of_1, real mass, real y, real w, struc
     return (struct areas){w * (o.fp * ((1 - y) * of_0) + o.fn * (y * of_1)), w * (y * mass)};
 }
 
-/* n elements, a multiple of LANES: raw outputs, targets, the weights of the terms of y (on) and of
-   1 - y (off). The weight of overlap is `off`. */
+/* n elements, rounded down to a multiple of LANES: raw outputs, targets, the weights of the terms
+   of y (on) and of 1 - y (off). The weight of overlap is `off`. */
 #define ARGUMENTS                                                                                  \
     uint64_t n, const real *restrict x, const real *restrict y, const real *restrict on,           \
         const real *restrict off, const struct options *options, real *restrict loss,              \

@@ -225,8 +225,8 @@ WIDEST static int put_targets(struct run *b, int64_t n) {
     return bad == 0;
 }
 
-/* Returns whether no x is FAR and all targets are in [0, 1] or within SLACK of it. Sets `hard`:
-   whether all targets are 0 or 1. */
+/* Returns whether the magnitudes of x add up to less than FAR and all targets are in [0, 1] or
+   within SLACK of it. Sets `hard`: whether all targets are 0 or 1. */
 WIDEST static int inspect(struct run *b, int64_t n, int *hard) {
     const real *x = b->x, *y = b->y;
     real distance = 0, softness = 0; /* sums, so that NaN stays in them */
