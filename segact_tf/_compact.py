@@ -69,16 +69,17 @@ def cross_entropy(
     def both(x: Any, y: Any, w: Any, pos_weight: Any = pos_weight) -> Both:
         tail, whole = kind(x), None
         if rest or pos_weight != 1:
-            on, off = pos_weight * y, 1 - y
+            on = pos_weight * _sums.smooth_labels(y, label_smoothing)
+            off = _sums.smooth_labels(1 - y, label_smoothing)
             q, whole = tail.below * on + tail.above * off, on + off
         else:
-            q = tail.outside(y)
+            q = tail.outside(y, label_smoothing)
         return _weighted(w, tail.entropy(q, whole)), lambda: _weighted(w, tail.slope(q, whole))
 
     def formula(batch: Batch, pos_weight: Any = pos_weight) -> Any:
-        return _sums.cross_entropy(batch, (), False, pos_weight)
+        return _sums.cross_entropy(batch, (), False, pos_weight, label_smoothing)
 
-    return _reduced(_in_a_row(both, formula, batch, label_smoothing, *rest), batch, axis, mean)
+    return _reduced(_in_a_row(both, formula, batch, *rest), batch, axis, mean)
 
 
 def focal_cross_entropy(
@@ -105,10 +106,11 @@ def focal_cross_entropy(
 
     def both(x: Any, y: Any, w: Any) -> Both:
         if alpha is not None:
-            of_class = y * (2 * alpha - 1) + (1 - alpha)
+            on, off = (_sums.smooth_labels(each, label_smoothing) for each in (y, 1 - y))
+            of_class = on * alpha + off * (1 - alpha)
             w = of_class if w is None else of_class * w
         tail = kind(x)
-        a, rest, q = tail.mass, tail.rest, tail.outside(y)
+        a, rest, q = tail.mass, tail.rest, tail.outside(y, label_smoothing)
         entropy, e = tail.entropy(q, None), a + q * (rest - a)
         less = e if gamma == 2 else _special.power(e, gamma - 1)
 
@@ -123,9 +125,9 @@ def focal_cross_entropy(
         return _weighted(w, loss), slope
 
     def formula(batch: Batch) -> Any:
-        return _sums.focal_cross_entropy(batch, (), False, gamma, alpha)
+        return _sums.focal_cross_entropy(batch, (), False, gamma, alpha, label_smoothing)
 
-    return _reduced(_in_a_row(both, formula, batch, label_smoothing), batch, axis, mean)
+    return _reduced(_in_a_row(both, formula, batch), batch, axis, mean)
 
 
 def squared_error(batch: Batch, axis: Axis, mean: bool) -> Any:
@@ -143,7 +145,7 @@ def squared_error(batch: Batch, axis: Axis, mean: bool) -> Any:
     def formula(batch: Batch) -> Any:
         return _sums.squared_error(batch, (), False)
 
-    return _reduced(_in_a_row(both, formula, batch, 0.0), batch, axis, mean)
+    return _reduced(_in_a_row(both, formula, batch), batch, axis, mean)
 
 
 def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tuple[Any, Any]:
@@ -171,7 +173,7 @@ def overlap(batch: Batch, axis: Axis, *, tp: float, fp: float, fn: float) -> tup
     def formula(batch: Batch) -> Any:
         return _sums.overlap(batch, (), tp=tp, fp=fp, fn=fn)
 
-    error, hit = _in_a_row(both, formula, batch, 0.0)
+    error, hit = _in_a_row(both, formula, batch)
     return _sums.total(error, axis), _sums.total(hit, axis)
 
 
@@ -204,13 +206,12 @@ def _in_a_row(
     both: Callable[..., Both],
     formula: Callable[..., Any],
     batch: Batch,
-    smoothing: float,
     *rest: Any,
 ) -> Any:
     """The values of `both` for flattened tensors, in the shape of x, with their slopes."""
     batch.check_values()
     x, y = batch.masked()
-    tensors = [x, _sums.smooth_labels(y, smoothing), *rest]
+    tensors = [x, y, *rest]
     if batch.w is not None:
         tensors.append(batch.w)
 
@@ -268,9 +269,9 @@ class Tail:
         """[x < 0]."""
         return 1 - self.above
 
-    def outside(self, y: Any) -> Any:
+    def outside(self, y: Any, label_smoothing: float = 0.0) -> Any:
         """q: the target where x < 0, else 1 - target."""
-        return ops.abs(self.above - y)
+        return _sums.smooth_labels(ops.abs(self.above - y), label_smoothing)
 
     @cached_property
     def mass(self) -> Any:

@@ -28,7 +28,8 @@ def cross_entropy(
     """-(pos_weight y log F(x) + (1 - y) log(1 - F(x))): its mean or sum over `axis`, if any."""
     batch.check_values()
     x, y = batch.masked()
-    loss = _cross_entropy(x, smooth_labels(y, label_smoothing), batch.f, pos_weight)
+    on, off = (smooth_labels(each, label_smoothing) for each in (y, 1 - y))
+    loss = _cross_entropy(x, on, off, batch.f, pos_weight)
     return _reduce(loss, batch, axis, mean)
 
 
@@ -43,11 +44,11 @@ def focal_cross_entropy(
     """Cross entropy times (y (1 - F(x)) + (1 - y) F(x))^gamma: its mean or sum over `axis`."""
     batch.check_values()
     x, y = batch.masked()
-    y = smooth_labels(y, label_smoothing)
-    error = _weigh(y, batch.f.sf(x)) + _weigh(1 - y, batch.f.cdf(x))
-    loss = power(error, gamma) * _cross_entropy(x, y, batch.f)
+    on, off = (smooth_labels(each, label_smoothing) for each in (y, 1 - y))
+    error = _weigh(on, batch.f.sf(x)) + _weigh(off, batch.f.cdf(x))
+    loss = power(error, gamma) * _cross_entropy(x, on, off, batch.f)
     if alpha is not None:
-        loss = _weigh(y * alpha + (1 - y) * (1 - alpha), loss)
+        loss = _weigh(on * alpha + off * (1 - alpha), loss)
     return _reduce(loss, batch, axis, mean)
 
 
@@ -175,7 +176,7 @@ def scale_groups(loss: Any, batch: Batch, axis: Axis) -> Any:
 
 
 def smooth_labels(y: Any, label_smoothing: float) -> Any:
-    """y (1 - s) + s / 2."""
+    """y (1 - s) + s / 2. For class 0 take that of 1 - y: 1 minus the result loses a small s."""
     return y * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else y
 
 
@@ -189,8 +190,11 @@ def totals(x: Any, y: Any, axis: Axis) -> tuple[Any, Any]:
     return _pairwise.sums(x, y, axis)
 
 
-def _cross_entropy(x: Any, y: Any, f: Activation | Convention, pos_weight: Any = 1.0) -> Any:
-    return _weigh(pos_weight * y, -f.logcdf(x)) + _weigh(1 - y, -f.logsf(x))
+def _cross_entropy(
+    x: Any, on: Any, off: Any, f: Activation | Convention, pos_weight: Any = 1.0
+) -> Any:
+    """The cross entropy of F(x) with a target of `on` for class 1 and `off` for class 0."""
+    return _weigh(pos_weight * on, -f.logcdf(x)) + _weigh(off, -f.logsf(x))
 
 
 def _weighted(loss: Any, w: Any) -> Any:

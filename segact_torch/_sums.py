@@ -32,7 +32,8 @@ def cross_entropy(
     """-(pos_weight y log F(x) + (1 - y) log(1 - F(x))): its mean or sum over `axis`, if any."""
     batch.check_values()
     x, y = batch.masked()
-    loss = _cross_entropy(x, smooth_labels(y, label_smoothing), batch.f, pos_weight)
+    on, off = (smooth_labels(each, label_smoothing) for each in (y, 1 - y))
+    loss = _cross_entropy(x, on, off, batch.f, pos_weight)
     return _reduce(loss, batch, axis, mean)
 
 
@@ -47,11 +48,11 @@ def focal_cross_entropy(
     """Cross entropy times (y (1 - F(x)) + (1 - y) F(x))^gamma: its mean or sum over `axis`."""
     batch.check_values()
     x, y = batch.masked()
-    y = smooth_labels(y, label_smoothing)
-    error = _weigh(y, batch.f.sf(x)) + _weigh(1 - y, batch.f.cdf(x))
-    loss = power(error, gamma) * _cross_entropy(x, y, batch.f)
+    on, off = (smooth_labels(each, label_smoothing) for each in (y, 1 - y))
+    error = _weigh(on, batch.f.sf(x)) + _weigh(off, batch.f.cdf(x))
+    loss = power(error, gamma) * _cross_entropy(x, on, off, batch.f)
     if alpha is not None:
-        loss = _weigh(y * alpha + (1 - y) * (1 - alpha), loss)
+        loss = _weigh(on * alpha + off * (1 - alpha), loss)
     return _reduce(loss, batch, axis, mean)
 
 
@@ -182,7 +183,7 @@ def reduce_groups(loss: Tensor, batch: Batch, axis: Axis, reduction: str) -> Ten
 
 
 def smooth_labels(y: Tensor, label_smoothing: float) -> Tensor:
-    """y (1 - s) + s / 2."""
+    """y (1 - s) + s / 2. For class 0 take that of 1 - y: 1 minus the result loses a small s."""
     return y * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else y
 
 
@@ -197,9 +198,10 @@ def totals(x: Tensor, y: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
 
 
 def _cross_entropy(
-    x: Tensor, y: Tensor, f: Activation | Convention, pos_weight: float | Tensor = 1.0
+    x: Tensor, on: Tensor, off: Tensor, f: Activation | Convention, pos_weight: float | Tensor = 1.0
 ) -> Tensor:
-    return _weigh(pos_weight * y, -f.logcdf(x)) + _weigh(1 - y, -f.logsf(x))
+    """The cross entropy of F(x) with a target of `on` for class 1 and `off` for class 0."""
+    return _weigh(pos_weight * on, -f.logcdf(x)) + _weigh(off, -f.logsf(x))
 
 
 def _weighted(loss: Tensor, w: Tensor | None) -> Tensor:

@@ -29,7 +29,6 @@ from segact_torch import _special
 from segact_torch._backends.cpu import Found, is_differentiated, spread
 from segact_torch._batch import Axis, Batch
 from segact_torch._derivatives import _Given
-from segact_torch._sums import smooth_labels
 from segact_torch.activations import (
     Activation,
     Arctan,
@@ -59,14 +58,15 @@ def cross_entropy(
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
-        y, whole = smooth_labels(y, label_smoothing), batch.w
-        tail = TAILS[type(batch.f)](x)
-        s = torch.add(tail.above, y, alpha=-1)
+        tail, whole = TAILS[type(batch.f)](x), batch.w
+        s = tail.outside(y, label_smoothing)
         if isinstance(pos_weight, Tensor) or pos_weight != 1:
             one = y.new_ones(())
             of_on = pos_weight if isinstance(pos_weight, Tensor) else y.new_full((), pos_weight)
             s.mul_(torch.where(tail.above, one, of_on))
             of_both = torch.lerp(one, of_on, y)
+            if label_smoothing:
+                of_both = _smoothed_(of_both, label_smoothing, 1 + of_on)
             whole = _weighted_(of_both, whole)
         s = _weighted_(s, batch.w)
         slopes = tail.slope(s, whole) if differentiated else None
@@ -95,13 +95,16 @@ def focal_cross_entropy(
     differentiated = is_differentiated(batch)
     with torch.no_grad():
         x, y = batch.masked()
-        y, w = smooth_labels(y, label_smoothing), batch.w
-        one = y.new_ones(())
+        w, one = batch.w, y.new_ones(())
         if alpha is not None:
             of_class = torch.lerp(one * (1 - alpha), one * alpha, y)
+            if label_smoothing:
+                of_class = _smoothed_(of_class, label_smoothing, one)
             w = _weighted_(of_class, w)
         tail, c = TAILS[type(batch.f)](x), torch.add(one, y, alpha=-2)
-        s, slopes = torch.add(tail.above, y, alpha=-1), None
+        if label_smoothing:
+            c.mul_(1 - label_smoothing)
+        s, slopes = tail.outside(y, label_smoothing), None
         q = s.abs()
         entropy, signed = tail.entropy(s, q), tail.signed_mass
         e = torch.addcmul(q, c, signed, value=-1)
@@ -123,7 +126,7 @@ def squared_error(batch: Batch, axis: Axis, scale: float | Tensor) -> Found:
     with torch.no_grad():
         x, y = batch.masked()
         tail = TAILS[type(batch.f)](x)
-        error, slopes = tail.error(torch.add(tail.above, y, alpha=-1)), None
+        error, slopes = tail.error(tail.outside(y)), None
         if differentiated:
             slopes = _weighted_(_product(tail.density, error, 2 * tail.unit), batch.w)
         loss = _weighted_(error.square_(), batch.w)
@@ -186,6 +189,13 @@ class Tail:
         if torch.compiler.is_compiling():  # with the bit its loop is slow
             return torch.copysign(self.x.new_ones(()), self.x) > 0
         return self.x.resolve_neg().view(torch.int32) >= 0
+
+    def outside(self, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """s = [x >= 0] - y."""
+        s = torch.add(self.above, y, alpha=-1)
+        if label_smoothing:
+            s = _smoothed_(s, label_smoothing, torch.copysign(self.x.new_ones(()), self.x))
+        return s
 
     @_once
     def t(self) -> Tensor:
@@ -701,6 +711,14 @@ def _finite(x: Tensor) -> Tensor:
     """x, with the largest finite numbers in place of infinities."""
     largest = torch.finfo(x.dtype).max
     return x.clamp(-largest, largest)
+
+
+def _smoothed_(of_y: Tensor, label_smoothing: float, of_both: Tensor) -> Tensor:
+    """A linear function of y at y (1 - s) + s / 2, in place; `of_both`: the sum of it at 0 and 1.
+
+    It is (1 - s) times the function at y, and s / 2 times that sum, which keeps a small s.
+    """
+    return of_y.mul_(1 - label_smoothing).add_(of_both, alpha=label_smoothing / 2)
 
 
 def _weighted_(x: Tensor, w: Tensor | None) -> Tensor:

@@ -116,6 +116,45 @@ def check_gradients(ns, f, *arrays):
         np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-9)
 
 
+def of_elements(ns, f, x, on, off, pos_weight=1, gamma=0, alpha=None):
+    """Cross entropies or focal ones, their slopes, and the sizes of the terms of the slopes."""
+    x = ns.array(x.astype("float64"))
+    p, q, pdf = (ns.numpy(method(x)) for method in (f.cdf, f.sf, f.pdf))
+    loss = -pos_weight * on * ns.numpy(f.logcdf(x)) - off * ns.numpy(f.logsf(x))
+    terms = -pos_weight * on * pdf / p, off * pdf / q
+    error = on * q + off * p
+    of_class = 1 if alpha is None else on * alpha + off * (1 - alpha)
+    moved = gamma * error ** (gamma - 1) * (off - on) * pdf * loss
+    terms = [*(error**gamma * term for term in terms), moved]
+    return of_class * error**gamma * loss, of_class * sum(terms), of_class * sum(map(abs, terms))
+
+
+@pytest.mark.parametrize("label_smoothing", [0, 0.1, 1e-3, 1e-6])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"pos_weight": 1e-3}, {"gamma": 2, "alpha": 1e-3}, {"gamma": 2, "alpha": 0.999}],
+    ids=["cross entropy", "pos_weight", "alpha near 0", "alpha near 1"],
+)
+def test_a_small_weight_of_a_class_keeps_its_digits(ns, smooth, options, label_smoothing):
+    """Half a small smoothing as 1 - (1 - s / 2), or 1 - alpha, would lose most in float32."""
+    x = np.linspace(-6, 6, 769, dtype="float32")
+    loss = "binary_focal_cross_entropy" if "gamma" in options else "binary_cross_entropy"
+    bound = (4 if ns.name == "torch" else 8) * (3.25 if "gamma" in options else 1)  # F thrice
+    for target in (0, 1):
+        y = np.full_like(x, target)
+        on, off = (
+            each * (1 - label_smoothing) + label_smoothing / 2 for each in (target, 1 - target)
+        )
+        exact, slope, size = of_elements(
+            ns, ns.package.get_activation(smooth), x, on, off, **options
+        )
+        more = {**options, "label_smoothing": label_smoothing}
+        f = functools.partial(ns.elementwise, loss, ns.array(y), activation=smooth, **more)
+        value, (grad,) = ns.gradients(f, x)
+        assert np.max(np.abs(value - exact) / np.spacing(np.float32(exact))) <= bound
+        assert np.max(np.abs(grad - slope) / np.spacing(np.float32(size))) <= 2 * bound
+
+
 @example(  # the smallest span that `linear` can have
     x=np.array([0, 1, 1, 1, 1, 1, 1, 1], "float32") * np.finfo("float32").tiny,
     y=np.zeros(8, "float32"),

@@ -19,7 +19,7 @@ enum { LANES = 16 };
 /* The parameters of activation and loss, from Python. */
 struct options {
     struct setting setting;
-    real keep, shift;     /* label smoothing: y becomes y keep + shift */
+    real keep, shift;     /* label smoothing: y becomes y keep + shift, and 1 - y likewise */
     real gamma;           /* of focal cross entropy */
     real tp, fp, fn;      /* the costs of TP, FP and FN */
 };
@@ -36,7 +36,7 @@ struct element {
 
 /* on y (-log F(x)) + off (1 - y) (-log(1 - F(x))) */
 INLINE struct element cross_entropy(struct point f, real y, real on, real off, struct options o) {
-    real z = y * o.keep + o.shift, a = on * z, b = off * (1 - z);
+    real a = on * (y * o.keep + o.shift), b = off * ((1 - y) * o.keep + o.shift);
     return (struct element){a * f.on.loss + b * f.off.loss,
                             b * f.off.hazard - a * f.on.hazard};
 }
@@ -51,7 +51,7 @@ INLINE struct element squared_error(struct point f, real y, real on, real off, s
 /* (on y + off (1 - y)) e^gamma c with the error e = y (1 - F(x)) + (1 - y) F(x) and cross entropy c,
    whose slope is e^gamma (c' + gamma c e' / e). */
 INLINE struct element focal(struct point f, real y, real on, real off, struct options o) {
-    real z = y * o.keep + o.shift, rest = 1 - z, weight = on * z + off * rest;
+    real z = y * o.keep + o.shift, rest = (1 - y) * o.keep + o.shift, weight = on * z + off * rest;
     real error = z * f.off.mass + rest * f.on.mass;
     real entropy = z * f.on.loss + rest * f.off.loss;
     real slope = rest * f.off.hazard - z * f.on.hazard;
@@ -62,7 +62,7 @@ INLINE struct element focal(struct point f, real y, real on, real off, struct op
 
 /* `focal` for gamma = 2, without the general power, which takes most of the time. */
 INLINE struct element focal_squared(struct point f, real y, real on, real off, struct options o) {
-    real z = y * o.keep + o.shift, rest = 1 - z, weight = on * z + off * rest;
+    real z = y * o.keep + o.shift, rest = (1 - y) * o.keep + o.shift, weight = on * z + off * rest;
     real error = z * f.off.mass + rest * f.on.mass;
     real entropy = z * f.on.loss + rest * f.off.loss;
     real slope = rest * f.off.hazard - z * f.on.hazard;

@@ -39,18 +39,28 @@ def weighed_log_losses(x, on, off, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: 
 
 
 @triton.jit
+def smooth_labels(y, label_smoothing, SMOOTHED: tl.constexpr):
+    """Targets, or those of class 0, as in _sums.py."""
+    return y * (1.0 - label_smoothing) + 0.5 * label_smoothing if SMOOTHED else y
+
+
+@triton.jit
 def entropy(
     x,
     y,
     w,
     pos_weight,
+    label_smoothing,
     epsilon,
     ACTIVATION: tl.constexpr,
     SQUEEZED: tl.constexpr,
+    SMOOTHED: tl.constexpr,
     POSITIVE: tl.constexpr,
 ):
     """Likewise, of w (pos_weight y (-log F(x)) + (1 - y) (-log(1 - F(x))))."""
-    on, off = w * y, w * (1.0 - y)
+    rest = smooth_labels(1.0 - y, label_smoothing, SMOOTHED)
+    y = smooth_labels(y, label_smoothing, SMOOTHED)
+    on, off = w * y, w * rest
     if POSITIVE:
         on = w * pos_weight * y
     a, density, loss, slope = weighed_log_losses(x, on, off, epsilon, ACTIVATION, SQUEEZED)
@@ -58,11 +68,6 @@ def entropy(
         nothing = (y == 1.0) & (pos_weight * y == 0.0)
         loss, slope = tl.where(nothing, 0.0, loss), tl.where(nothing, 0.0, slope)
     return a, density, loss, slope
-
-
-@triton.jit
-def smooth_labels(y, label_smoothing):
-    return y * (1.0 - label_smoothing) + 0.5 * label_smoothing
 
 
 @triton.jit
@@ -79,9 +84,9 @@ def masses_and_entropy(
     POSITIVE: tl.constexpr,
 ):
     """F(x), 1 - F(x), the density, and value and slope of the cross entropy."""
-    if SMOOTHED:
-        y = smooth_labels(y, label_smoothing)
-    a, density, loss, slope = entropy(x, y, w, pos_weight, epsilon, ACTIVATION, SQUEEZED, POSITIVE)
+    a, density, loss, slope = entropy(
+        x, y, w, pos_weight, label_smoothing, epsilon, ACTIVATION, SQUEEZED, SMOOTHED, POSITIVE
+    )
     below = is_below(x, ACTIVATION)
     return tl.where(below, a, 1.0 - a), tl.where(below, 1.0 - a, a), density, loss, slope
 
@@ -100,22 +105,30 @@ def focal(
     y,
     w,
     alpha,
+    beta,
     gamma,
     high,
     low,
+    label_smoothing,
     epsilon,
     ACTIVATION: tl.constexpr,
     SQUEEZED: tl.constexpr,
+    SMOOTHED: tl.constexpr,
     ALPHA: tl.constexpr,
     WHOLE: tl.constexpr,
     FRACTION: tl.constexpr,
 ):
-    """w a e^gamma times the cross entropy, e = y (1 - F(x)) + (1 - y) F(x), a = alpha y + ..."""
+    """w a e^gamma times the cross entropy, e = y (1 - F(x)) + (1 - y) F(x).
+
+    a = alpha y + beta (1 - y), where beta is 1 - alpha, with its digits for an alpha near 1.
+    """
+    on = smooth_labels(y, label_smoothing, SMOOTHED)
+    off = smooth_labels(1.0 - y, label_smoothing, SMOOTHED)
     if ALPHA:
-        w = w * (y * alpha + (1.0 - y) * (1.0 - alpha))
+        w = w * (on * alpha + off * beta)
         x = tl.where(w == 0.0, 0.0, x)
-    a, density, loss, slope = weighed_log_losses(x, y, 1.0 - y, epsilon, ACTIVATION, SQUEEZED)
-    near, far = near_and_far(y, 1.0 - y, is_below(x, ACTIVATION))
+    a, density, loss, slope = weighed_log_losses(x, on, off, epsilon, ACTIVATION, SQUEEZED)
+    near, far = near_and_far(on, off, is_below(x, ACTIVATION))
     e = near * a + far * (1.0 - a)
     power = fractional_power(e, high, low) if FRACTION else tl.full(x.shape, 1.0, tl.float32)
     if WHOLE == 0:  # one less, of an exponent below 1
@@ -131,7 +144,7 @@ def focal(
                 square = square * square
         power = less * e
     # an infinite loss is beyond where the density has any size
-    moved = (gamma - 2.0 * gamma * y) * (less * tl.where(loss == INFINITY, 0.0, loss) * density)
+    moved = gamma * (off - on) * (less * tl.where(loss == INFINITY, 0.0, loss) * density)
     return w * unless_zero(power, loss), w * (moved + unless_zero(power, slope))
 
 
@@ -209,6 +222,7 @@ def losses(
     label_smoothing,
     pos_weight,
     alpha,
+    beta,
     gamma,
     high,
     low,
@@ -235,17 +249,32 @@ def losses(
     """
     _, start, offsets, there = place(length, blocks, SINGLE, BLOCK)
     x, y, w = load(x, y, w, start, offsets, there, WEIGHTED, GUARDED)
-    if SMOOTHED:
-        y = smooth_labels(y, label_smoothing)
     if LOSS == "cross_entropy":
         if EACH_POSITIVE:
             pos_weight = tl.load(factors + start + offsets, there, other=1).to(tl.float32)
-        _, _, loss, slope = entropy(x, y, w, pos_weight, epsilon, ACTIVATION, SQUEEZED, POSITIVE)
+        _, _, loss, slope = entropy(
+            x, y, w, pos_weight, label_smoothing, epsilon, ACTIVATION, SQUEEZED, SMOOTHED, POSITIVE
+        )
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, epsilon, ACTIVATION, SQUEEZED)
     else:
         loss, slope = focal(
-            x, y, w, alpha, gamma, high, low, epsilon, ACTIVATION, SQUEEZED, ALPHA, WHOLE, FRACTION
+            x,
+            y,
+            w,
+            alpha,
+            beta,
+            gamma,
+            high,
+            low,
+            label_smoothing,
+            epsilon,
+            ACTIVATION,
+            SQUEEZED,
+            SMOOTHED,
+            ALPHA,
+            WHOLE,
+            FRACTION,
         )
     if GRADIENT:
         tl.store(gradient + start + offsets, slope * scale, there)

@@ -232,7 +232,7 @@ def _losses(
         ),
         (
             *(float(scale), float(label_smoothing), on),
-            *(float(alpha or 0.0), float(gamma), high, fraction - high, f.epsilon),
+            *(*_of_classes(alpha), float(gamma), high, fraction - high, f.epsilon),
         ),
         (
             *(loss, f.name, f.epsilon > 0, w is not None, guarded, label_smoothing != 0),
@@ -241,6 +241,11 @@ def _losses(
     )
     value = rows.back(out, x) if each else rows.gather(out)
     return value, None if slopes is None else rows.back(slopes, x)
+
+
+def _of_classes(alpha: float | None) -> tuple[float, float]:
+    """The weights of class 1 and class 0."""
+    return (1.0, 1.0) if alpha is None else (float(alpha), 1.0 - float(alpha))
 
 
 def _of_class_1(

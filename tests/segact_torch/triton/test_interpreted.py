@@ -40,3 +40,9 @@ def test_the_losses_by_interpreted_kernels():
     """Through the whole loss; what no kernel serves goes to the formulas."""
     tests = "(arctan and (ignored or second_derivatives)) or hooks or batched"
     assert_passed(HERE.with_name("test_fused.py"), "-k", tests, SEGACT_KERNELS="triton")
+
+
+@compiled
+def test_small_weights_by_interpreted_kernels():
+    path, only = ROOT / "tests" / "both" / "test_losses.py", {"SEGACT_ONLY": "torch"}
+    assert_passed(path, "-k", "small_weight and torch", SEGACT_KERNELS="triton", **only)
