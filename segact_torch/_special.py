@@ -208,7 +208,7 @@ def _exp_half_square(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
 
 def _scaled_tail(t: Tensor) -> tuple[Tensor, Tensor]:
     """(n, d) with T(t) = (1/2 + n) / d and d = t + 5/4."""
-    finite = at_most(t, 1e18)  # where the quotient is 1; JAX squares the divisor
+    finite = at_most(t, 1e18)  # where the quotient is 1
     return _polynomial(finite / (finite + 4) - 0.5, SCALED_TAIL[_name(t)]), t + 1.25
 
 

@@ -23,7 +23,6 @@ from segact_torch.activations import Activation, Linear
 
 Found = tuple[Tensor, None]
 
-
 # From this number of elements on, compiled code calls the kernels for elementwise losses. With
 # fewer, the host takes most of the time of both.
 LARGE = 1 << 24

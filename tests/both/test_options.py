@@ -545,9 +545,17 @@ def test_none_is_no_number(ns, loss, option):
 
 
 def test_none_where_it_is_the_default(ns):
-    ns.loss_class(ns.classes["binary_focal_cross_entropy"], alpha=None)
-    for loss in ("binary_cross_entropy", "dice_cross_entropy"):
-        ns.loss_class(ns.classes[loss], pos_weight=None)
+    y, x = np.zeros(3), np.ones(3)
+    for loss, option in (
+        ("binary_focal_cross_entropy", "alpha"),
+        ("binary_cross_entropy", "pos_weight"),
+        ("dice_cross_entropy", "pos_weight"),
+    ):
+        found, expected = (
+            float(ns.loss_class(ns.classes[loss], **options)(ns.array(y), ns.array(x)))
+            for options in ({option: None}, {})
+        )
+        assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -102,31 +102,19 @@ def squared(x, y, w, epsilon, ACTIVATION: tl.constexpr, SQUEEZED: tl.constexpr):
 @triton.jit
 def focal(
     x,
-    y,
+    on,
+    off,
     w,
-    alpha,
-    beta,
     gamma,
     high,
     low,
-    label_smoothing,
     epsilon,
     ACTIVATION: tl.constexpr,
     SQUEEZED: tl.constexpr,
-    SMOOTHED: tl.constexpr,
-    ALPHA: tl.constexpr,
     WHOLE: tl.constexpr,
     FRACTION: tl.constexpr,
 ):
-    """w a e^gamma times the cross entropy, e = y (1 - F(x)) + (1 - y) F(x).
-
-    a = alpha y + beta (1 - y), where beta is 1 - alpha, with its digits for an alpha near 1.
-    """
-    on = smooth_labels(y, label_smoothing, SMOOTHED)
-    off = smooth_labels(1.0 - y, label_smoothing, SMOOTHED)
-    if ALPHA:
-        w = w * (on * alpha + off * beta)
-        x = tl.where(w == 0.0, 0.0, x)
+    """w e^gamma times the cross entropy, e = on (1 - F(x)) + off F(x)."""
     a, density, loss, slope = weighed_log_losses(x, on, off, epsilon, ACTIVATION, SQUEEZED)
     near, far = near_and_far(on, off, is_below(x, ACTIVATION))
     e = near * a + far * (1.0 - a)
@@ -258,23 +246,13 @@ def losses(
     elif LOSS == "squared_error":
         loss, slope = squared(x, y, w, epsilon, ACTIVATION, SQUEEZED)
     else:
+        on = smooth_labels(y, label_smoothing, SMOOTHED)
+        off = smooth_labels(1.0 - y, label_smoothing, SMOOTHED)
+        if ALPHA:  # beta is 1 - alpha, with its digits for an alpha near 1
+            w = w * (on * alpha + off * beta)
+            x = tl.where(w == 0.0, 0.0, x)
         loss, slope = focal(
-            x,
-            y,
-            w,
-            alpha,
-            beta,
-            gamma,
-            high,
-            low,
-            label_smoothing,
-            epsilon,
-            ACTIVATION,
-            SQUEEZED,
-            SMOOTHED,
-            ALPHA,
-            WHOLE,
-            FRACTION,
+            x, on, off, w, gamma, high, low, epsilon, ACTIVATION, SQUEEZED, WHOLE, FRACTION
         )
     if GRADIENT:
         tl.store(gradient + start + offsets, slope * scale, there)
